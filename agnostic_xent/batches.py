@@ -1,0 +1,135 @@
+"""Sources of batches: arrays, memory-mapped files, dask arrays, iterables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .arrays import Array, array_namespace, device, is_dask, namespace, to_backend
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Batch: TypeAlias = tuple[Array, Array]
+Source: TypeAlias = "ArraySource | IterableSource"
+
+
+def as_source(name: str, data: Any, like: Array) -> Source:
+    """Return the batches that ``data`` stands for, in the library and on the device of ``like``.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    data : (x, y), or iterable of (x, y)
+        A pair of arrays with the samples along axis 0, or of paths of .npy files, which are
+        memory-mapped. Batches of memory-mapped and dask arrays are moved to where ``like`` is.
+        An iterable is passed through once an epoch.
+    like : array
+        A parameter of the model.
+    """
+    if isinstance(data, (tuple, list)) and len(data) == 2 and not _is_batch_list(data):
+        x, y = (_opened(part) for part in data)
+        _check_pair(name, x, y)
+        for part, array in (("x", x), ("y", y)):
+            if not _is_stored(array):
+                namespace(params=like, **{f"{name} ({part})": array})
+        return ArraySource(x, y, like)
+    if isinstance(data, Iterable) and not hasattr(data, "dtype"):
+        return IterableSource(name, data)
+    raise TypeError(
+        f"{name} must be a pair (x, y) of arrays or of .npy paths, or an iterable of such pairs; "
+        f"got {type(data).__name__}"
+    )
+
+
+def _is_batch_list(data: Any) -> bool:
+    return all(isinstance(part, (tuple, list)) for part in data)
+
+
+def _opened(part: Any) -> Array:
+    if not isinstance(part, (str, os.PathLike)):
+        return part
+    import numpy as np
+
+    try:
+        return np.load(part, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(part)} is no whole .npy file: {error}") from error
+
+
+def _check_pair(name: str, x: Array, y: Array) -> None:
+    for part, array in (("x", x), ("y", y)):
+        if not hasattr(array, "shape"):
+            raise TypeError(
+                f"{name} must be a pair (x, y) of arrays or of .npy paths; "
+                f"its {part} is {type(array).__name__}"
+            )
+    if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"{name} must hold as many samples in x as in y, "
+            f"got shapes {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if x.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one sample, got x of shape {tuple(x.shape)}")
+
+
+def _is_stored(x: Array) -> bool:
+    """Tell whether the samples lie in a file or a graph and are fetched batch by batch."""
+    import numpy as np
+
+    return isinstance(x, np.memmap) or is_dask(x)
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Samples along axis 0 of two arrays."""
+
+    x: Array
+    y: Array
+    like: Array
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
+        """Yield the batches of an epoch, shuffled by ``rng`` if there is one."""
+        order = None if rng is None else rng.permutation(len(self))
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, min(start + batch_size, len(self)))
+            if order is None:
+                yield self._rows(self.x, rows), self._rows(self.y, rows)
+            else:
+                yield self._rows(self.x, order[rows]), self._rows(self.y, order[rows])
+
+    def _rows(self, x: Array, rows: Any) -> Array:
+        if _is_stored(x):
+            return to_backend(x[rows], array_namespace(self.like), device(self.like))
+        if isinstance(rows, slice):
+            return x[rows, ...]
+        xp = array_namespace(x)
+        return xp.take(x, xp.asarray(rows, device=device(x)), axis=0)
+
+
+@dataclass(frozen=True)
+class IterableSource:
+    """Batches that somebody else makes, in their own order."""
+
+    name: str
+    data: Iterable[Batch]
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
+        """Yield the batches of an epoch, as they come."""
+        empty = True
+        for batch in self.data:
+            empty = False
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise TypeError(f"{self.name} must yield pairs (x, y), got {type(batch).__name__}")
+            yield tuple(batch)
+        if empty:
+            raise ValueError(
+                f"{self.name} yielded no batch; pass an iterable that starts anew each epoch, "
+                "such as a list or an object with __iter__, not a generator"
+            )

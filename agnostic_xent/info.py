@@ -1,0 +1,60 @@
+"""What is installed: versions, libraries, devices, settings."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+from .arrays import INSTALL, backend
+
+__all__ = ["info"]
+
+PACKAGES = ("numpy", "array-api-compat", "array-api-extra", "numba", "safetensors", "rich")
+VARIABLES = ("AGNOSTIC_XENT_KERNELS", "AGNOSTIC_XENT_DATA", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def info() -> dict[str, Any]:
+    """Return versions, array libraries with their devices, and environment variables.
+
+    Returns
+    -------
+    dict
+        "versions", "backends" (library -> version and devices, or why it is missing) and
+        "environment".
+
+    Examples
+    --------
+    >>> sorted(info())
+    ['backends', 'environment', 'versions']
+    """
+    versions = {
+        "agnostic-xent": _version("agnostic-xent"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    versions |= {name: _version(name) for name in PACKAGES}
+    environment = {name: os.environ.get(name, "not set") for name in VARIABLES}
+    backends = {name: _backend_line(name) for name in INSTALL}
+    return {"versions": versions, "backends": backends, "environment": environment}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _backend_line(name: str) -> str:
+    try:
+        xp = backend(name)
+    except ImportError:
+        return "not installed"
+    version = importlib.import_module(name).__version__
+    try:
+        devices = ", ".join(str(device) for device in xp.__array_namespace_info__().devices())
+    except Exception as error:  # each library has its own way to say that there is no device
+        return f"{version}, no device ({type(error).__name__})"
+    return f"{version}, devices: {devices}"

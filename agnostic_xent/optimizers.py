@@ -1,0 +1,248 @@
+"""Optimizers as pure functions of parameters, gradients and state; learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from .arrays import Array, array_namespace
+
+__all__ = ["SGD", "AdamW", "constant", "cosine", "step_decay", "warmup"]
+
+Params: TypeAlias = dict[str, Array]
+Schedule: TypeAlias = Callable[[int], float]
+State: TypeAlias = dict[str, Any]
+
+
+class Optimizer(Protocol):
+    """What `fit` needs of an optimizer."""
+
+    def init(self, params: Mapping[str, Array]) -> State:
+        """Return the state before the first step."""
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
+    ) -> tuple[Params, State]:
+        """Return the parameters and the state after a step; nothing is written to."""
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+
+
+def _rate(learning_rate: float | Schedule, step: int) -> float:
+    return learning_rate(step) if callable(learning_rate) else learning_rate
+
+
+def _check_names(params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+    unknown = grads.keys() - params.keys()
+    if unknown:
+        raise ValueError(f"grads has no parameter for {', '.join(sorted(unknown))}")
+
+
+def _check_numbers(optimizer: object, *names: str) -> None:
+    for name in names:
+        value = getattr(optimizer, name)
+        if not callable(value) and not (isinstance(value, (int, float)) and value >= 0):
+            raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent, with torch's conventions.
+
+    ``g = grad + weight_decay * w``; with momentum ``v = momentum * v + (1 - dampening) * g``
+    (``v = g`` at the first step) and ``g = g + momentum * v`` (Nesterov) or ``g = v``;
+    ``w = w - learning_rate * g``.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        A number, or a schedule: step (from 0) -> number.
+    momentum, weight_decay, dampening : float
+        As in the formula.
+    nesterov : bool
+        Look ahead along the momentum; needs momentum > 0 and no dampening.
+
+    Examples
+    --------
+    >>> w = {"w": xp.asarray([1.0])}
+    >>> sgd = SGD(0.5)
+    >>> w, state = sgd.update(w, {"w": xp.asarray([1.0])}, sgd.init(w))
+    >>> float(w["w"][0])
+    0.5
+
+    References
+    ----------
+    Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
+    """
+
+    learning_rate: float | Schedule
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    dampening: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "learning_rate", "momentum", "weight_decay", "dampening")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError(
+                f"nesterov needs momentum > 0 and dampening = 0, got momentum={self.momentum!r}, "
+                f"dampening={self.dampening!r}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return _rate(self.learning_rate, step)
+
+    def init(self, params: Mapping[str, Array]) -> State:
+        """Return the state before the first step."""
+        return {"step": 0, "velocity": {}}
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
+    ) -> tuple[Params, State]:
+        """Return the parameters and the state after a step; nothing is written to."""
+        _check_names(params, grads)
+        rate, velocity, updated = self.rate(state["step"]), {}, dict(params)
+        for name, g in grads.items():
+            w = params[name]
+            if self.weight_decay:
+                g = g + self.weight_decay * w
+            if self.momentum:
+                v = state["velocity"].get(name)
+                v = g if v is None else self.momentum * v + (1 - self.dampening) * g
+                g = g + self.momentum * v if self.nesterov else v
+                velocity[name] = v
+            updated[name] = w - rate * g
+        return updated, {"step": state["step"] + 1, "velocity": velocity}
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay, with torch's conventions.
+
+    ``w = w - rate * weight_decay * w``; ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``;
+    ``w = w - rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)``, t counted from 1.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        A number, or a schedule: step (from 0) -> number.
+    betas : (float, float)
+        b1 and b2, in [0, 1).
+    eps, weight_decay : float
+        As in the formula.
+
+    Examples
+    --------
+    >>> w = {"w": xp.asarray([1.0])}
+    >>> adamw = AdamW(0.5, weight_decay=0.0)
+    >>> w, state = adamw.update(w, {"w": xp.asarray([3.0])}, adamw.init(w))
+    >>> round(float(w["w"][0]), 6)
+    0.5
+
+    References
+    ----------
+    Loshchilov and Hutter, Decoupled weight decay regularization, arXiv:1711.05101.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "learning_rate", "eps", "weight_decay")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return _rate(self.learning_rate, step)
+
+    def init(self, params: Mapping[str, Array]) -> State:
+        """Return the state before the first step."""
+        return {"step": 0, "mean": {}, "square": {}}
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
+    ) -> tuple[Params, State]:
+        """Return the parameters and the state after a step; nothing is written to."""
+        _check_names(params, grads)
+        step = state["step"] + 1
+        rate, (b1, b2) = self.rate(state["step"]), self.betas
+        updated, mean, square = dict(params), {}, {}
+        for name, g in grads.items():
+            m, v = state["mean"].get(name, 0.0), state["square"].get(name, 0.0)
+            m = mean[name] = b1 * m + (1 - b1) * g
+            v = square[name] = b2 * v + (1 - b2) * g * g
+            root = array_namespace(v).sqrt(v) / math.sqrt(1 - b2**step) + self.eps
+            w = params[name] * (1 - rate * self.weight_decay)
+            updated[name] = w - rate / (1 - b1**step) * (m / root)
+        return updated, {"step": step, "mean": mean, "square": square}
+
+
+# --- schedules: functions from the step, counted from 0, to the learning rate --------------------
+
+
+def constant(rate: float) -> Schedule:
+    """Return the schedule that is always ``rate``.
+
+    Examples
+    --------
+    >>> constant(0.1)(1000)
+    0.1
+    """
+    return lambda step: rate
+
+
+def step_decay(rate: float, *, every: int, factor: float = 0.1) -> Schedule:
+    """Return ``rate * factor ** (step // every)``.
+
+    Examples
+    --------
+    >>> step_decay(1.0, every=10, factor=0.5)(25)
+    0.25
+    """
+    _check_steps("every", every)
+    return lambda step: rate * factor ** (step // every)
+
+
+def cosine(rate: float, *, steps: int, final: float = 0.0) -> Schedule:
+    """Return a half cosine from ``rate`` at step 0 to ``final`` at ``steps`` and after.
+
+    Examples
+    --------
+    >>> round(cosine(1.0, steps=100)(50), 6)
+    0.5
+
+    References
+    ----------
+    Loshchilov and Hutter, SGDR, arXiv:1608.03983 (one cycle).
+    """
+    _check_steps("steps", steps)
+
+    def schedule(step: int) -> float:
+        part = min(step / steps, 1.0)
+        return final + (rate - final) * (1 + math.cos(math.pi * part)) / 2
+
+    return schedule
+
+
+def warmup(schedule: Schedule, *, steps: int) -> Schedule:
+    """Return ``schedule`` with its first ``steps`` steps scaled by ``(step + 1) / steps``.
+
+    Examples
+    --------
+    >>> warmup(constant(1.0), steps=4)(1)
+    0.5
+    """
+    _check_steps("steps", steps)
+    return lambda step: schedule(step) * min((step + 1) / steps, 1.0)
+
+
+def _check_steps(name: str, steps: int) -> None:
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {steps!r}")

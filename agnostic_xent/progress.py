@@ -1,0 +1,79 @@
+"""Progress of a training run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+from .arrays import Array
+from .training import Callback, Epoch
+
+__all__ = ["Progress"]
+
+
+class Progress(Callback):
+    """Show the progress of `fit`: one line an epoch, and on a terminal a bar for the running one.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+        Where to write; None is the standard error stream.
+
+    Examples
+    --------
+    >>> callbacks = [Progress()]
+    """
+
+    def __init__(self, console: Console | None = None):
+        self._console = console or Console(stderr=True, highlight=False)
+        self._bar: Bar | None = None
+
+    def on_start(self, epochs: int, samples: int | None) -> None:
+        """Show the bar of the first epoch."""
+        self._epochs, self._samples = epochs, samples
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns, console=self._console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._title(1), total=samples, speed="")
+
+    def on_step(self, samples: int) -> None:
+        """Advance the bar."""
+        if self._bar is not None:
+            speed = self._bar.tasks[self._task].speed
+            text = f"{speed:,.0f}/s" if speed else ""
+            self._bar.update(self._task, advance=samples, speed=text)
+
+    def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
+        """Print the epoch's line, and show the bar of the next one."""
+        line = f"{self._title(epoch.epoch)}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
+        if epoch.validation_loss is not None:
+            line += (
+                f"  validation loss {epoch.validation_loss:.4f}"
+                f"  accuracy {epoch.validation_accuracy:.4f}"
+            )
+        line += f"  {epoch.seconds:.1f} s  {epoch.images_per_second:,.0f}/s"
+        self._console.print(line, soft_wrap=True)
+        if self._bar is not None and epoch.epoch < self._epochs:
+            self._bar.reset(self._task, description=self._title(epoch.epoch + 1))
+
+    def on_end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _title(self, number: int) -> str:
+        return f"epoch {number}/{self._epochs}"

@@ -1,0 +1,138 @@
+"""Sliding windows over images: their geometry, and the adjoint pair unfold and fold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, TypeAlias
+
+import array_api_extra as xpx
+
+from .arrays import Array, array_namespace, device
+
+Pair: TypeAlias = tuple[int, int]
+PairLike: TypeAlias = int | tuple[int, int]
+Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+"""((top, bottom), (left, right)), in pixels."""
+Padding: TypeAlias = str | int | tuple[int, int] | Margins
+
+# --- geometry: what the contracts of conv2d and the pools normalise ------------------------------
+
+
+def as_pair(name: str, value: Any, minimum: int = 1) -> Pair:
+    """Return an integer, or a pair (height, width), as a pair of integers >= ``minimum``."""
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    whole = all(hasattr(v, "__index__") and not isinstance(v, bool) for v in pair)
+    if len(pair) != 2 or not whole or min(pair) < minimum:
+        raise ValueError(
+            f"{name} must be an integer >= {minimum} or a pair (height, width) of them, "
+            f"got {value!r}"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def as_margins(
+    padding: Padding, window: Pair, dilation: Pair, stride: Pair, image: Pair
+) -> Margins:
+    """Return every spelling of ``padding`` as ((top, bottom), (left, right))."""
+    if isinstance(padding, str):
+        return _named_margins(padding, window, dilation, stride, image)
+    if isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
+        vertical, horizontal = (as_pair("padding", p, minimum=0) for p in padding)
+        return vertical, horizontal
+    height, width = as_pair("padding", padding, minimum=0)
+    return (height, height), (width, width)
+
+
+def _named_margins(name: str, window: Pair, dilation: Pair, stride: Pair, image: Pair) -> Margins:
+    if name == "valid":
+        return (0, 0), (0, 0)
+    if name != "same":
+        raise ValueError(
+            'padding must be an integer, a pair, ((top, bottom), (left, right)), "same" or '
+            f'"valid"; got {name!r}'
+        )
+    margins = []
+    for k, d, s, n in zip(window, dilation, stride, image, strict=True):
+        total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
+        margins.append((total // 2, total - total // 2))
+    return margins[0], margins[1]
+
+
+def output_size(
+    image: Pair, window: Pair, *, stride: Pair, padding: Margins, dilation: Pair
+) -> Pair:
+    """Return (OH, OW): how many windows fit in the padded image."""
+    axes = zip(image, window, stride, padding, dilation, strict=True)
+    oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+    return oh, ow
+
+
+def check_fits(image: Pair, window: Pair, padding: Margins, dilation: Pair) -> None:
+    """Raise ValueError when the image is empty or the window is larger than the padded image."""
+    for axis, n, k, p, d in zip(("height", "width"), image, window, padding, dilation, strict=True):
+        if n == 0 or d * (k - 1) + 1 > n + sum(p):
+            raise ValueError(
+                f"the window's {axis} of {k} (dilation {d}) is larger than the padded image's "
+                f"{n} + {p[0]} + {p[1]}"
+            )
+
+
+# --- unfold and fold -----------------------------------------------------------------------------
+
+
+def taps(
+    x: Array, window: Pair, *, stride: Pair, padding: Margins, dilation: Pair, fill: float = 0.0
+) -> list[Array]:
+    """Return, for each of the KH*KW taps of the window, the pixels under it: (N, C, OH, OW)."""
+    if padding != ((0, 0), (0, 0)):
+        x = xpx.pad(x, ((0, 0), (0, 0), *padding), constant_values=fill)
+    return [x[:, :, rows, columns] for rows, columns in _tap_slices(x, window, stride, dilation)]
+
+
+def unfold(x: Array, window: Pair, *, stride: Pair, padding: Margins, dilation: Pair) -> Array:
+    """Return the pixels under every tap of every window: (N, C, KH*KW, OH, OW). Also "im2col"."""
+    pixels = taps(x, window, stride=stride, padding=padding, dilation=dilation)
+    return array_namespace(x).stack(pixels, axis=2)
+
+
+def fold(
+    columns: Iterable[Array],
+    image: Pair,
+    window: Pair,
+    *,
+    stride: Pair,
+    padding: Margins,
+    dilation: Pair,
+) -> Array:
+    """Return the adjoint of `taps`: sum each tap's (N, C, OH, OW) back onto its pixels."""
+    columns = iter(columns)
+    first = next(columns)
+    (top, bottom), (left, right) = padding
+    padded = array_namespace(first).zeros(
+        (*first.shape[:2], image[0] + top + bottom, image[1] + left + right),
+        dtype=first.dtype,
+        device=device(first),
+    )
+    slices = _tap_slices(padded, window, stride, dilation)
+    for column, (rows, cols) in zip(chain([first], columns), slices, strict=True):
+        padded = xpx.at(padded)[:, :, rows, cols].add(column)
+    return padded[:, :, top : top + image[0], left : left + image[1]]
+
+
+def _tap_slices(
+    padded: Array, window: Pair, stride: Pair, dilation: Pair
+) -> Iterator[tuple[slice, slice]]:
+    """Yield, tap by tap, the rows and columns of the padded image that the windows meet."""
+    (kh, kw), (sh, sw), (dh, dw) = window, stride, dilation
+    oh, ow = output_size(
+        tuple(padded.shape[2:]),
+        window,
+        stride=stride,
+        padding=((0, 0), (0, 0)),
+        dilation=dilation,
+    )
+    for i in range(0, kh * dh, dh):
+        for j in range(0, kw * dw, dw):
+            yield slice(i, i + (oh - 1) * sh + 1, sh), slice(j, j + (ow - 1) * sw + 1, sw)
