@@ -159,6 +159,7 @@ def _(
             dw = xp.reshape(xp.sum(per_image, axis=0), w.shape)
         if 0 in wrt:
             dcolumns = xp.matrix_transpose(_filter_matrix(w, groups)) @ dy
+            dcolumns = xp.reshape(dcolumns, (n, groups, w.shape[1], columns.shape[2], oh, ow))
             dcolumns = xp.reshape(dcolumns, columns.shape)
             taps = (dcolumns[:, :, t, ...] for t in range(columns.shape[2]))
             dx = fold(taps, image, window, **geometry)
@@ -180,9 +181,10 @@ def _filtered(
 
 
 def _column_matrix(columns: Array, groups: int) -> Array:
+    xp = array_namespace(columns)
     n, c, taps, oh, ow = columns.shape
-    shape = (n, groups, c // groups * taps, oh * ow)
-    return array_namespace(columns).reshape(columns, shape)
+    split = xp.reshape(columns, (n, groups, c // groups, taps, oh, ow))  # dask splits, then merges
+    return xp.reshape(split, (n, groups, c // groups * taps, oh * ow))
 
 
 def _filter_matrix(w: Array, groups: int) -> Array:

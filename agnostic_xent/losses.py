@@ -246,11 +246,9 @@ def _class_arguments(
 
 def check_label_range(labels: Array, classes: int) -> None:
     """Raise ValueError that names the first label outside [0, classes); traced arrays pass."""
-    if is_traced(labels):
-        return
     xp = array_namespace(labels)
     bad = (labels < 0) | (labels >= classes)
-    if bool(xp.any(bad)):
+    if not is_traced(bad) and bool(xp.any(bad)):
         where = to_numpy(bad).nonzero()
         position = tuple(int(indices[0]) for indices in where)
         place = ", ".join(map(str, position))
@@ -280,12 +278,17 @@ def _distribution(target: Array, like: Array, axis: int) -> Array:
 def _class_terms(log_p: Array, target: Array, axis: int) -> Array:
     """Return -sum_c t_c log p_c with 0 * -inf = 0; NaN for labels out of range."""
     xp = array_namespace(log_p)
-    zero = constant(0, log_p)
     if target.ndim == log_p.ndim:
-        return -xp.sum(xp.where(target == 0, zero, target * log_p), axis=axis)
+        return -xp.sum(_times_log(target, log_p), axis=axis)
     hit = _one_hot(target, log_p, axis)
-    terms = -xp.sum(xp.where(hit, log_p, zero), axis=axis)
+    terms = -xp.sum(xp.where(hit, log_p, constant(0, log_p)), axis=axis)
     return xp.where(xp.any(hit, axis=axis), terms, constant(float("nan"), log_p))
+
+
+def _times_log(t: Array, log_p: Array) -> Array:
+    """Return t * log_p with 0 * -inf = 0."""
+    xp = array_namespace(t)
+    return t * xp.where((t == 0) & xp.isinf(log_p), constant(0, log_p), log_p)
 
 
 # --- binary --------------------------------------------------------------------------------------
@@ -408,10 +411,7 @@ def _(z: Array, t: Array, *, reduction: str) -> tuple[Array, Pullback]:
 
 
 def _logit_terms(z: Array, t: Array) -> Array:
-    xp, zero = array_namespace(z), constant(0, z)
-    positive = xp.where(t == 0, zero, t * log_sigmoid_of(z))
-    negative = xp.where(t == 1, zero, (1 - t) * log_sigmoid_of(-z))
-    return -(positive + negative)
+    return -(_times_log(t, log_sigmoid_of(z)) + _times_log(1 - t, log_sigmoid_of(-z)))
 
 
 def _binary_arguments(name: str, scores: Array, target: Array, reduction: str) -> Any:

@@ -121,7 +121,8 @@ def _(x: Array, *, window: Pair, **geometry: Any) -> tuple[Array, Pullback]:
     y = reduce(xp.maximum, pixels)
 
     def pullback(dy: Array) -> tuple[Array]:
-        inside = taps(xp.ones_like(x[:1, :1, ...], dtype=xp.bool), window, fill=False, **geometry)
+        image = xp.ones((1, 1, *x.shape[2:]), dtype=xp.bool, device=device(x))
+        inside = taps(image, window, fill=False, **geometry)
         free = xp.ones_like(y, dtype=xp.bool)  # windows whose maximum is still to be met
         gradients = []
         for pixel, real in zip(pixels, inside, strict=True):

@@ -1,0 +1,159 @@
+"""The backend matrix: one table of rows, and the fixtures that walk it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agnostic_xent.arrays import backend, to_numpy
+
+
+def _no_compute(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("an operation computed a dask graph")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to hold arrays, and to call a function of arrays."""
+
+    name: str
+    library: str
+    device: str | None = None
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    make: Callable[[Any], Any] = field(default=lambda x: x, repr=False)
+    run: Callable[[Any, Callable[..., Any]], Callable[..., Any]] = field(
+        default=lambda xp, f: f, repr=False
+    )
+    guard: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, repr=False)
+    marks: tuple[Any, ...] = ()
+    empty: bool = True
+    """Whether the library's own reductions and assignments take arrays of no elements."""
+
+    @property
+    def xp(self) -> Any:
+        return backend(self.library)
+
+    def place(self) -> Any:
+        if self.library == "array_api_strict":
+            return self.xp.Device(self.device)
+        return self.device
+
+    def array(self, x: Any, dtype: str | None = None) -> Any:
+        """Return a fresh array of this row; float arrays in ``dtype``."""
+        x = np.asarray(x)
+        if dtype and x.dtype.kind == "f":
+            x = x.astype(dtype)
+        return self.make(self.xp.asarray(x.copy(), device=self.place()))
+
+    def call(self, f: Callable[..., Any], *arrays: Any) -> Any:
+        """Call a function of arrays as this row does: jitted, lazily, or plainly."""
+        with self.guard():
+            return self.run(self.xp, f)(*arrays)
+
+    def check(self, y: Any, dtype: str) -> None:
+        """Check that a result is of this row's library, device and dtype."""
+        from array_api_compat import array_namespace, device
+
+        assert array_namespace(y) is self.xp or self.library == "jax", type(y)
+        assert str(y.dtype).rpartition(".")[2] == dtype
+        if self.library == "array_api_strict":
+            assert device(y) == self.place()
+
+
+def _readonly(x: Any) -> Any:
+    x.flags.writeable = False
+    return x
+
+
+def _jit(xp: Any, f: Callable[..., Any]) -> Callable[..., Any]:
+    return importlib.import_module("jax").jit(f)
+
+
+def _lazy() -> AbstractContextManager[Any]:
+    return importlib.import_module("dask").config.set(scheduler=_no_compute)
+
+
+def _chunked(x: Any) -> Any:
+    return x.rechunk(tuple(max(1, n - 1) if i == 0 else n for i, n in enumerate(x.shape)))
+
+
+ROWS = (
+    Row("numpy", "numpy"),
+    Row("numpy-readonly", "numpy", make=_readonly),
+    Row("strict@device1", "array_api_strict", device="device1"),
+    Row("strict@no_float64", "array_api_strict", device="no_float64", dtypes=("float32",)),
+    Row("torch", "torch"),
+    Row("jax", "jax", run=_jit),
+    Row("dask", "dask", make=_chunked, guard=_lazy, empty=False),
+    Row("cupy", "cupy", marks=(pytest.mark.gpu,)),
+)
+
+
+def _version(row: Row) -> str | None:
+    """Return the version of a row's library, None when it cannot run here."""
+    try:
+        module = importlib.import_module(row.library)
+        if row.library == "cupy" and not module.cuda.is_available():
+            return None
+    except ImportError:
+        return None
+    if row.library == "jax":
+        module.config.update("jax_enable_x64", True)
+    return module.__version__
+
+
+NAMED = [n for n in os.environ.get("AGNOSTIC_XENT_TEST_BACKENDS", "").split(",") if n]
+VERSIONS = {row.name: _version(row) for row in ROWS}
+PRESENT = [r for r in ROWS if VERSIONS[r.name] and (not NAMED or r.name in NAMED)]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = sorted(set(NAMED) - set(VERSIONS))
+    missing = sorted(name for name in NAMED if name in VERSIONS and not VERSIONS[name])
+    if unknown or missing:
+        raise pytest.UsageError(
+            f"AGNOSTIC_XENT_TEST_BACKENDS names rows that are unknown {unknown} or cannot run "
+            f"here {missing}; rows: {', '.join(VERSIONS)}"
+        )
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    present = ", ".join(f"{row.name} {VERSIONS[row.name]}" for row in PRESENT)
+    absent = ", ".join(row.name for row in ROWS if row not in PRESENT)
+    return [f"backends: {present}", f"backends absent: {absent or 'none'}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "row" in metafunc.fixturenames:
+        params = [pytest.param(row, id=row.name, marks=row.marks) for row in PRESENT]
+        absent = [
+            pytest.param(
+                row, id=row.name, marks=(*row.marks, pytest.mark.skip(reason="not available here"))
+            )
+            for row in ROWS
+            if not VERSIONS[row.name] and not NAMED
+        ]
+        metafunc.parametrize("row", params + absent)
+
+
+def tolerance(dtype: str, terms: int = 1) -> float:
+    """Return the relative error that ``terms`` roundings in a chain may add up to."""
+    return float(np.finfo(dtype).eps) * (8 + 4 * terms)
+
+
+def assert_close(actual: Any, expected: Any, dtype: str, terms: int = 1) -> None:
+    """Compare any library's array with a reference, relative to the reference's largest value."""
+    actual = np.asarray(to_numpy(actual), dtype="float64")
+    expected = np.asarray(expected, dtype="float64")
+    assert actual.shape == expected.shape
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = max(1.0, float(finite.max())) if finite.size else 1.0
+    bound = tolerance(dtype, terms)
+    np.testing.assert_allclose(actual, expected, rtol=bound, atol=bound * scale)

@@ -1,0 +1,212 @@
+"""Slow, plain references in float64, written from the formulas with loops over single elements."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+
+
+def elementwise(f):
+    return lambda x: np.array([f(float(v)) for v in x.ravel()]).reshape(x.shape)
+
+
+relu = elementwise(lambda v: v if v > 0 else 0.0)
+sigmoid = elementwise(
+    lambda v: 1 / (1 + math.exp(-v)) if v > 0 else math.exp(v) / (1 + math.exp(v))
+)
+log_sigmoid = elementwise(lambda v: min(v, 0.0) - math.log1p(math.exp(-abs(v))))
+
+
+def rows(f):
+    """Apply a function of one row along an axis."""
+
+    def along(x, *, axis=-1):
+        last = np.moveaxis(x, axis, -1)
+        found = np.array([f(row) for row in last.reshape(-1, last.shape[-1])])
+        return np.moveaxis(found.reshape(last.shape), -1, axis)
+
+    return along
+
+
+def _logsumexp(row):
+    top = max(row)
+    return top + math.log(math.fsum(math.exp(v - top) for v in row))
+
+
+def logsumexp(x, *, axis=-1):
+    last = np.moveaxis(x, axis, -1)
+    return np.array([_logsumexp(row) for row in last.reshape(-1, last.shape[-1])]).reshape(
+        last.shape[:-1]
+    )
+
+
+log_softmax = rows(lambda row: np.array([v - _logsumexp(row) for v in row]))
+softmax = rows(lambda row: np.array([math.exp(v - _logsumexp(row)) for v in row]))
+
+
+def pair(v):
+    return (v, v) if isinstance(v, int) else tuple(v)
+
+
+def margins(padding, window, stride, dilation, image):
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        out = []
+        for n, k, s, d in zip(image, window, stride, dilation, strict=True):
+            size = -(-n // s)
+            total = max(0, (size - 1) * s + (k - 1) * d + 1 - n)
+            out.append((total // 2, total - total // 2))
+        return tuple(out)
+    if isinstance(padding, tuple) and isinstance(padding[0], tuple):
+        return padding
+    return tuple((p, p) for p in pair(padding))
+
+
+def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None):
+    (n, c, *image), (k, cg, *window) = x.shape, w.shape
+    stride, dilation = pair(stride), pair(dilation)
+    (top, bottom), (left, right) = margins(padding, window, stride, dilation, image)
+    oh = (image[0] + top + bottom - dilation[0] * (window[0] - 1) - 1) // stride[0] + 1
+    ow = (image[1] + left + right - dilation[1] * (window[1] - 1) - 1) // stride[1] + 1
+    y = np.zeros((n, k, oh, ow))
+    for m, f, i, j in product(range(n), range(k), range(oh), range(ow)):
+        group = f // (k // groups)
+        total = 0.0 if b is None else float(b[f])
+        for ch, u, v in product(range(cg), range(window[0]), range(window[1])):
+            row = i * stride[0] + u * dilation[0] - top
+            col = j * stride[1] + v * dilation[1] - left
+            if 0 <= row < image[0] and 0 <= col < image[1]:
+                total += float(w[f, ch, u, v]) * float(x[m, group * cg + ch, row, col])
+        y[m, f, i, j] = max(total, 0.0) if activation == "relu" else total
+    return y
+
+
+def _pool_size(n, k, s, before, after, d, ceil_mode):
+    span = n + before + after - d * (k - 1) - 1
+    size = (math.ceil(span / s) if ceil_mode else span // s) + 1
+    if ceil_mode and (size - 1) * s >= n + before:
+        size -= 1
+    return size
+
+
+def _pool(x, window, stride, padding, dilation, ceil_mode, value):
+    window, dilation = pair(window), pair(dilation)
+    stride = window if stride is None else pair(stride)
+    image = x.shape[2:]
+    edges = margins(padding, window, stride, dilation, image)
+    sizes = [
+        _pool_size(image[a], window[a], stride[a], *edges[a], dilation[a], ceil_mode)
+        for a in (0, 1)
+    ]
+    y = np.zeros((*x.shape[:2], *sizes))
+    for n, c, i, j in product(*map(range, y.shape)):
+        starts = (i * stride[0] - edges[0][0], j * stride[1] - edges[1][0])
+        inside = [
+            float(x[n, c, starts[0] + u * dilation[0], starts[1] + v * dilation[1]])
+            for u, v in product(*map(range, window))
+            if 0 <= starts[0] + u * dilation[0] < image[0]
+            and 0 <= starts[1] + v * dilation[1] < image[1]
+        ]
+        padded = math.prod(
+            min(starts[a] + window[a], image[a] + edges[a][1]) - starts[a] for a in (0, 1)
+        )
+        y[n, c, i, j] = value(inside, padded)
+    return y
+
+
+def max_pool2d(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False):
+    return _pool(x, window, stride, padding, dilation, ceil_mode, lambda inside, _: max(inside))
+
+
+def avg_pool2d(x, window, *, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
+    def mean(inside, padded):
+        return math.fsum(inside) / (padded if count_include_pad else len(inside))
+
+    return _pool(x, window, stride, padding, 1, ceil_mode, mean)
+
+
+def global_avg_pool2d(x):
+    return np.array([[math.fsum(channel.ravel()) / channel.size for channel in n] for n in x])
+
+
+def dense(x, w, b=None):
+    y = np.array([[math.fsum(r * v) for v in w] for r in x.reshape(-1, x.shape[-1])])
+    return y.reshape(*x.shape[:-1], w.shape[0]) + (0 if b is None else b)
+
+
+def batch_norm(x, weight, bias, running_mean, running_var, *, train=False, momentum=0.1, eps=1e-5):
+    y, mean, var = np.zeros_like(x), running_mean.copy(), running_var.copy()
+    for c in range(x.shape[1]):
+        values = x[:, c].ravel()
+        m, v = running_mean[c], running_var[c]
+        if train:
+            m = math.fsum(values) / values.size
+            v = math.fsum((values - m) ** 2) / values.size
+            mean[c] = (1 - momentum) * running_mean[c] + momentum * m
+            unbiased = v * values.size / (values.size - 1)
+            var[c] = (1 - momentum) * running_var[c] + momentum * unbiased
+        y[:, c] = (x[:, c] - m) / math.sqrt(v + eps) * weight[c] + bias[c]
+    return y, mean, var
+
+
+def dropout(x, *, rate=0.5, rng):
+    keep = np.random.default_rng(rng).random(x.shape) >= rate
+    return x * keep / (1 - rate)
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+def reduced(terms, reduction):
+    if reduction == "none":
+        return terms
+    total = math.fsum(terms.ravel())
+    return np.array(total if reduction == "sum" else total / terms.size)
+
+
+def _class_terms(log_p, target, axis):
+    log_p = np.moveaxis(log_p, axis, -1)
+    flat = log_p.reshape(-1, log_p.shape[-1])
+    if target.dtype.kind in "iu":
+        terms = [-row[t] for row, t in zip(flat, target.ravel(), strict=True)]
+    else:
+        soft = np.moveaxis(target, axis, -1).reshape(flat.shape)
+        terms = [
+            -math.fsum(t * v for t, v in zip(probs, row, strict=True) if t != 0)
+            for probs, row in zip(soft, flat, strict=True)
+        ]
+    return np.array(terms).reshape(log_p.shape[:-1])
+
+
+def cross_entropy(logits, target, *, axis=-1, reduction="mean", check_labels=True):
+    return reduced(_class_terms(log_softmax(logits, axis=axis), target, axis), reduction)
+
+
+def nll_loss(log_probs, target, *, axis=-1, reduction="mean", check_labels=True):
+    return reduced(_class_terms(log_probs, target, axis), reduction)
+
+
+def categorical_cross_entropy(probs, target, *, axis=-1, reduction="mean", check_labels=True):
+    return reduced(_class_terms(np.log(probs), target, axis), reduction)
+
+
+def binary_cross_entropy(probs, target, *, reduction="mean"):
+    def log(v):
+        return max(math.log(v), -100.0) if v > 0 else -100.0
+
+    terms = [
+        -(t * log(p) + (1 - t) * log(1 - p))
+        for p, t in zip(probs.ravel(), target.ravel(), strict=True)
+    ]
+    return reduced(np.array(terms).reshape(probs.shape), reduction)
+
+
+def binary_cross_entropy_with_logits(logits, target, *, reduction="mean"):
+    terms = [
+        max(z, 0) - z * t + math.log1p(math.exp(-abs(z)))
+        for z, t in zip(logits.ravel(), target.ravel(), strict=True)
+    ]
+    return reduced(np.array(terms).reshape(logits.shape), reduction)

@@ -1,0 +1,136 @@
+"""Sample arguments for every operation of the table: what the generic tests walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Arguments of one call: arrays in float64 (or integers), other arguments, options."""
+
+    operation: str
+    arrays: tuple[Any, ...]
+    extra: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    terms: int = 8
+    """About how many roundings follow each other."""
+
+    @property
+    def id(self) -> str:
+        options = ",".join(f"{k}={v}" for k, v in self.options.items())
+        shapes = "x".join(str(np.shape(a)) if a is not None else "None" for a in self.arrays)
+        return f"{self.operation}-{shapes}-{self.extra}-{options}".replace(" ", "")
+
+
+RNG = np.random.default_rng(20261124)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape)
+
+
+def labels(classes: int, *shape: int) -> np.ndarray:
+    return RNG.integers(0, classes, shape)
+
+
+def probabilities(axis: int, *shape: int) -> np.ndarray:
+    p = RNG.random(shape) + 0.05
+    return p / p.sum(axis=axis, keepdims=True)
+
+
+def conv(shape: tuple[int, ...], w: tuple[int, ...], bias: bool = True, **options: Any) -> Sample:
+    b = normal(w[0]) if bias else None
+    return Sample("conv2d", (normal(*shape), normal(*w), b), options=options, terms=64)
+
+
+def pool(name: str, shape: tuple[int, ...], window: Any, **options: Any) -> Sample:
+    return Sample(name, (normal(*shape),), (window,), options)
+
+
+SAMPLES = [
+    *(
+        Sample(name, (normal(*shape),))
+        for name in ("relu", "sigmoid", "log_sigmoid")
+        for shape in [(3, 5), (), (0, 4)]
+    ),
+    Sample("sigmoid", (np.array([-700.0, -80.0, 0.0, 80.0, 700.0]),)),
+    Sample("log_sigmoid", (np.array([-700.0, -80.0, 0.0, 80.0, 700.0]),), terms=16),
+    *(
+        Sample(name, (scale * normal(*shape),), options={"axis": axis}, terms=32)
+        for name in ("softmax", "log_softmax", "logsumexp")
+        for shape, axis, scale in [((4, 7), -1, 1), ((2, 5, 3), 1, 10), ((6,), 0, 1), ((0, 3), 1, 1)]
+    ),
+    conv((2, 3, 6, 5), (4, 3, 3, 3)),
+    conv((2, 3, 7, 6), (2, 3, 3, 2), bias=False, padding=1, stride=2),
+    conv((1, 4, 6, 7), (6, 2, 3, 3), groups=2, padding="same", activation="relu"),
+    conv((2, 3, 5, 5), (3, 1, 3, 3), groups=3, padding=(1, 0), stride=(1, 2)),
+    conv((1, 2, 9, 8), (3, 2, 3, 2), dilation=(2, 3), padding=((2, 0), (1, 3))),
+    conv((2, 2, 5, 7), (3, 2, 2, 4), padding="same", stride=(2, 3)),
+    conv((3, 5, 4, 4), (2, 5, 1, 1), padding="valid", activation="relu"),
+    conv((1, 1, 1, 1), (1, 1, 3, 3), padding=1),
+    conv((0, 2, 5, 5), (3, 2, 3, 3)),
+    *(
+        pool(name, shape, window, **options)
+        for name in ("max_pool2d", "avg_pool2d")
+        for shape, window, options in [
+            ((2, 3, 6, 4), 2, {}),
+            ((1, 2, 7, 5), (3, 2), {"stride": 2, "padding": (1, 0)}),
+            ((1, 1, 7, 8), 3, {"stride": 2, "padding": 1, "ceil_mode": True}),
+            ((2, 1, 5, 5), 2, {"ceil_mode": True}),
+            ((1, 2, 6, 6), 3, {"stride": 1, "padding": ((1, 0), (0, 1))}),
+            ((0, 2, 4, 4), 2, {}),
+        ]
+    ),
+    pool("max_pool2d", (1, 2, 8, 9), (3, 2), stride=2, dilation=(2, 3), padding=(2, 1)),
+    pool("avg_pool2d", (1, 2, 5, 6), 3, padding=1, count_include_pad=False),
+    pool(
+        "avg_pool2d", (1, 1, 6, 8), 3, stride=2, padding=1, ceil_mode=True, count_include_pad=False
+    ),
+    Sample("global_avg_pool2d", (normal(2, 3, 4, 5),)),
+    Sample("dense", (normal(4, 6), normal(3, 6), normal(3))),
+    Sample("dense", (normal(2, 3, 5), normal(4, 5), None)),
+    Sample("dense", (normal(0, 5), normal(4, 5), normal(4))),
+    *(
+        Sample(
+            "batch_norm",
+            (normal(*shape), normal(shape[1]), normal(shape[1]), normal(shape[1]), RNG.random(shape[1])),
+            options={"train": train, "momentum": 0.3, "eps": 1e-3},
+            terms=128,
+        )
+        for shape in [(4, 3, 2, 5), (2, 1, 1, 1)]
+        for train in (True, False)
+    ),
+    Sample("dropout", (normal(5, 6),), options={"rate": 0.3, "rng": 7}),
+    Sample("dropout", (normal(5, 6),), options={"rate": 0.0, "rng": 7}),
+    *(
+        Sample(name, (scores, target), options={"axis": axis, "reduction": reduction}, terms=64)
+        for reduction in ("mean", "sum", "none")
+        for name, scores, target, axis in [
+            ("cross_entropy", 3 * normal(5, 4), labels(4, 5), -1),
+            ("cross_entropy", normal(2, 3, 2, 2), labels(3, 2, 2, 2), 1),
+            ("cross_entropy", normal(5, 4), probabilities(-1, 5, 4), -1),
+            ("cross_entropy", normal(3), labels(3), 0),
+            ("nll_loss", -RNG.random((5, 4)), labels(4, 5), -1),
+            ("nll_loss", -RNG.random((3, 4)), probabilities(0, 3, 4), 0),
+            ("categorical_cross_entropy", probabilities(-1, 5, 4), labels(4, 5), -1),
+            ("categorical_cross_entropy", probabilities(1, 2, 3, 4), probabilities(1, 2, 3, 4), 1),
+        ]
+    ),
+    *(
+        Sample(name, (scores, RNG.random(scores.shape)), options={"reduction": reduction}, terms=16)
+        for reduction in ("mean", "sum", "none")
+        for name, scores in [
+            ("binary_cross_entropy", RNG.random((4, 3)) * 0.9 + 0.05),
+            ("binary_cross_entropy_with_logits", 5 * normal(4, 3)),
+        ]
+    ),
+    Sample(
+        "binary_cross_entropy_with_logits",
+        (np.array([-100.0, 100.0, 0.0, -30.0]), np.array([1.0, 0.0, 1.0, 0.0])),
+        options={"reduction": "none"},
+    ),
+]  # fmt: skip
