@@ -6,7 +6,9 @@ and width, KH KW window, OH OW output. Options are keyword-only.
 
 from .activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .arrays import to_backend, to_numpy
+from .binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
 from .checkpoints import load_params, save_params
+from .containers import Residual, Sequential
 from .convolution import conv2d
 from .dense import dense
 from .info import info
@@ -20,16 +22,8 @@ from .layers import (
     GlobalAvgPool2d,
     MaxPool2d,
     ReLU,
-    Residual,
-    Sequential,
 )
-from .losses import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
-    categorical_cross_entropy,
-    cross_entropy,
-    nll_loss,
-)
+from .losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .models import lenet, logistic, resnet, small_cnn
 from .normalization import batch_norm, dropout
 from .operation import explain, kernels

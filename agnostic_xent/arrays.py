@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -174,6 +175,12 @@ def is_traced(x: Array) -> bool:
         return True
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(x, jax.core.Tracer)
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Silence NumPy's warnings: an infinity or NaN that a formula defines is a result."""
+    numpy = sys.modules.get("numpy")
+    return nullcontext() if numpy is None else numpy.errstate(all="ignore")
 
 
 def is_dask(x: Array) -> bool:

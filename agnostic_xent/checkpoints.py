@@ -51,6 +51,14 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         If the file is damaged, or no safetensors file.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> save_params(path, {"0.bias": xp.asarray([0.5])})
+    >>> sorted(load_params(path))
+    ['0.bias']
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load

@@ -1,6 +1,6 @@
-"""Losses: cross entropy from logits, log-probabilities or probabilities; binary cross entropy.
+"""Losses over classes: cross entropy of logits, log-probabilities or probabilities.
 
-Notation: z logits, p probabilities, t target, one term l a sample (of binary losses: an element).
+Notation: z logits, p probabilities, t target, one term l a sample.
 Reduction: "none" returns the terms, "sum" their sum, "mean" their mean (NaN for an empty batch).
 
 A term of a target that is a distribution is ``-sum_c t_c log p_c`` with ``0 * log 0 = 0``; integer
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .activations import log_sigmoid_of, log_softmax_of
+from .activations import log_softmax_of
 from .arrays import (
     Array,
     arange,
@@ -28,21 +28,13 @@ from .arrays import (
     to_numpy,
 )
 from .operation import Pullback, normalized, operation
+from .reductions import REDUCTIONS, reduce, term_cotangents, times_log
 
 __all__ = [
-    "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
     "categorical_cross_entropy",
     "cross_entropy",
     "nll_loss",
 ]
-
-REDUCTIONS = ("mean", "sum", "none")
-LOG_FLOOR = -100.0
-"""Where `binary_cross_entropy` clamps a logarithm, as torch does."""
-
-
-# --- over classes --------------------------------------------------------------------------------
 
 
 @operation
@@ -97,7 +89,7 @@ def cross_entropy(
 
 @cross_entropy.definition
 def _(z: Array, target: Array, *, axis: int, reduction: str) -> Array:
-    return _reduce(_class_terms(log_softmax_of(z, axis=axis), target, axis), reduction)
+    return reduce(_class_terms(log_softmax_of(z, axis=axis), target, axis), reduction)
 
 
 @cross_entropy.pullback
@@ -107,13 +99,13 @@ def _(z: Array, target: Array, *, axis: int, reduction: str) -> tuple[Array, Pul
     terms = _class_terms(log_p, target, axis)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        scale = xp.expand_dims(_term_cotangents(dy, terms, reduction), axis=axis)
+        scale = xp.expand_dims(term_cotangents(dy, terms, reduction), axis=axis)
         t = _distribution(target, log_p, axis)
         total = xp.sum(t, axis=axis, keepdims=True)
         dz = scale * (xp.exp(log_p) * total - t)
         return dz, (None if t is not target else -scale * log_p)
 
-    return _reduce(terms, reduction), pullback
+    return reduce(terms, reduction), pullback
 
 
 @operation
@@ -149,7 +141,7 @@ def nll_loss(
 
 @nll_loss.definition
 def _(log_p: Array, target: Array, *, axis: int, reduction: str) -> Array:
-    return _reduce(_class_terms(log_p, target, axis), reduction)
+    return reduce(_class_terms(log_p, target, axis), reduction)
 
 
 @nll_loss.pullback
@@ -158,11 +150,11 @@ def _(log_p: Array, target: Array, *, axis: int, reduction: str) -> tuple[Array,
     terms = _class_terms(log_p, target, axis)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        scale = xp.expand_dims(_term_cotangents(dy, terms, reduction), axis=axis)
+        scale = xp.expand_dims(term_cotangents(dy, terms, reduction), axis=axis)
         t = _distribution(target, log_p, axis)
         return -scale * t, (None if t is not target else -scale * log_p)
 
-    return _reduce(terms, reduction), pullback
+    return reduce(terms, reduction), pullback
 
 
 @operation
@@ -202,7 +194,7 @@ def categorical_cross_entropy(
 
 @categorical_cross_entropy.definition
 def _(p: Array, target: Array, *, axis: int, reduction: str) -> Array:
-    return _reduce(_class_terms(array_namespace(p).log(p), target, axis), reduction)
+    return reduce(_class_terms(array_namespace(p).log(p), target, axis), reduction)
 
 
 @categorical_cross_entropy.pullback
@@ -212,12 +204,12 @@ def _(p: Array, target: Array, *, axis: int, reduction: str) -> tuple[Array, Pul
     terms = _class_terms(log_p, target, axis)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        scale = xp.expand_dims(_term_cotangents(dy, terms, reduction), axis=axis)
+        scale = xp.expand_dims(term_cotangents(dy, terms, reduction), axis=axis)
         t = _distribution(target, log_p, axis)
         dp = xp.where(t == 0, constant(0, p), -scale * t / xp.where(t == 0, constant(1, p), p))
         return dp, (None if t is not target else -scale * log_p)
 
-    return _reduce(terms, reduction), pullback
+    return reduce(terms, reduction), pullback
 
 
 def _class_arguments(
@@ -279,168 +271,7 @@ def _class_terms(log_p: Array, target: Array, axis: int) -> Array:
     """Return -sum_c t_c log p_c with 0 * -inf = 0; NaN for labels out of range."""
     xp = array_namespace(log_p)
     if target.ndim == log_p.ndim:
-        return -xp.sum(_times_log(target, log_p), axis=axis)
+        return -xp.sum(times_log(target, log_p), axis=axis)
     hit = _one_hot(target, log_p, axis)
     terms = -xp.sum(xp.where(hit, log_p, constant(0, log_p)), axis=axis)
     return xp.where(xp.any(hit, axis=axis), terms, constant(float("nan"), log_p))
-
-
-def _times_log(t: Array, log_p: Array) -> Array:
-    """Return t * log_p with 0 * -inf = 0."""
-    xp = array_namespace(t)
-    return t * xp.where((t == 0) & xp.isinf(log_p), constant(0, log_p), log_p)
-
-
-# --- binary --------------------------------------------------------------------------------------
-
-
-@operation
-def binary_cross_entropy(probs: Array, target: Array, *, reduction: str = "mean") -> Array:
-    """Binary cross entropy of probabilities: ``l = -(t log p + (1 - t) log(1 - p))``.
-
-    A logarithm is clamped at -100, as in torch, and has gradient 0 where it is;
-    `binary_cross_entropy_with_logits` needs no clamp: prefer it.
-
-    Parameters
-    ----------
-    probs : array
-        Any shape, real floating dtype, values in [0, 1].
-    target : array
-        Shape and dtype of ``probs``, values in [0, 1].
-    reduction : {"mean", "sum", "none"}
-        Over all elements.
-
-    Returns
-    -------
-    array
-        A scalar, or with "none" the shape of ``probs``.
-
-    Examples
-    --------
-    >>> loss = binary_cross_entropy(xp.asarray([0.25]), xp.asarray([1.0]))
-    >>> round(float(loss), 6)
-    1.386294
-    """
-    return _binary_arguments("probs", probs, target, reduction)
-
-
-@binary_cross_entropy.definition
-def _(p: Array, t: Array, *, reduction: str) -> Array:
-    return _reduce(-(t * _clamped_log(p) + (1 - t) * _clamped_log(1 - p)), reduction)
-
-
-@binary_cross_entropy.pullback
-def _(p: Array, t: Array, *, reduction: str) -> tuple[Array, Pullback]:
-    log_p, log_q = _clamped_log(p), _clamped_log(1 - p)
-    terms = -(t * log_p + (1 - t) * log_q)
-
-    def pullback(dy: Array) -> tuple[Array, Array]:
-        scale = _term_cotangents(dy, terms, reduction)
-        dp = (1 - t) * _clamped_reciprocal(1 - p) - t * _clamped_reciprocal(p)
-        return scale * dp, scale * (log_q - log_p)
-
-    return _reduce(terms, reduction), pullback
-
-
-def _above_floor(p: Array) -> Array:
-    """Tell where log(p) needs no clamp (or p is NaN, which must show)."""
-    xp = array_namespace(p)
-    return ~(p <= xp.exp(constant(LOG_FLOOR, p)))
-
-
-def _clamped_log(p: Array) -> Array:
-    xp, above = array_namespace(p), _above_floor(p)
-    return xp.where(above, xp.log(xp.where(above, p, constant(1, p))), constant(LOG_FLOOR, p))
-
-
-def _clamped_reciprocal(p: Array) -> Array:
-    """Return the derivative of `_clamped_log`."""
-    xp, above = array_namespace(p), _above_floor(p)
-    return xp.where(above, 1 / xp.where(above, p, constant(1, p)), constant(0, p))
-
-
-@operation
-def binary_cross_entropy_with_logits(
-    logits: Array, target: Array, *, reduction: str = "mean"
-) -> Array:
-    """Binary cross entropy of logits: ``l = -(t log s(z) + (1 - t) log s(-z))``, s the sigmoid.
-
-    Exact for every z: ``log s(z)`` is `log_sigmoid`, and ``0 * inf = 0``.
-
-    Parameters
-    ----------
-    logits : array
-        Any shape, real floating dtype.
-    target : array
-        Shape and dtype of ``logits``, values in [0, 1].
-    reduction : {"mean", "sum", "none"}
-        Over all elements.
-
-    Returns
-    -------
-    array
-        A scalar, or with "none" the shape of ``logits``.
-
-    Examples
-    --------
-    >>> z = xp.asarray([-100.0, 0.0])
-    >>> y = binary_cross_entropy_with_logits(z, xp.asarray([1.0, 0.0]), reduction="none")
-    >>> float(y[0]), round(float(y[1]), 6)
-    (100.0, 0.693147)
-    """
-    return _binary_arguments("logits", logits, target, reduction)
-
-
-@binary_cross_entropy_with_logits.definition
-def _(z: Array, t: Array, *, reduction: str) -> Array:
-    return _reduce(_logit_terms(z, t), reduction)
-
-
-@binary_cross_entropy_with_logits.pullback
-def _(z: Array, t: Array, *, reduction: str) -> tuple[Array, Pullback]:
-    xp = array_namespace(z)
-    terms = _logit_terms(z, t)
-
-    def pullback(dy: Array) -> tuple[Array, Array]:
-        scale = _term_cotangents(dy, terms, reduction)
-        # not s(z) - t: that would lose all digits where s(z) rounds to t
-        dz = (1 - t) * xp.exp(log_sigmoid_of(z)) - t * xp.exp(log_sigmoid_of(-z))
-        return scale * dz, -scale * z
-
-    return _reduce(terms, reduction), pullback
-
-
-def _logit_terms(z: Array, t: Array) -> Array:
-    return -(_times_log(t, log_sigmoid_of(z)) + _times_log(1 - t, log_sigmoid_of(-z)))
-
-
-def _binary_arguments(name: str, scores: Array, target: Array, reduction: str) -> Any:
-    float_namespace(**{name: scores, "target": target})
-    check_shape("target", target, tuple(scores.shape), f"that of {name}")
-    check_choice("reduction", reduction, REDUCTIONS)
-    return normalized(scores, target, reduction=reduction)
-
-
-# --- reduction -----------------------------------------------------------------------------------
-
-
-def _reduce(terms: Array, reduction: str) -> Array:
-    xp = array_namespace(terms)
-    if reduction == "none":
-        return terms
-    total = xp.sum(terms)
-    return total if reduction == "sum" else total / constant(_count(terms), total)
-
-
-def _term_cotangents(dy: Array, terms: Array, reduction: str) -> Array:
-    """Return the cotangent of each term, given that of the reduced loss."""
-    if reduction == "mean":
-        dy = dy / max(_count(terms), 1)
-    return array_namespace(terms).broadcast_to(dy, terms.shape)
-
-
-def _count(terms: Array) -> int:
-    count = 1
-    for n in terms.shape:
-        count *= n
-    return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .containers import Residual, Sequential
 from .layers import (
     BatchNorm2d,
     Conv2d,
@@ -10,8 +11,6 @@ from .layers import (
     GlobalAvgPool2d,
     MaxPool2d,
     ReLU,
-    Residual,
-    Sequential,
 )
 
 __all__ = ["lenet", "logistic", "resnet", "small_cnn"]

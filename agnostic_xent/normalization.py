@@ -72,7 +72,7 @@ def batch_norm(
     Examples
     --------
     >>> one = xp.ones(3)
-    >>> x = xp.asarray([1.0, 3.0] * 12).reshape((2, 3, 2, 2))
+    >>> x = xp.reshape(xp.asarray([1.0, 3.0] * 12), (2, 3, 2, 2))
     >>> y, mean, var = batch_norm(x, one, 0 * one, 0 * one, one, train=True)
     >>> round(float(y[0, 0, 0, 1]), 3), round(float(mean[0]), 3)
     (1.0, 0.2)

@@ -30,7 +30,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from .arrays import Array, check_choice, check_shape, float_namespace, library
+from .arrays import Array, check_choice, check_shape, float_namespace, library, quiet
 
 __all__ = ["explain", "kernels"]
 
@@ -90,7 +90,9 @@ class Operation(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the value."""
         arrays, options = self._contract(*args, **kwargs)
-        result: R = self._choose(arrays, options)[0].value(*arrays, **options)
+        implementation = self._choose(arrays, options)[0]
+        with quiet():
+            result: R = implementation.value(*arrays, **options)
         return result
 
     def vjp(
@@ -119,13 +121,15 @@ class Operation(Generic[P, R]):
         implementation = self._choose(arrays, options)[0]
         if implementation.sees_wrt:
             options["wrt"] = wanted
-        value, pullback = implementation.vjp(*arrays, **options)
+        with quiet():
+            value, pullback = implementation.vjp(*arrays, **options)
         output = value[0] if isinstance(value, tuple) else value
 
         def checked(cotangent: Array) -> tuple[Array | None, ...]:
             float_namespace(value=output, cotangent=cotangent)
             check_shape("cotangent", cotangent, tuple(output.shape), "that of the value")
-            gradients = pullback(cotangent)
+            with quiet():
+                gradients = pullback(cotangent)
             return tuple(g if i in wanted else None for i, g in enumerate(gradients))
 
         return value, checked

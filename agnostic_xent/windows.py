@@ -36,23 +36,22 @@ def as_margins(
     padding: Padding, window: Pair, dilation: Pair, stride: Pair, image: Pair
 ) -> Margins:
     """Return every spelling of ``padding`` as ((top, bottom), (left, right))."""
-    if isinstance(padding, str):
-        return _named_margins(padding, window, dilation, stride, image)
-    if isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
-        vertical, horizontal = (as_pair("padding", p, minimum=0) for p in padding)
-        return vertical, horizontal
-    height, width = as_pair("padding", padding, minimum=0)
-    return (height, height), (width, width)
-
-
-def _named_margins(name: str, window: Pair, dilation: Pair, stride: Pair, image: Pair) -> Margins:
-    if name == "valid":
+    if padding == "valid":
         return (0, 0), (0, 0)
-    if name != "same":
-        raise ValueError(
-            'padding must be an integer, a pair, ((top, bottom), (left, right)), "same" or '
-            f'"valid"; got {name!r}'
-        )
+    if padding == "same":
+        return _same_margins(window, dilation, stride, image)
+    if not isinstance(padding, str):
+        sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
+        if len(sides) == 2:
+            vertical, horizontal = (as_pair("padding", side, minimum=0) for side in sides)
+            return vertical, horizontal
+    raise ValueError(
+        'padding must be an integer >= 0, a pair, ((top, bottom), (left, right)), "same" or '
+        f'"valid"; got {padding!r}'
+    )
+
+
+def _same_margins(window: Pair, dilation: Pair, stride: Pair, image: Pair) -> Margins:
     margins = []
     for k, d, s, n in zip(window, dilation, stride, image, strict=True):
         total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)

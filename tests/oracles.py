@@ -66,7 +66,7 @@ def margins(padding, window, stride, dilation, image):
 
 
 def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None):
-    (n, c, *image), (k, cg, *window) = x.shape, w.shape
+    (n, _, *image), (k, cg, *window) = x.shape, w.shape
     stride, dilation = pair(stride), pair(dilation)
     (top, bottom), (left, right) = margins(padding, window, stride, dilation, image)
     oh = (image[0] + top + bottom - dilation[0] * (window[0] - 1) - 1) // stride[0] + 1

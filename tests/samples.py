@@ -62,7 +62,9 @@ SAMPLES = [
     *(
         Sample(name, (scale * normal(*shape),), options={"axis": axis}, terms=32)
         for name in ("softmax", "log_softmax", "logsumexp")
-        for shape, axis, scale in [((4, 7), -1, 1), ((2, 5, 3), 1, 10), ((6,), 0, 1), ((0, 3), 1, 1)]
+        for shape, axis, scale in [
+            ((4, 7), -1, 1), ((2, 5, 3), 1, 10), ((6,), 0, 1), ((0, 3), 1, 1),
+        ]
     ),
     conv((2, 3, 6, 5), (4, 3, 3, 3)),
     conv((2, 3, 7, 6), (2, 3, 3, 2), bias=False, padding=1, stride=2),
@@ -97,7 +99,7 @@ SAMPLES = [
     *(
         Sample(
             "batch_norm",
-            (normal(*shape), normal(shape[1]), normal(shape[1]), normal(shape[1]), RNG.random(shape[1])),
+            (normal(*shape), *(normal(shape[1]) for _ in range(3)), RNG.random(shape[1])),
             options={"train": train, "momentum": 0.3, "eps": 1e-3},
             terms=128,
         )

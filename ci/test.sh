@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything that has to hold, in a new virtual environment: the README's two commands, lint, types.
+# Torch is no dependency of the tests, but its row of the matrix has to run here.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+environment=$(mktemp -d)
+trap 'rm -rf "$environment"' EXIT
+python3 -m venv "$environment"
+# shellcheck disable=SC1091
+. "$environment/bin/activate"
+
+train=$(python ci/readme_command.py train)
+test=$(python ci/readme_command.py test)
+
+echo "+ $train"
+eval "$train" | tee "$environment/output"
+python - "$environment/output" <<'PYTHON'
+import sys
+last = open(sys.argv[1]).read().splitlines()[-1]
+accuracy = float(last.removeprefix("test accuracy: "))
+assert accuracy >= 0.84, last
+PYTHON
+
+python -m pip install --quiet "torch==2.13.0"
+echo "+ $test"
+AGNOSTIC_XENT_TEST_BACKENDS=numpy,numpy-readonly,strict@device1,strict@no_float64,torch,jax,dask \
+    bash -c "$test"
+
+ruff check .
+ruff format --check .
+mypy

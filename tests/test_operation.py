@@ -1,0 +1,196 @@
+"""The place where a kernel is chosen, with toy kernels."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import agnostic_xent as ax
+from agnostic_xent import operation as module
+from agnostic_xent.arrays import array_namespace, float_namespace
+from agnostic_xent.operation import Implementation, Operation, normalized
+
+
+@pytest.fixture
+def doubled():
+    """An operation with one kernel for NumPy arrays that says which one it is."""
+
+    def contract(x, y=None, *, factor=2):
+        float_namespace(x=x, y=y)
+        return normalized(x, y, factor=factor)
+
+    made = Operation(contract)
+    calls = []
+
+    @made.definition
+    def value(x, y, *, factor):
+        calls.append("portable")
+        return x * factor
+
+    @made.pullback
+    def vjp(x, y, *, factor):
+        return value(x, y, factor=factor), lambda dy: (dy * factor, None if y is None else dy)
+
+    def kernel(x, y, *, factor):
+        calls.append("kernel")
+        return x * factor
+
+    def takes(x, y, *, factor):
+        if x.dtype != np.float32:
+            return f"it takes float32, not {x.dtype}"
+        return None if x.ndim == 1 else "it takes one dimension"
+
+    def kernel_vjp(x, y, *, factor, wrt):
+        calls.append(f"kernel {sorted(wrt)}")
+        return kernel(x, y, factor=factor), lambda dy: (dy * factor, None)
+
+    made.add_kernel("numpy", Implementation("toy", kernel, kernel_vjp, takes))
+    made.calls = calls
+    return made
+
+
+def single(*shape):
+    return np.ones(shape, dtype=np.float32)
+
+
+def test_a_kernel_runs_where_it_takes_the_arguments(doubled):
+    assert doubled(single(3)).tolist() == [2, 2, 2]
+    doubled(np.ones(3))
+    doubled(single(3, 1))
+    doubled(single(4), factor=3)
+    assert doubled.calls == ["kernel", "portable", "portable", "kernel"]
+
+
+def test_explain_says_which_and_why(doubled):
+    assert ax.explain(doubled, single(3)) == "contract: toy (it takes these arguments)"
+    assert ax.explain(doubled, np.ones(3)).endswith("(toy: it takes float32, not float64)")
+    with ax.kernels("portable"):
+        assert ax.explain(doubled, single(3)).endswith("(kernels are switched off)")
+    assert doubled.calls == []  # nothing ran
+
+
+def test_explain_names_a_library_without_kernels(doubled):
+    strict = pytest.importorskip("array_api_strict")
+    line = ax.explain(doubled, strict.ones(3, dtype=strict.float32))
+    assert line == "contract: portable (no kernel for array_api_strict arrays)"
+
+
+def test_modes(doubled):
+    with ax.kernels("portable"):
+        doubled(single(3))
+        with ax.kernels("require"):
+            doubled(single(3))
+            with pytest.raises(RuntimeError, match="takes float32, not float64"):
+                doubled(np.ones(3))
+        doubled(single(3))
+    doubled(single(3))
+    assert doubled.calls == ["portable", "kernel", "portable", "kernel"]
+
+
+def test_the_mode_belongs_to_a_thread(doubled):
+    with ax.kernels("portable"):
+        thread = threading.Thread(target=doubled, args=(single(3),))
+        thread.start()
+        thread.join()
+    assert doubled.calls == ["kernel"]
+
+
+def test_a_wrong_mode_is_an_error():
+    with pytest.raises(ValueError, match="mode must be one of 'auto', 'portable', 'require'"):
+        ax.kernels("fast").__enter__()
+
+
+@pytest.mark.parametrize(("value", "code"), [("portable", 0), ("require", 1), ("fast", 1)])
+def test_the_environment_variable(value, code):
+    program = "import numpy, agnostic_xent; agnostic_xent.global_avg_pool2d(numpy.ones((1,1,2,2)))"
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"AGNOSTIC_XENT_KERNELS": value, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == code, found.stderr
+    if value == "fast":
+        assert "AGNOSTIC_XENT_KERNELS must be one of" in found.stderr
+
+
+def test_the_decision_is_remembered(doubled):
+    questions = []
+    (implementation,) = doubled._kernels["numpy"]
+    counting = Implementation(
+        "counting",
+        implementation.value,
+        implementation.vjp,
+        lambda *arrays, **options: questions.append(options),
+    )
+    doubled._kernels["numpy"] = [counting]
+    for n in (1, 2, 3):
+        doubled(single(n))
+    doubled(single(2), factor=3)
+    doubled(np.ones(2))
+    assert len(questions) == 3  # once a combination of dtypes, dimensions and options
+
+
+def test_kernels_load_with_the_first_array(monkeypatch, tmp_path):
+    """A kernel package is imported when the first array of its library is seen, not before."""
+    (tmp_path / "toy_kernels.py").write_text(
+        "from agnostic_xent.operation import OPERATIONS, Implementation\n"
+        "OPERATIONS['sigmoid'].add_kernel('numpy', Implementation('toy', lambda x: x * 0 + 7, "
+        "None))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(module.KERNEL_PACKAGES, "numpy", "toy_kernels")
+    monkeypatch.setattr(ax.sigmoid, "_kernels", {})
+    monkeypatch.setattr(ax.sigmoid, "_decisions", {})
+    module.load_kernels.cache_clear()
+    try:
+        assert "toy_kernels" not in sys.modules
+        assert float(ax.sigmoid(np.ones(2))[0]) == 7
+        assert "toy_kernels" in sys.modules
+    finally:
+        module.load_kernels.cache_clear()
+        sys.modules.pop("toy_kernels", None)
+
+
+def test_wrt_reaches_a_kernel_that_asks(doubled):
+    doubled.vjp(single(3), single(3), wrt=[1])
+    assert doubled.calls[0] == "kernel [1]"
+
+
+def test_wrt_must_be_positions(doubled):
+    with pytest.raises(ValueError, match=r"wrt must hold positions of array arguments, 0 to 1"):
+        doubled.vjp(single(3), wrt=[2])
+
+
+@pytest.mark.parametrize(
+    ("cotangent", "error", "message"),
+    [
+        (np.ones((2, 1), dtype=np.float32), ValueError, "cotangent must have shape"),
+        (np.ones(3), TypeError, "cotangent has dtype float64 but value has float32"),
+        ([1, 1, 1], TypeError, "cotangent must be an array"),
+    ],
+)
+def test_a_wrong_cotangent_is_an_error(cotangent, error, message):
+    _, pullback = ax.relu.vjp(single(3))
+    with pytest.raises(error, match=message):
+        pullback(cotangent)
+
+
+def test_an_operation_looks_like_its_function():
+    assert ax.relu.__name__ == "relu"
+    assert ax.relu.__module__ == "agnostic_xent.activations"
+    assert "Rectified linear unit" in ax.relu.__doc__
+    assert repr(ax.relu) == "<operation relu(x: 'Array') -> 'Array'>"
+    assert pickle.loads(pickle.dumps(ax.relu)) is ax.relu
+    assert copy.deepcopy(ax.relu) is ax.relu
+
+
+def test_explain_wants_an_operation():
+    with pytest.raises(TypeError, match="op must be an operation such as relu"):
+        ax.explain(array_namespace, np.ones(2))

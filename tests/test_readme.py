@@ -1,0 +1,34 @@
+"""The README's Python blocks run as they stand, one after the other, in one namespace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_code_blocks(capsys):
+    blocks = re.findall(
+        r"(<!-- needs a GPU -->\n)?```python\n(.*?)```", README.read_text(), re.DOTALL
+    )
+    assert len(blocks) == 3
+    space: dict = {}
+    for needs_gpu, block in blocks:
+        code = compile(block, str(README), "exec")
+        if not needs_gpu:
+            exec(code, space)
+    assert len(space["history"]) == 1
+    assert space["dlogits"].shape == (1, 3)
+    assert re.fullmatch(r"\[\d( \d){4}\]\n", capsys.readouterr().out)
+
+
+def test_every_operation_and_layer_is_listed():
+    import agnostic_xent as ax
+    from agnostic_xent.layers import Layer
+    from agnostic_xent.operation import OPERATIONS
+
+    text = README.read_text()
+    layers = [n for n in ax.__all__ if isinstance(getattr(ax, n), type)]
+    layers = [n for n in layers if issubclass(getattr(ax, n), Layer)]
+    assert [name for name in [*OPERATIONS, *layers] if not re.search(rf"\b{name}\b", text)] == []
