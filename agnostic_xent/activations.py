@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from .arrays import Array, array_namespace, check_axis, constant, float_namespace
+from .arrays import (
+    Array,
+    array_namespace,
+    check_axis,
+    constant,
+    device,
+    float_namespace,
+    narrow,
+    widen,
+)
 from .operation import Pullback, normalized, operation
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "relu", "sigmoid", "softmax"]
@@ -155,25 +164,30 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
 
 
 @softmax.definition
-def softmax_of(x: Array, *, axis: int) -> Array:
-    """Return the value of `softmax`."""
-    xp = array_namespace(x)
-    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
-    return e / xp.sum(e, axis=axis, keepdims=True)
+def _softmax(x: Array, *, axis: int) -> Array:
+    xp, z = array_namespace(x), widen(x)
+    e = xp.exp(z - xp.max(z, axis=axis, keepdims=True))
+    return narrow(e / xp.sum(e, axis=axis, keepdims=True), x)
 
 
 @softmax.pullback
 def _(x: Array, *, axis: int) -> tuple[Array, Pullback]:
     xp = array_namespace(x)
-    y = softmax_of(x, axis=axis)
-    return y, lambda dy: (y * (dy - xp.sum(y * dy, axis=axis, keepdims=True)),)
+    y = _softmax(x, axis=axis)
+
+    def pullback(dy: Array) -> tuple[Array]:
+        p, dp = widen(y), widen(dy)
+        return (narrow(p * (dp - xp.sum(p * dp, axis=axis, keepdims=True)), x),)
+
+    return y, pullback
 
 
 @operation
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """Logarithm of softmax: ``y_i = x_i - log(sum_j exp(x_j))`` along an axis.
 
-    Computed from ``x - max(x)``, so a common offset of any size is harmless.
+    Computed as ``(x_i - x_m) - log1p(sum_{j != m} exp(x_j - x_m))`` with x_m the maximum: a common
+    offset of any size is harmless, and a value near 0 keeps its digits.
 
     Parameters
     ----------
@@ -197,19 +211,34 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     return normalized(x, axis=check_axis(x, axis))
 
 
+def log_softmax_of(z: Array, *, axis: int) -> Array:
+    """Return log_softmax to full relative accuracy, also where a probability is almost 1."""
+    xp = array_namespace(z)
+    classes = xp.arange(z.shape[axis], dtype=xp.int64, device=device(z))
+    classes = xp.reshape(classes, (z.shape[axis],) + (1,) * (z.ndim - 1 - axis))
+    top = xp.argmax(z, axis=axis, keepdims=True) == classes  # one element of each row
+    zero = constant(0, z)
+    shifted = z - xp.sum(xp.where(top, z, zero), axis=axis, keepdims=True)
+    others = xp.sum(xp.where(top, zero, xp.exp(shifted)), axis=axis, keepdims=True)
+    nan_row = xp.sum(xp.where(top, shifted, zero), axis=axis, keepdims=True)  # else 0
+    return shifted - (xp.log1p(others) + nan_row)
+
+
 @log_softmax.definition
-def log_softmax_of(x: Array, *, axis: int) -> Array:
-    """Return the value of `log_softmax`."""
-    xp = array_namespace(x)
-    shifted = x - xp.max(x, axis=axis, keepdims=True)
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+def _log_softmax(x: Array, *, axis: int) -> Array:
+    return narrow(log_softmax_of(widen(x), axis=axis), x)
 
 
 @log_softmax.pullback
 def _(x: Array, *, axis: int) -> tuple[Array, Pullback]:
     xp = array_namespace(x)
-    y = log_softmax_of(x, axis=axis)
-    return y, lambda dy: (dy - xp.exp(y) * xp.sum(dy, axis=axis, keepdims=True),)
+    y = log_softmax_of(widen(x), axis=axis)
+
+    def pullback(dy: Array) -> tuple[Array]:
+        dz = widen(dy)
+        return (narrow(dz - xp.exp(y) * xp.sum(dz, axis=axis, keepdims=True), x),)
+
+    return narrow(y, x), pullback
 
 
 @operation
@@ -238,19 +267,27 @@ def logsumexp(x: Array, *, axis: int = -1) -> Array:
 
 
 @logsumexp.definition
-def _logsumexp(x: Array, *, axis: int) -> Array:
-    xp = array_namespace(x)
-    shift = _finite(xp.max(x, axis=axis, keepdims=True))
-    total = xp.sum(xp.exp(x - shift), axis=axis)
-    return xp.log(total) + xp.squeeze(shift, axis=axis)
+def _(x: Array, *, axis: int) -> Array:
+    return narrow(_logsumexp(widen(x), axis), x)
 
 
 @logsumexp.pullback
 def _(x: Array, *, axis: int) -> tuple[Array, Pullback]:
-    xp = array_namespace(x)
-    y = _logsumexp(x, axis=axis)
-    weights = xp.exp(x - _finite(xp.expand_dims(y, axis=axis)))
-    return y, lambda dy: (weights * xp.expand_dims(dy, axis=axis),)
+    xp, z = array_namespace(x), widen(x)
+    y = _logsumexp(z, axis)
+    weights = xp.exp(z - _finite(xp.expand_dims(y, axis=axis)))
+
+    def pullback(dy: Array) -> tuple[Array]:
+        return (narrow(weights * xp.expand_dims(widen(dy), axis=axis), x),)
+
+    return narrow(y, x), pullback
+
+
+def _logsumexp(z: Array, axis: int) -> Array:
+    xp = array_namespace(z)
+    shift = _finite(xp.max(z, axis=axis, keepdims=True))
+    total = xp.sum(xp.exp(z - shift), axis=axis)
+    return xp.log(total) + xp.squeeze(shift, axis=axis)
 
 
 def _finite(x: Array) -> Array:

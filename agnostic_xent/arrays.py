@@ -131,6 +131,8 @@ def float_namespace(**arrays: Array | None) -> ModuleType:
 @lru_cache
 def dtype_kind(xp: ModuleType, dtype: Any) -> str:
     """Return the standard's name of a dtype's kind: "bool", "integral", "real floating", ..."""
+    if is_half(dtype):  # NumPy does not count bfloat16 as floating
+        return "real floating"
     for kind in ("real floating", "integral", "bool", "complex floating"):
         if xp.isdtype(dtype, kind):
             return kind
@@ -196,9 +198,21 @@ def constant(value: float, like: Array) -> Array:
     return array_namespace(like).asarray(value, dtype=like.dtype, device=device(like))
 
 
-def arange(n: int, like: Array, dtype: Any) -> Array:
-    """Return 0, 1, ..., n - 1 in the library and on the device of ``like``."""
-    return array_namespace(like).arange(n, dtype=dtype, device=device(like))
+def widen(x: Array) -> Array:
+    """Return half-precision numbers as float32, in which everything is summed; others as is."""
+    xp = array_namespace(x)
+    return xp.astype(x, xp.float32) if is_half(x.dtype) else x
+
+
+def narrow(y: Array, like: Array) -> Array:
+    """Return a result in the dtype of the argument that it was widened from."""
+    return y if y.dtype == like.dtype else array_namespace(y).astype(y, like.dtype)
+
+
+@lru_cache(typed=True)  # the dtypes of two libraries can hash alike and dislike a comparison
+def is_half(dtype: Any) -> bool:
+    """Tell whether a dtype is float16 or bfloat16."""
+    return str(dtype).rpartition(".")[2] in ("float16", "bfloat16")
 
 
 def generator(rng: int | np.random.Generator | None) -> np.random.Generator:

@@ -1,11 +1,8 @@
 """Losses over classes: cross entropy of logits, log-probabilities or probabilities.
 
-Notation: z logits, p probabilities, t target, one term l a sample.
-Reduction: "none" returns the terms, "sum" their sum, "mean" their mean (NaN for an empty batch).
-
-A term of a target that is a distribution is ``-sum_c t_c log p_c`` with ``0 * log 0 = 0``; integer
-labels mean the distribution that is 1 at the label. The three losses over classes differ only in
-where log p comes from.
+Notation: z logits, p probabilities, t the target's distribution (1 at the label for integer
+labels), l the term of one sample. The three losses differ only in where log p comes from;
+``class_loss.py`` has the rest.
 """
 
 from __future__ import annotations
@@ -15,26 +12,24 @@ from typing import Any
 from .activations import log_softmax_of
 from .arrays import (
     Array,
-    arange,
     array_namespace,
     check_axis,
-    check_choice,
     check_shape,
     constant,
     dtype_kind,
     float_namespace,
     is_traced,
     namespace,
-    to_numpy,
+    narrow,
+    widen,
 )
+from .class_loss import ClassLoss, check_label_range
 from .operation import Pullback, normalized, operation
-from .reductions import REDUCTIONS, reduce, term_cotangents, times_log
+from .reductions import check_reduction
 
-__all__ = [
-    "categorical_cross_entropy",
-    "cross_entropy",
-    "nll_loss",
-]
+__all__ = ["categorical_cross_entropy", "cross_entropy", "nll_loss"]
+
+Normalize = str | float | None
 
 
 @operation
@@ -43,25 +38,54 @@ def cross_entropy(
     target: Array,
     *,
     axis: int = -1,
+    weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
     reduction: str = "mean",
+    normalize: Normalize = None,
+    on_empty: str = "nan",
     check_labels: bool = True,
 ) -> Array:
     """Softmax cross entropy of logits.
 
-    ``l = -sum_c t_c log_softmax(z)_c``, which for an integer label is ``logsumexp(z) - z_label``.
-    Computed from ``z - max(z)``: a common offset of any size is harmless.
+    ``l = -a sum_c w_c t_c log_softmax(z / T)_c`` with ``0 * log 0 = 0``; for an integer label y
+    that is ``a w_y (logsumexp(z / T) - z_y / T)``. Computed from ``z - max(z)``: a common offset of
+    any size is harmless. Half-precision logits are computed and summed in float32. A row of logits
+    that holds NaN or +inf, or -inf alone, makes its own term NaN and no other; a logit of -inf at
+    the label makes it inf.
 
     Parameters
     ----------
     logits : array
-        Any shape with at least one dimension, real floating dtype.
+        z: any shape with at least one dimension, real floating dtype.
     target : array
-        Integer labels in [0, classes), of the shape of ``logits`` without ``axis``; or
-        probabilities of the shape and dtype of ``logits``.
+        Integer labels in [0, classes), of any integer dtype and of the shape of ``logits`` without
+        ``axis``; or probabilities t of the shape and dtype of ``logits``.
     axis : int
         The axis of the classes.
+    weight : array, shape (classes,), optional
+        w: weight of each class.
+    sample_weight : array, shape of ``logits`` without ``axis``, optional
+        a: weight of each sample. A weight of 0 takes the sample out, whatever its logits.
+    ignore_index : int, optional
+        Samples with this label count for nothing: term 0, gradient exactly 0. Any integer; if it is
+        one of the classes, that class stays in the softmax. None means none. Labels only.
+    label_smoothing : float
+        e in [0, 1]: t becomes ``(1 - e) t + e / classes``. A logit of -inf then makes the term inf.
+    temperature : float
+        T > 0.
     reduction : {"mean", "sum", "none"}
         Over all samples.
+    normalize : {"weight", "count", None} or float
+        What the mean divides by. "weight": the sum of ``a sum_c w_c t_c`` (of t before smoothing)
+        over the samples that are not ignored; "count": their number; a number: itself, such as the
+        size of the whole batch for one of its parts. None, as torch: "weight" for labels, "count"
+        for probabilities.
+    on_empty : {"nan", "zero", "raise"}
+        What the mean is where it would divide by 0: every sample ignored, or none there. The
+        gradient is 0 with "zero". "raise" reads from the device.
     check_labels : bool
         Read the labels and raise when one is out of range. Without the check, and under
         ``jax.jit`` or in dask, such a sample's loss and gradient are NaN.
@@ -69,12 +93,12 @@ def cross_entropy(
     Returns
     -------
     array
-        A scalar, or with "none" the shape of ``logits`` without ``axis``.
+        A scalar, or with "none" the shape of ``logits`` without ``axis``; the dtype of ``logits``.
 
     Raises
     ------
     ValueError
-        If shapes do not fit or a label is out of range.
+        If shapes do not fit, an option is out of range, or a label is.
     TypeError
         If ``target`` has neither an integer dtype nor that of ``logits``.
 
@@ -84,28 +108,39 @@ def cross_entropy(
     >>> round(float(loss), 6)
     0.126928
     """
-    return _class_arguments("logits", logits, target, axis, reduction, check_labels)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature!r}")
+    return _arguments(
+        "logits", logits, target, axis, weight, sample_weight, ignore_index, label_smoothing,
+        reduction, normalize, on_empty, check_labels, temperature=float(temperature),
+    )  # fmt: skip
+
+
+def _logits_loss(z: Array, target: Array, temperature: float, options: Any) -> ClassLoss:
+    z = widen(z)
+    if temperature != 1:
+        z = z / temperature
+    return _class_loss(log_softmax_of(z, axis=options["axis"]), target, options)
 
 
 @cross_entropy.definition
-def _(z: Array, target: Array, *, axis: int, reduction: str) -> Array:
-    return reduce(_class_terms(log_softmax_of(z, axis=axis), target, axis), reduction)
+def _(z: Array, target: Array, *, temperature: float, **options: Any) -> Array:
+    return narrow(_logits_loss(z, target, temperature, options).value, z)
 
 
 @cross_entropy.pullback
-def _(z: Array, target: Array, *, axis: int, reduction: str) -> tuple[Array, Pullback]:
-    xp = array_namespace(z)
-    log_p = log_softmax_of(z, axis=axis)
-    terms = _class_terms(log_p, target, axis)
+def _(z: Array, target: Array, *, temperature: float, **options: Any) -> tuple[Array, Pullback]:
+    xp, axis = array_namespace(z), options["axis"]
+    loss = _logits_loss(z, target, temperature, options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        scale = xp.expand_dims(term_cotangents(dy, terms, reduction), axis=axis)
-        t = _distribution(target, log_p, axis)
-        total = xp.sum(t, axis=axis, keepdims=True)
-        dz = scale * (xp.exp(log_p) * total - t)
-        return dz, (None if t is not target else -scale * log_p)
+        q, log_p = loss.q, loss.log_p
+        total = xp.sum(q, axis=axis, keepdims=True)
+        # p - 1 loses its digits where p is almost 1, expm1 does not
+        slope = xp.where(q == total, total * xp.expm1(log_p), total * xp.exp(log_p) - q)
+        return _gradients(loss, dy, slope / temperature, z)
 
-    return reduce(terms, reduction), pullback
+    return narrow(loss.value, z), pullback
 
 
 @operation
@@ -114,16 +149,23 @@ def nll_loss(
     target: Array,
     *,
     axis: int = -1,
+    weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
     reduction: str = "mean",
+    normalize: Normalize = None,
+    on_empty: str = "nan",
     check_labels: bool = True,
 ) -> Array:
-    """Negative log-likelihood: ``l = -sum_c t_c log p_c`` of given log-probabilities.
+    """Negative log-likelihood: ``l = -a sum_c w_c t_c log p_c`` of given log-probabilities.
 
     Parameters
     ----------
     log_probs : array
-        Any shape with at least one dimension, real floating dtype, values <= 0.
-    target, axis, reduction, check_labels
+        log p: any shape with at least one dimension, real floating dtype, values <= 0.
+    target, axis, weight, sample_weight, ignore_index, label_smoothing, reduction, normalize, \
+on_empty, check_labels
         As for `cross_entropy`.
 
     Returns
@@ -136,25 +178,21 @@ def nll_loss(
     >>> float(nll_loss(xp.asarray([[-0.5, -1.0]]), xp.asarray([1])))
     1.0
     """
-    return _class_arguments("log_probs", log_probs, target, axis, reduction, check_labels)
+    return _arguments(
+        "log_probs", log_probs, target, axis, weight, sample_weight, ignore_index, label_smoothing,
+        reduction, normalize, on_empty, check_labels,
+    )  # fmt: skip
 
 
 @nll_loss.definition
-def _(log_p: Array, target: Array, *, axis: int, reduction: str) -> Array:
-    return reduce(_class_terms(log_p, target, axis), reduction)
+def _(log_p: Array, target: Array, **options: Any) -> Array:
+    return narrow(_class_loss(widen(log_p), target, options).value, log_p)
 
 
 @nll_loss.pullback
-def _(log_p: Array, target: Array, *, axis: int, reduction: str) -> tuple[Array, Pullback]:
-    xp = array_namespace(log_p)
-    terms = _class_terms(log_p, target, axis)
-
-    def pullback(dy: Array) -> tuple[Array | None, ...]:
-        scale = xp.expand_dims(term_cotangents(dy, terms, reduction), axis=axis)
-        t = _distribution(target, log_p, axis)
-        return -scale * t, (None if t is not target else -scale * log_p)
-
-    return reduce(terms, reduction), pullback
+def _(log_p: Array, target: Array, **options: Any) -> tuple[Array, Pullback]:
+    loss = _class_loss(widen(log_p), target, options)
+    return narrow(loss.value, log_p), lambda dy: _gradients(loss, dy, -loss.q, log_p)
 
 
 @operation
@@ -163,18 +201,25 @@ def categorical_cross_entropy(
     target: Array,
     *,
     axis: int = -1,
+    weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
     reduction: str = "mean",
+    normalize: Normalize = None,
+    on_empty: str = "nan",
     check_labels: bool = True,
 ) -> Array:
-    """Cross entropy of probabilities: ``l = -sum_c t_c log p_c`` with ``0 * log 0 = 0``.
+    """Cross entropy of probabilities: ``l = -a sum_c w_c t_c log p_c`` with ``0 * log 0 = 0``.
 
     `cross_entropy` from logits is exact where a probability rounds to 0; prefer it.
 
     Parameters
     ----------
     probs : array
-        Any shape with at least one dimension, real floating dtype, values in [0, 1].
-    target, axis, reduction, check_labels
+        p: any shape with at least one dimension, real floating dtype, values in [0, 1].
+    target, axis, weight, sample_weight, ignore_index, label_smoothing, reduction, normalize, \
+on_empty, check_labels
         As for `cross_entropy`.
 
     Returns
@@ -189,89 +234,111 @@ def categorical_cross_entropy(
     >>> round(float(loss), 6)
     1.386294
     """
-    return _class_arguments("probs", probs, target, axis, reduction, check_labels)
+    return _arguments(
+        "probs", probs, target, axis, weight, sample_weight, ignore_index, label_smoothing,
+        reduction, normalize, on_empty, check_labels,
+    )  # fmt: skip
 
 
 @categorical_cross_entropy.definition
-def _(p: Array, target: Array, *, axis: int, reduction: str) -> Array:
-    return reduce(_class_terms(array_namespace(p).log(p), target, axis), reduction)
+def _(p: Array, target: Array, **options: Any) -> Array:
+    log_p = array_namespace(p).log(widen(p))
+    return narrow(_class_loss(log_p, target, options).value, p)
 
 
 @categorical_cross_entropy.pullback
-def _(p: Array, target: Array, *, axis: int, reduction: str) -> tuple[Array, Pullback]:
-    xp = array_namespace(p)
-    log_p = xp.log(p)
-    terms = _class_terms(log_p, target, axis)
+def _(p: Array, target: Array, **options: Any) -> tuple[Array, Pullback]:
+    xp, wide = array_namespace(p), widen(p)
+    loss = _class_loss(xp.log(wide), target, options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        scale = xp.expand_dims(term_cotangents(dy, terms, reduction), axis=axis)
-        t = _distribution(target, log_p, axis)
-        dp = xp.where(t == 0, constant(0, p), -scale * t / xp.where(t == 0, constant(1, p), p))
-        return dp, (None if t is not target else -scale * log_p)
+        nothing = loss.q == 0
+        slope = -loss.q / xp.where(nothing, constant(1, wide), wide)
+        return _gradients(loss, dy, xp.where(nothing, constant(0, wide), slope), p)
 
-    return reduce(terms, reduction), pullback
+    return narrow(loss.value, p), pullback
 
 
-def _class_arguments(
-    name: str, scores: Array, target: Array, axis: int, reduction: str, check_labels: bool
+# --- what the three share ------------------------------------------------------------------------
+
+
+def _arguments(
+    name: str,
+    scores: Array,
+    target: Array,
+    axis: int,
+    weight: Array | None,
+    sample_weight: Array | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    reduction: str,
+    normalize: Normalize,
+    on_empty: str,
+    check_labels: bool,
+    **others: Any,
 ) -> Any:
-    """Check the arguments of a loss over classes; labels lose their range check from here on."""
-    xp = float_namespace(**{name: scores})
+    """Check the arguments of a loss over classes; the labels' range is checked here alone."""
+    arrays = {name: scores, "weight": weight, "sample_weight": sample_weight}
+    xp = float_namespace(**arrays)
     namespace(**{name: scores, "target": target})
     axis = check_axis(scores, axis, name)
-    check_choice("reduction", reduction, REDUCTIONS)
+    check_reduction(reduction, normalize, on_empty)
     shape = tuple(scores.shape)
     samples = shape[:axis] + shape[axis + 1 :]
+    if weight is not None:
+        check_shape("weight", weight, (shape[axis],), "one weight a class")
+    if sample_weight is not None:
+        check_shape("sample_weight", sample_weight, samples, f"that of {name} without the classes")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+    if ignore_index is not None and not hasattr(ignore_index, "__index__"):
+        raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
     if dtype_kind(xp, target.dtype) == "integral":
         check_shape("target", target, samples, f"that of {name} without axis {axis}")
         if check_labels:
-            check_label_range(target, shape[axis])
-    elif target.dtype == scores.dtype:
-        check_shape("target", target, shape, f"probabilities of the shape of {name}")
-    else:
+            check_label_range(target, shape[axis], ignore_index)
+    elif target.dtype != scores.dtype:
         raise TypeError(
             f"target must be labels of an integer dtype or probabilities of the dtype of {name} "
             f"({scores.dtype}), got {target.dtype}"
         )
-    return normalized(scores, target, axis=axis, reduction=reduction)
+    elif ignore_index is not None:
+        raise ValueError("ignore_index is for integer labels; give probabilities a sample_weight")
+    else:
+        check_shape("target", target, shape, f"probabilities of the shape of {name}")
+    options = {
+        "axis": axis,
+        "weight": weight,
+        "sample_weight": sample_weight,
+        "ignore_index": None if ignore_index is None else int(ignore_index),
+        "label_smoothing": float(label_smoothing),
+        "reduction": reduction,
+        "normalize": normalize,
+        "on_empty": on_empty,
+    }
+    if on_empty == "raise" and reduction == "mean":
+        _check_not_empty(scores, target, options)
+    return normalized(scores, target, **options, **others)
 
 
-def check_label_range(labels: Array, classes: int) -> None:
-    """Raise ValueError that names the first label outside [0, classes); traced arrays pass."""
-    xp = array_namespace(labels)
-    bad = (labels < 0) | (labels >= classes)
-    if not is_traced(bad) and bool(xp.any(bad)):
-        where = to_numpy(bad).nonzero()
-        position = tuple(int(indices[0]) for indices in where)
-        place = ", ".join(map(str, position))
+def _check_not_empty(scores: Array, target: Array, options: Any) -> None:
+    denominator = _class_loss(widen(scores), target, options).denominator
+    if not is_traced(denominator) and float(denominator) == 0:
         raise ValueError(
-            f"target[{place}] is {int(labels[position])}, but labels must be in [0, {classes})"
+            'target holds no sample that counts, so the mean has no divisor (on_empty="raise")'
         )
 
 
-def _one_hot(labels: Array, like: Array, axis: int) -> Array:
-    """Tell where each sample's label is: a boolean array of the shape of ``like``."""
-    xp = array_namespace(labels)
-    classes = arange(like.shape[axis], labels, labels.dtype)
-    spread = (-1,) + (1,) * (like.ndim - 1 - axis)
-    return xp.expand_dims(labels, axis=axis) == xp.reshape(classes, spread)
+def _class_loss(log_p: Array, target: Array, options: Any) -> ClassLoss:
+    wide = {
+        name: None if options[name] is None else widen(options[name])
+        for name in ("weight", "sample_weight")
+    }
+    soft = dtype_kind(array_namespace(target), target.dtype) == "real floating"
+    return ClassLoss(log_p, widen(target) if soft else target, **(options | wide))
 
 
-def _distribution(target: Array, like: Array, axis: int) -> Array:
-    """Return the target as probabilities; NaN for labels out of range."""
-    xp = array_namespace(target)
-    if target.ndim == like.ndim:
-        return target
-    hit = _one_hot(target, like, axis)
-    known = xp.any(hit, axis=axis, keepdims=True)
-    return xp.where(known, xp.astype(hit, like.dtype), constant(float("nan"), like))
-
-
-def _class_terms(log_p: Array, target: Array, axis: int) -> Array:
-    """Return -sum_c t_c log p_c with 0 * -inf = 0; NaN for labels out of range."""
-    xp = array_namespace(log_p)
-    if target.ndim == log_p.ndim:
-        return -xp.sum(times_log(target, log_p), axis=axis)
-    hit = _one_hot(target, log_p, axis)
-    terms = -xp.sum(xp.where(hit, log_p, constant(0, log_p)), axis=axis)
-    return xp.where(xp.any(hit, axis=axis), terms, constant(float("nan"), log_p))
+def _gradients(loss: ClassLoss, dy: Array, slope: Array, like: Array) -> tuple[Array | None, ...]:
+    dy = widen(dy)
+    dt = loss.target_gradient(dy)
+    return narrow(loss.gradient(dy, slope), like), None if dt is None else narrow(dt, like)

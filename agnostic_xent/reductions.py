@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
-from .arrays import Array, array_namespace, constant
+from .arrays import Array, array_namespace, check_choice, constant
 
 REDUCTIONS = ("mean", "sum", "none")
+ON_EMPTY = ("nan", "zero", "raise")
 
 
-def reduce(terms: Array, reduction: str) -> Array:
-    """Return the terms, their sum or their mean (NaN for no terms)."""
-    xp = array_namespace(terms)
-    if reduction == "none":
-        return terms
-    total = xp.sum(terms)
-    return total if reduction == "sum" else total / constant(math.prod(terms.shape), total)
+@dataclass(frozen=True)
+class Reduction:
+    """How the terms become the loss; ``denominator`` is a number or a scalar array."""
+
+    kind: str
+    denominator: Any
+    on_empty: str
+
+    def value(self, terms: Array) -> Array:
+        """Return the terms, their sum, or their sum over the denominator."""
+        if self.kind == "none":
+            return terms
+        total = array_namespace(terms).sum(terms)
+        return total if self.kind == "sum" else self._divided(total)
+
+    def cotangents(self, dy: Array, terms: Array) -> Array:
+        """Return the cotangent of each term, given that of the value."""
+        if self.kind == "mean":
+            dy = self._divided(dy)
+        return array_namespace(terms).broadcast_to(dy, terms.shape)
+
+    def _divided(self, total: Array) -> Array:
+        xp = array_namespace(total)
+        denominator = self.denominator
+        if isinstance(denominator, (int, float)):
+            denominator = constant(denominator, total)
+        nothing = constant(0 if self.on_empty == "zero" else float("nan"), total)
+        empty = denominator == 0
+        return xp.where(empty, nothing, total / xp.where(empty, constant(1, total), denominator))
 
 
-def term_cotangents(dy: Array, terms: Array, reduction: str) -> Array:
-    """Return the cotangent of each term, given that of the reduced loss."""
-    if reduction == "mean":
-        dy = dy / max(math.prod(terms.shape), 1)
-    return array_namespace(terms).broadcast_to(dy, terms.shape)
+def check_reduction(reduction: str, normalize: Any, on_empty: str) -> None:
+    """Raise ValueError unless the three options are ones that the losses know."""
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("on_empty", on_empty, ON_EMPTY)
+    number = isinstance(normalize, (int, float)) and not isinstance(normalize, bool)
+    if not (normalize in (None, "weight", "count") if not number else 0 < normalize < math.inf):
+        raise ValueError(
+            f'normalize must be "weight", "count", a number > 0 or None, got {normalize!r}'
+        )
 
 
 def times_log(t: Array, log_p: Array) -> Array:

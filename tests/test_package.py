@@ -31,7 +31,7 @@ LAYERS = (  # imports point downwards: a module imports only from rows below its
     {"batches", "models"},
     {"containers"},
     {"layers", "optimizers", "datasets", "checkpoints", "info"},
-    {"losses", "binary_losses", "convolution", "pooling", "dense", "normalization"},
+    {"losses"}, {"class_loss", "binary_losses", "convolution", "pooling", "dense", "normalization"},
     {"activations", "windows", "reductions"},
     {"operation"},
     {"arrays"},

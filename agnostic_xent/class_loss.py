@@ -1,0 +1,202 @@
+"""A loss over classes as a function of log-probabilities: its terms, its mean, its gradients.
+
+With q_c = weight_c t_c (t the target's distribution after smoothing) and a the sample's weight, the
+term of a sample is ``l = -a sum_c q_c log p_c``, where ``0 * log 0 = 0``; 0 if it is ignored; NaN
+if its label is out of range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from .arrays import Array, array_namespace, constant, device, dtype_kind, is_traced, to_numpy
+from .reductions import Reduction, times_log
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """The loss of log-probabilities and a target; fields are the normalised options."""
+
+    log_p: Array
+    target: Array
+    axis: int
+    weight: Array | None
+    sample_weight: Array | None
+    ignore_index: int | None
+    label_smoothing: float
+    reduction: str
+    normalize: str | float | None
+    on_empty: str
+
+    @cached_property
+    def value(self) -> Array:
+        """The reduced loss."""
+        return self._reduction.value(self._terms)
+
+    def gradient(self, dy: Array, slope: Array) -> Array:
+        """Return the gradient of the loss, given each term's ``slope`` before its weight a."""
+        xp = array_namespace(slope)
+        scale = self._reduction.cotangents(dy, self._terms)
+        if self.sample_weight is not None:
+            scale = scale * self.sample_weight
+        gradient = self._spread(scale) * slope
+        if self._live is None:
+            return gradient
+        return xp.where(self._spread(self._live), gradient, constant(0, gradient))
+
+    def target_gradient(self, dy: Array) -> Array | None:
+        """Return the gradient with respect to the target's probabilities; None for labels."""
+        if self._labels is not None:
+            return None
+        weight = constant(1, self.log_p) if self._weight is None else self._weight
+        gradient = self.gradient(dy, -(1 - self.label_smoothing) * weight * self.log_p)
+        if self._weight is not None and self.reduction == "mean" and self._by == "weight":
+            share = self._reduction.cotangents(dy * self.value, self._terms)  # the denominator's
+            if self.sample_weight is not None:
+                share = share * self.sample_weight
+            gradient = gradient - self._spread(share) * weight
+        return gradient
+
+    # --- the target ------------------------------------------------------------------------------
+
+    @cached_property
+    def q(self) -> Array:
+        """The coefficients of -log p in a term, without the sample's weight."""
+        xp = array_namespace(self.log_p)
+        t = self._one_hot
+        if self._labels is not None:
+            known = xp.any(t, axis=self.axis, keepdims=True)
+            t = xp.astype(t, self.log_p.dtype)
+            t = xp.where(known, t, constant(float("nan"), t))
+        if self.label_smoothing:
+            uniform = self.label_smoothing / self.log_p.shape[self.axis]
+            t = t * (1 - self.label_smoothing) + uniform
+        return t if self._weight is None else t * self._weight
+
+    @cached_property
+    def _labels(self) -> Array | None:
+        """The labels in a dtype that holds the number of classes; None for probabilities."""
+        xp = array_namespace(self.target)
+        if dtype_kind(xp, self.target.dtype) != "integral":
+            return None
+        small = xp.iinfo(self.target.dtype).max < 2**31 - 1
+        return xp.astype(self.target, xp.int32) if small else self.target
+
+    @cached_property
+    def _one_hot(self) -> Array:
+        """The target's probabilities; of labels, where each one is: a boolean array."""
+        if self._labels is None:
+            return self.target
+        labels, classes = self._labels, self.log_p.shape[self.axis]
+        names = array_namespace(labels).arange(classes, dtype=labels.dtype, device=device(labels))
+        return self._spread(labels) == self._along_axis(names)
+
+    @cached_property
+    def _counted(self) -> Array | None:
+        """Which samples are not ignored; None if all."""
+        return not_ignored(self._labels, self.ignore_index)
+
+    @cached_property
+    def _live(self) -> Array | None:
+        """Which samples have a say in the loss; None if all. The others' NaN must not show."""
+        if self.sample_weight is None:
+            return self._counted
+        weighted = self.sample_weight != 0
+        return weighted if self._counted is None else weighted & self._counted
+
+    @cached_property
+    def _weight(self) -> Array | None:
+        return None if self.weight is None else self._along_axis(self.weight)
+
+    # --- terms and mean --------------------------------------------------------------------------
+
+    @cached_property
+    def _terms(self) -> Array:
+        xp = array_namespace(self.log_p)
+        terms = -xp.sum(times_log(self.q, self.log_p), axis=self.axis)
+        if self.sample_weight is not None:
+            terms = terms * self.sample_weight
+        return terms if self._live is None else xp.where(self._live, terms, constant(0, terms))
+
+    @cached_property
+    def _reduction(self) -> Reduction:
+        return Reduction(self.reduction, self.denominator, self.on_empty)
+
+    @property
+    def _by(self) -> str | float:
+        """What the mean divides by; by default torch's choice."""
+        if self.normalize is None:
+            return "count" if self._labels is None else "weight"
+        return self.normalize
+
+    @cached_property
+    def denominator(self) -> Array | float:
+        """What the mean divides by: a number, or a scalar array."""
+        if not isinstance(self._by, str):
+            return self._by
+        weighted = self.weight is not None or self.sample_weight is not None
+        if self._by == "weight" and weighted:
+            return self._sum_of_weights()
+        if self._counted is None:
+            return float(math.prod(self._sample_shape))
+        return self._sum(self._counted)
+
+    def _sum_of_weights(self) -> Array:
+        xp = array_namespace(self.log_p)
+        weights = xp.ones(self._sample_shape, dtype=self.log_p.dtype, device=device(self.log_p))
+        if self._weight is not None:
+            one_hot = xp.astype(self._one_hot, self.log_p.dtype)
+            weights = xp.sum(one_hot * self._weight, axis=self.axis)
+        if self.sample_weight is not None:
+            weights = weights * self.sample_weight
+        if self._counted is not None:
+            weights = xp.where(self._counted, weights, constant(0, weights))
+        return xp.sum(weights)
+
+    def _sum(self, mask: Array) -> Array:
+        xp = array_namespace(mask)
+        return xp.sum(xp.astype(mask, self.log_p.dtype))
+
+    # --- shapes ----------------------------------------------------------------------------------
+
+    @property
+    def _sample_shape(self) -> tuple[int, ...]:
+        shape = tuple(self.log_p.shape)
+        return shape[: self.axis] + shape[self.axis + 1 :]
+
+    def _spread(self, samples: Array) -> Array:
+        """Give one value a sample an axis of length 1 for the classes."""
+        return array_namespace(samples).expand_dims(samples, axis=self.axis)
+
+    def _along_axis(self, classes: Array) -> Array:
+        """Lay one value a class along the axis of the classes."""
+        xp, after = array_namespace(classes), self.log_p.ndim - 1 - self.axis
+        return xp.reshape(classes, (classes.shape[0],) + (1,) * after)
+
+
+def not_ignored(labels: Array | None, ignore_index: int | None) -> Array | None:
+    """Tell which labels are not to be ignored; None if all count."""
+    if labels is None or ignore_index is None:
+        return None
+    limits = array_namespace(labels).iinfo(labels.dtype)
+    if not limits.min <= ignore_index <= limits.max:  # such as -100 for unsigned labels
+        return None
+    return labels != ignore_index
+
+
+def check_label_range(labels: Array, classes: int, ignore_index: int | None = None) -> None:
+    """Raise ValueError that names the first label outside [0, classes); traced arrays pass."""
+    xp = array_namespace(labels)
+    bad = (labels < 0) | (labels >= classes)
+    counted = not_ignored(labels, ignore_index)
+    if counted is not None:
+        bad = bad & counted
+    if not is_traced(bad) and bool(xp.any(bad)):
+        where = to_numpy(bad).nonzero()
+        position = tuple(int(indices[0]) for indices in where)
+        place = ", ".join(map(str, position))
+        raise ValueError(
+            f"target[{place}] is {int(labels[position])}, but labels must be in [0, {classes})"
+        )
