@@ -77,12 +77,9 @@ class ClassLoss:
 
     @cached_property
     def _labels(self) -> Array | None:
-        """The labels in a dtype that holds the number of classes; None for probabilities."""
-        xp = array_namespace(self.target)
-        if dtype_kind(xp, self.target.dtype) != "integral":
-            return None
-        small = xp.iinfo(self.target.dtype).max < 2**31 - 1
-        return xp.astype(self.target, xp.int32) if small else self.target
+        """The labels; None for probabilities."""
+        integral = dtype_kind(array_namespace(self.target), self.target.dtype) == "integral"
+        return as_indices(self.target) if integral else None
 
     @cached_property
     def _one_hot(self) -> Array:
@@ -176,6 +173,15 @@ class ClassLoss:
         return xp.reshape(classes, (classes.shape[0],) + (1,) * after)
 
 
+def as_indices(labels: Array) -> Array:
+    """Return labels in a signed dtype that holds any number of classes (int32 or int64)."""
+    xp = array_namespace(labels)
+    if labels.dtype in (xp.int32, xp.int64):
+        return labels
+    small = labels.dtype in (xp.int8, xp.uint8, xp.int16, xp.uint16)
+    return xp.astype(labels, xp.int32 if small else xp.int64)
+
+
 def not_ignored(labels: Array | None, ignore_index: int | None) -> Array | None:
     """Tell which labels are not to be ignored; None if all count."""
     if labels is None or ignore_index is None:
@@ -188,9 +194,9 @@ def not_ignored(labels: Array | None, ignore_index: int | None) -> Array | None:
 
 def check_label_range(labels: Array, classes: int, ignore_index: int | None = None) -> None:
     """Raise ValueError that names the first label outside [0, classes); traced arrays pass."""
-    xp = array_namespace(labels)
-    bad = (labels < 0) | (labels >= classes)
-    counted = not_ignored(labels, ignore_index)
+    xp, indices = array_namespace(labels), as_indices(labels)
+    bad = (indices < 0) | (indices >= classes)
+    counted = not_ignored(indices, ignore_index)
     if counted is not None:
         bad = bad & counted
     if not is_traced(bad) and bool(xp.any(bad)):

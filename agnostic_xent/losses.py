@@ -23,7 +23,7 @@ from .arrays import (
     narrow,
     widen,
 )
-from .class_loss import ClassLoss, check_label_range
+from .class_loss import ClassLoss, as_indices, check_label_range
 from .operation import Pullback, normalized, operation
 from .reductions import check_reduction
 
@@ -297,6 +297,7 @@ def _arguments(
         check_shape("target", target, samples, f"that of {name} without axis {axis}")
         if check_labels:
             check_label_range(target, shape[axis], ignore_index)
+        target = as_indices(target)
     elif target.dtype != scores.dtype:
         raise TypeError(
             f"target must be labels of an integer dtype or probabilities of the dtype of {name} "
