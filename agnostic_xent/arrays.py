@@ -27,7 +27,7 @@ Array: TypeAlias = Any
 
 INSTALL = {
     "numpy": "numpy",
-    "cupy": 'agnostic-xent[cuda13]" (or "agnostic-xent[cuda12]',
+    "cupy": "agnostic-xent[cuda13]",
     "torch": "torch",
     "jax": "jax",
     "dask": "dask[array]",

@@ -274,7 +274,8 @@ def _weights_and_reduction(scores: Array, options: Any) -> tuple[Array | None, R
     )
     if sample_weight is not None:
         along = (sample_weight.shape[0],) + (1,) * (scores.ndim - 1)
-        weights = times(weights, xp.reshape(sample_weight, along))
+        sample_weight = xp.reshape(sample_weight, along)
+        weights = sample_weight if weights is None else weights * sample_weight
     denominator = options["normalize"]
     if denominator in (None, "count") or (denominator == "weight" and weights is None):
         denominator = float(math.prod(scores.shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import warnings
 from typing import Any
 
 from .arrays import INSTALL, backend
@@ -54,7 +55,8 @@ def _backend_line(name: str) -> str:
         return "not installed"
     version = importlib.import_module(name).__version__
     try:
-        devices = ", ".join(str(device) for device in xp.__array_namespace_info__().devices())
+        with warnings.catch_warnings(action="ignore"):  # libraries try devices that are not there
+            devices = xp.__array_namespace_info__().devices()
     except Exception as error:  # each library has its own way to say that there is no device
         return f"{version}, no device ({type(error).__name__})"
-    return f"{version}, devices: {devices}"
+    return f"{version} on {', '.join(str(device) for device in devices if device is not None)}"

@@ -1,0 +1,5 @@
+"""Run the command line: ``python -m agnostic_xent``."""
+
+from .cli import main
+
+raise SystemExit(main())
