@@ -12,11 +12,16 @@ from .arrays import Array, array_namespace, device, is_dask, namespace, to_backe
 if TYPE_CHECKING:
     import numpy as np
 
+RESTARTS = (
+    "an iterable that starts anew each epoch, such as a list or an object with __iter__, "
+    "not a generator"
+)
+
 Batch: TypeAlias = tuple[Array, Array]
 Source: TypeAlias = "ArraySource | IterableSource"
 
 
-def as_source(name: str, data: Any, like: Array) -> Source:
+def as_source(name: str, data: Any, like: Array, *, passes: int = 1) -> Source:
     """Return the batches that ``data`` stands for, in the library and on the device of ``like``.
 
     Parameters
@@ -29,6 +34,8 @@ def as_source(name: str, data: Any, like: Array) -> Source:
         An iterable is passed through once an epoch.
     like : array
         A parameter of the model.
+    passes : int
+        How often the batches will be passed through; an iterator lasts for one pass.
     """
     if isinstance(data, (tuple, list)) and len(data) == 2 and not _is_batch_list(data):
         x, y = (_opened(part) for part in data)
@@ -37,6 +44,10 @@ def as_source(name: str, data: Any, like: Array) -> Source:
             if not _is_stored(array):
                 namespace(params=like, **{f"{name} ({part})": array})
         return ArraySource(x, y, like)
+    if isinstance(data, Iterator) and passes > 1:
+        raise ValueError(
+            f"{name} is an iterator, which ends after one epoch of {passes}; pass {RESTARTS}"
+        )
     if isinstance(data, Iterable) and not hasattr(data, "dtype"):
         return IterableSource(name, data)
     raise TypeError(
@@ -56,7 +67,7 @@ def _opened(part: Any) -> Array:
 
     try:
         return np.load(part, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{os.fspath(part)} is no whole .npy file: {error}") from error
 
 
@@ -129,7 +140,4 @@ class IterableSource:
                 raise TypeError(f"{self.name} must yield pairs (x, y), got {type(batch).__name__}")
             yield tuple(batch)
         if empty:
-            raise ValueError(
-                f"{self.name} yielded no batch; pass an iterable that starts anew each epoch, "
-                "such as a list or an object with __iter__, not a generator"
-            )
+            raise ValueError(f"{self.name} yielded no batch; pass {RESTARTS}")

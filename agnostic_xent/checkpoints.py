@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arrays import Array, to_numpy
+from .arrays import Array, namespace, to_numpy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +34,19 @@ def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> No
     [0.5]
     """
     import numpy as np
+    from safetensors import SafetensorError
     from safetensors.numpy import save
 
+    for name, x in params.items():
+        namespace(**{f"params[{name!r}]": x})
     # safetensors writes other memory layouts wrongly: it takes the bytes as they lie
     contiguous = {name: np.ascontiguousarray(to_numpy(x)) for name, x in params.items()}
     shaped = {name: x.reshape(params[name].shape) for name, x in contiguous.items()}
-    write_atomically(path, save(shaped))
+    try:
+        content = save(shaped)
+    except SafetensorError as error:
+        raise TypeError(f"params cannot be written as safetensors: {error}") from error
+    write_atomically(path, content)
 
 
 def load_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

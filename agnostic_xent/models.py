@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .containers import Residual, Sequential
 from .layers import (
     BatchNorm2d,
@@ -26,8 +28,7 @@ def logistic(classes: int = 2) -> Sequential:
     >>> logistic().init(0, (57,))[1]
     (1,)
     """
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes!r}")
+    _check_classes(classes, least=2)
     return Sequential(Dense(1 if classes == 2 else classes))
 
 
@@ -39,6 +40,7 @@ def small_cnn(classes: int = 10) -> Sequential:
     >>> small_cnn().init(0, (1, 28, 28))[1]
     (10,)
     """
+    _check_classes(classes)
     return Sequential(
         Conv2d(16, 3, padding=1),
         ReLU(),
@@ -59,6 +61,7 @@ def lenet(classes: int = 10) -> Sequential:
     >>> lenet().init(0, (1, 28, 28))[1]
     (10,)
     """
+    _check_classes(classes)
     return Sequential(
         Conv2d(32, 3, padding=1),
         ReLU(),
@@ -91,7 +94,8 @@ def resnet(depth: int = 20, classes: int = 10) -> Sequential:
     ----------
     He et al., Deep residual learning for image recognition, arXiv:1512.03385, section 4.2.
     """
-    if depth < 8 or (depth - 2) % 6:
+    _check_classes(classes)
+    if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth must be 6 n + 2 for some n >= 1 (8, 14, 20, ...), got {depth!r}")
     blocks = [
         layer
@@ -101,6 +105,11 @@ def resnet(depth: int = 20, classes: int = 10) -> Sequential:
     ]
     stem = (Conv2d(16, 3, padding=1, bias=False), BatchNorm2d(), ReLU())
     return Sequential(*stem, *blocks, GlobalAvgPool2d(), Dense(classes))
+
+
+def _check_classes(classes: Any, least: int = 1) -> None:
+    if not isinstance(classes, int) or classes < least:
+        raise ValueError(f"classes must be an integer >= {least}, got {classes!r}")
 
 
 def _residual_block(filters: int, *, shrink: bool) -> tuple[Residual, ReLU]:

@@ -44,7 +44,8 @@ def _check_names(params: Mapping[str, Array], grads: Mapping[str, Array]) -> Non
 def _check_numbers(optimizer: object, *names: str) -> None:
     for name in names:
         value = getattr(optimizer, name)
-        if not callable(value) and not (isinstance(value, (int, float)) and value >= 0):
+        scheduled = name == "learning_rate" and callable(value)
+        if not scheduled and not (isinstance(value, (int, float)) and value >= 0):
             raise ValueError(f"{name} must be a number >= 0, got {value!r}")
 
 
@@ -155,7 +156,8 @@ class AdamW:
 
     def __post_init__(self) -> None:
         _check_numbers(self, "learning_rate", "eps", "weight_decay")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        betas = self.betas if isinstance(self.betas, (tuple, list)) else ()
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
 
     def rate(self, step: int) -> float:
@@ -244,5 +246,5 @@ def warmup(schedule: Schedule, *, steps: int) -> Schedule:
 
 
 def _check_steps(name: str, steps: int) -> None:
-    if not isinstance(steps, int) or steps < 1:
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {steps!r}")

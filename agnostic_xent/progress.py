@@ -58,10 +58,10 @@ class Progress(Callback):
 
     def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
         """Print the epoch's line, and show the bar of the next one."""
-        line = f"{self._title(epoch.epoch)}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
+        line = f"{self._title(epoch.epoch)}  loss {epoch.loss:.4g}  accuracy {epoch.accuracy:.4f}"
         if epoch.validation_loss is not None:
             line += (
-                f"  validation loss {epoch.validation_loss:.4f}"
+                f"  validation loss {epoch.validation_loss:.4g}"
                 f"  accuracy {epoch.validation_accuracy:.4f}"
             )
         line += f"  {epoch.seconds:.1f} s  {epoch.images_per_second:,.0f}/s"

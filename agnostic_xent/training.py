@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from .arrays import Array, array_namespace, constant, dtype_kind, generator, namespace
 from .batches import ArraySource, Source, as_source
+from .class_loss import check_label_range, not_ignored
 from .layers import Layer, split_statistics
-from .losses import check_label_range
 from .operation import Operation, Pullback
 from .optimizers import Optimizer
 
@@ -138,12 +139,17 @@ def fit(
     >>> history[-1].accuracy
     1.0
     """
-    _check_run(model, params, loss, optimizer, callbacks, epochs=epochs, batch_size=batch_size)
+    _check_model(model, params, epochs=epochs, batch_size=batch_size)
+    _check_loss(loss)
+    _check_helpers(optimizer, callbacks)
     params, rng = dict(params), generator(rng)
     like = next(iter(params.values()))
-    source = as_source("data", data, like)
-    held_out = None if validation is None else as_source("validation", validation, like)
-    train_loss = _checked_once(loss, model, params, source)
+    source = as_source("data", data, like, passes=epochs)
+    train_loss = test_loss = _checked_once(loss, model, params, source)
+    held_out: Source | None = None
+    if validation is not None:
+        held_out = as_source("validation", validation, like, passes=epochs)
+        test_loss = _checked_once(loss, model, params, held_out)
     samples = len(source) if isinstance(source, ArraySource) else None
     history, state = History(), optimizer.init(params)
     try:
@@ -164,7 +170,7 @@ def fit(
             seconds = time.perf_counter() - started
             scores: tuple[float, float] | tuple[None, None] = (None, None)
             if held_out is not None:
-                scores = _evaluate(model, params, held_out, loss, batch_size)
+                scores = _evaluate(model, params, held_out, test_loss, batch_size)
             speed = totals.samples / max(seconds, 1e-9)
             history.append(Epoch(number, mean_loss, accuracy, rate, seconds, speed, *scores))
             if sum(bool(callback.on_epoch(history[-1], params)) for callback in callbacks):
@@ -197,7 +203,8 @@ def evaluate(
     >>> evaluate(Sequential(Dense(2, bias=False)), w, data, loss=cross_entropy)[1]
     0.5
     """
-    _check_run(model, params, loss, None, (), batch_size=batch_size)
+    _check_model(model, params, batch_size=batch_size)
+    _check_loss(loss)
     source = as_source("data", data, next(iter(params.values())))
     return _evaluate(model, params, source, loss, batch_size)
 
@@ -223,32 +230,40 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
     >>> float(y[0, 0])
     6.0
     """
-    _check_run(model, params, None, None, (), batch_size=batch_size)
-    source = as_source("data", (x, x), next(iter(params.values())))
+    _check_model(model, params, batch_size=batch_size)
+    if isinstance(x, (tuple, list)):
+        raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
+    source = as_source("x", (x, x), next(iter(params.values())))
     outputs = [model(params, x) for x, _ in source.batches(batch_size)]
     return array_namespace(outputs[0]).concat(outputs, axis=0)
 
 
-def _check_run(
-    model: Any, params: Any, loss: Any, optimizer: Any, callbacks: Any, **counts: Any
-) -> None:
+def _check_model(model: Any, params: Any, **counts: Any) -> None:
     if not isinstance(model, Layer):
         raise TypeError(f"model must be a layer such as Sequential(...), got {model!r}")
     if not isinstance(params, Mapping) or not params:
         raise TypeError(f"params must be a dict of arrays from model.init, got {params!r}")
     namespace(**{f"params[{name!r}]": x for name, x in params.items()})
-    if loss is not None and not isinstance(_operation(loss), Operation):
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(_operation(loss), Operation):
         raise TypeError(
             f"loss must be an operation such as cross_entropy, or a partial of one, got {loss!r}"
         )
-    if optimizer is not None and not hasattr(optimizer, "update"):
+    if _options(loss).get("reduction", "mean") != "mean":
+        raise ValueError(f'loss must have reduction="mean", got {loss!r}')
+
+
+def _check_helpers(optimizer: Any, callbacks: Any) -> None:
+    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be one such as SGD(0.1), got {optimizer!r}")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
 
 
 def _evaluate(
@@ -289,17 +304,18 @@ def _loss_vjp(loss: Loss, output: Array, target: Array) -> tuple[Array, Pullback
 
 
 def _checked_once(loss: Loss, model: Layer, params: Params, source: Source) -> Loss:
-    """Check all labels before the first step, so that no step has to wait for the device."""
-    takes_check = "check_labels" in inspect.signature(_operation(loss)).parameters
-    if not (takes_check and isinstance(source, ArraySource)):
+    """Try a sample and check all labels before the first step; then no step waits to check."""
+    if not isinstance(source, ArraySource):
         return loss
     x, y = next(source.batches(1))
-    if dtype_kind(array_namespace(y), y.dtype) != "integral":
-        return loss
-    output = model(params, x)
+    output, options = model(params, x), _options(loss)
     loss(output, y)  # raises here, before any state changes, where model, loss and data do not fit
-    for _, labels in source.batches(1 << 20):
-        check_label_range(labels, output.shape[_options(loss).get("axis", -1)])
+    takes_check = "check_labels" in inspect.signature(_operation(loss)).parameters
+    if not takes_check or dtype_kind(array_namespace(y), y.dtype) != "integral":
+        return loss
+    for labels, _ in replace(source, x=source.y).batches(1 << 20):
+        classes = output.shape[options.get("axis", -1)]
+        check_label_range(labels, classes, options.get("ignore_index"))
     return functools.partial(loss, check_labels=False)
 
 
@@ -312,18 +328,24 @@ class _Totals:
     samples: int = 0
     loss: Any = 0
     correct: Any = 0
-    terms: int = field(default=0)
+    terms: Any = 0
 
     def add(self, value: Array, output: Array, target: Array) -> None:
         count = output.shape[0]
-        hits = _hits(output, target, _options(self.loss_function).get("axis", -1))
+        options = _options(self.loss_function)
+        hits = _hits(output, target, options.get("axis", -1))
         self.samples += count
-        self.terms += functools.reduce(lambda a, b: a * b, hits.shape, 1)
+        counted = not_ignored(target, options.get("ignore_index"))
+        if counted is None:
+            self.terms = self.terms + math.prod(hits.shape)
+        else:
+            hits = hits & counted
+            self.terms = self.terms + array_namespace(hits).count_nonzero(counted)
         self.loss = self.loss + value * count
         self.correct = self.correct + array_namespace(hits).count_nonzero(hits)
 
     def means(self) -> tuple[float, float]:
-        return float(self.loss) / self.samples, float(self.correct) / self.terms
+        return float(self.loss) / self.samples, float(self.correct) / float(self.terms)
 
 
 def _hits(output: Array, target: Array, axis: int) -> Array:

@@ -1,0 +1,204 @@
+"""Optimizers against torch.optim, on every backend; schedules against their formulas."""
+
+from __future__ import annotations
+
+import copy
+from itertools import product
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+from agnostic_xent import SGD, AdamW, constant, cosine, step_decay, to_backend, warmup
+
+STEPS, SEED = 20, 11
+SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "scale": ()}
+
+SGDS = [
+    {"momentum": momentum, "nesterov": nesterov, "dampening": dampening, "weight_decay": decay}
+    for momentum, nesterov, dampening, decay in product(
+        (0.0, 0.9), (False, True), (0.0, 0.3), (0.0, 0.1)
+    )
+    if not nesterov or (momentum and not dampening)
+]
+ADAMWS = [{}, {"weight_decay": 0.0}, {"betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.5}]
+OPTIMIZERS = [SGD(0.1, **options) for options in SGDS] + [AdamW(0.01, **o) for o in ADAMWS]
+each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+
+
+def start_and_grads(dtype="float64", steps=STEPS):
+    rng = np.random.default_rng(SEED)
+
+    def draw():
+        return {k: np.asarray(rng.standard_normal(s), dtype) for k, s in SHAPES.items()}
+
+    return draw(), [draw() for _ in range(steps)]
+
+
+def run(optimizer, params, grads):
+    state = optimizer.init(params)
+    for g in grads:
+        params, state = optimizer.update(params, g, state)
+    return params
+
+
+def by_formula(optimizer, w, grads):
+    """Follow the docstrings' formulas for one float64 parameter."""
+    v = m = 0.0
+    for t, g in enumerate(grads, start=1):
+        rate = optimizer.learning_rate
+        if isinstance(optimizer, AdamW):
+            b1, b2 = optimizer.betas
+            w = w - rate * optimizer.weight_decay * w
+            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+            w = w - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + optimizer.eps)
+            continue
+        g = g + optimizer.weight_decay * w
+        v = g if t == 1 else optimizer.momentum * v + (1 - optimizer.dampening) * g
+        if optimizer.momentum:
+            g = g + optimizer.momentum * v if optimizer.nesterov else v
+        w = w - rate * g
+    return w
+
+
+@each_optimizer
+def test_every_row_follows_the_formulas(row, optimizer):
+    for dtype in row.dtypes:
+        params, grads = start_and_grads(dtype, steps=8)
+        own = {k: row.array(x, dtype) for k, x in params.items()}
+        steps = [{k: row.array(x, dtype) for k, x in g.items()} for g in grads]
+        trained = row.call(lambda own, steps: run(optimizer, own, steps), own, steps)
+        assert trained.keys() == params.keys()
+        for name, w in trained.items():
+            row.check(w, dtype)
+            exact = [g[name].astype("float64") for g in grads]
+            expected = by_formula(optimizer, params[name].astype("float64"), exact)
+            assert_close(w, expected, dtype, STEPS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_optimizer
+def test_torch_makes_the_same_steps(optimizer, dtype):
+    torch = pytest.importorskip("torch")
+    params, grads = start_and_grads(dtype)
+    leaves = {k: x.requires_grad_() for k, x in to_backend(params, torch).items()}
+    options = {k: v for k, v in vars(optimizer).items() if k != "learning_rate"}
+    kind = getattr(torch.optim, type(optimizer).__name__)
+    theirs = kind(leaves.values(), lr=optimizer.learning_rate, **options)
+    for g in grads:
+        for name, leaf in leaves.items():
+            leaf.grad = to_backend(g[name], torch)
+        theirs.step()
+    for name, w in run(optimizer, params, grads).items():
+        assert_close(w, leaves[name].detach(), dtype, STEPS)
+
+
+@each_optimizer
+def test_nothing_is_written_to(optimizer):
+    params, grads = start_and_grads()
+    for g in (params, *grads):
+        for x in g.values():
+            x.flags.writeable = False
+    first, state = optimizer.update(params, grads[0], optimizer.init(params))
+    before = copy.deepcopy((params, grads, first, state))
+    optimizer.update(first, grads[1], state)
+    assert state["step"] == 1
+    np.testing.assert_equal((params, grads, first, state), before)
+    again, _ = optimizer.update(params, grads[0], optimizer.init(params))
+    np.testing.assert_equal(again, first)
+
+
+@each_optimizer
+def test_a_parameter_without_gradient_stays(optimizer):
+    params, grads = start_and_grads()
+    del grads[0]["scale"]
+    updated, _ = optimizer.update(params, grads[0], optimizer.init(params))
+    assert updated.keys() == params.keys()
+    assert updated["scale"] == params["scale"]
+    assert (updated["0.bias"] != params["0.bias"]).all()
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_a_schedule_sets_the_rate_of_each_step(kind):
+    params, grads = start_and_grads()
+    schedule = step_decay(0.1, every=1, factor=0.5)
+    optimizer, by_hand = kind(schedule), dict(params)
+    state = optimizer.init(params)
+    for step, g in enumerate(grads[:3]):
+        assert optimizer.rate(step) == schedule(step)
+        by_hand, _ = kind(0.1 * 0.5**step).update(by_hand, g, state)
+        params, state = optimizer.update(params, g, state)
+        np.testing.assert_equal(params, by_hand)
+
+
+# --- schedules ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (constant(0.3), {0: 0.3, 10**9: 0.3}),
+        (step_decay(1.0, every=10, factor=0.5), {0: 1, 9: 1, 10: 0.5, 19: 0.5, 20: 0.25}),
+        (step_decay(2.0, every=1), {0: 2, 1: 0.2, 3: 0.002}),
+        (cosine(1.0, steps=3), {0: 1, 1: 0.75, 2: 0.25, 3: 0, 4: 0, 100: 0}),
+        (cosine(0.3, steps=1, final=0.1), {0: 0.3, 1: 0.1, 2: 0.1}),
+        (cosine(0.1, steps=2, final=0.5), {0: 0.1, 1: 0.3, 2: 0.5}),
+        (warmup(constant(2.0), steps=4), {0: 0.5, 1: 1, 2: 1.5, 3: 2, 4: 2, 400: 2}),
+        (warmup(constant(2.0), steps=1), {0: 2, 1: 2}),
+        (warmup(cosine(1.0, steps=3), steps=2), {0: 0.5, 1: 0.75, 2: 0.25, 3: 0}),
+    ],
+    ids=[
+        "constant",
+        "step-decay",
+        "every-step",
+        "cosine",
+        "one-step",
+        "rising",
+        "warmup",
+        "no-warmup",
+        "warmup-cosine",
+    ],
+)
+def test_schedules(schedule, expected):
+    assert_close([schedule(t) for t in expected], list(expected.values()), "float64")
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SGD(-0.1), r"learning_rate .* -0.1"),
+        (lambda: SGD("fast"), r"learning_rate .* 'fast'"),
+        (lambda: SGD(float("nan")), r"learning_rate .* nan"),
+        (lambda: SGD(0.1, momentum=-1), r"momentum .* -1"),
+        (lambda: SGD(0.1, momentum=constant(0.9)), r"momentum .*<function"),
+        (lambda: SGD(0.1, weight_decay=None), r"weight_decay .* None"),
+        (lambda: SGD(0.1, dampening=-0.5), r"dampening .* -0.5"),
+        (lambda: SGD(0.1, nesterov=True), r"nesterov needs momentum"),
+        (lambda: SGD(0.1, 0.9, nesterov=True, dampening=0.1), r"nesterov .* dampening=0.1"),
+        (lambda: AdamW(-1.0), r"learning_rate .* -1.0"),
+        (lambda: AdamW(eps=-1e-8), r"eps .* -1e-08"),
+        (lambda: AdamW(weight_decay=-0.1), r"weight_decay .* -0.1"),
+        (lambda: AdamW(betas=(0.9, 1.0)), r"betas .*\(0.9, 1.0\)"),
+        (lambda: AdamW(betas=(-0.1, 0.9)), r"betas .*\(-0.1, 0.9\)"),
+        (lambda: AdamW(betas=(0.9,)), r"betas .*\(0.9,\)"),
+        (lambda: AdamW(betas=0.9), r"betas .* 0.9"),
+        (lambda: step_decay(0.1, every=0), r"every .* 0"),
+        (lambda: step_decay(0.1, every=2.5), r"every .* 2.5"),
+        (lambda: cosine(0.1, steps=-1), r"steps .* -1"),
+        (lambda: warmup(constant(0.1), steps=0), r"steps .* 0"),
+        (lambda: warmup(constant(0.1), steps=True), r"steps .* True"),
+    ],
+)
+def test_errors_name_the_argument(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), AdamW()], ids=str)
+def test_a_gradient_of_no_parameter_is_an_error(optimizer):
+    params, grads = start_and_grads()
+    with pytest.raises(ValueError, match=r"grads has no parameter for 1.weight"):
+        optimizer.update(params, grads[0] | {"1.weight": params["scale"]}, optimizer.init(params))
