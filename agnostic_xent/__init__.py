@@ -7,6 +7,7 @@ and width, KH KW window, OH OW output. Options are keyword-only.
 from .activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .arrays import to_backend, to_numpy
 from .binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
+from .calibration import calibration_bins, expected_calibration_error, fit_temperature
 from .checkpoints import load_params, save_params
 from .containers import Residual, Sequential
 from .convolution import conv2d
@@ -23,7 +24,9 @@ from .layers import (
     MaxPool2d,
     ReLU,
 )
+from .linear_loss import linear_cross_entropy
 from .losses import categorical_cross_entropy, cross_entropy, nll_loss
+from .metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .models import lenet, logistic, resnet, small_cnn
 from .normalization import batch_norm, dropout
 from .operation import explain, kernels
@@ -50,11 +53,15 @@ __all__ = [
     "ReLU",
     "Residual",
     "Sequential",
+    "accuracy",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "brier_score",
+    "calibration_bins",
     "categorical_cross_entropy",
+    "confusion_matrix",
     "constant",
     "conv2d",
     "cosine",
@@ -62,13 +69,17 @@ __all__ = [
     "dense",
     "dropout",
     "evaluate",
+    "expected_calibration_error",
     "explain",
     "fit",
+    "fit_temperature",
     "global_avg_pool2d",
     "info",
     "kernels",
     "lenet",
+    "linear_cross_entropy",
     "load_params",
+    "log_loss",
     "log_sigmoid",
     "log_softmax",
     "logistic",
@@ -85,5 +96,6 @@ __all__ = [
     "step_decay",
     "to_backend",
     "to_numpy",
+    "top_k_accuracy",
     "warmup",
 ]

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .arrays import Array, check_choice, check_shape, float_namespace, library, quiet
+from .kernels import KERNEL_PACKAGES
 
 __all__ = ["explain", "kernels"]
 
@@ -40,9 +41,6 @@ Pullback = Callable[[Array], tuple[Array | None, ...]]
 
 OPERATIONS: dict[str, Operation[Any, Any]] = {}
 """Every operation by name; the decorator enters it."""
-
-KERNEL_PACKAGES: dict[str, str] = {}
-"""Library -> the module that registers its kernels, imported when its first array is seen."""
 
 MODES = ("auto", "portable", "require")
 _mode: ContextVar[str | None] = ContextVar("kernels", default=None)
@@ -151,6 +149,10 @@ class Operation(Generic[P, R]):
         self._kernels.setdefault(library, []).append(kernel)
         self._decisions.clear()
 
+    def implementation(self, *args: Any, **options: Any) -> tuple[Implementation, str]:
+        """Return which implementation runs on these arguments, and why."""
+        return self._choose(*self._contract(*args, **options))
+
     # --- which implementation runs ---------------------------------------------------------------
 
     def _choose(self, arrays: Any, options: Any) -> tuple[Implementation, str]:
@@ -252,5 +254,5 @@ def explain(op: Operation[..., Any], *args: Any, **options: Any) -> str:
     """
     if not isinstance(op, Operation):
         raise TypeError(f"op must be an operation such as relu or conv2d, got {op!r}")
-    implementation, why = op._choose(*op._contract(*args, **options))
+    implementation, why = op.implementation(*args, **options)
     return f"{op.name}: {implementation.name} ({why})"

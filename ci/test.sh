@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 environment=$(mktemp -d)
 trap 'rm -rf "$environment"' EXIT
+# small arrays: threads of BLAS only get in each other's way
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 python3 -m venv "$environment"
 # shellcheck disable=SC1091
 . "$environment/bin/activate"

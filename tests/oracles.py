@@ -185,6 +185,10 @@ def cross_entropy(logits, target, *, axis=-1, reduction="mean", check_labels=Tru
     return reduced(_class_terms(log_softmax(logits, axis=axis), target, axis), reduction)
 
 
+def linear_cross_entropy(x, weight, target, bias=None, *, reduction="mean", memory=None):
+    return cross_entropy(dense(x, weight, bias), target, reduction=reduction)
+
+
 def nll_loss(log_probs, target, *, axis=-1, reduction="mean", check_labels=True):
     return reduced(_class_terms(log_probs, target, axis), reduction)
 

@@ -135,4 +135,18 @@ SAMPLES = [
         (np.array([-100.0, 100.0, 0.0, -30.0]), np.array([1.0, 0.0, 1.0, 0.0])),
         options={"reduction": "none"},
     ),
+    *(
+        Sample(
+            "linear_cross_entropy",
+            (normal(n, 4), normal(5, 4), target, bias),
+            options={"reduction": reduction, "memory": memory},
+            terms=64,
+        )
+        for reduction in ("mean", "sum", "none")
+        for n, target, bias, memory in [
+            (7, labels(5, 7), normal(5), 320),  # float64: a row a block, or 4 for a kernel
+            (6, labels(5, 6), None, 1),
+            (5, probabilities(-1, 5, 5), normal(5), 320),
+        ]
+    ),
 ]  # fmt: skip

@@ -121,7 +121,7 @@ def test_one_hot_and_labels_agree(options):
     if options["ignore_index"] is not None:
         if options["normalize"] == "count":
             return
-        kept = LABELS != options["ignore_index"]
+        kept = options["ignore_index"] != LABELS
         given = np.ones(N) if options["sample_weight"] is None else options["sample_weight"]
         as_soft["sample_weight"] = given * kept
     value, pullback = ax.cross_entropy.vjp(LOGITS, LABELS, **options)

@@ -154,7 +154,8 @@ def test_arguments_are_not_written_to(sample):
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.id)
 def test_wrt_leaves_out_gradients(sample):
     operation = OPERATIONS[sample.operation]
-    full = numpy_gradients(sample, "float64")
+    value, pullback = operation.vjp(*sample.arrays, *sample.extra, **sample.options)
+    full = pullback(cotangent(sample, first(value).shape))
     for i in range(len(sample.arrays)):
         value, pullback = operation.vjp(*sample.arrays, *sample.extra, wrt=[i], **sample.options)
         found = pullback(cotangent(sample, first(value).shape))

@@ -1,0 +1,19 @@
+"""Kernels: faster ways to compute operations that have a portable definition.
+
+A kernel plugs in like this::
+
+    from agnostic_xent.operation import OPERATIONS, Implementation
+
+    def value(x): ...             # the operation's normalised arguments
+    def vjp(x): ...               # -> value, pullback
+    def takes(x): ...             # -> None, or the reason why not
+
+    OPERATIONS["relu"].add_kernel("numpy", Implementation("my kernel", value, vjp, takes))
+
+``takes`` may look at types, dtypes, numbers of dimensions and options, for which its answer is
+remembered; never at shapes, strides or values. Where no kernel takes a call, the portable
+definition runs.
+"""
+
+KERNEL_PACKAGES = {"numpy": "agnostic_xent.kernels.cpu"}
+"""Library -> the package that registers its kernels, imported when its first array is seen."""

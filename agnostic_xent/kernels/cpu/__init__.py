@@ -1,0 +1,3 @@
+"""Kernels for NumPy arrays, compiled by Numba; importing a module registers its kernels."""
+
+from . import cross_entropy as cross_entropy

@@ -1,0 +1,66 @@
+"""Compiled functions: one a signature, at its first use, and kept on disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba import types as _types
+from numba.core.caching import FunctionCache
+
+types: Any = _types  # Numba is typed in part only
+logger = logging.getLogger("agnostic_xent")
+
+
+@functools.cache
+def package_stamp() -> str:
+    """Return a hash of this package's source."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+class PackageCache(FunctionCache):  # type: ignore[misc,unused-ignore]
+    """Numba's cache, with a key that also sees edits of the other files of this package.
+
+    Numba itself looks at the file of the function alone and would go on to use a helper's old code.
+    """
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        numba_key: Any = super()._index_key
+        return (*numba_key(sig, codegen), package_stamp())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Load compiled code, or say that it is about to be made."""
+        load: Any = super().load_overload
+        found = load(sig, target_context)
+        if found is None:
+            logger.info("compiling %s for the first time on this machine", self._py_func.__name__)
+        return found
+
+
+def compiled(function: Callable[..., Any], signature: Any, parallel: bool = False) -> Any:
+    """Compile a function for one signature, or load it from disk."""
+    dispatcher: Any = njit(parallel=parallel, error_model="numpy", nogil=True)(function)
+    make_cache: Any = PackageCache
+    try:
+        dispatcher._cache = make_cache(function)
+    except RuntimeError as error:  # there is no folder to write to
+        logger.info("compiled code is not kept: %s", error)
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+def array_in(dtype: Any, ndim: int) -> Any:
+    """Return the type of a contiguous argument that is only read: it may be read-only."""
+    return types.Array(dtype, ndim, "C", readonly=True)
+
+
+def array_out(dtype: Any, ndim: int) -> Any:
+    """Return the type of a contiguous array that is written to."""
+    return types.Array(dtype, ndim, "C")

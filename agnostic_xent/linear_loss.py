@@ -1,0 +1,387 @@
+"""Cross entropy of a linear layer's output, whose logits never exist whole.
+
+Notation as in ``losses.py``. The logits of a block of rows are computed, used and dropped: the
+memory is that of a block and of the gradients, however many classes there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from types import NoneType
+from typing import Any
+
+from array_api_compat import is_writeable_array
+
+from .arrays import (
+    Array,
+    array_namespace,
+    check_ndim,
+    check_shape,
+    constant,
+    device,
+    dtype_kind,
+    float_namespace,
+    is_traced,
+    namespace,
+    narrow,
+    widen,
+)
+from .class_loss import ClassLoss, check_label_range
+from .losses import cross_entropy
+from .operation import Pullback, normalized, operation
+from .reductions import Reduction, check_reduction
+
+__all__ = ["linear_cross_entropy"]
+
+HELD_PORTABLE, HELD_BY_KERNEL = 8, 2
+"""How many arrays of the size of a block's logits `cross_entropy` holds at its peak, measured: its
+portable definition, and a kernel (the logits and their gradient)."""
+
+PIECE = 2**20
+"""Numbers of the weights' gradient that are added to at a time, few enough for the cache."""
+
+
+@operation
+def linear_cross_entropy(
+    x: Array,
+    weight: Array,
+    target: Array,
+    bias: Array | None = None,
+    *,
+    class_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+    normalize: str | float | None = None,
+    on_empty: str = "nan",
+    check_labels: bool = True,
+    memory: int = 64 * 2**20,
+) -> Array:
+    """Softmax cross entropy of the logits ``z = x weight^T + bias``, block of rows by block.
+
+    The value and gradients of `dense` followed by `cross_entropy`, without the (N, classes) array
+    of logits: for many classes the largest of a training step by far. Half precision is multiplied
+    and summed in float32, for which the weights are copied once. With ``vjp`` and a mean or a sum
+    the logits are computed once, for the value and the gradients; with "none" once more by the
+    pullback, as in each further call of a pullback. Automatic differentiation through the value
+    keeps the blocks; ``vjp`` does not.
+
+    Parameters
+    ----------
+    x : array, shape (N, D)
+        Features, real floating dtype.
+    weight : array, shape (classes, D)
+        One row a class, of the dtype of ``x``.
+    target : array
+        Integer labels in [0, classes), shape (N,); or probabilities, shape (N, classes), of the
+        dtype of ``x``.
+    bias : array, shape (classes,), optional
+        Bias.
+    class_weight : array, shape (classes,), optional
+        Weight of each class.
+    sample_weight : array, shape (N,), optional
+        Weight of each sample.
+    ignore_index, label_smoothing, temperature, reduction, normalize, on_empty, check_labels
+        As for `cross_entropy`.
+    memory : int
+        Bytes that the temporary blocks of logits may take together; at least one row is computed
+        at a time.
+
+    Returns
+    -------
+    array
+        A scalar, or with "none" shape (N,); the dtype of ``x``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an option is out of range, or a label is.
+    TypeError
+        If ``target`` has neither an integer dtype nor that of ``x``.
+
+    References
+    ----------
+    E. Wijmans, B. Huval, A. Hertzberg, V. Koltun, P. Krähenbühl. Cut your losses in
+    large-vocabulary language models. ICLR 2025, arXiv:2411.09009.
+
+    Examples
+    --------
+    >>> x, weight = xp.asarray([[2.0], [-2.0]]), xp.asarray([[1.0], [0.0]])
+    >>> loss = linear_cross_entropy(x, weight, xp.asarray([0, 1]))
+    >>> round(float(loss), 6)
+    0.126928
+    """
+    _check_arrays(x, weight, bias, class_weight, sample_weight)
+    _check_target(x, weight, target, ignore_index, check_labels)
+    check_reduction(reduction, normalize, on_empty)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature!r}")
+    if isinstance(memory, bool) or not hasattr(memory, "__index__") or memory < 1:
+        raise ValueError(f"memory must be a number of bytes, an integer >= 1, got {memory!r}")
+    options: dict[str, Any] = {
+        "class_weight": class_weight,
+        "sample_weight": sample_weight,
+        "ignore_index": None if ignore_index is None else int(ignore_index),
+        "label_smoothing": float(label_smoothing),
+        "temperature": float(temperature),
+        "reduction": reduction,
+        "normalize": normalize,
+        "on_empty": on_empty,
+        "memory": int(memory),
+    }
+    if on_empty == "raise" and reduction == "mean":
+        denominator = _LinearLoss(x, weight, target, bias, **options).denominator
+        if not is_traced(denominator) and float(denominator) == 0:
+            raise ValueError(
+                'target holds no sample that counts, so the mean has no divisor (on_empty="raise")'
+            )
+    return normalized(x, weight, target, bias, **options)
+
+
+@linear_cross_entropy.definition
+def _(x: Array, weight: Array, target: Array, bias: Array | None, **options: Any) -> Array:
+    return narrow(_LinearLoss(x, weight, target, bias, **options).sweep()[0], x)
+
+
+@linear_cross_entropy.pullback
+def _(
+    x: Array,
+    weight: Array,
+    target: Array,
+    bias: Array | None,
+    *,
+    wrt: frozenset[int],
+    **options: Any,
+) -> tuple[Array, Pullback]:
+    loss = _LinearLoss(x, weight, target, bias, **options)
+    # Of a scalar, all cotangents are multiples of 1: its gradients come with the value.
+    scalar = loss.reduction != "none"
+    value, gradients = loss.sweep(constant(1, loss.w) if scalar else None, wrt)
+    unused = [gradients] if scalar else []
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        dy = widen(dy)
+        if unused:  # scaled where they lie, for they are large; a second call computes anew
+            found = unused.pop()
+            for i, g in enumerate(found):
+                if g is not None:
+                    g *= dy
+                    found[i] = g
+        else:
+            found = loss.sweep(dy, wrt)[1]
+        return tuple(None if g is None else narrow(g, x) for g in found)
+
+    return narrow(value, x), pullback
+
+
+@dataclass(frozen=True)
+class _LinearLoss:
+    """The loss of all rows and its gradients; fields are the normalised arguments."""
+
+    x: Array
+    weight: Array
+    target: Array
+    bias: Array | None
+    class_weight: Array | None
+    sample_weight: Array | None
+    ignore_index: int | None
+    label_smoothing: float
+    temperature: float
+    reduction: str
+    normalize: str | float | None
+    on_empty: str
+    memory: int
+
+    def sweep(
+        self, dy: Array | None = None, wrt: frozenset[int] = frozenset()
+    ) -> tuple[Array, list[Array | None]]:
+        """Return the value and, given its cotangent ``dy``, the gradients of the arguments."""
+        xp = array_namespace(self.x)
+        wrt = frozenset() if dy is None else wrt
+        scale = self._of_terms(dy) if wrt else None
+        dw = xp.zeros_like(self.w) if 1 in wrt else None
+        db = xp.zeros_like(widen(self.bias)) if 3 in wrt and self.bias is not None else None
+        terms, dxs, dts = [], [], []
+        for rows in self._blocks():
+            x = widen(self.x[rows, ...])
+            term, dz, dt = self._block(x, rows, scale, wrt)
+            terms.append(term)
+            if 0 in wrt:
+                dxs.append(dz @ self.w)
+            if dw is not None:
+                dw = _add_product(dw, dz, x)
+            if dt is not None:
+                dts.append(dt)
+            if db is not None:
+                db = db + xp.sum(dz, axis=0)
+            del dz  # before the next block is made
+        value = self._reduction.value(xp.concat(terms, axis=0))
+        dx = xp.concat(dxs, axis=0) if dxs else None
+        dt = self._target_gradient(xp.concat(dts, axis=0), dy, value) if dts else None
+        return value, [dx, dw, dt, db]
+
+    # --- a block of rows -------------------------------------------------------------------------
+
+    def _blocks(self) -> Iterator[slice]:
+        """Yield the rows of each block; an empty batch is one block without rows."""
+        n, size = self.x.shape[0], self._rows
+        for start in range(0, max(1, n), size):
+            yield slice(start, min(start + size, n))
+
+    @cached_property
+    def _rows(self) -> int:
+        """How many rows a block has."""
+        xp, none = array_namespace(self.w), slice(0, 0)
+        z = xp.zeros((0, self.w.shape[0]), dtype=self.w.dtype, device=device(self.w))
+        target, options = self._arguments(none)
+        portable = cross_entropy.implementation(z, target, **options)[0].name == "portable"
+        held = HELD_PORTABLE if portable else HELD_BY_KERNEL
+        row_bytes: int = self.w.shape[0] * xp.finfo(self.w.dtype).bits // 8
+        return max(1, self.memory // max(1, held * row_bytes))
+
+    def _block(
+        self, x: Array, rows: slice, scale: Array | None, wrt: frozenset[int]
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Return the terms of a block, and the gradients of its logits and of its target."""
+        z = x @ array_namespace(x).matrix_transpose(self.w)  # (rows, classes)
+        if self.bias is not None:
+            z += widen(self.bias)
+        target, options = self._arguments(rows)
+        if scale is None:
+            return cross_entropy(z, target, **options), None, None
+        wanted = (0, 1) if 2 in wrt else (0,)
+        terms, pullback = cross_entropy.vjp(z, target, wrt=wanted, **options)
+        dz, dt = pullback(scale[rows])
+        return terms, dz, dt
+
+    def _arguments(self, rows: slice) -> tuple[Array, dict[str, Any]]:
+        """Return the target and the options with which `cross_entropy` gives a block's terms."""
+        weight, samples = self.class_weight, self.sample_weight
+        return widen(self.target[rows, ...]), {
+            "weight": None if weight is None else widen(weight),
+            "sample_weight": None if samples is None else widen(samples[rows]),
+            "ignore_index": self.ignore_index,
+            "label_smoothing": self.label_smoothing,
+            "temperature": self.temperature,
+            "reduction": "none",
+            "check_labels": False,
+        }
+
+    # --- the mean over all rows ------------------------------------------------------------------
+
+    @cached_property
+    def w(self) -> Array:
+        """The weights, in the dtype that everything is computed in."""
+        return widen(self.weight)
+
+    @cached_property
+    def denominator(self) -> Array | float:
+        """What the mean divides by: a number, or a scalar array."""
+        if not isinstance(self.normalize, (str, NoneType)):
+            return float(self.normalize)
+        xp, classes = array_namespace(self.x), self.w.shape[0]
+        zero: Array = constant(0, self.w)
+        total: Array = 0
+        for rows in self._blocks():
+            target, options = self._arguments(rows)
+            part = ClassLoss(
+                log_p=xp.broadcast_to(zero, (rows.stop - rows.start, classes)),  # for its shape
+                target=target,
+                axis=1,
+                weight=options["weight"],
+                sample_weight=options["sample_weight"],
+                ignore_index=self.ignore_index,
+                label_smoothing=self.label_smoothing,
+                reduction="mean",
+                normalize=self.normalize,
+                on_empty=self.on_empty,
+            )
+            total = total + part.denominator
+        return total
+
+    @cached_property
+    def _reduction(self) -> Reduction:
+        denominator = self.denominator if self.reduction == "mean" else 1
+        return Reduction(self.reduction, denominator, self.on_empty)
+
+    def _of_terms(self, dy: Array) -> Array:
+        """Return the cotangent of each row's term, given that of the value."""
+        xp, n = array_namespace(self.w), self.x.shape[0]
+        return self._reduction.cotangents(dy, xp.zeros(n, dtype=dy.dtype, device=device(dy)))
+
+    def _target_gradient(self, dt: Array, dy: Array, value: Array) -> Array:
+        """Complete the gradient of the terms by that of a denominator that sums the targets."""
+        by_weight = self.reduction == "mean" and self.normalize == "weight"
+        if self.class_weight is None or not by_weight:
+            return dt
+        share = self._of_terms(dy * value)
+        if self.sample_weight is not None:
+            share = share * widen(self.sample_weight)
+        return dt - array_namespace(dt).expand_dims(share, axis=1) * widen(self.class_weight)
+
+
+def _add_product(dw: Array, dz: Array, x: Array) -> Array:
+    """Return ``dw + dz^T x``; where arrays can be written to, in place and piece by piece."""
+    dz = array_namespace(dz).matrix_transpose(dz)  # (classes, rows)
+    classes, features = dw.shape
+    if is_traced(dw) or not is_writeable_array(dw):
+        return dw + dz @ x
+    size = max(1, min(PIECE, math.prod(dz.shape)) // max(1, features))  # and no larger than dz
+    for start in range(0, classes, size):
+        piece = slice(start, min(start + size, classes))
+        dw[piece, ...] += dz[piece, ...] @ x
+    return dw
+
+
+def _check_arrays(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    class_weight: Array | None,
+    sample_weight: Array | None,
+) -> None:
+    float_namespace(
+        x=x, weight=weight, bias=bias, class_weight=class_weight, sample_weight=sample_weight
+    )
+    check_ndim("x", x, 2, "(N, D)")
+    check_ndim("weight", weight, 2, "(classes, D)")
+    classes, features = weight.shape
+    if x.shape[1] != features:
+        raise ValueError(
+            f"x must have shape (N, {features}) to fit weight of shape {tuple(weight.shape)}, "
+            f"got {tuple(x.shape)}"
+        )
+    if bias is not None:
+        check_shape("bias", bias, (classes,), "one bias a class")
+    if class_weight is not None:
+        check_shape("class_weight", class_weight, (classes,), "one weight a class")
+    if sample_weight is not None:
+        check_shape("sample_weight", sample_weight, (x.shape[0],), "one weight a row of x")
+
+
+def _check_target(
+    x: Array, weight: Array, target: Array, ignore_index: int | None, check_labels: bool
+) -> None:
+    xp, n, classes = namespace(x=x, target=target), x.shape[0], weight.shape[0]
+    if ignore_index is not None and not hasattr(ignore_index, "__index__"):
+        raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
+    if dtype_kind(xp, target.dtype) == "integral":
+        check_shape("target", target, (n,), "one label a row of x")
+        if check_labels:
+            check_label_range(target, classes, ignore_index)
+    elif target.dtype != x.dtype:
+        raise TypeError(
+            "target must be labels of an integer dtype or probabilities of the dtype of x "
+            f"({x.dtype}), got {target.dtype}"
+        )
+    elif ignore_index is not None:
+        raise ValueError("ignore_index is for integer labels; give probabilities a sample_weight")
+    else:
+        check_shape("target", target, (n, classes), "probabilities, one row for each of x")

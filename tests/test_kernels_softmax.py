@@ -1,0 +1,366 @@
+"""The CPU kernels of softmax cross entropy against the portable definition in float64."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+import agnostic_xent as ax
+
+numba = pytest.importorskip("numba")
+
+from agnostic_xent.kernels.cpu import compiling, vector_math  # noqa: E402
+from agnostic_xent.kernels.cpu.entries import FEW  # noqa: E402
+
+SHAPES = [
+    (1, 1), (1, 2), (7, 1), (5, 3), (17, 10), (128, 10), (3, FEW), (3, FEW + 1), (13, 127),
+    (5, 1009), (2, 4096), (2, 4097), (3, 8200), (1000, 31), (700, 53),
+]  # fmt: skip
+PLANES = [
+    (2, 3, 5),
+    (1, 1, 4),
+    (2, 19, 7, 13),
+    (3, 64, 17),
+    (2, 65, 48),
+    (1, 130, 1031),
+    (4, 5, 1),
+    (2, 7, 5, 8),
+]
+
+
+def example(shape, axis=-1, dtype="float32", seed=0):
+    rng = np.random.default_rng(seed)
+    samples = np.delete(shape, axis)
+    z = (3 * rng.standard_normal(shape)).astype(dtype)
+    return z, rng.integers(0, shape[axis], samples)
+
+
+def options_for(z, y, axis, weight, sample_weight, ignore):
+    rng = np.random.default_rng(1)
+    options = {"axis": axis}
+    if weight:
+        options["weight"] = (rng.random(z.shape[axis]) + 0.1).astype(z.dtype)
+    if sample_weight:
+        a = rng.random(y.shape).astype(z.dtype)
+        a[rng.random(y.shape) < 0.3] = 0
+        options["sample_weight"] = a
+    if ignore:
+        options["ignore_index"] = int(y.flat[0])
+    return options
+
+
+def both(z, y, dy=None, **options):
+    """Return value and gradient, of the kernel and of the portable definition in float64."""
+    wide = {k: v.astype("float64") if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    with ax.kernels("portable"):
+        expected, back = ax.cross_entropy.vjp(z.astype("float64"), y, **wide)
+    if dy is None:
+        dy = np.random.default_rng(2).standard_normal(expected.shape)
+    dy = np.asarray(dy, dtype=z.dtype)
+    slope = back(dy.astype("float64"))[0]
+    with ax.kernels("require"):
+        value, back = ax.cross_entropy.vjp(z, y, **options)
+        alone = ax.cross_entropy(z, y, **options)
+    found = back(dy)
+    assert found[1] is None
+    assert value.dtype == found[0].dtype == z.dtype
+    assert value.shape == expected.shape
+    np.testing.assert_array_equal(value, alone)
+    return (value, found[0]), (expected, slope)
+
+
+def agree(found, expected, terms):
+    for f, e in zip(found, expected, strict=True):
+        assert_close(f, e, str(f.dtype), terms)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [(s, -1) for s in SHAPES] + [(s, 1) for s in PLANES] + [((11, 5), 0)]
+)
+def test_shapes(shape, axis, dtype):
+    for reduction, y_type in (("mean", "int64"), ("sum", "uint16"), ("none", ">i4")):
+        z, y = example(shape, axis, dtype)
+        found, expected = both(z, y.astype(y_type), axis=axis, reduction=reduction)
+        terms = 8 + (shape[0] if reduction != "none" else 0)
+        agree(found, expected, terms)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((9, 7), -1), ((6, 70), -1), ((4, 7, 3), 1), ((2, 7, 37), 1)]
+)
+def test_options(shape, axis, reduction):
+    z, y = example(shape, axis)
+    flags = itertools.product((False, True), repeat=3)
+    for weight, sample_weight, ignore in flags:
+        for smoothing, temperature in ((0.0, 1.0), (0.1, 1.0), (0.0, 2.5), (1.0, 0.7)):
+            for normalize in (None, "count", 7.5) if reduction == "mean" else (None,):
+                options = options_for(z, y, axis, weight, sample_weight, ignore)
+                options |= {"label_smoothing": smoothing, "temperature": temperature}
+                options |= {"normalize": normalize, "reduction": reduction}
+                agree(*both(z, y, **options), terms=64)
+
+
+@pytest.mark.parametrize(("classes", "axis"), [(6, -1), (60, -1), (6, 1)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_special_values(classes, axis, smoothing, weighted):
+    """Each row of its own kind, the last one plain: only its own row is touched."""
+    inf, nan = np.inf, np.nan
+    z = np.random.default_rng(3).standard_normal((8, classes)).astype("float32")
+    z[0, 1], z[1, 2], z[2], z[3, 0], z[4, 3] = nan, inf, -inf, -inf, -inf
+    z[5], z[6] = 1e8, -np.arange(classes) * 40.0
+    y = np.array([0, 0, 0, 0, 1, 2, 0, 3])
+    weight = np.ones(classes, "float32")
+    weight[3] = 0
+    if axis == 1:
+        z, y = np.ascontiguousarray(z.reshape(2, 4, classes).swapaxes(1, 2)), y.reshape(2, 4)
+    options = {"axis": axis, "label_smoothing": smoothing, "reduction": "none"}
+    if weighted:
+        options["weight"] = weight
+    found, expected = both(z, y, np.ones(y.shape), **options)
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.isnan(f), np.isnan(e))
+        np.testing.assert_array_equal(np.isinf(f), np.isinf(e))
+        np.testing.assert_allclose(f, e, rtol=2e-6, atol=1e-7)
+
+
+def test_exact_zeros_and_small_losses():
+    z = np.full((2, 60), -np.inf, "float32")
+    z[0, 4], z[1, :2] = 3, (0, -30)
+    value, back = ax.cross_entropy.vjp(z, np.array([4, 0]), reduction="none")
+    g = back(np.ones(2, "float32"))[0]
+    assert value[0] == 0
+    assert not g[0].any()
+    assert_close(value[1], np.log1p(np.exp(-30.0)), "float32", 1)
+    assert_close(g[1, :2], np.exp(-30.0) * np.array([-1, 1]), "float32", 1)
+    assert not g[1, 2:].any()
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((4, 5), -1), ((4, 50), -1), ((2, 5, 2), 1)])
+def test_samples_that_do_not_count_are_zero_even_as_nan(shape, axis):
+    z, y = example(shape, axis)
+    y.flat[0], y.flat[-1] = 255, 1
+    a = np.ones(y.shape, "float32")
+    a.flat[-1] = 0
+    np.moveaxis(z, axis, -1)[0 if axis == -1 else (0, 0)] = np.nan
+    np.moveaxis(z, axis, -1)[-1 if axis == -1 else (-1, -1)] = np.inf
+    for dy in (1.0, np.inf, np.nan):
+        for reduction in ("mean", "none"):
+            value, back = ax.cross_entropy.vjp(
+                z, y, axis=axis, ignore_index=255, sample_weight=a, reduction=reduction
+            )
+            g = np.moveaxis(back(np.full(value.shape, dy, "float32"))[0], axis, -1)
+            g = g.reshape(-1, shape[axis])
+            assert np.all(g[[0, -1]] == 0)
+            assert np.all(np.isfinite(value))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((4, 5), -1), ((4, 50), -1), ((2, 5, 2), 1)])
+def test_an_unchecked_label_out_of_range_is_nan_in_its_row(shape, axis):
+    z, y = example(shape, axis)
+    y.flat[1], y.flat[2] = shape[axis], -1
+    options = {"axis": axis, "check_labels": False, "reduction": "none"}
+    found, expected = both(z, y, np.ones(y.shape), **options)
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.isnan(f), np.isnan(e))
+    assert np.isnan(found[0]).sum() == 2
+
+
+@pytest.mark.parametrize("on_empty", ["nan", "zero"])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 4), (3, 60)])
+def test_nothing_counts(shape, on_empty):
+    z, y = np.ones(shape, "float32"), np.full(shape[0], -100)
+    options = {"ignore_index": -100, "on_empty": on_empty}
+    value, back = ax.cross_entropy.vjp(z, y, **options)
+    np.testing.assert_array_equal(value, np.nan if on_empty == "nan" else 0)
+    np.testing.assert_array_equal(back(np.ones_like(value))[0], np.zeros(shape))
+
+
+def test_no_classes():
+    with pytest.raises(ValueError, match="empty"):
+        ax.cross_entropy(np.ones((2, 0)), np.zeros(2, int), check_labels=False)
+
+
+def test_ignored_label_that_the_dtype_cannot_hold():
+    z, y = example((4, 5))
+    agree(*both(z, y.astype("uint8"), ignore_index=-100), terms=8)
+    agree(*both(z, y.astype("uint64"), ignore_index=-1, reduction="none"), terms=8)
+
+
+def layouts(z):
+    readonly = z.copy()
+    readonly.flags.writeable = False
+    wide = np.zeros((z.shape[0], 2 * z.shape[1]), z.dtype)
+    wide[:, ::2] = z
+    return readonly, np.asfortranarray(z), wide[:, ::2], z[::-1].copy()[::-1]
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 70)])
+def test_layouts_give_the_same_bits(shape):
+    z, y = example(shape)
+    value, back = ax.cross_entropy.vjp(z, y)
+    g = back(np.float32(1))[0]
+    for other in layouts(z):
+        with ax.kernels("require"):
+            found, back = ax.cross_entropy.vjp(other, layouts(y[:, None])[2][:, 0])
+        assert found == value
+        np.testing.assert_array_equal(back(np.float32(1))[0], g)
+
+
+@pytest.mark.parametrize(
+    ("z", "y", "reason"),
+    [
+        (np.ones((2, 3), "float16"), np.zeros(2, int), "not <f2"),
+        (np.ones((2, 3), ">f4"), np.zeros(2, int), "native byte order, not >f4"),
+        (np.ones((2, 3)), np.ones((2, 3)), "labels, not probabilities"),
+        (np.ma.masked_array(np.ones((2, 3))), np.zeros(2, int), "not MaskedArray"),
+    ],
+)
+def test_what_is_declined(z, y, reason):
+    line = ax.explain(ax.cross_entropy, z, y)
+    assert line.startswith("cross_entropy: portable (Numba loops: it takes")
+    assert reason in line
+
+
+def test_explain_says_that_the_kernel_runs():
+    line = ax.explain(ax.cross_entropy, *example((2, 3)))
+    assert line == "cross_entropy: Numba loops (it takes these arguments)"
+
+
+@pytest.mark.parametrize("dy", [1.0, 2.0])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_pullback_is_pure(dy, reduction):
+    z, y = example((6, 70))
+    value, back = ax.cross_entropy.vjp(z, y, reduction=reduction)
+    dy = np.full(value.shape, dy, "float32")
+    first = back(dy)[0]
+    kept = first.copy()
+    first[:] = 7  # it is the caller's
+    second = back(dy)[0]
+    np.testing.assert_array_equal(second, kept)
+    assert not np.shares_memory(first, second)
+
+
+def test_without_the_gradient():
+    z, y = example((6, 70))
+    assert ax.cross_entropy.vjp(z, y, wrt=[])[1](np.float32(1)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((4096, 10), -1), ((300, 101), -1), ((5, 9001), -1), ((2, 11, 3000), 1)]
+)
+def test_the_same_bits_for_any_number_of_threads(shape, axis):
+    z, y = example(shape, axis)
+    found = []
+    threads = numba.get_num_threads()
+    try:
+        for n in {1, min(2, threads), threads}:
+            numba.set_num_threads(n)
+            for _ in range(2):
+                value, back = ax.cross_entropy.vjp(z, y, axis=axis, label_smoothing=0.1)
+                found.append((value.tobytes(), back(np.float32(1))[0].tobytes()))
+    finally:
+        numba.set_num_threads(threads)
+    assert len(set(found)) == 1
+
+
+# --- exp and log ---------------------------------------------------------------------------------
+
+
+@numba.njit(error_model="numpy")
+def exponentials(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.exp_biased(x[i])
+
+
+@numba.njit(error_model="numpy")
+def logarithms(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.log1p(x[i])
+
+
+def ulp_error(found, exact):
+    """Return the largest error in units of the last place of the exact value."""
+    rounded = np.abs(exact.astype(found.dtype))
+    return float(np.max(np.abs(found.astype(exact.dtype) - exact) / np.spacing(rounded)))
+
+
+@pytest.mark.parametrize(("dtype", "wider", "lowest"), [
+    ("float32", np.float64, -110), ("float64", np.longdouble, -760),
+])  # fmt: skip
+def test_exp(dtype, wider, lowest):
+    if np.finfo(wider).nmant <= np.finfo(dtype).nmant + 8:
+        pytest.skip("no wider floats here")
+    tiny = np.geomspace(1e-30, 1, 10**5)
+    x = np.concatenate([np.linspace(lowest, 0, 2 * 10**6), -tiny, [-np.inf, -0.0]]).astype(dtype)
+    y = np.empty_like(x)
+    exponentials(x, y)
+    unbias = 1 / vector_math.BIAS[np.dtype(dtype)]
+    exact = np.exp(x.astype(wider))
+    normal = exact >= np.finfo(dtype).tiny
+    assert ulp_error(y[normal] * y.dtype.type(unbias), exact[normal]) < 1
+    assert ulp_error(y * y.dtype.type(unbias), exact) < 1.01  # denormal: one rounding more
+    assert y[-2] == 0
+    exponentials(np.array([np.nan], dtype), y[:1])
+    assert np.isnan(y[0])
+
+
+def test_log1p():
+    if np.finfo(np.longdouble).nmant < 60:
+        pytest.skip("no wider floats here")
+    x = np.concatenate([np.geomspace(1e-300, 1e8, 10**6), np.linspace(0, 4, 10**6), [0.0]])
+    y = np.empty_like(x)
+    logarithms(x, y)
+    assert ulp_error(y, np.log1p(x.astype(np.longdouble))) < 1
+    logarithms(np.array([np.nan]), y[:1])
+    assert np.isnan(y[0])
+
+
+# --- the cache on disk ---------------------------------------------------------------------------
+
+PROGRAM = """
+import logging, numpy, agnostic_xent
+logging.basicConfig(level="INFO", format="%(message)s")
+print(agnostic_xent.cross_entropy(numpy.ones((2, 3), "float32"), numpy.array([0, 1])))
+"""
+
+
+def test_the_second_process_compiles_nothing(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    logs = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == "1.0986123\n"
+        logs.append(done.stderr)
+    assert logs[0].count("compiling short") == 1
+    assert "compiling" not in logs[1]
+
+
+def test_the_cache_sees_edits_of_other_files(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    caplog.set_level(logging.INFO, "agnostic_xent")
+    signature = numba.float64(numba.float64)
+    compiling.compiled(halved, signature)
+    caplog.clear()
+    compiling.compiled(halved, signature)
+    assert not caplog.records
+    monkeypatch.setattr(compiling, "package_stamp", lambda: "edited")
+    compiling.compiled(halved, signature)
+    assert "compiling halved" in caplog.text
+
+
+def halved(x):
+    return x / 2
