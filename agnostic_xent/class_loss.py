@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from types import ModuleType
+from typing import Any
 
 from .arrays import Array, array_namespace, constant, device, dtype_kind, is_traced, to_numpy
 from .reductions import Reduction, times_log
@@ -176,10 +178,15 @@ class ClassLoss:
 def as_indices(labels: Array) -> Array:
     """Return labels in a signed dtype that holds any number of classes (int32 or int64)."""
     xp = array_namespace(labels)
-    if labels.dtype in (xp.int32, xp.int64):
-        return labels
-    small = labels.dtype in (xp.int8, xp.uint8, xp.int16, xp.uint16)
-    return xp.astype(labels, xp.int32 if small else xp.int64)
+    dtype = _index_dtype(xp, labels.dtype)
+    return labels if dtype is None else xp.astype(labels, dtype)
+
+
+@lru_cache
+def _index_dtype(xp: ModuleType, dtype: Any) -> Any:
+    if dtype in (xp.int32, xp.int64):
+        return None
+    return xp.int32 if dtype in (xp.int8, xp.uint8, xp.int16, xp.uint16) else xp.int64
 
 
 def not_ignored(labels: Array | None, ignore_index: int | None) -> Array | None:

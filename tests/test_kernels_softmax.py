@@ -121,8 +121,9 @@ def test_special_values(classes, axis, smoothing, weighted):
     y = np.array([0, 0, 0, 0, 1, 2, 0, 3])
     weight = np.ones(classes, "float32")
     weight[3] = 0
-    if axis == 1:
-        z, y = np.ascontiguousarray(z.reshape(2, 4, classes).swapaxes(1, 2)), y.reshape(2, 4)
+    if axis == 1:  # enough pixels for the loops whose lanes they are
+        z, y = np.repeat(z, 10, axis=0), np.repeat(y, 10)
+        z, y = np.ascontiguousarray(z.reshape(2, 40, classes).swapaxes(1, 2)), y.reshape(2, 40)
     options = {"axis": axis, "label_smoothing": smoothing, "reduction": "none"}
     if weighted:
         options["weight"] = weight
@@ -145,7 +146,9 @@ def test_exact_zeros_and_small_losses():
     assert not g[1, 2:].any()
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((4, 5), -1), ((4, 50), -1), ((2, 5, 2), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((4, 5), -1), ((4, 50), -1), ((2, 5, 2), 1), ((2, 5, 40), 1)]
+)
 def test_samples_that_do_not_count_are_zero_even_as_nan(shape, axis):
     z, y = example(shape, axis)
     y.flat[0], y.flat[-1] = 255, 1
@@ -164,7 +167,9 @@ def test_samples_that_do_not_count_are_zero_even_as_nan(shape, axis):
             assert np.all(np.isfinite(value))
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((4, 5), -1), ((4, 50), -1), ((2, 5, 2), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((4, 5), -1), ((4, 50), -1), ((2, 5, 2), 1), ((2, 5, 40), 1)]
+)
 def test_an_unchecked_label_out_of_range_is_nan_in_its_row(shape, axis):
     z, y = example(shape, axis)
     y.flat[1], y.flat[2] = shape[axis], -1

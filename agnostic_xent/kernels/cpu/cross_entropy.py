@@ -107,7 +107,7 @@ class Call:
         )
 
     def run(self, gradient: bool) -> tuple[Any, Any]:
-        """Return the loss, and its gradient for a cotangent of 1 as the loops lay it out, or None."""
+        """Return the loss; its gradient for a cotangent of 1 as the loops lay it out, or None."""
         terms = np.empty(self.labels.size)
         g = np.empty(self.x.shape if gradient else (0,) * self.x.ndim, self.dtype)
         loop = loops(self.dtype, self.layout, self.x.size >= SMALL)
