@@ -1,4 +1,4 @@
-"""The picture of a training run: curves, confusion matrix, most confident mistakes."""
+"""The picture of a training run: curves, confusion matrix, calibration, confident mistakes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibration import calibration_bins, expected_calibration_error
 from .checkpoints import write_atomically
 from .training import History
 
@@ -85,9 +86,10 @@ def save_picture(
         heading, middle, *below = rows[:, 0]
         line = f"{title}: test accuracy {np.mean(predicted == labels):.4f}"
         heading.text(0.02, 0.4, line, fontsize=19, fontweight="bold", va="center")
-        curves, matrix = middle.subfigures(1, 2, width_ratios=(9, 11))
+        curves, matrix, reliability = middle.subfigures(1, 3, width_ratios=(8, 10, 6))
         _draw_curves(curves, history)
         _draw_confusion(matrix, labels, predicted, classes)
+        _draw_reliability(reliability, labels, probabilities)
         if images is not None:
             _draw_mistakes(below[0], labels, probabilities, images, classes)
         file = io.BytesIO()
@@ -99,7 +101,7 @@ def _draw_curves(figure: SubFigure, history: History) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.28})
-    figure.subplots_adjust(left=0.11, right=0.79, top=0.93, bottom=0.11)
+    figure.subplots_adjust(left=0.14, right=0.72, top=0.93, bottom=0.11)
     for ax, name in zip(axes, ("loss", "accuracy"), strict=True):
         ax.set_title(name.capitalize(), loc="left", fontweight="bold")
         ax.grid(axis="y", color="#E6E6E6")
@@ -152,6 +154,27 @@ def _draw_confusion(
     ax.set_ylabel("true")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+
+
+def _draw_reliability(
+    figure: SubFigure, labels: NDArray[np.integer], probabilities: NDArray[np.floating]
+) -> None:
+    confidence, accuracy, count = calibration_bins(probabilities, labels, bins=10)
+    error = float(expected_calibration_error(probabilities, labels, bins=10))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure.subplots_adjust(left=0.2, right=0.95, top=0.93, bottom=0.11, hspace=0.2)
+    upper.set_title(f"Reliability (error {error:.3f})", loc="left", fontweight="bold")
+    upper.plot((0, 1), (0, 1), color=FAINT, ls=":")
+    filled = count > 0
+    upper.plot(confidence[filled], accuracy[filled], color=TRAINING, marker="o", lw=2.5)
+    upper.set_ylabel("accuracy")
+    upper.set_ylim(-0.03, 1.03)
+    lower.bar(np.arange(10) / 10 + 0.05, count, width=0.09, color=TRAINING)
+    lower.set_ylabel("samples")
+    lower.set_xlabel("confidence")
+    lower.set_xlim(-0.03, 1.03)
+    for axis in (upper.yaxis, lower.xaxis):
+        axis.set_ticks((0, 0.5, 1))
 
 
 def _draw_mistakes(

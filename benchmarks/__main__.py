@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("xent",)
+NAMES = ("xent", "linear_xent")
 
 
 def main() -> None:

@@ -181,3 +181,16 @@ def test_users_settings_are_kept_and_pyplot_is_not_loaded(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["7.5", "False"]
+
+
+def test_reliability_is_accuracy_over_confidence(tmp_path, drawn):
+    settings = run(classes=("no", "yes"), count=4, wrong=0, images=False)
+    settings["labels"] = np.asarray([0, 0, 1, 1])
+    settings["probabilities"] = np.asarray([[0.95, 0.05], [0.62, 0.38], [0.66, 0.34], [0.03, 0.97]])
+    report.save_picture(tmp_path / "a.png", **settings)
+    upper, lower = drawn[0].axes[3:5]
+    _, curve = upper.lines
+    np.testing.assert_allclose(curve.get_xdata(), [0.64, 0.96])
+    assert curve.get_ydata().tolist() == [0.5, 1.0]
+    assert [bar.get_height() for bar in lower.patches] == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
+    assert upper.get_title(loc="left") == "Reliability (error 0.090)"
