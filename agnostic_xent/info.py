@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import os
 import platform
 import warnings
@@ -42,9 +42,11 @@ def info() -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
+    from importlib import metadata  # slow to import
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return "not installed"
 
 

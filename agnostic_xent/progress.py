@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
+from typing import TYPE_CHECKING
 
 from .arrays import Array
 from .training import Callback, Epoch
+
+if TYPE_CHECKING:  # rich is slow to import, and needed only where somebody looks
+    from rich.console import Console
+    from rich.progress import Progress as Bar
 
 __all__ = ["Progress"]
 
@@ -31,21 +28,25 @@ class Progress(Callback):
     """
 
     def __init__(self, console: Console | None = None):
+        from rich.console import Console
+
         self._console = console or Console(stderr=True, highlight=False)
         self._bar: Bar | None = None
 
     def on_start(self, epochs: int, samples: int | None) -> None:
         """Show the bar of the first epoch."""
-        self._epochs, self._samples = epochs, samples
+        from rich import progress
+
+        self._epochs = epochs
         if self._console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[speed]}"),
-                TimeRemainingColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[speed]}"),
+                progress.TimeRemainingColumn(),
             )
-            self._bar = Bar(*columns, console=self._console, transient=True)
+            self._bar = progress.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
             self._task = self._bar.add_task(self._title(1), total=samples, speed="")
 
