@@ -115,6 +115,11 @@ class ArraySource:
             else:
                 yield self._rows(self.x, order[rows]), self._rows(self.y, order[rows])
 
+    def pieces(self, x: Array, size: int) -> Iterator[Array]:
+        """Yield ``x``, one of the two arrays, in order and ``size`` samples at a time."""
+        for start in range(0, len(self), size):
+            yield self._rows(x, slice(start, min(start + size, len(self))))
+
     def _rows(self, x: Array, rows: Any) -> Array:
         if _is_stored(x):
             return to_backend(x[rows], array_namespace(self.like), device(self.like))

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from .arrays import Array, array_namespace, constant, dtype_kind, generator, namespace
@@ -234,7 +234,8 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
     if isinstance(x, (tuple, list)):
         raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
     source = as_source("x", (x, x), next(iter(params.values())))
-    outputs = [model(params, x) for x, _ in source.batches(batch_size)]
+    assert isinstance(source, ArraySource)
+    outputs = [model(params, piece) for piece in source.pieces(source.x, batch_size)]
     return array_namespace(outputs[0]).concat(outputs, axis=0)
 
 
@@ -313,7 +314,7 @@ def _checked_once(loss: Loss, model: Layer, params: Params, source: Source) -> L
     takes_check = "check_labels" in inspect.signature(_operation(loss)).parameters
     if not takes_check or dtype_kind(array_namespace(y), y.dtype) != "integral":
         return loss
-    for labels, _ in replace(source, x=source.y).batches(1 << 20):
+    for labels in source.pieces(source.y, 1 << 20):
         classes = output.shape[options.get("axis", -1)]
         check_label_range(labels, classes, options.get("ignore_index"))
     return functools.partial(loss, check_labels=False)

@@ -19,6 +19,9 @@ def _no_compute(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("an operation computed a dask graph")
 
 
+NO_EMPTY = "the library's own reductions refuse arrays without elements"
+
+
 @dataclass(frozen=True)
 class Row:
     """One way to hold arrays, and to call a function of arrays."""

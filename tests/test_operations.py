@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 import oracles
 import pytest
-from conftest import Row, assert_close
+from conftest import NO_EMPTY, Row, assert_close
 from samples import SAMPLES, Sample
 
 from agnostic_xent.arrays import to_numpy
@@ -58,7 +58,7 @@ def test_every_operation_has_samples_and_an_oracle():
 def test_value(row, sample, mode):
     operation = OPERATIONS[sample.operation]
     if not row.empty and any(np.size(a) == 0 for a in sample.arrays if a is not None):
-        return
+        pytest.skip(NO_EMPTY)
     for dtype in row.dtypes:
         arrays = arguments(row, sample, dtype)
         with kernels(mode):
@@ -76,7 +76,7 @@ def test_value(row, sample, mode):
 def test_pullback(row, sample, mode):
     operation = OPERATIONS[sample.operation]
     if not row.empty and any(np.size(a) == 0 for a in sample.arrays if a is not None):
-        return
+        pytest.skip(NO_EMPTY)
     for dtype in row.dtypes:
         arrays = arguments(row, sample, dtype)
         expected = numpy_gradients(sample, dtype)
