@@ -112,15 +112,17 @@ def check_slope(f, x, dy, gradient):
     assert abs(slope - exact) <= 2e-8 * max(1.0, float(np.sum(np.abs(gradient * direction))))
 
 
-@pytest.mark.parametrize("options", COMBINATIONS, ids=short)
+@pytest.mark.parametrize(
+    "options",  # a sample of weight 0 counts, an ignored one does not: no counterpart by count
+    [o for o in COMBINATIONS if o["ignore_index"] is None or o["normalize"] != "count"],
+    ids=short,
+)
 def test_one_hot_and_labels_agree(options):
     """Ignored samples have no counterpart among probabilities but a weight of 0."""
     one_hot = np.eye(CLASSES)[LABELS]
     options = options | {"normalize": options["normalize"] or "weight"}
     as_soft = options | {"ignore_index": None}
     if options["ignore_index"] is not None:
-        if options["normalize"] == "count":
-            return
         kept = options["ignore_index"] != LABELS
         given = np.ones(N) if options["sample_weight"] is None else options["sample_weight"]
         as_soft["sample_weight"] = given * kept
