@@ -20,7 +20,7 @@ logger = logging.getLogger("agnostic_xent")
 @functools.cache
 def package_stamp() -> str:
     """Return a hash of this package's source."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -1,0 +1,1 @@
+"""Convolution: direct and Winograd, forward and backward."""

@@ -1,0 +1,48 @@
+"""What a convolution is to its kernels: shapes and options, by which plans are remembered."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Geometry(NamedTuple):
+    """Shapes and normalised options of a convolution."""
+
+    images: int
+    channels: int
+    """Of a group."""
+    height: int
+    width: int
+    filters: int
+    """Of a group."""
+    groups: int
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    dilation: tuple[int, int]
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """(OH, OW)."""
+        axes = zip((self.height, self.width), self.padding, self.dilation, self.window, self.stride)
+        oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
+        return oh, ow
+
+
+def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
+    """Return the geometry of normalised arguments."""
+    groups = options["groups"]
+    return Geometry(
+        x.shape[0], w.shape[1], *x.shape[2:], w.shape[0] // groups, groups, w.shape[2:],
+        options["stride"], options["padding"], options["dilation"],
+    )  # fmt: skip
+
+
+def with_long_rows(g: Geometry) -> Geometry:
+    """Return the same 1 x 1 convolution with several rows of pixels taken for one."""
+    if (g.window, g.stride, g.padding) != ((1, 1), (1, 1), ((0, 0), (0, 0))):
+        return g
+    rows = next(
+        r for r in range(g.height, 0, -1) if g.height % r == 0 and (g.width * r <= 1024 or r == 1)
+    )
+    return g._replace(height=g.height // rows, width=g.width * rows)
