@@ -196,6 +196,19 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
+def all_below(x: Array, limit: int) -> bool:
+    """Tell whether the integers of a NumPy array are all in [0, limit), in one pass."""
+    unsigned = x.view(_unsigned(x.dtype))  # which makes negative ones large
+    return x.size == 0 or int(unsigned.max()) < limit
+
+
+@lru_cache
+def _unsigned(dtype: Any) -> Any:
+    """Return NumPy's unsigned dtype of the same size and byte order."""
+    numpy: Any = sys.modules["numpy"]
+    return numpy.dtype(dtype.str.replace("i", "u"))
+
+
 def is_traced(x: Array) -> bool:
     """Tell whether the values of ``x`` are not there to be read: under ``jax.jit``, or in dask."""
     name = library(x)
@@ -310,6 +323,8 @@ def to_backend(params: Any, xp: ModuleType, device: Any = None) -> Any:
     """
     if isinstance(params, Mapping):
         return {name: to_backend(x, xp, device) for name, x in params.items()}
+    if hasattr(params, "__sklearn_array_api_convert__"):  # an estimator: a copy of it
+        return params.__sklearn_array_api_convert__(lambda x: to_backend(x, xp, device))
     namespace(params=params)
     host = to_numpy(params).copy()
     result = _compat(xp).asarray(host, device=device)

@@ -23,12 +23,13 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from .arrays import Array, check_choice, check_shape, float_namespace, library, quiet
 from .kernels import KERNEL_PACKAGES
@@ -42,8 +43,19 @@ Pullback = Callable[[Array], tuple[Array | None, ...]]
 OPERATIONS: dict[str, Operation[Any, Any]] = {}
 """Every operation by name; the decorator enters it."""
 
+ROUTINES: dict[str, Routine] = {}
+"""Every routine by name."""
+
 MODES = ("auto", "portable", "require")
+
+SEEN = 1024
+"""Calls that an operation remembers."""
+
 _mode: ContextVar[str | None] = ContextVar("kernels", default=None)
+
+
+def _no_vjp(*arrays: Any, **options: Any) -> Any:
+    raise TypeError("a routine has no gradient")
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Implementation:
 
     name: str
     value: Callable[..., Any]
-    vjp: Callable[..., tuple[Any, Pullback]]
+    vjp: Callable[..., tuple[Any, Pullback]] = _no_vjp
     takes: Callable[..., str | None] = lambda *arrays, **options: None
     """Return None if these normalised arguments are taken, else the reason why not."""
 
@@ -62,22 +74,103 @@ class Implementation:
         return "wrt" in inspect.signature(self.vjp).parameters
 
 
+class Normalized(NamedTuple):
+    """What a contract hands to the implementations: checked arrays, complete options."""
+
+    arrays: tuple[Array | None, ...]
+    options: dict[str, Any]
+    repeats: bool = False
+    """Whether types, dtypes, shapes and options decide alone what the contract says."""
+    check_values: Callable[..., None] | None = None
+    """Called with the arrays, where the contract repeats but for what it says of their values."""
+
+
 def normalized(*arrays: Array | None, **options: Any) -> Any:
-    """Return what a contract hands to the implementations: checked arrays, complete options."""
-    return arrays, options
+    """Return checked arrays and complete options."""
+    return Normalized(arrays, options)
 
 
-class Operation(Generic[P, R]):
+def repeatable(
+    *arrays: Array | None, check_values: Callable[..., None] | None = None, **options: Any
+) -> Any:
+    """Return the same for a contract that changes no array and reads none, but in the check.
+
+    It is not asked again about arguments of the same types, dtypes, shapes and options.
+    """
+    return Normalized(arrays, options, True, check_values)
+
+
+class Kernelized:
+    """What kernels may stand in for: the choice among them."""
+
+    name: str
+    _portable: Implementation
+
+    def __init__(self) -> None:
+        self._kernels: dict[str, list[Implementation]] = {}
+        self._decisions: dict[Any, tuple[Implementation, str]] = {}
+
+    def add_kernel(self, library: str, kernel: Implementation) -> None:
+        """Let a kernel stand in on arrays of a library; the first one that takes a call runs."""
+        self._kernels.setdefault(library, []).append(kernel)
+        self._decisions.clear()
+
+    def _choose(self, arrays: Any, options: Any) -> tuple[Implementation, str]:
+        mode = _mode.get() or default_mode()
+        key = (mode, *map(_signature, arrays), *map(_signature, options.values()))
+        try:
+            return self._decisions[key]
+        except KeyError:
+            decision = self._decisions[key] = self._decide(mode, arrays, options)
+            return decision
+
+    def _decide(self, mode: str, arrays: Any, options: Any) -> tuple[Implementation, str]:
+        if mode == "portable":
+            return self._portable, "kernels are switched off"
+        name = library(arrays[0]) if arrays else "no"
+        load_kernels(name)
+        reasons = []
+        for kernel in self._kernels.get(name, ()):
+            reason = kernel.takes(*arrays, **options)
+            if reason is None:
+                return kernel, "it takes these arguments"
+            reasons.append(f"{kernel.name}: {reason}")
+        why = "; ".join(reasons) or f"no kernel for {name} arrays"
+        if mode == "require":
+            raise RuntimeError(f'kernels("require"): {self.name} would run portably ({why})')
+        return self._portable, why
+
+
+class Routine(Kernelized):
+    """A part of the training that kernels may stand in for, without checks and gradient."""
+
+    def __init__(self, definition: Callable[..., Any]):
+        super().__init__()
+        self.name = definition.__name__
+        self._portable = Implementation("portable", _quietly(definition))
+        ROUTINES[self.name] = self
+
+    def __call__(self, *lists: Iterable[Array | None], **options: Any) -> Any:
+        """Return the value for lists of arrays: one call is for all parameters of a model."""
+        chosen, _ = self._choose([x for arrays in lists for x in arrays], options)
+        return chosen.value(*lists, **options)
+
+    def kernel(self, *arrays: Array | None, **options: Any) -> Implementation | None:
+        """Return the kernel that takes these arguments, if one does."""
+        chosen = self._choose(arrays, options)[0]
+        return None if chosen is self._portable else chosen
+
+
+class Operation(Kernelized, Generic[P, R]):
     """A function of arrays with a portable definition, a pullback and perhaps kernels."""
 
     def __init__(self, contract: Callable[P, R]):
+        super().__init__()
         functools.update_wrapper(self, contract)
         self.name = contract.__name__
         self._contract: Callable[..., Any] = contract
         self._value: Callable[..., Any]
-        self._portable: Implementation
-        self._kernels: dict[str, list[Implementation]] = {}
-        self._decisions: dict[Any, tuple[Implementation, str]] = {}
+        self._seen: dict[Any, Seen] = {}
 
     def __repr__(self) -> str:
         return f"<operation {self.name}{inspect.signature(self._contract)}>"
@@ -87,10 +180,8 @@ class Operation(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the value."""
-        arrays, options = self._contract(*args, **kwargs)
-        implementation = self._choose(arrays, options)[0]
-        with quiet():
-            result: R = implementation.value(*arrays, **options)
+        arrays, options, implementation = self._prepare(args, kwargs)
+        result: R = implementation.value(*arrays, **options)
         return result
 
     def vjp(
@@ -114,21 +205,20 @@ class Operation(Generic[P, R]):
             returns one entry for each positional array argument: its gradient, or None where it
             was None, is not differentiable or is not in ``wrt``.
         """
-        arrays, options = self._contract(*args, **options)
+        arrays, options, implementation = self._prepare(args, options)
         wanted = _wanted(wrt, len(arrays))
-        implementation = self._choose(arrays, options)[0]
         if implementation.sees_wrt:
             options["wrt"] = wanted
-        with quiet():
-            value, pullback = implementation.vjp(*arrays, **options)
+        value, pullback = implementation.vjp(*arrays, **options)
         output = value[0] if isinstance(value, tuple) else value
 
         def checked(cotangent: Array) -> tuple[Array | None, ...]:
             float_namespace(value=output, cotangent=cotangent)
             check_shape("cotangent", cotangent, tuple(output.shape), "that of the value")
-            with quiet():
-                gradients = pullback(cotangent)
-            return tuple(g if i in wanted else None for i, g in enumerate(gradients))
+            gradients = pullback(cotangent)
+            if wrt is None:
+                return gradients
+            return tuple([g if i in wanted else None for i, g in enumerate(gradients)])
 
         return value, checked
 
@@ -141,44 +231,66 @@ class Operation(Generic[P, R]):
 
     def pullback(self, vjp: Callable[..., Any]) -> Callable[..., Any]:
         """Set the portable value-and-pullback (decorator)."""
-        self._portable = Implementation("portable", self._value, vjp)
+        self._portable = Implementation("portable", _quietly(self._value), _quietly(vjp))
         return vjp
 
     def add_kernel(self, library: str, kernel: Implementation) -> None:
         """Let a kernel stand in on arrays of a library; the first one that takes a call runs."""
-        self._kernels.setdefault(library, []).append(kernel)
-        self._decisions.clear()
+        super().add_kernel(library, kernel)
+        self._seen.clear()
 
     def implementation(self, *args: Any, **options: Any) -> tuple[Implementation, str]:
         """Return which implementation runs on these arguments, and why."""
-        return self._choose(*self._contract(*args, **options))
+        called = self._contract(*args, **options)
+        return self._choose(called.arrays, called.options)
 
     # --- which implementation runs ---------------------------------------------------------------
 
-    def _choose(self, arrays: Any, options: Any) -> tuple[Implementation, str]:
-        mode = _mode.get() or default_mode()
-        key = (mode, *map(_signature, arrays), *map(_signature, options.values()))
+    def _prepare(self, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], Implementation]:
+        """Return checked arrays, complete options, and the implementation that takes them."""
+        key: Any = (_mode.get() or default_mode(), *map(_form, args), *kwargs)
+        if kwargs:
+            key += tuple(map(_form, kwargs.values()))
         try:
-            return self._decisions[key]
-        except KeyError:
-            decision = self._decisions[key] = self._decide(mode, arrays, options)
-            return decision
+            seen = self._seen.get(key)
+        except TypeError:  # an option that is a list
+            key = seen = None
+        if seen is None:
+            return self._ask(key, args, kwargs)
+        arrays = args + seen.absent
+        if seen.check_values is not None:
+            seen.check_values(*arrays)
+        return arrays, seen.options | {name: kwargs[name] for name in seen.named}, seen.chosen
 
-    def _decide(self, mode: str, arrays: Any, options: Any) -> tuple[Implementation, str]:
-        if mode == "portable":
-            return self._portable, "kernels are switched off"
-        name = library(arrays[0])
-        load_kernels(name)
-        reasons = []
-        for kernel in self._kernels.get(name, ()):
-            reason = kernel.takes(*arrays, **options)
-            if reason is None:
-                return kernel, "it takes these arguments"
-            reasons.append(f"{kernel.name}: {reason}")
-        why = "; ".join(reasons) or f"no kernel for {name} arrays"
-        if mode == "require":
-            raise RuntimeError(f'kernels("require"): {self.name} would run portably ({why})')
-        return self._portable, why
+    def _ask(self, key: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], Implementation]:
+        """Ask the contract, and remember what it says where that repeats."""
+        arrays, options, repeats, check_values = self._contract(*args, **kwargs)
+        if check_values is not None:
+            check_values(*arrays)
+        chosen = self._choose(arrays, options)[0]
+        absent = arrays[len(args) :]
+        as_given = all(x is None for x in absent) and all(map(operator.is_, arrays, args))
+        # elsewhere a device has to be compared each time
+        if repeats and as_given and key is not None and library(arrays[0]) == "numpy":
+            named = tuple([name for name, x in options.items() if hasattr(x, "dtype")])
+            template = options | dict.fromkeys(named)
+            if len(self._seen) >= SEEN:
+                self._seen.clear()
+            self._seen[key] = Seen(absent, template, named, check_values, chosen)
+        return arrays, options, chosen
+
+
+class Seen(NamedTuple):
+    """What was found for arguments of some types, dtypes, shapes and options."""
+
+    absent: tuple[None, ...]
+    """In place of the arrays that were not given."""
+    options: dict[str, Any]
+    """The complete options, with None for arrays."""
+    named: tuple[str, ...]
+    """The options that are arrays."""
+    check_values: Callable[..., None] | None
+    chosen: Implementation
 
 
 def operation(contract: Callable[P, R]) -> Operation[P, R]:
@@ -187,9 +299,34 @@ def operation(contract: Callable[P, R]) -> Operation[P, R]:
     return made
 
 
+def _form(x: Any) -> Any:
+    """Return what a repeatable contract may depend on: all but the values of an array."""
+    cls = type(x)
+    return (cls, x.dtype, x.shape) if getattr(x, "ndim", 0) else (cls, x)
+
+
 def _signature(x: Any) -> Any:
-    """Return what a decision may depend on: never an array's values or its shape."""
-    return (type(x), x.dtype, x.ndim) if hasattr(x, "dtype") else x
+    """Return what a decision may depend on: not an array's shape or values, nor a float's value.
+
+    Of floats there is no end, such as the rates of a schedule.
+    """
+    if hasattr(x, "dtype"):
+        return type(x), x.dtype, x.ndim
+    return float if isinstance(x, float) else x
+
+
+def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Silence NumPy's warnings in a portable function, and in the pullback that it returns."""
+
+    @functools.wraps(function)
+    def silenced(*args: Any, **options: Any) -> Any:
+        with quiet():
+            found = function(*args, **options)
+        if isinstance(found, tuple) and callable(found[-1]):
+            return *found[:-1], _quietly(found[-1])
+        return found
+
+    return silenced
 
 
 def _wanted(wrt: Iterable[int] | None, count: int) -> frozenset[int]:

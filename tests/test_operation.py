@@ -14,7 +14,7 @@ import pytest
 import agnostic_xent as ax
 from agnostic_xent import operation as module
 from agnostic_xent.arrays import array_namespace, float_namespace
-from agnostic_xent.operation import Implementation, Operation, normalized
+from agnostic_xent.operation import Implementation, Operation, normalized, repeatable
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_wrong_mode_is_an_error():
 
 @pytest.mark.parametrize(("value", "code"), [("portable", 0), ("require", 1), ("fast", 1)])
 def test_the_environment_variable(value, code):
-    program = "import numpy, agnostic_xent; agnostic_xent.global_avg_pool2d(numpy.ones((1,1,2,2)))"
+    program = "import numpy, agnostic_xent; agnostic_xent.logsumexp(numpy.ones(2))"
     found = subprocess.run(
         [sys.executable, "-c", program],
         env={"AGNOSTIC_XENT_KERNELS": value, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
@@ -135,6 +135,10 @@ def test_the_decision_is_remembered(doubled):
     doubled(single(2), factor=3)
     doubled(np.ones(2))
     assert len(questions) == 3  # once a combination of dtypes, dimensions and options
+    for rate in (0.1, 0.2, 0.3):
+        doubled(single(2), factor=rate)
+    assert len(questions) == 4  # for a float, once: a schedule has no end of them
+    assert len(doubled._decisions) == 4
 
 
 def test_kernels_load_with_the_first_array(monkeypatch, tmp_path):
@@ -148,6 +152,7 @@ def test_kernels_load_with_the_first_array(monkeypatch, tmp_path):
     monkeypatch.setitem(module.KERNEL_PACKAGES, "numpy", "toy_kernels")
     monkeypatch.setattr(ax.sigmoid, "_kernels", {})
     monkeypatch.setattr(ax.sigmoid, "_decisions", {})
+    monkeypatch.setattr(ax.sigmoid, "_seen", {})
     module.load_kernels.cache_clear()
     try:
         assert "toy_kernels" not in sys.modules
@@ -156,6 +161,94 @@ def test_kernels_load_with_the_first_array(monkeypatch, tmp_path):
     finally:
         module.load_kernels.cache_clear()
         sys.modules.pop("toy_kernels", None)
+
+
+@pytest.fixture
+def asked():
+    """An operation with a repeatable contract, and the calls of the contract and of its check."""
+    calls = []
+
+    def contract(x, y=None, *, factor=2, scale=None):
+        calls.append("contract")
+        float_namespace(x=x, y=y, scale=scale)
+        if factor == 0:
+            raise ValueError("factor must not be 0")
+        check = lambda x, y: calls.append(f"check {float(x[0])}")  # noqa: E731
+        return repeatable(x, y, check_values=check, factor=float(factor), scale=scale)
+
+    made = Operation(contract)
+    made.calls = calls
+
+    @made.definition
+    def value(x, y, *, factor, scale):
+        return x * factor * (1 if scale is None else scale)
+
+    @made.pullback
+    def vjp(x, y, *, factor, scale):
+        return value(x, y, factor=factor, scale=scale), lambda dy: (dy, None)
+
+    return made
+
+
+def test_a_repeatable_contract_is_asked_once(asked):
+    for n in (1.0, 2.0):
+        x = np.full(3, n, dtype=np.float32)
+        assert asked(x, factor=3)[0] == 3 * n
+        assert asked.vjp(x, factor=3)[0][0] == 3 * n
+    assert asked.calls == ["contract", "check 1.0", "check 1.0", "check 2.0", "check 2.0"]
+
+
+def test_a_repeatable_contract_is_asked_about_what_is_new(asked):
+    asked(single(3))
+    for call in (
+        lambda: asked(single(4)),
+        lambda: asked(np.ones(3)),
+        lambda: asked(single(3), single(3)),
+        lambda: asked(single(3), factor=3),
+        lambda: asked(single(3), factor=True),
+        lambda: asked(single(3), factor=3.0),
+        lambda: asked(single(3), scale=single(3)),
+    ):
+        asked.calls.clear()
+        call()
+        assert asked.calls[0] == "contract"
+    for n in (2, 3):  # an option that is an array is this call's, not an earlier one's
+        assert asked(single(3), scale=n * single(3))[0] == 2 * n
+    for _ in range(2):  # what is refused is refused again
+        with pytest.raises(ValueError, match="factor must not be 0"):
+            asked(single(3), factor=0)
+    with ax.kernels("portable"):
+        assert asked(single(3))[0] == 2
+
+
+def test_what_a_repeatable_contract_cannot_be_known_by(asked):
+    strict = pytest.importorskip("array_api_strict")
+    zero_dim = np.asarray(2.0, dtype=np.float32)
+    for arguments in [
+        {"x": single(3)},  # by keyword
+        {"x": strict.ones(3, dtype=strict.float32)},
+        {"x": single(3), "scale": zero_dim},
+    ]:
+        asked.calls.clear()
+        for _ in range(2):
+            asked(**arguments)
+        assert asked.calls.count("contract") == 2
+    assert not asked._seen
+
+
+def test_few_calls_are_remembered(asked, monkeypatch):
+    monkeypatch.setattr(module, "SEEN", 10)
+    for n in range(1, 40):
+        asked(single(n))
+    assert len(asked._seen) <= 10
+
+
+def test_portable_code_is_quiet_and_the_pullback_too(asked):
+    x = np.array([np.inf, -1], dtype=np.float32)
+    with ax.kernels("portable"):
+        value, pullback = ax.log_softmax.vjp(x)
+        assert np.isnan(value).all()
+        assert np.isnan(pullback(x)[0]).all()
 
 
 def test_wrt_reaches_a_kernel_that_asks(doubled):

@@ -11,8 +11,9 @@ A kernel plugs in like this::
     OPERATIONS["relu"].add_kernel("numpy", Implementation("my kernel", value, vjp, takes))
 
 ``takes`` may look at types, dtypes, numbers of dimensions and options, for which its answer is
-remembered; never at shapes, strides or values. Where no kernel takes a call, the portable
-definition runs.
+remembered; never at shapes, strides, an array's values or the value of an option that is a float.
+Where no kernel takes a call, the portable definition runs. A kernel whose NumPy code may warn of an
+infinity or NaN silences it itself (``arrays.quiet``).
 """
 
 KERNEL_PACKAGES = {"numpy": "agnostic_xent.kernels.cpu"}
