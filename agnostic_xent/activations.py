@@ -12,7 +12,7 @@ from .arrays import (
     narrow,
     widen,
 )
-from .operation import Pullback, normalized, operation
+from .operation import Pullback, operation, repeatable
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "relu", "sigmoid", "softmax"]
 
@@ -39,7 +39,7 @@ def relu(x: Array) -> Array:
     (0.0, 3.0)
     """
     float_namespace(x=x)
-    return normalized(x)
+    return repeatable(x)
 
 
 @relu.definition
@@ -75,7 +75,7 @@ def sigmoid(x: Array) -> Array:
     0.5
     """
     float_namespace(x=x)
-    return normalized(x)
+    return repeatable(x)
 
 
 @sigmoid.definition
@@ -119,7 +119,7 @@ def log_sigmoid(x: Array) -> Array:
     -1000.0
     """
     float_namespace(x=x)
-    return normalized(x)
+    return repeatable(x)
 
 
 @log_sigmoid.definition
@@ -160,7 +160,7 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     0.5
     """
     float_namespace(x=x)
-    return normalized(x, axis=check_axis(x, axis))
+    return repeatable(x, axis=check_axis(x, axis))
 
 
 @softmax.definition
@@ -208,7 +208,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     -0.693147
     """
     float_namespace(x=x)
-    return normalized(x, axis=check_axis(x, axis))
+    return repeatable(x, axis=check_axis(x, axis))
 
 
 def log_softmax_of(z: Array, *, axis: int) -> Array:
@@ -263,7 +263,7 @@ def logsumexp(x: Array, *, axis: int = -1) -> Array:
     1000.0
     """
     float_namespace(x=x)
-    return normalized(x, axis=check_axis(x, axis))
+    return repeatable(x, axis=check_axis(x, axis))
 
 
 @logsumexp.definition

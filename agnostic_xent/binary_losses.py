@@ -19,7 +19,7 @@ from .arrays import (
     narrow,
     widen,
 )
-from .operation import Pullback, normalized, operation
+from .operation import Pullback, normalized, operation, repeatable
 from .reductions import Reduction, check_reduction, times_log
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits"]
@@ -88,7 +88,7 @@ def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> tuple[Ar
         scale = reduction.cotangents(widen(dy), terms)
         dp = (1 - smooth) * _clamped_reciprocal(1 - wide) - smooth * _clamped_reciprocal(wide)
         dt = (1 - label_smoothing) * (_clamped_log(1 - wide) - _clamped_log(wide))
-        return narrow(scale * times(weights, dp), p), narrow(scale * times(weights, dt), p)
+        return narrow(times(weights, scale * dp), p), narrow(times(weights, scale * dt), p)
 
     return narrow(reduction.value(terms), p), pullback
 
@@ -203,7 +203,7 @@ def _(
         # not s(z) - t: that would lose all digits where s(z) rounds to t
         dz = (1 - smooth) * xp.exp(log_p) - times(pos_weight, smooth * xp.exp(log_q))
         dt = (1 - label_smoothing) * (log_q - times(pos_weight, log_p))
-        return narrow(scale * times(weights, dz), z), narrow(scale * times(weights, dt), z)
+        return narrow(times(weights, scale * dz), z), narrow(times(weights, scale * dt), z)
 
     return narrow(reduction.value(terms), z), pullback
 
@@ -238,18 +238,20 @@ def _arguments(
         check_shape("sample_weight", sample_weight, tuple(scores.shape[:1]), "one a sample")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
-    options = {
+    options: dict[str, Any] = {
         "weight": weight,
         "sample_weight": sample_weight,
         "reduction": reduction,
-        "normalize": normalize,
+        "normalize": normalize if normalize in (None, "weight", "count") else float(normalize),
         "on_empty": on_empty,
     }
+    options |= {"label_smoothing": float(label_smoothing)} | others
     if on_empty == "raise" and reduction == "mean":
         denominator = _weights_and_reduction(scores, options)[1].denominator
         if not is_traced(denominator) and float(denominator) == 0:
             raise ValueError(f'{name} holds no element that counts (on_empty="raise")')
-    return normalized(scores, target, label_smoothing=float(label_smoothing), **options, **others)
+        return normalized(scores, target, **options)
+    return repeatable(scores, target, **options)
 
 
 def _check_broadcasts(name: str, x: Array, like: Array) -> None:

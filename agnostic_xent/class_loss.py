@@ -8,13 +8,25 @@ if its label is out of range.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import Any
 
-from .arrays import Array, array_namespace, constant, device, dtype_kind, is_traced, to_numpy
-from .reductions import Reduction, times_log
+from .arrays import (
+    Array,
+    all_below,
+    array_namespace,
+    check_shape,
+    constant,
+    device,
+    dtype_kind,
+    is_traced,
+    library,
+    to_numpy,
+)
+from .reductions import Reduction, check_reduction, times_log
 
 
 @dataclass(frozen=True)
@@ -80,8 +92,7 @@ class ClassLoss:
     @cached_property
     def _labels(self) -> Array | None:
         """The labels; None for probabilities."""
-        integral = dtype_kind(array_namespace(self.target), self.target.dtype) == "integral"
-        return as_indices(self.target) if integral else None
+        return as_indices(self.target) if is_labels(self.target) else None
 
     @cached_property
     def _one_hot(self) -> Array:
@@ -175,6 +186,11 @@ class ClassLoss:
         return xp.reshape(classes, (classes.shape[0],) + (1,) * after)
 
 
+def is_labels(target: Array) -> bool:
+    """Tell labels from probabilities."""
+    return dtype_kind(array_namespace(target), target.dtype) == "integral"
+
+
 def as_indices(labels: Array) -> Array:
     """Return labels in a signed dtype that holds any number of classes (int32 or int64)."""
     xp = array_namespace(labels)
@@ -199,8 +215,72 @@ def not_ignored(labels: Array | None, ignore_index: int | None) -> Array | None:
     return labels != ignore_index
 
 
+# --- checks of arguments -------------------------------------------------------------------------
+
+
+def class_options(
+    name: str,
+    shape: tuple[int, ...],
+    axis: int,
+    dtype: Any,
+    target: Array,
+    weight: Array | None,
+    sample_weight: Array | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    reduction: str,
+    normalize: str | float | None,
+    on_empty: str,
+    weight_name: str = "weight",
+) -> dict[str, Any]:
+    """Check the arguments of a loss of ``name`` with this shape and dtype.
+
+    Returns the options that are no arrays.
+    """
+    samples = shape[:axis] + shape[axis + 1 :]
+    like = f"that of {name} without the classes"
+    check_reduction(reduction, normalize, on_empty)
+    if weight is not None:
+        check_shape(weight_name, weight, (shape[axis],), "one weight a class")
+    if sample_weight is not None:
+        check_shape("sample_weight", sample_weight, samples, like)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+    if ignore_index is not None and not hasattr(ignore_index, "__index__"):
+        raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
+    if is_labels(target):
+        check_shape("target", target, samples, like)
+    elif target.dtype != dtype:
+        raise TypeError(
+            f"target must be labels of an integer dtype or probabilities of the dtype of {name} "
+            f"({dtype}), got {target.dtype}"
+        )
+    elif ignore_index is not None:
+        raise ValueError("ignore_index is for integer labels; give probabilities a sample_weight")
+    else:
+        check_shape("target", target, shape, f"probabilities of the shape of {name}")
+    return {
+        "ignore_index": None if ignore_index is None else int(ignore_index),
+        "label_smoothing": float(label_smoothing),
+        "reduction": reduction,
+        "normalize": normalize if normalize in (None, "weight", "count") else float(normalize),
+        "on_empty": on_empty,
+    }
+
+
+def label_check(
+    position: int, target: Array, classes: int, ignore_index: int | None
+) -> Callable[..., None] | None:
+    """Return the check of the labels among the arrays of a call; None for probabilities."""
+    if not is_labels(target):
+        return None
+    return lambda *arrays: check_label_range(arrays[position], classes, ignore_index)
+
+
 def check_label_range(labels: Array, classes: int, ignore_index: int | None = None) -> None:
     """Raise ValueError that names the first label outside [0, classes); traced arrays pass."""
+    if library(labels) == "numpy" and all_below(labels, classes):
+        return
     xp, indices = array_namespace(labels), as_indices(labels)
     bad = (indices < 0) | (indices >= classes)
     counted = not_ignored(indices, ignore_index)
@@ -212,4 +292,12 @@ def check_label_range(labels: Array, classes: int, ignore_index: int | None = No
         place = ", ".join(map(str, position))
         raise ValueError(
             f"target[{place}] is {int(labels[position])}, but labels must be in [0, {classes})"
+        )
+
+
+def check_not_empty(denominator: Array | float) -> None:
+    """Raise ValueError where the mean would divide by 0; traced arrays pass."""
+    if not is_traced(denominator) and float(denominator) == 0:
+        raise ValueError(
+            'target holds no sample that counts, so the mean has no divisor (on_empty="raise")'
         )

@@ -22,23 +22,22 @@ from .arrays import (
     check_shape,
     constant,
     device,
-    dtype_kind,
     float_namespace,
     is_traced,
     namespace,
     narrow,
     widen,
 )
-from .class_loss import ClassLoss, check_label_range
+from .class_loss import ClassLoss, check_not_empty, class_options, is_labels, label_check
 from .losses import cross_entropy
-from .operation import Pullback, normalized, operation
-from .reductions import Reduction, check_reduction
+from .operation import Pullback, normalized, operation, repeatable
+from .reductions import Reduction
 
 __all__ = ["linear_cross_entropy"]
 
-HELD_PORTABLE, HELD_BY_KERNEL = 8, 2
-"""How many arrays of the size of a block's logits `cross_entropy` holds at its peak, measured: its
-portable definition, and a kernel (the logits and their gradient)."""
+HELD_PORTABLE, HELD_BY_KERNEL = 8, 1.25
+"""How many arrays of the size of a block's logits there are at the peak, measured: with the
+portable definition of `cross_entropy`, and with a kernel, which makes the logits their gradient."""
 
 PIECE = 2**20
 """Numbers of the weights' gradient that are added to at a time, few enough for the cache."""
@@ -117,32 +116,25 @@ def linear_cross_entropy(
     0.126928
     """
     _check_arrays(x, weight, bias, class_weight, sample_weight)
-    _check_target(x, weight, target, ignore_index, check_labels)
-    check_reduction(reduction, normalize, on_empty)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+    namespace(x=x, target=target)
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature!r}")
     if isinstance(memory, bool) or not hasattr(memory, "__index__") or memory < 1:
         raise ValueError(f"memory must be a number of bytes, an integer >= 1, got {memory!r}")
-    options: dict[str, Any] = {
-        "class_weight": class_weight,
-        "sample_weight": sample_weight,
-        "ignore_index": None if ignore_index is None else int(ignore_index),
-        "label_smoothing": float(label_smoothing),
-        "temperature": float(temperature),
-        "reduction": reduction,
-        "normalize": normalize,
-        "on_empty": on_empty,
-        "memory": int(memory),
-    }
+    classes = weight.shape[0]
+    weights: dict[str, Any] = {"class_weight": class_weight, "sample_weight": sample_weight}
+    options = weights | class_options(
+        "x weight^T", (x.shape[0], classes), 1, x.dtype, target, class_weight, sample_weight,
+        ignore_index, label_smoothing, reduction, normalize, on_empty, "class_weight",
+    )  # fmt: skip
+    options |= {"temperature": float(temperature), "memory": int(memory)}
+    check = label_check(2, target, classes, ignore_index) if check_labels else None
     if on_empty == "raise" and reduction == "mean":
-        denominator = _LinearLoss(x, weight, target, bias, **options).denominator
-        if not is_traced(denominator) and float(denominator) == 0:
-            raise ValueError(
-                'target holds no sample that counts, so the mean has no divisor (on_empty="raise")'
-            )
-    return normalized(x, weight, target, bias, **options)
+        if check is not None:
+            check(x, weight, target)
+        check_not_empty(_LinearLoss(x, weight, target, bias, **options).denominator)
+        return normalized(x, weight, target, bias, **options)
+    return repeatable(x, weight, target, bias, check_values=check, **options)
 
 
 @linear_cross_entropy.definition
@@ -241,10 +233,12 @@ class _LinearLoss:
         xp, none = array_namespace(self.w), slice(0, 0)
         z = xp.zeros((0, self.w.shape[0]), dtype=self.w.dtype, device=device(self.w))
         target, options = self._arguments(none)
-        portable = cross_entropy.implementation(z, target, **options)[0].name == "portable"
-        held = HELD_PORTABLE if portable else HELD_BY_KERNEL
+        implementation, _ = cross_entropy.implementation(z, target, **options)
+        held = HELD_BY_KERNEL if is_labels(target) else HELD_PORTABLE + 2
+        if implementation.name == "portable":
+            held = HELD_PORTABLE
         row_bytes: int = self.w.shape[0] * xp.finfo(self.w.dtype).bits // 8
-        return max(1, self.memory // max(1, held * row_bytes))
+        return max(1, int(self.memory / max(1, held * row_bytes)))
 
     def _block(
         self, x: Array, rows: slice, scale: Array | None, wrt: frozenset[int]
@@ -272,6 +266,7 @@ class _LinearLoss:
             "temperature": self.temperature,
             "reduction": "none",
             "check_labels": False,
+            "overwrite_logits": True,
         }
 
     # --- the mean over all rows ------------------------------------------------------------------
@@ -333,7 +328,7 @@ def _add_product(dw: Array, dz: Array, x: Array) -> Array:
     classes, features = dw.shape
     if is_traced(dw) or not is_writeable_array(dw):
         return dw + dz @ x
-    size = max(1, min(PIECE, math.prod(dz.shape)) // max(1, features))  # and no larger than dz
+    size = max(1, min(PIECE, math.prod(dz.shape) // 4) // max(1, features))
     for start in range(0, classes, size):
         piece = slice(start, min(start + size, classes))
         dw[piece, ...] += dz[piece, ...] @ x
@@ -360,28 +355,3 @@ def _check_arrays(
         )
     if bias is not None:
         check_shape("bias", bias, (classes,), "one bias a class")
-    if class_weight is not None:
-        check_shape("class_weight", class_weight, (classes,), "one weight a class")
-    if sample_weight is not None:
-        check_shape("sample_weight", sample_weight, (x.shape[0],), "one weight a row of x")
-
-
-def _check_target(
-    x: Array, weight: Array, target: Array, ignore_index: int | None, check_labels: bool
-) -> None:
-    xp, n, classes = namespace(x=x, target=target), x.shape[0], weight.shape[0]
-    if ignore_index is not None and not hasattr(ignore_index, "__index__"):
-        raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
-    if dtype_kind(xp, target.dtype) == "integral":
-        check_shape("target", target, (n,), "one label a row of x")
-        if check_labels:
-            check_label_range(target, classes, ignore_index)
-    elif target.dtype != x.dtype:
-        raise TypeError(
-            "target must be labels of an integer dtype or probabilities of the dtype of x "
-            f"({x.dtype}), got {target.dtype}"
-        )
-    elif ignore_index is not None:
-        raise ValueError("ignore_index is for integer labels; give probabilities a sample_weight")
-    else:
-        check_shape("target", target, (n, classes), "probabilities, one row for each of x")

@@ -14,18 +14,15 @@ from .arrays import (
     Array,
     array_namespace,
     check_axis,
-    check_shape,
     constant,
     dtype_kind,
     float_namespace,
-    is_traced,
     namespace,
     narrow,
     widen,
 )
-from .class_loss import ClassLoss, as_indices, check_label_range
-from .operation import Pullback, normalized, operation
-from .reductions import check_reduction
+from .class_loss import ClassLoss, check_not_empty, class_options, label_check
+from .operation import Pullback, normalized, operation, repeatable
 
 __all__ = ["categorical_cross_entropy", "cross_entropy", "nll_loss"]
 
@@ -47,6 +44,7 @@ def cross_entropy(
     normalize: Normalize = None,
     on_empty: str = "nan",
     check_labels: bool = True,
+    overwrite_logits: bool = False,
 ) -> Array:
     """Softmax cross entropy of logits.
 
@@ -89,6 +87,10 @@ def cross_entropy(
     check_labels : bool
         Read the labels and raise when one is out of range. Without the check, and under
         ``jax.jit`` or in dask, such a sample's loss and gradient are NaN.
+    overwrite_logits : bool
+        Let ``vjp`` write the gradient over the logits, which saves an array of their size and time.
+        Their content is then lost, and the pullback can be called once. For logits that nobody
+        needs any more; a kernel may do so, and what has no kernel leaves them alone.
 
     Returns
     -------
@@ -113,10 +115,13 @@ def cross_entropy(
     return _arguments(
         "logits", logits, target, axis, weight, sample_weight, ignore_index, label_smoothing,
         reduction, normalize, on_empty, check_labels, temperature=float(temperature),
+        overwrite_logits=bool(overwrite_logits),
     )  # fmt: skip
 
 
-def _logits_loss(z: Array, target: Array, temperature: float, options: Any) -> ClassLoss:
+def _logits_loss(
+    z: Array, target: Array, *, temperature: float, overwrite_logits: bool, **options: Any
+) -> ClassLoss:
     z = widen(z)
     if temperature != 1:
         z = z / temperature
@@ -124,14 +129,14 @@ def _logits_loss(z: Array, target: Array, temperature: float, options: Any) -> C
 
 
 @cross_entropy.definition
-def _(z: Array, target: Array, *, temperature: float, **options: Any) -> Array:
-    return narrow(_logits_loss(z, target, temperature, options).value, z)
+def _(z: Array, target: Array, **options: Any) -> Array:
+    return narrow(_logits_loss(z, target, **options).value, z)
 
 
 @cross_entropy.pullback
 def _(z: Array, target: Array, *, temperature: float, **options: Any) -> tuple[Array, Pullback]:
     xp, axis = array_namespace(z), options["axis"]
-    loss = _logits_loss(z, target, temperature, options)
+    loss = _logits_loss(z, target, temperature=temperature, **options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         q, log_p = loss.q, loss.log_p
@@ -277,57 +282,21 @@ def _arguments(
     check_labels: bool,
     **others: Any,
 ) -> Any:
-    """Check the arguments of a loss over classes; the labels' range is checked here alone."""
-    arrays = {name: scores, "weight": weight, "sample_weight": sample_weight}
-    xp = float_namespace(**arrays)
+    """Check the arguments of a loss over classes."""
+    float_namespace(**{name: scores, "weight": weight, "sample_weight": sample_weight})
     namespace(**{name: scores, "target": target})
-    axis = check_axis(scores, axis, name)
-    check_reduction(reduction, normalize, on_empty)
-    shape = tuple(scores.shape)
-    samples = shape[:axis] + shape[axis + 1 :]
-    if weight is not None:
-        check_shape("weight", weight, (shape[axis],), "one weight a class")
-    if sample_weight is not None:
-        check_shape("sample_weight", sample_weight, samples, f"that of {name} without the classes")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
-    if ignore_index is not None and not hasattr(ignore_index, "__index__"):
-        raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
-    if dtype_kind(xp, target.dtype) == "integral":
-        check_shape("target", target, samples, f"that of {name} without axis {axis}")
-        if check_labels:
-            check_label_range(target, shape[axis], ignore_index)
-        target = as_indices(target)
-    elif target.dtype != scores.dtype:
-        raise TypeError(
-            f"target must be labels of an integer dtype or probabilities of the dtype of {name} "
-            f"({scores.dtype}), got {target.dtype}"
-        )
-    elif ignore_index is not None:
-        raise ValueError("ignore_index is for integer labels; give probabilities a sample_weight")
-    else:
-        check_shape("target", target, shape, f"probabilities of the shape of {name}")
-    options = {
-        "axis": axis,
-        "weight": weight,
-        "sample_weight": sample_weight,
-        "ignore_index": None if ignore_index is None else int(ignore_index),
-        "label_smoothing": float(label_smoothing),
-        "reduction": reduction,
-        "normalize": normalize,
-        "on_empty": on_empty,
-    }
+    axis, shape = check_axis(scores, axis, name), tuple(scores.shape)
+    options = {"axis": axis, "weight": weight, "sample_weight": sample_weight} | class_options(
+        name, shape, axis, scores.dtype, target, weight, sample_weight, ignore_index,
+        label_smoothing, reduction, normalize, on_empty,
+    )  # fmt: skip
+    check = label_check(1, target, shape[axis], ignore_index) if check_labels else None
     if on_empty == "raise" and reduction == "mean":
-        _check_not_empty(scores, target, options)
-    return normalized(scores, target, **options, **others)
-
-
-def _check_not_empty(scores: Array, target: Array, options: Any) -> None:
-    denominator = _class_loss(widen(scores), target, options).denominator
-    if not is_traced(denominator) and float(denominator) == 0:
-        raise ValueError(
-            'target holds no sample that counts, so the mean has no divisor (on_empty="raise")'
-        )
+        if check is not None:
+            check(scores, target)
+        check_not_empty(_class_loss(widen(scores), target, options).denominator)
+        return normalized(scores, target, **options, **others)
+    return repeatable(scores, target, check_values=check, **options, **others)
 
 
 def _class_loss(log_p: Array, target: Array, options: Any) -> ClassLoss:

@@ -93,3 +93,40 @@ def test_binary_cross_entropy_with_logits(dtype):
             slopes = np.array([float(sign / (1 + mpmath.exp(-v))) for v in wide])
         check(loss, values, dtype, 0.0)
         check(gradient, slopes, dtype, 0.0)
+
+
+EXACT = {
+    "sigmoid": lambda v: 1 / (1 + mpmath.exp(-v)),
+    "log_sigmoid": lambda v: -mpmath.log1p(mpmath.exp(-v)),
+}
+
+
+@pytest.mark.parametrize("mode", ["portable", "auto"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", EXACT)
+def test_activations_of_elements(name, dtype, mode):
+    x = np.concatenate([np.linspace(-80, 80, 321), [1e-6, -1e-6, -20.5, 17.25]]).astype(dtype)
+    with mpmath.workdps(60):
+        expected = [float(EXACT[name](mpmath.mpf(float(v)))) for v in x]
+    with ax.kernels(mode):
+        check(getattr(ax, name)(x), expected, dtype, 0.0)
+
+
+@pytest.mark.parametrize("mode", ["portable", "auto"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("spread", [1e-6, 1.0, 30.0])
+def test_softmax(dtype, classes, spread, mode):
+    rng = np.random.default_rng(classes)
+    x = (spread * rng.standard_normal(classes)).astype(dtype)
+    with ax.kernels(mode):
+        p, log_p = ax.softmax(x), ax.log_softmax(x)
+    with mpmath.workdps(60):
+        e = [mpmath.exp(mpmath.mpf(float(v))) for v in x]
+        total = mpmath.fsum(e)
+        top = int(np.argmax(x))
+        others = mpmath.fsum(e[:top] + e[top + 1 :])
+        logs = [float(mpmath.log(v / total)) for v in e]
+        logs[top] = float(-mpmath.log1p(others / e[top]))
+        check(p, [float(v / total) for v in e], dtype, float(np.finfo(dtype).tiny))
+    check(log_p, logs, dtype, 0.0)

@@ -201,6 +201,18 @@ def test_memory_stays_in_the_budget(mode, reduction):
     assert peak < n * classes * 4 / 4  # of the logits alone
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("target", [LABELS, SOFT])
+def test_the_kernel_of_the_blocks_may_be_required(target, dtype):
+    pytest.importorskip("numba")
+    target = target.astype(dtype) if target.dtype.kind == "f" else target
+    with kernels("require"):
+        value, pullback = linear_cross_entropy.vjp(X.astype(dtype), W.astype(dtype), target)
+        pullback(np.ones_like(value))
+        with pytest.raises(RuntimeError, match="native byte order"):
+            linear_cross_entropy(X.astype(">f4"), W.astype(">f4"), LABELS)
+
+
 ERRORS = [
     ({"x": X[0]}, ValueError, r"x must have 2 dimensions \(N, D\)"),
     ({"x": X[:, :3]}, ValueError, r"x must have shape \(N, 4\) to fit weight"),

@@ -16,24 +16,25 @@ from .softmax import (
     NOBODY,
     Samples,
     describe,
+    inlined,
     label_gradient,
     plain,
     row_scale,
     write_terms,
 )
-from .vector_math import exp_biased
+from .vector_math import borrowed, exp_biased
 
 GROUP = 64  # classes that are summed in the dtype of the logits; groups are added in float64
 
 
-@plain
+@inlined
 def raise_to(x: Any, top: Any) -> None:
     """Keep the larger of each pixel; NaN spoils the sum later, whether it is kept or not."""
     for p in range(x.size):
         top[p] = x[p] if x[p] > top[p] else top[p]
 
 
-@plain
+@inlined
 def add_exponentials(
     x: Any, top: Any, inverse_temperature: Any, tag: Any, c: Any, e: Any, others: Any
 ) -> None:
@@ -45,7 +46,7 @@ def add_exponentials(
         others[p] += zero if tag[p] == c else value
 
 
-@plain
+@inlined
 def add_shifts(x: Any, top: Any, inverse_temperature: Any, w: Any, shifts: Any) -> None:
     """Add w (z - max) / T of a class, where w = 0 leaves out -inf."""
     for p in range(x.size):
@@ -53,7 +54,7 @@ def add_shifts(x: Any, top: Any, inverse_temperature: Any, w: Any, shifts: Any) 
         shifts[p] += 0.0 if (w == 0) & (d == -np.inf) else np.float64(w * d)
 
 
-@plain
+@inlined
 def scale_pixels(e: Any, a: Any, tag: Any) -> None:
     """Multiply a class's exponentials by a number each; hidden ones become 0."""
     zero = e.dtype.type(0)
@@ -61,7 +62,7 @@ def scale_pixels(e: Any, a: Any, tag: Any) -> None:
         e[p] = zero if tag[p] == HIDDEN else e[p] * a[p]
 
 
-@plain
+@inlined
 def take_off(e: Any, w: Any, b: Any, tag: Any) -> None:
     """Subtract a class's part of smoothed labels."""
     zero = e.dtype.type(0)
@@ -74,7 +75,13 @@ def sum_classes(x: Any, start: Any, top: Any, samples: Samples, problem: Any, e:
     """Store the exponentials of a block, and sum them; ``e`` as ``g`` of `block`."""
     tag, _, _, own, others, shift, shifts = samples
     inverse_temperature, stop = x.dtype.type(problem.inverse_temperature), start + top.size
-    part, scratch = np.zeros(top.size, x.dtype), np.empty(top.size, x.dtype)
+    part, scratch = np.empty(top.size, x.dtype), np.empty(top.size, x.dtype)
+    for p in range(top.size):
+        part[p] = (x[max(tag[p], 0), start + p] - top[p]) * inverse_temperature
+        shift[p] = part[p]
+    for p in range(top.size):
+        own[p] = np.float64(exp_biased(part[p])) * problem.unbias
+    part[:] = 0
     for c in range(x.shape[0]):
         logits = x[c, start:stop]
         stored = e[c, start:stop] if e.shape[0] == x.shape[0] else scratch
@@ -87,11 +94,6 @@ def sum_classes(x: Any, start: Any, top: Any, samples: Samples, problem: Any, e:
                 part[p] = 0
     for p in range(top.size):
         others[p] *= problem.unbias
-    for p in range(top.size):
-        part[p] = (x[max(tag[p], 0), start + p] - top[p]) * inverse_temperature
-        shift[p] = part[p]
-    for p in range(top.size):
-        own[p] = np.float64(exp_biased(part[p])) * problem.unbias
 
 
 @plain
@@ -103,6 +105,7 @@ def block(
     ``g`` is as x, or has no rows where the gradient is not wanted.
     """
     classes, pixels = x.shape[0], stop - start
+    x, g = borrowed(x), borrowed(g)
     samples = describe(labels, first, pixels, classes, problem)
     tag, factor, weight, own, others, _, _ = samples
     top = x[0, start:stop].copy()

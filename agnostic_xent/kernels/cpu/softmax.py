@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .vector_math import STRICT, SUM, exp_biased, log1p, njit, row_max, row_sum
+from .vector_math import STRICT, SUM, borrowed, exp_biased, log1p, njit, row_max, row_sum
 
 PIECE = 4096  # classes that are summed in the dtype of the logits; pieces are added in float64
 NOBODY, HIDDEN = -1, -2  # in place of a label: out of range, or of a sample that does not count
 
 plain = njit(**STRICT)
+inlined = njit(**STRICT, forceinline=True)  # a call that takes arrays costs as much as 100 elements
 
 
 class Problem(NamedTuple):
@@ -155,6 +156,17 @@ def exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
 
 
 @njit(**SUM)
+def exponentials_in_place(e: Any, top: Any, inverse_temperature: Any) -> Any:
+    """Do as `exponentials`, over the logits; two arrays that overlap would not go in lanes."""
+    total = e.dtype.type(0)
+    for j in range(e.size):
+        value = exp_biased((e[j] - top) * inverse_temperature)
+        e[j] = value
+        total += value
+    return total
+
+
+@njit(**SUM)
 def weighted_shifts(x: Any, top: Any, inverse_temperature: Any, weight: Any) -> Any:
     """Return the sum of w (z - max) / T, where w = 0 leaves out -inf."""
     zero = x.dtype.type(0)
@@ -165,14 +177,14 @@ def weighted_shifts(x: Any, top: Any, inverse_temperature: Any, weight: Any) -> 
     return total
 
 
-@plain
+@inlined
 def scale(e: Any, a: Any) -> None:
     """Multiply a row by a number."""
     for j in range(e.size):
         e[j] = e[j] * a
 
 
-@plain
+@inlined
 def scale_and_spread(e: Any, a: Any, weight: Any, b: Any) -> None:
     """Multiply a row by a and take b w off: the gradient with smoothed labels."""
     for j in range(e.size):
@@ -182,58 +194,94 @@ def scale_and_spread(e: Any, a: Any, weight: Any, b: Any) -> None:
 # --- rows of many classes ------------------------------------------------------------------------
 
 
-@plain
-def sum_row(x: Any, label: Any, top: Any, problem: Any, e: Any) -> Any:
-    """Store the exponentials of a row; return the label's, and the sum of the others'.
+@inlined
+def sum_others(x: Any, label: Any, own: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
+    """Store the exponentials of a piece and return their sum without the label's, if it is here."""
+    if x.ctypes.data == e.ctypes.data:
+        total = exponentials_in_place(e, top, inverse_temperature)
+    else:
+        total = exponentials(x, top, inverse_temperature, e)
+    if not 0 <= label < x.size:
+        return total
+    others = total - own
+    if own > others:  # the difference has lost digits
+        e[label] = 0
+        others = row_sum(e)
+        e[label] = own
+    return others
+
+
+@inlined
+def sum_row(x: Any, label: Any, own: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
+    """Do as `sum_others` for a row.
 
     ``e`` is as long as the row, or as a piece where the exponentials are not wanted.
     """
-    own, others = 0.0, 0.0
-    inverse_temperature = x.dtype.type(problem.inverse_temperature)
+    if x.size <= PIECE:
+        return np.float64(sum_others(x, label, own, top, inverse_temperature, e))
+    others = 0.0
     for start in range(0, x.size, PIECE):
         piece = x[start : start + PIECE]
         stored = e[start : start + PIECE] if e.size == x.size else e[: piece.size]
-        total = exponentials(piece, top, inverse_temperature, stored)
-        if start <= label < start + piece.size:
-            at_label = stored[label - start]
-            total -= at_label
-            if at_label > total:  # the difference has lost digits
-                stored[label - start] = 0
-                total = row_sum(stored)
-                stored[label - start] = at_label
-            own = np.float64(at_label)
-        others += np.float64(total)
-    return own * problem.unbias, others * problem.unbias
+        part = sum_others(piece, label - start, own, top, inverse_temperature, stored)
+        others += np.float64(part)
+    return others
 
 
 @plain
 def long_rows(x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any) -> None:
-    """Do rows first to last of many classes."""
-    classes, kind = x.shape[1], x.dtype.type
-    samples = describe(labels, first, last - first, classes, problem)
-    tag, factor, weight, own, others, shift, shifts = samples
-    scratch = np.empty(0 if g.size else min(PIECE, classes), x.dtype)
-    inverse_temperature = kind(problem.inverse_temperature)
-    for n in range(first, last):
-        k, label, row = n - first, tag[n - first], x[n]
-        if label < 0:
-            if g.size:
-                g[n] = 0 if label == HIDDEN else np.nan
-            continue
-        top = row_max(row)
-        if problem.smoothing > 0:
+    """Do rows first to last of many classes: sweep by sweep, for a row alone is mostly waiting."""
+    x, g = borrowed(x), borrowed(g)
+    count, classes, kind = last - first, x.shape[1], x.dtype.type
+    samples = describe(labels, first, count, classes, problem)
+    tag, _, _, own, others, shift, shifts = samples
+    inverse_temperature, unbias = kind(problem.inverse_temperature), problem.unbias
+    top, at_label = np.empty(count, x.dtype), np.empty(count, x.dtype)
+    for k in range(count):
+        top[k] = row_max(x[first + k])
+    for k in range(count):
+        at_label[k] = (x[first + k, max(tag[k], 0)] - top[k]) * inverse_temperature
+    for k in range(count):
+        shift[k] = at_label[k]
+        at_label[k] = exp_biased(at_label[k])
+    if problem.smoothing > 0:
+        for k in range(count):
             for start in range(0, classes, PIECE):
-                piece, w = row[start : start + PIECE], problem.weight[start : start + PIECE]
-                shifts[k] += np.float64(weighted_shifts(piece, top, inverse_temperature, w))
-        e = g[n] if g.size else scratch
-        shift[k] = (row[label] - top) * inverse_temperature
-        own[k], others[k] = sum_row(row, label, top, problem, e)
-        if g.size:
-            a = kind(row_scale(factor[k], weight[k], own[k], others[k], problem))
-            if problem.smoothing > 0:
-                b = kind(problem.unit * factor[k] * problem.spread)
-                scale_and_spread(e, a, problem.weight, b)
-            else:
-                scale(e, a)
-            e[label] = label_gradient(factor[k], weight[k], own[k], others[k], problem)
+                piece, w = (
+                    x[first + k, start : start + PIECE],
+                    problem.weight[start : start + PIECE],
+                )
+                part = weighted_shifts(piece, top[k], inverse_temperature, w)
+                shifts[k] += np.float64(part)
+    scratch = np.empty(0 if g.size else min(PIECE, classes), x.dtype)
+    for k in range(count):
+        if tag[k] >= 0:
+            e = g[first + k] if g.size else scratch
+            row = x[first + k]
+            rest = sum_row(row, tag[k], at_label[k], top[k], inverse_temperature, e)
+            own[k], others[k] = np.float64(at_label[k]) * unbias, rest * unbias
     write_terms(samples, first, problem, terms)
+    if g.size:
+        write_gradient(samples, first, problem, g)
+
+
+@plain
+def write_gradient(samples: Samples, first: Any, problem: Any, g: Any) -> None:
+    """Turn the exponentials of a block of rows into their gradient."""
+    tag, factor, weight, own, others, _, _ = samples
+    kind, scales, at_label = g.dtype.type, np.empty(tag.size), np.empty(tag.size)
+    for k in range(tag.size):
+        scales[k] = row_scale(factor[k], weight[k], own[k], others[k], problem)
+    for k in range(tag.size):
+        at_label[k] = label_gradient(factor[k], weight[k], own[k], others[k], problem)
+    for k in range(tag.size):
+        e, label = g[first + k], tag[k]
+        if label < 0:
+            e[:] = 0 if label == HIDDEN else np.nan
+            continue
+        if problem.smoothing > 0:
+            b = kind(problem.unit * factor[k] * problem.spread)
+            scale_and_spread(e, kind(scales[k]), problem.weight, b)
+        else:
+            scale(e, kind(scales[k]))
+        e[label] = at_label[k]

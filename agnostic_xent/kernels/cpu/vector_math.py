@@ -117,6 +117,21 @@ def bits_float(context: Any, bits: Any) -> Any:
     return types.float64(types.int64), emit
 
 
+@intrinsic
+def borrowed(context: Any, x: Any) -> Any:
+    """Return an array whose views count no references: two atomic operations a view, for a row.
+
+    The array that it was made of has to outlive it, as an argument does.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        array.meminfo = ir.Constant(array.meminfo.type, None)
+        return array._getvalue()
+
+    return x(x), emit
+
+
 # --- exp -----------------------------------------------------------------------------------------
 
 F = np.float32

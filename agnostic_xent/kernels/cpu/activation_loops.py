@@ -1,0 +1,196 @@
+"""Loops of the activations: over elements of flat arrays, and over rows of classes.
+
+``elements`` and ``rows`` are compiled on their own: they do any of the activations, or its
+pullback, in blocks that are the same whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from .soft_targets import sum_beside_maximum
+from .softmax import PIECE, exponentials, inlined, plain, scale
+from .vector_math import SUM, borrowed, exp_biased, log1p, njit, row_max, row_sum
+
+SMALL = 16384  # elements below which one thread is faster than waking the others
+BLOCK = 16384  # elements of a unit of work
+
+RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX = range(5)
+
+# --- elements ------------------------------------------------------------------------------------
+
+
+@inlined
+def exp_minus_abs(x: Any, unbias: Any) -> Any:
+    """Return exp(-abs(x)) of a number of this dtype."""
+    return exp_biased(-x if x > 0 else x) * unbias
+
+
+@plain
+def relu(x: Any, y: Any) -> None:
+    """Write max(x, 0); NaN stays NaN."""
+    zero = x.dtype.type(0)
+    for j in range(x.size):
+        y[j] = zero if x[j] <= zero else x[j]
+
+
+@plain
+def relu_pullback(x: Any, dy: Any, dx: Any) -> None:
+    """Write dy where x > 0."""
+    zero = x.dtype.type(0)
+    for j in range(x.size):
+        dx[j] = zero if x[j] <= zero else dy[j]
+
+
+@plain
+def sigmoid(x: Any, unbias: Any, y: Any) -> None:
+    """Write 1 / (1 + exp(-x)), from whichever exponential is at most 1."""
+    one, factor = x.dtype.type(1), x.dtype.type(unbias)
+    for j in range(x.size):
+        e = exp_minus_abs(x[j], factor)
+        y[j] = (e if x[j] < 0 else one) / (one + e)
+
+
+@plain
+def sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
+    """Write dy times the slope, which is the same for x and -x."""
+    one, factor = x.dtype.type(1), x.dtype.type(unbias)
+    for j in range(x.size):
+        e = exp_minus_abs(x[j], factor)
+        dx[j] = dy[j] * (e / ((one + e) * (one + e)))
+
+
+@plain
+def log_sigmoid(x: Any, unbias: Any, y: Any) -> None:
+    """Write min(x, 0) - log1p(exp(-abs(x)))."""
+    zero, factor = x.dtype.type(0), x.dtype.type(unbias)
+    for j in range(x.size):
+        rest = log1p(np.float64(exp_minus_abs(x[j], factor)))
+        y[j] = np.float64(x[j] if x[j] < zero else zero) - rest
+
+
+@plain
+def log_sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
+    """Write dy times the sigmoid of -x."""
+    one, factor = x.dtype.type(1), x.dtype.type(unbias)
+    for j in range(x.size):
+        e = exp_minus_abs(x[j], factor)
+        dx[j] = dy[j] * ((one if x[j] < 0 else e) / (one + e))
+
+
+@plain
+def some_elements(what: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
+    """Do a block: the value without ``dy``, else the pullback."""
+    if dy.size == 0:
+        if what == RELU:
+            relu(x, y)
+        elif what == SIGMOID:
+            sigmoid(x, unbias, y)
+        else:
+            log_sigmoid(x, unbias, y)
+    elif what == RELU:
+        relu_pullback(x, dy, y)
+    elif what == SIGMOID:
+        sigmoid_pullback(x, dy, unbias, y)
+    else:
+        log_sigmoid_pullback(x, dy, unbias, y)
+
+
+def elements(what: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
+    """Do an activation of elements, or its pullback where ``dy`` has elements."""
+    if x.size < SMALL:
+        some_elements(what, x, dy, unbias, y)
+    else:
+        for i in prange((x.size + BLOCK - 1) // BLOCK):
+            start, stop = i * BLOCK, i * BLOCK + BLOCK
+            some_elements(what, x[start:stop], dy[start:stop], unbias, y[start:stop])
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+@njit(**SUM, forceinline=True)
+def piece_dot(p: Any, q: Any) -> Any:
+    """Return the inner product of two pieces of a row."""
+    total = p.dtype.type(0)
+    for j in range(p.size):
+        total += p[j] * q[j]
+    return total
+
+
+@inlined
+def sum_exponentials(x: Any, top: Any, e: Any) -> Any:
+    """Store the biased exponentials of a row and return their sum."""
+    total, one = 0.0, x.dtype.type(1)
+    for start in range(0, x.size, PIECE):
+        stop = start + PIECE
+        total += np.float64(exponentials(x[start:stop], top, one, e[start:stop]))
+    return total
+
+
+@plain
+def softmax_row(x: Any, y: Any) -> None:
+    """Write the softmax of a row."""
+    scale(y, x.dtype.type(1 / sum_exponentials(x, row_max(x), y)))
+
+
+@plain
+def softmax_row_pullback(p: Any, dy: Any, dx: Any) -> None:
+    """Write p (dy - sum p dy)."""
+    mean = 0.0
+    for start in range(0, p.size, PIECE):
+        mean += np.float64(piece_dot(p[start : start + PIECE], dy[start : start + PIECE]))
+    rounded = p.dtype.type(mean)
+    for j in range(p.size):
+        dx[j] = p[j] * (dy[j] - rounded)
+
+
+@plain
+def log_softmax_row(x: Any, unbias: Any, y: Any) -> None:
+    """Write x less the logarithm of the sum of its exponentials."""
+    top = row_max(x)
+    others = sum_beside_maximum(y, sum_exponentials(x, top, y), unbias)
+    rest = x.dtype.type(log1p(others * unbias))
+    for j in range(x.size):
+        y[j] = (x[j] - top) - rest
+
+
+@plain
+def log_softmax_row_pullback(y: Any, dy: Any, unbias: Any, dx: Any) -> None:
+    """Write dy - exp(y) sum dy."""
+    total = 0.0
+    for start in range(0, y.size, PIECE):
+        total += np.float64(row_sum(dy[start : start + PIECE]))
+    factor = y.dtype.type(total)
+    for j in range(y.size):
+        dx[j] = dy[j] - exp_biased(y[j]) * y.dtype.type(unbias) * factor
+
+
+@plain
+def some_rows(what: Any, first: Any, last: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
+    """Do rows first to last."""
+    x, dy, y = borrowed(x), borrowed(dy), borrowed(y)
+    for n in range(first, last):
+        if dy.size == 0:
+            if what == SOFTMAX:
+                softmax_row(x[n], y[n])
+            else:
+                log_softmax_row(x[n], unbias, y[n])
+        elif what == SOFTMAX:
+            softmax_row_pullback(x[n], dy[n], y[n])
+        else:
+            log_softmax_row_pullback(x[n], dy[n], unbias, y[n])
+
+
+def rows(what: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
+    """Do an activation of rows, or its pullback where ``dy`` has elements: then x is the value."""
+    step = max(1, BLOCK // x.shape[1])
+    if x.size < SMALL:
+        some_rows(what, 0, x.shape[0], x, dy, unbias, y)
+    else:
+        for i in prange((x.shape[0] + step - 1) // step):
+            last = min(i * step + step, x.shape[0])
+            some_rows(what, i * step, last, x, dy, unbias, y)

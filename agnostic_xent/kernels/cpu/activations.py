@@ -1,0 +1,111 @@
+"""The kernels of the activations: from normalised arguments to compiled loops and back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...operation import OPERATIONS, Implementation, Pullback
+from . import activation_loops as loops
+from .compiling import array_in, array_out, compiled, types
+from .memory import empty
+from .vector_math import BIAS
+
+
+def takes(x: Any, **options: Any) -> str | None:
+    """Say why an array is not taken, if it is not."""
+    if type(x) not in (np.ndarray, np.memmap):
+        return f"it takes numpy.ndarray, not {type(x).__name__}"
+    if x.dtype not in BIAS:
+        return f"it takes float32 and float64 in native byte order, not {x.dtype.str}"
+    return None if x.ndim else "it takes arrays of at least one dimension"
+
+
+NOTHING = {(dtype, ndim): np.empty((0,) * ndim, dtype) for dtype in BIAS for ndim in (1, 2)}
+
+
+@functools.cache
+def compiled_loops(dtype: Any, ndim: int) -> Callable[..., None]:
+    """Return the compiled loops over elements (one dimension) or rows (two)."""
+    kind = types.float32 if dtype == np.float32 else types.float64
+    read, write, unbias = array_in(kind, ndim), array_out(kind, ndim), types.float64
+    signature = types.void(types.int64, read, read, unbias, write)
+    function = loops.elements if ndim == 1 else loops.rows
+    made: Callable[..., None] = compiled(function, signature, parallel=True)
+    return made
+
+
+# --- elements ------------------------------------------------------------------------------------
+
+
+def elements(what: int, x: Any, dy: Any = None) -> Any:
+    """Return an activation of each element, or its pullback of dy."""
+    y, flat = empty(x.shape, x.dtype), np.ascontiguousarray(x).reshape(-1)
+    slope = NOTHING[x.dtype, 1] if dy is None else np.ascontiguousarray(dy).reshape(-1)
+    compiled_loops(x.dtype, 1)(what, flat, slope, 1 / BIAS[x.dtype], y.reshape(-1))
+    return y
+
+
+def of_elements(what: int) -> Implementation:
+    """Return the kernel of an activation of elements."""
+
+    def vjp(x: Any) -> tuple[Any, Pullback]:
+        return elements(what, x), lambda dy: (elements(what, x, dy),)
+
+    return Implementation("Numba loops", functools.partial(elements, what), vjp, takes)
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def as_rows(x: Any, axis: int) -> Any:
+    """Return x with the classes last, (rows, classes)."""
+    return np.ascontiguousarray(np.moveaxis(x, axis, -1)).reshape(-1, x.shape[axis])
+
+
+def as_array(rows: Any, shape: tuple[int, ...], axis: int) -> Any:
+    """Invert `as_rows`."""
+    if axis == len(shape) - 1:
+        return rows.reshape(shape)
+    moved = rows.reshape(*shape[:axis], *shape[axis + 1 :], shape[axis])
+    return np.ascontiguousarray(np.moveaxis(moved, -1, axis))
+
+
+def rows(what: int, x: Any, dy: Any = None) -> Any:
+    """Return an activation of (rows, classes), or its pullback of dy at its value x."""
+    y = empty(x.shape, x.dtype)
+    slope = NOTHING[x.dtype, 2] if dy is None else dy
+    compiled_loops(x.dtype, 2)(what, x, slope, 1 / BIAS[x.dtype], y)
+    return y
+
+
+def of_rows(what: int, name: str) -> Implementation:
+    """Return the kernel of an activation of rows."""
+    portable = OPERATIONS[name]._portable
+
+    def value(x: Any, *, axis: int) -> Any:
+        if x.size == 0:
+            return portable.value(x, axis=axis)
+        return as_array(rows(what, as_rows(x, axis)), x.shape, axis)
+
+    def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
+        if x.size == 0:
+            return portable.vjp(x, axis=axis)
+        y = rows(what, as_rows(x, axis))
+
+        def pullback(dy: Any) -> tuple[Any]:
+            return (as_array(rows(what, y, as_rows(dy, axis)), x.shape, axis),)
+
+        return as_array(y, x.shape, axis), pullback
+
+    return Implementation("Numba loops", value, vjp, takes)
+
+
+OPERATIONS["relu"].add_kernel("numpy", of_elements(loops.RELU))
+OPERATIONS["sigmoid"].add_kernel("numpy", of_elements(loops.SIGMOID))
+OPERATIONS["log_sigmoid"].add_kernel("numpy", of_elements(loops.LOG_SIGMOID))
+OPERATIONS["softmax"].add_kernel("numpy", of_rows(loops.SOFTMAX, "softmax"))
+OPERATIONS["log_softmax"].add_kernel("numpy", of_rows(loops.LOG_SOFTMAX, "log_softmax"))

@@ -1,0 +1,59 @@
+"""Exponential and logarithm of the CPU kernels, against wider floats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+
+from agnostic_xent.kernels.cpu import vector_math  # noqa: E402
+
+
+@numba.njit(error_model="numpy")
+def exponentials(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.exp_biased(x[i])
+
+
+@numba.njit(error_model="numpy")
+def logarithms(x, y):
+    for i in range(x.size):
+        y[i] = vector_math.log1p(x[i])
+
+
+def ulp_error(found, exact):
+    """Return the largest error in units of the last place of the exact value."""
+    rounded = np.abs(exact.astype(found.dtype))
+    return float(np.max(np.abs(found.astype(exact.dtype) - exact) / np.spacing(rounded)))
+
+
+@pytest.mark.parametrize(("dtype", "wider", "lowest"), [
+    ("float32", np.float64, -110), ("float64", np.longdouble, -760),
+])  # fmt: skip
+def test_exp(dtype, wider, lowest):
+    if np.finfo(wider).nmant <= np.finfo(dtype).nmant + 8:
+        pytest.skip("no wider floats here")
+    tiny = np.geomspace(1e-30, 1, 10**5)
+    x = np.concatenate([np.linspace(lowest, 0, 2 * 10**6), -tiny, [-np.inf, -0.0]]).astype(dtype)
+    y = np.empty_like(x)
+    exponentials(x, y)
+    unbias = 1 / vector_math.BIAS[np.dtype(dtype)]
+    exact = np.exp(x.astype(wider))
+    normal = exact >= np.finfo(dtype).tiny
+    assert ulp_error(y[normal] * y.dtype.type(unbias), exact[normal]) < 1
+    assert ulp_error(y * y.dtype.type(unbias), exact) < 1.01  # denormal: one rounding more
+    assert y[-2] == 0
+    exponentials(np.array([np.nan], dtype), y[:1])
+    assert np.isnan(y[0])
+
+
+def test_log1p():
+    if np.finfo(np.longdouble).nmant < 60:
+        pytest.skip("no wider floats here")
+    x = np.concatenate([np.geomspace(1e-300, 1e8, 10**6), np.linspace(0, 4, 10**6), [0.0]])
+    y = np.empty_like(x)
+    logarithms(x, y)
+    assert ulp_error(y, np.log1p(x.astype(np.longdouble))) < 1
+    logarithms(np.array([np.nan]), y[:1])
+    assert np.isnan(y[0])
