@@ -13,6 +13,9 @@ from numba import njit
 from numba import types as _types
 from numba.core.caching import FunctionCache
 
+from .threads import guarded, in_parts, start_threads
+from .threads import threads as threads
+
 types: Any = _types  # Numba is typed in part only
 logger = logging.getLogger("agnostic_xent")
 
@@ -45,6 +48,8 @@ class PackageCache(FunctionCache):  # type: ignore[misc,unused-ignore]
 
 def compiled(function: Callable[..., Any], signature: Any, parallel: bool = False) -> Any:
     """Compile a function for one signature, or load it from disk."""
+    if parallel:
+        start_threads()
     dispatcher: Any = njit(parallel=parallel, error_model="numpy", nogil=True)(function)
     make_cache: Any = PackageCache
     try:
@@ -53,7 +58,12 @@ def compiled(function: Callable[..., Any], signature: Any, parallel: bool = Fals
         logger.info("compiled code is not kept: %s", error)
     dispatcher.compile(signature)
     dispatcher.disable_compile()
-    return dispatcher
+    return guarded(dispatcher) if parallel else dispatcher
+
+
+def compiled_in_parts(function: Callable[..., Any], signature: Any) -> Any:
+    """Compile ``function(*args, parts, part)`` for a signature, to be called with ``*args``."""
+    return in_parts(compiled(function, types.void(*signature, types.int64, types.int64)))
 
 
 def array_in(dtype: Any, ndim: int) -> Any:

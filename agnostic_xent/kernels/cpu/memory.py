@@ -3,7 +3,7 @@
 A training step makes and drops the same big arrays every time. The system takes big blocks back as
 soon as they are free, and every page of a new one faults at its first touch: up to a third of a
 step. Here a block is lent to one array, comes back when the last view of it is gone, and is lent
-again. All blocks together never hold more than was once in use at the same time.
+again. Free blocks together never hold more than was once lent at the same time.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Pool:
             block = Block(size)
         self.lent += block.size
         self.peak = max(self.peak, self.lent)
-        while self.lent + sum(block.size for block in self.free) > self.peak:
+        while sum(block.size for block in self.free) > self.peak:
             del self.free[0]
         return block
 

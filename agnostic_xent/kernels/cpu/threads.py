@@ -1,0 +1,143 @@
+"""Numba's threads: how they wait, who may call them, and what is left of them after a fork.
+
+Numba's OpenMP layer serves several Python threads at once; its own work queue, where there is
+nothing else, ends the process. None of them survives a fork: the child has no threads left.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba as _numba
+
+numba: Any = _numba  # Numba is typed in part only
+
+SPINS = {"GOMP_SPINCOUNT": "1000"}
+"""How often a waiting thread of GNU OpenMP looks again before it sleeps."""
+
+
+@functools.cache
+def start_threads() -> None:
+    """Load Numba's threads, and have them wait for work without keeping a core busy for long.
+
+    By default they look again for milliseconds. Where the system has put a thread on the core of
+    one that waits for it, as it does after any pause, that is how long nothing happens.
+    """
+    if os.environ.keys() & {"OMP_WAIT_POLICY", *SPINS}:  # the user knows better
+        return
+    os.environ.update(SPINS)  # is read once, when the threads are loaded
+    try:
+        numba.get_num_threads()
+    finally:
+        for name in SPINS:
+            del os.environ[name]
+
+
+def threads() -> int:
+    """Return how many threads a parallel loop is for: Numba's setting."""
+    start_threads()
+    return int(numba.get_num_threads())
+
+
+# --- several callers, and forks -------------------------------------------------------------------
+
+_alone = threading.Lock()
+_forked = False
+
+
+@functools.cache
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    global _alone, _forked, _starting, _workers
+    _alone, _starting = threading.Lock(), threading.Lock()  # the old locks' owners may be gone
+    _forked, _workers = True, Workers()
+
+
+def layer() -> str:
+    """Return the name of what runs the threads."""
+    threads()  # starts them
+    _watch_forks()
+    return str(numba.threading_layer())
+
+
+def guarded(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a parallel loop for several Python threads, which says no after a fork."""
+
+    def run(*args: Any) -> Any:
+        if _forked:
+            raise RuntimeError(
+                "this process was forked from one whose threads had started, and has none: start "
+                'processes with multiprocessing.get_context("spawn"), or compute with '
+                'kernels("portable") here'
+            )
+        return loop(*args)
+
+    def run_alone(*args: Any) -> Any:
+        with _alone:
+            return run(*args)
+
+    return run_alone if layer() == "workqueue" else run
+
+
+# --- work in parts -------------------------------------------------------------------------------
+
+
+class Workers:
+    """Threads of Python for loops that say which part of the work they do, and hold no lock.
+
+    A loop that is shared out like this is compiled once, where Numba's own parallel loops are
+    several times: as a function, as the body of the loop, and each with all that it calls.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.count = 0
+
+    def run(self, loop: Callable[..., Any], args: tuple[Any, ...], parts: int) -> None:
+        """Call ``loop(*args, parts, part)`` for every part, the first one in this thread."""
+        with _starting:
+            while self.count < parts - 1:
+                threading.Thread(target=self._work, daemon=True).start()
+                self.count += 1
+        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        for part in range(1, parts):
+            self.tasks.put((loop, (*args, parts, part), done))
+        try:
+            loop(*args, parts, 0)
+        finally:
+            errors = [done.get() for _ in range(1, parts)]  # they use the arrays until then
+        for error in filter(None, errors):
+            raise error
+
+    def _work(self) -> None:
+        while True:
+            loop, args, done = self.tasks.get()
+            error = None
+            try:
+                loop(*args)
+            except BaseException as raised:
+                error = raised
+            del loop, args  # a waiting thread must not keep arrays alive
+            done.put(error)
+
+
+_starting = threading.Lock()
+_workers = Workers()
+
+
+def in_parts(loop: Callable[..., Any]) -> Callable[..., None]:
+    """Return a loop ``(*args, parts, part)`` as a function of the arguments before these two."""
+
+    def run(*args: Any) -> None:
+        _workers.run(loop, args, threads())
+
+    return run

@@ -1,0 +1,188 @@
+"""Start-up of the CPU kernels: no compilation at import or twice, and all of it ahead if asked."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples import SAMPLES
+
+from agnostic_xent import cli
+from agnostic_xent.operation import OPERATIONS
+
+pytest.importorskip("numba")
+
+from test_threads import KERNELS, ONE_THREAD, digest
+
+from agnostic_xent.kernels import cpu
+from agnostic_xent.kernels.cpu import optimizers, warmup
+
+NO_COMPILATION = """
+from numba.core import compiler
+
+def refuse(*args, **options):
+    raise AssertionError("something is compiled")
+
+compiler.compile_extra = refuse
+"""
+FIRST_USE = """
+import logging
+import numpy as np
+import agnostic_xent as ax
+
+logging.basicConfig(level="INFO", format="%(message)s")
+with ax.kernels("require"):
+    print(ax.sigmoid(np.zeros(3, "float32")))
+"""
+WARM = """
+from agnostic_xent import cli
+from agnostic_xent.kernels.cpu import activations, warmup
+
+warmup.LOOPS = ((activations.compiled_loops, warmup.FLOATS[:1], (1,)),)
+if __name__ == "__main__":
+    print(cli.main(["warmup"]))
+"""
+
+
+def run(program: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path, "NUMBA_CACHE_DIR": str(cache)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_nothing_compiles_at_import(tmp_path):
+    done = run(NO_COMPILATION + "import agnostic_xent.kernels.cpu", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.rglob("*.nbc"))
+
+
+def test_the_second_process_compiles_nothing(tmp_path):
+    refused = run(NO_COMPILATION + FIRST_USE, tmp_path)
+    assert "something is compiled" in refused.stderr
+    first = run(FIRST_USE, tmp_path)
+    assert first.stdout == "[0.5 0.5 0.5]\n"
+    assert first.stderr == "compiling elements for the first time on this machine\n"
+    second = run(NO_COMPILATION + FIRST_USE, tmp_path)
+    assert (second.stdout, second.stderr) == (first.stdout, "")
+
+
+def test_warmup_leaves_nothing_to_compile(tmp_path):
+    warm = run(WARM, tmp_path)
+    lines = warm.stdout.splitlines()
+    assert re.fullmatch(r" +\d+\.\d s  activations\.compiled_loops\(float32, 1\)", lines[0])
+    assert re.fullmatch(r"all kernels are ready after \d+ s", lines[1])
+    assert lines[2:] == ["0"]
+    done = run(NO_COMPILATION + FIRST_USE, tmp_path)
+    assert (done.stdout, done.stderr) == ("[0.5 0.5 0.5]\n", "")
+
+
+def test_the_command_prints_what_is_ready(capsys, monkeypatch):
+    monkeypatch.setattr(warmup, "LOOPS", ((optimizers.sgd_loop, warmup.FLOATS, (False,)),))
+    assert cli.main(["warmup"]) == 0
+    *ready, end = capsys.readouterr().out.splitlines()
+    names = sorted(line.split("s  ")[1] for line in ready)
+    assert names == [f"optimizers.sgd_loop({dtype}, False)" for dtype in ("float32", "float64")]
+    assert re.fullmatch(r"all kernels are ready after \d+ s", end)
+
+
+# --- the table of all compiled loops -------------------------------------------------------------
+
+
+def modules():
+    names = (m.name for m in pkgutil.walk_packages(cpu.__path__, f"{cpu.__name__}."))
+    return [importlib.import_module(name) for name in names]
+
+
+def makers():
+    """Return every remembered function that compiles."""
+    found = set()
+    for module in modules():
+        for member in vars(module).values():
+            code = getattr(getattr(member, "__wrapped__", None), "__code__", None)
+            remembers = isinstance(member, functools._lru_cache_wrapper)
+            if remembers and code and "compiled" in names_in(code):
+                found.add(member)
+    return found
+
+
+def names_in(code) -> set[str]:
+    inner = (names_in(c) for c in code.co_consts if hasattr(c, "co_names"))
+    return set(code.co_names).union(*inner)
+
+
+def test_the_table_has_every_function_that_compiles():
+    assert {function for function, *_ in warmup.LOOPS} == makers()
+
+
+@pytest.fixture
+def forgetful():
+    """Have every loop made anew before and after the test."""
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    for maker in makers():
+        maker.cache_clear()
+
+
+def record(monkeypatch, wrap):
+    """Replace `compiled` everywhere by a function that notes what it is asked for."""
+    asked = set()
+
+    def compiled(function, signature, parallel=False):
+        asked.add((function.__module__, function.__name__, str(signature), parallel))
+        return wrap(function, signature, parallel)
+
+    for module in modules():
+        if hasattr(module, "compiled") and module.__name__ != compiling_name():
+            monkeypatch.setattr(module, "compiled", compiled)
+    return asked
+
+
+def compiling_name() -> str:
+    return f"{cpu.__name__}.compiling"
+
+
+def test_the_table_has_all_that_kernels_ask_for(monkeypatch, forgetful):
+    """Sample calls, large and small, ask for no loop that warmup would not have made."""
+    with monkeypatch.context() as patch:
+        table = record(patch, lambda *args: None)
+        for function, args in warmup.calls():
+            function(*args)
+    forget()
+    real = importlib.import_module(compiling_name()).compiled
+    with monkeypatch.context() as patch:
+        asked = record(patch, real)
+        for sample in SAMPLES:
+            for dtype in ("float32", "float64"):
+                sampled(sample, dtype)
+        for name in set(KERNELS) - ONE_THREAD:
+            digest(name)
+    assert asked <= table
+    assert len(asked) > 30
+
+
+def sampled(sample, dtype) -> None:
+    arrays = [a.astype(dtype) if getattr(a, "dtype", "i") == "f8" else a for a in sample.arrays]
+    value, back = OPERATIONS[sample.operation].vjp(*arrays, *sample.extra, **sample.options)
+    value = value[0] if isinstance(value, tuple) else value
+    back(np.ones_like(value))
+
+
+def test_import_loads_no_compiler():
+    program = "import sys, agnostic_xent; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n"

@@ -1,0 +1,278 @@
+"""The CPU kernels on any number of threads, in several Python threads at once, and after a fork."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import agnostic_xent as ax
+from agnostic_xent.operation import OPERATIONS, ROUTINES
+
+numba = pytest.importorskip("numba")
+
+MANY = 5
+
+# --- work for every kernel, large enough for all threads -----------------------------------------
+
+
+def normal(*shape: int) -> Any:
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def labels(classes: int, *shape: int) -> Any:
+    return np.random.default_rng(1).integers(0, classes, shape)
+
+
+def probabilities(*shape: int) -> Any:
+    return np.random.default_rng(2).random(shape, dtype=np.float32) + np.float32(0.01)
+
+
+def channels(c: int) -> Any:
+    return [probabilities(c) for _ in range(4)]
+
+
+def gradients(operation: Any, *args: Any, **options: Any) -> Callable[[], list[Any]]:
+    """Return what computes the value and all gradients of an operation."""
+
+    def run() -> list[Any]:
+        with ax.kernels("require"):
+            value, pullback = operation.vjp(*args, **options)
+        values = value if isinstance(value, tuple) else (value,)
+        dy = np.random.default_rng(3).standard_normal(values[0].shape).astype(values[0].dtype)
+        return [*values, *pullback(dy)]
+
+    return run
+
+
+def steps(optimizer: Any) -> Callable[[], list[Any]]:
+    """Return what does two steps of an optimizer."""
+
+    def run() -> list[Any]:
+        params, grads = {"w": normal(700, 301)}, {"w": normal(700, 301)[::-1]}
+        state = optimizer.init(params)
+        with ax.kernels("require"):
+            for _ in range(2):
+                params, state = optimizer.update(params, grads, state)
+        return [params["w"]]
+
+    return run
+
+
+def convolution(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Callable[[], list[Any]]:
+    return gradients(ax.conv2d, normal(*x), normal(*w), normal(w[0]), **options)
+
+
+WORK: dict[str, list[Callable[[], list[Any]]]] = {
+    **{
+        name: [gradients(OPERATIONS[name], normal(101, 1003))]
+        for name in ("relu", "sigmoid", "log_sigmoid", "softmax", "log_softmax", "logsumexp")
+    },
+    "conv2d": [
+        convolution((9, 3, 29, 31), (8, 3, 3, 3), padding=1),
+        convolution((6, 32, 28, 28), (48, 32, 3, 3), padding=1, activation="relu"),
+        convolution((6, 16, 23, 21), (24, 16, 5, 5), stride=2),
+        convolution((6, 16, 20, 20), (32, 16, 1, 1)),
+        convolution((6, 16, 20, 20), (16, 1, 3, 3), groups=16),
+    ],
+    "max_pool2d": [
+        gradients(ax.max_pool2d, normal(17, 9, 29, 31), 2),
+        gradients(ax.max_pool2d, normal(17, 9, 29, 31), 3, stride=2, padding=1),
+    ],
+    "avg_pool2d": [gradients(ax.avg_pool2d, normal(17, 9, 29, 31), 3, stride=2, padding=1)],
+    "global_avg_pool2d": [gradients(ax.global_avg_pool2d, normal(17, 9, 29, 31))],
+    "batch_norm": [
+        gradients(ax.batch_norm, normal(17, 9, 29, 31), *channels(9), train=train)
+        for train in (True, False)
+    ],
+    "dense": [gradients(ax.dense, normal(301, 403), normal(57, 403), normal(57))],
+    "cross_entropy": [
+        gradients(ax.cross_entropy, normal(1009, 101), labels(101, 1009)),
+        gradients(ax.cross_entropy, normal(7001, 10), labels(10, 7001)),
+        gradients(ax.cross_entropy, normal(5, 31, 37, 41), labels(31, 5, 37, 41), axis=1),
+        gradients(ax.cross_entropy, normal(1009, 101), probabilities(1009, 101)),
+    ],
+    "linear_cross_entropy": [
+        gradients(ax.linear_cross_entropy, normal(301, 64), normal(503, 64), labels(503, 301))
+    ],
+    "nll_loss": [gradients(ax.nll_loss, -probabilities(1009, 101), labels(101, 1009))],
+    "categorical_cross_entropy": [
+        gradients(ax.categorical_cross_entropy, probabilities(1009, 101), labels(101, 1009))
+    ],
+    "binary_cross_entropy": [
+        gradients(ax.binary_cross_entropy, probabilities(1009, 31) / 2, probabilities(1009, 31))
+    ],
+    "binary_cross_entropy_with_logits": [
+        gradients(ax.binary_cross_entropy_with_logits, normal(1009, 31), probabilities(1009, 31))
+    ],
+    "dropout": [gradients(ax.dropout, normal(301, 303), rate=0.3, rng=0)],
+    "sgd_step": [steps(ax.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01))],
+    "adamw_step": [steps(ax.AdamW(0.1))],
+}
+ONE_THREAD = {"linear_sgd"}
+"""Routines whose kernels have no parallel loop."""
+
+ax.relu(np.ones(1))  # registers the kernels
+KERNELS = sorted(
+    name for name, entry in (OPERATIONS | ROUTINES).items() if entry._kernels.get("numpy")
+)
+
+
+def digest(name: str) -> str:
+    """Return a hash of all that the work of a kernel computes, in bits."""
+    made = hashlib.sha256()
+    for work in WORK[name]:
+        for x in work():
+            if x is not None:
+                made.update(np.ascontiguousarray(x).tobytes())
+    return made.hexdigest()
+
+
+def print_digests() -> None:
+    """Print the hashes for three threads and more, in a process that has so many."""
+    found = {}
+    for n in range(3, MANY + 1):
+        numba.set_num_threads(n)
+        found[n] = {name: digest(name) for name in KERNELS if name not in ONE_THREAD}
+    print(json.dumps(found))
+
+
+def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that may import this module."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+# --- number of threads ---------------------------------------------------------------------------
+
+
+def test_every_kernel_has_work():
+    assert set(KERNELS) - ONE_THREAD <= set(WORK)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_results_do_not_depend_on_the_number_of_threads(name):
+    if name in ONE_THREAD:
+        pytest.skip("has no parallel loop")
+    before = numba.get_num_threads()
+    found = set()
+    try:
+        for n in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            numba.set_num_threads(n)
+            found.add(digest(name))
+    finally:
+        numba.set_num_threads(before)
+    assert len(found) == 1
+
+
+def test_nor_on_more_threads_than_cores():
+    done = run_python("import test_threads as t; t.print_digests()", NUMBA_NUM_THREADS=str(MANY))
+    assert done.returncode == 0, done.stderr
+    expected = {name: digest(name) for name in KERNELS if name not in ONE_THREAD}
+    for found in json.loads(done.stdout).values():
+        assert found == expected
+
+
+# --- several Python threads ----------------------------------------------------------------------
+
+
+def train() -> list[bytes]:
+    """Train a small network for a few steps; return its parameters' bits."""
+    model = ax.small_cnn(classes=3)
+    x, y = normal(48, 1, 16, 16), labels(3, 48)
+    params, _ = model.init(0, x.shape[1:])
+    params, _ = ax.fit(
+        model, params, (x, y), loss=ax.cross_entropy, optimizer=ax.SGD(0.05, momentum=0.9),
+        epochs=3, batch_size=16, rng=0,
+    )  # fmt: skip
+    return [np.asarray(p).tobytes() for p in params.values()]
+
+
+def train_in_threads(count: int) -> list[list[bytes]]:
+    """Train in several threads at once."""
+    found: list[list[bytes]] = []
+    threads = [threading.Thread(target=lambda: found.append(train())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def print_whether_threads_agree() -> None:
+    alone = train()
+    print(train_in_threads(3) == [alone] * 3)
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_python_threads_train_at_once(layer):
+    program = (
+        "import numba, test_threads as t; t.print_whether_threads_agree();"
+        "print(numba.threading_layer())"
+    )
+    done = run_python(program, NUMBA_THREADING_LAYER=layer)
+    if "No threading layer could be loaded" in done.stderr:
+        pytest.skip(f"no {layer} here")
+    assert (done.stdout, done.stderr, done.returncode) == (f"True\n{layer}\n", "", 0)
+
+
+# --- forks ---------------------------------------------------------------------------------------
+
+FORK = """
+import os, sys, warnings
+import numpy as np
+import agnostic_xent as ax
+
+warnings.simplefilter("ignore")  # of the fork itself
+x = np.ones((64, 8, 32, 32), "float32")
+if {early}:
+    ax.max_pool2d(x, 2)
+child = os.fork()
+if child == 0:
+    try:
+        print(float(ax.max_pool2d(x, 2).sum()), flush=True)
+    except RuntimeError as error:
+        with ax.kernels("portable"):
+            print(float(ax.max_pool2d(x, 2).sum()), error, flush=True)
+    os._exit(0)
+print("child:", os.waitpid(child, 0)[1], flush=True)
+print("parent:", float(ax.max_pool2d(x, 2).sum()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_forked_child_says_that_it_has_no_threads(layer):
+    done = run_python(FORK.format(early=True), NUMBA_THREADING_LAYER=layer)
+    if "No threading layer could be loaded" in done.stderr:
+        pytest.skip(f"no {layer} here")
+    child, *rest = done.stdout.splitlines()
+    assert "131072.0 this process was forked" in child
+    assert "spawn" in child
+    assert rest == ["child: 0", "parent: 131072.0"]
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_child_forked_before_the_threads_start_has_its_own():
+    done = run_python(FORK.format(early=False))
+    assert done.stdout.splitlines() == ["131072.0", "child: 0", "parent: 131072.0"]
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_info_names_the_layer():
+    threads = ax.info()["threads"]
+    assert threads == {"layer": numba.threading_layer(), "number": numba.get_num_threads()}
