@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from .arrays import Array, generator
-from .layers import Conv2d, Layer, LayerPullback, Params, ReLU, Shape
+from .layers import Conv2d, Layer, LayerPullback, MaxPool2d, Params, ReLU, Shape
 
 __all__ = ["Residual", "Sequential"]
 
@@ -17,7 +17,8 @@ __all__ = ["Residual", "Sequential"]
 class Sequential(Layer):
     """Layers one after the other; the parameters of layer i are named "i.…".
 
-    A `ReLU` behind a `Conv2d` runs inside the convolution, where a kernel can do it in one pass.
+    A `ReLU` and a ``MaxPool2d(2)`` behind a `Conv2d` run inside the convolution, where a kernel
+    can do it in one pass.
 
     Parameters
     ----------
@@ -91,12 +92,23 @@ class Sequential(Layer):
     def _steps(self) -> list[tuple[str, Layer]]:
         steps: list[tuple[str, Layer]] = []
         for i, layer in enumerate(self.layers):
-            before = steps[-1][1] if steps else None
-            if isinstance(layer, ReLU) and isinstance(before, Conv2d) and not before.activation:
-                steps[-1] = (steps[-1][0], replace(before, activation="relu"))
+            fused = _fused(steps[-1][1], layer) if steps else None
+            if fused:
+                steps[-1] = (steps[-1][0], fused)
             else:
                 steps.append((f"{i}.", layer))
         return steps
+
+
+def _fused(before: Layer, layer: Layer) -> Layer | None:
+    """Return a convolution that does what follows it too, if it can."""
+    if not isinstance(before, Conv2d) or before.max_pool:
+        return None
+    if isinstance(layer, ReLU) and not before.activation:
+        return replace(before, activation="relu")
+    if layer in (MaxPool2d(2), MaxPool2d(2, stride=2)):
+        return replace(before, max_pool=2)
+    return None
 
 
 @dataclass(frozen=True)

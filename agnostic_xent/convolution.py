@@ -14,6 +14,7 @@ from .arrays import (
     float_namespace,
 )
 from .operation import Pullback, normalized, operation
+from .pooling import max_pool2d
 from .windows import (
     Padding,
     PairLike,
@@ -21,6 +22,7 @@ from .windows import (
     as_pair,
     check_fits,
     fold,
+    output_size,
     unfold,
 )
 
@@ -38,6 +40,7 @@ def conv2d(
     dilation: PairLike = 1,
     groups: int = 1,
     activation: str | None = None,
+    max_pool: int | None = None,
 ) -> Array:
     """Convolution of images with filters.
 
@@ -62,11 +65,15 @@ def conv2d(
         Divides C and K.
     activation : {None, "relu"}
         Applied to the result, in the same pass where a kernel can.
+    max_pool : {None, 2}
+        Keeps the maximum of each 2 x 2 pixels of that, as `max_pool2d` does, in the same pass
+        where a kernel can.
 
     Returns
     -------
     array, shape (N, K, OH, OW)
-        OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1, likewise OW.
+        OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1, likewise OW; half of it,
+        rounded down, with ``max_pool``.
 
     Raises
     ------
@@ -97,10 +104,14 @@ def conv2d(
     if b is not None:
         check_shape("b", b, (w.shape[0],), "one bias a filter")
     check_choice("activation", activation, (None, "relu"))
+    check_choice("max_pool", max_pool, (None, 2))
     image, window = tuple(x.shape[2:]), tuple(w.shape[2:])
     stride, dilation = as_pair("stride", stride), as_pair("dilation", dilation)
     padding = as_margins(padding, window, dilation, stride, image)
     check_fits(image, window, padding, dilation)
+    if max_pool:
+        size = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+        check_fits(size, (2, 2), ((0, 0), (0, 0)), (1, 1))
     return normalized(
         x,
         w,
@@ -110,6 +121,7 @@ def conv2d(
         dilation=dilation,
         groups=int(groups),
         activation=activation,
+        max_pool=max_pool,
     )
 
 
@@ -124,10 +136,18 @@ def check_groups(channels: int, filters: int, groups: Any) -> None:
 
 @conv2d.definition
 def _(
-    x: Array, w: Array, b: Array | None, *, groups: int, activation: str | None, **geometry: Any
+    x: Array,
+    w: Array,
+    b: Array | None,
+    *,
+    groups: int,
+    activation: str | None,
+    max_pool: int | None,
+    **geometry: Any,
 ) -> Array:
     columns = unfold(x, tuple(w.shape[2:]), **geometry)  # (N, C, KH*KW, OH, OW)
-    return _filtered(columns, w, b, groups, activation)
+    y = _filtered(columns, w, b, groups, activation)
+    return max_pool2d(y, max_pool) if max_pool else y
 
 
 @conv2d.pullback
@@ -138,6 +158,7 @@ def _(
     *,
     groups: int,
     activation: str | None,
+    max_pool: int | None,
     wrt: frozenset[int],
     **geometry: Any,
 ) -> tuple[Array, Pullback]:
@@ -145,9 +166,11 @@ def _(
     image, window = tuple(x.shape[2:]), tuple(w.shape[2:])
     columns = unfold(x, window, **geometry)
     y = _filtered(columns, w, b, groups, activation)
+    value, of_pool = max_pool2d.vjp(y, max_pool) if max_pool else (y, lambda dy: (dy,))
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         dx = dw = db = None
+        (dy,) = of_pool(dy)
         if activation == "relu":
             dy = xp.where(y <= 0, constant(0, dy), dy)
         if 2 in wrt and b is not None:
@@ -165,7 +188,7 @@ def _(
             dx = fold(taps, image, window, **geometry)
         return dx, dw, db
 
-    return y, pullback
+    return value, pullback
 
 
 def _filtered(

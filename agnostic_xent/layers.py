@@ -151,6 +151,7 @@ class Conv2d(Layer):
     groups: int = 1
     bias: bool = True
     activation: str | None = None
+    max_pool: int | None = None
 
     def __post_init__(self) -> None:
         _check_count("filters", self.filters)
@@ -185,7 +186,7 @@ class Conv2d(Layer):
         return y, _weights_pullback(pullback)
 
     def _options(self) -> dict[str, Any]:
-        names = ("stride", "padding", "dilation", "groups", "activation")
+        names = ("stride", "padding", "dilation", "groups", "activation", "max_pool")
         return {name: getattr(self, name) for name in names}
 
 

@@ -11,8 +11,14 @@ from ...operation import OPERATIONS, Implementation, Pullback
 from .conv import direct_plans, winograd_plans
 from .conv.cotangents import bias_gradient, through_relu
 from .conv.geometry import Geometry, geometry_of
+from .conv.winograd_plans import NOT_POOLED
+from .pooling import max_vjp
 
 operation = OPERATIONS["conv2d"]
+
+POOLING: dict[str, Any] = {
+    "window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)
+}  # fmt: skip
 
 
 def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
@@ -25,37 +31,53 @@ def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
     return None
 
 
-def value(x: Any, w: Any, b: Any, *, activation: str | None, **options: Any) -> Any:
+def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
     """Return the convolution."""
     if not x.size or not w.size:
-        return operation._portable.value(x, w, b, activation=activation, **options)
-    geometry = geometry_of(x, w, options)
-    return algorithm(geometry, x.dtype).forward(geometry, x, w, b, activation == "relu")
+        return operation._portable.value(x, w, b, **options)
+    return forward(geometry_of(x, w, options), x, w, b, options)[0]
 
 
-def vjp(
-    x: Any, w: Any, b: Any, *, activation: str | None, wrt: frozenset[int], **options: Any
-) -> tuple[Any, Pullback]:
+def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the convolution and its pullback."""
     if not x.size or not w.size:
-        return operation._portable.vjp(x, w, b, activation=activation, wrt=wrt, **options)
+        return operation._portable.vjp(x, w, b, wrt=wrt, **options)
     geometry = geometry_of(x, w, options)
     chosen = algorithm(geometry, x.dtype)
-    y = chosen.forward(geometry, x, w, b, activation == "relu")
+    y, winners, of_pool = forward(geometry, x, w, b, options)
 
     def pullback(dy: Any) -> tuple[Any, ...]:
         dx = dw = db = None
-        if activation == "relu":
+        if options["activation"] == "relu" and not winners.size:
             dy, db = through_relu(dy, y)
         elif 2 in wrt and b is not None:
-            db = bias_gradient(dy)
+            db = bias_gradient(dy, winners)
+        (dy,) = of_pool(dy)
         if 0 in wrt:
-            dx = chosen.input_gradient(geometry, dy, w)
+            dx = chosen.input_gradient(geometry, dy, w, winners)
         if 1 in wrt:
-            dw = chosen.weight_gradient(geometry, x, dy)
+            dw = chosen.weight_gradient(geometry, x, dy, winners)
         return dx, dw, db if b is not None else None
 
     return y, pullback
+
+
+def forward(
+    geometry: Geometry, x: Any, w: Any, b: Any, options: dict[str, Any]
+) -> tuple[Any, Any, Pullback]:
+    """Return the value, which pixels won a pool within, and the pullback of a pool behind."""
+    relu, chosen = options["activation"] == "relu", algorithm(geometry, x.dtype)
+    if options["max_pool"] and chosen is winograd_plans:
+        return *winograd_plans.pooled(geometry, x, w, b, relu), _same
+    y = chosen.forward(geometry, x, w, b, relu)
+    if not options["max_pool"]:
+        return y, NOT_POOLED, _same
+    pooled, of_pool = max_vjp(y, **POOLING)
+    return pooled, NOT_POOLED, of_pool
+
+
+def _same(dy: Any) -> tuple[Any]:
+    return (dy,)
 
 
 def algorithm(geometry: Geometry, dtype: Any) -> ModuleType:

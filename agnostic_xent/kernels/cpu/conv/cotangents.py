@@ -1,4 +1,4 @@
-"""What the backward pass starts with, in one pass: ReLU's mask and the bias gradient."""
+"""What stands between a convolution and its cotangent: ReLU and the bias."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numba import prange
 from ..compiling import array_in, array_out, compiled, types
 from ..memory import empty
 from ..vector_math import STRICT, SUM, njit
+from .winograd_tiles import NOBODY
 
 
 @njit(**SUM)
@@ -29,6 +30,15 @@ def mask(dy: Any, y: Any, masked: Any) -> None:
         masked[p] = dy.dtype.type(0) if y[p] <= 0 else dy[p]
 
 
+@njit(**SUM)
+def total_of_winners(dy: Any, winners: Any) -> Any:
+    """Return the sum of the pooled cotangents that somebody gets."""
+    s = dy.dtype.type(0)
+    for p in range(dy.size):
+        s += dy.dtype.type(0) if winners[p] == NOBODY else dy[p]
+    return s
+
+
 def mask_planes(dy: Any, y: Any, masked: Any, sums: Any) -> None:
     """Mask planes of dy (planes, pixels), and sum each."""
     for plane in prange(dy.shape[0]):
@@ -36,10 +46,15 @@ def mask_planes(dy: Any, y: Any, masked: Any, sums: Any) -> None:
         sums[plane] = total(masked[plane])
 
 
-def sum_planes(dy: Any, sums: Any) -> None:
-    """Sum planes of dy (planes, pixels)."""
+def sum_planes(dy: Any, winners: Any, sums: Any) -> None:
+    """Sum planes of dy (planes, pixels), or of pooled cotangents."""
+    pixels = dy.shape[1]
     for plane in prange(dy.shape[0]):
-        sums[plane] = total(dy[plane])
+        if winners.size > 0:
+            mine = winners[plane * pixels : (plane + 1) * pixels]
+            sums[plane] = total_of_winners(dy[plane], mine)
+        else:
+            sums[plane] = total(dy[plane])
 
 
 def through_relu(dy: Any, y: Any) -> tuple[Any, Any]:
@@ -47,15 +62,15 @@ def through_relu(dy: Any, y: Any) -> tuple[Any, Any]:
     planes, masked = dy.shape[0] * dy.shape[1], empty(dy.shape, dy.dtype)
     sums = np.empty(planes, dy.dtype)
     dy, y = (np.ascontiguousarray(a).reshape(planes, -1) for a in (dy, y))
-    loops(dy.dtype)["mask_planes"](dy, y, masked.reshape(planes, -1), sums)
+    loop(mask_planes, dy.dtype)(dy, y, masked.reshape(planes, -1), sums)
     return masked, _over_images(sums, masked.shape)
 
 
-def bias_gradient(dy: Any) -> Any:
-    """Return the sum of dy over images and pixels."""
+def bias_gradient(dy: Any, winners: Any) -> Any:
+    """Return the sum of dy over images and pixels, or of pooled cotangents."""
     planes = dy.shape[0] * dy.shape[1]
     sums = np.empty(planes, dy.dtype)
-    loops(dy.dtype)["sum_planes"](np.ascontiguousarray(dy).reshape(planes, -1), sums)
+    loop(sum_planes, dy.dtype)(np.ascontiguousarray(dy).reshape(planes, -1), winners, sums)
     return _over_images(sums, dy.shape)
 
 
@@ -64,11 +79,11 @@ def _over_images(sums: Any, shape: tuple[int, ...]) -> Any:
 
 
 @functools.cache
-def loops(dtype: Any) -> dict[str, Any]:
-    """Return the compiled loops for a dtype."""
+def loop(function: Any, dtype: Any) -> Any:
+    """Return the compiled loops over planes for a dtype."""
     kind = types.float32 if dtype == np.float32 else types.float64
-    read, write, sums = array_in(kind, 2), array_out(kind, 2), array_out(kind, 1)
-    return {
-        "mask_planes": compiled(mask_planes, types.void(read, read, write, sums), parallel=True),
-        "sum_planes": compiled(sum_planes, types.void(read, sums), parallel=True),
-    }
+    planes, sums = array_in(kind, 2), array_out(kind, 1)
+    signature = types.void(planes, array_in(types.uint8, 1), sums)
+    if function is mask_planes:
+        signature = types.void(planes, planes, array_out(kind, 2), sums)
+    return compiled(function, signature, parallel=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import prange
-
 from .images import pack, place, plain
 from .micro_kernels import TAPS, correlation_tile, product_tile
 
@@ -96,10 +94,24 @@ def pack_band(
 
 
 def correlate(
-    x: Any, w: Any, bias: Any, offsets: Any, phases: Any, row_starts: Any, column_starts: Any,
-    y: Any, shape: Any, space: Any, bands: Any, tile: Any, lanes: Any, whole: Any, relu: Any,
+    x: Any,
+    w: Any,
+    bias: Any,
+    offsets: Any,
+    phases: Any,
+    row_starts: Any,
+    column_starts: Any,
+    y: Any,
+    shape: Any,
+    space: Any,
+    bands: Any,
+    tile: Any,
+    lanes: Any,
+    whole: Any,
+    relu: Any,
     parts: Any,
-) -> None:  # fmt: skip
+    part: Any,
+) -> None:
     """Write y (N, groups * filters, height, width), a tile of filters after another.
 
     x, w and y are flat. ``shape`` is (filters of a group, height, width) of y. ``whole``: y is
@@ -109,40 +121,49 @@ def correlate(
     filters, height, width = shape
     blocks = -(-filters // tile)
     units = bands.images * -(-bands.rows // bands.band) * bands.groups
-    for part in prange(parts):
-        s0 = part * (space.size // parts)
-        strip = s0 + bands.packed
-        for task in range(units * part // parts, units * (part + 1) // parts):
-            group = task % bands.groups
-            n, first, rows = pack_band(
-                x, task // bands.groups, group, bands, row_starts, column_starts, space, s0
-            )
-            run = rows * bands.pitch
-            for number in range(phases.shape[0]):
-                o0, depth, w0, row_start, row_step, column_start, column_step = phases[number]
-                for block in range(blocks):
-                    k = group * filters + block * tile
-                    ours = min(tile, filters - block * tile)
-                    weights = w0 + (group * blocks + block) * depth * tile
-                    image = (n * bands.groups * filters + k) * height * width
-                    if whole:
-                        run_of_pixels(tile, lanes, space, s0, offsets, o0, w, weights, depth,
-                                      bias, k, y, image + first * width, height * width, ours,
-                                      run, relu)  # fmt: skip
-                    else:
-                        run_of_pixels(tile, lanes, space, s0, offsets, o0, w, weights, depth,
-                                      bias, k, space, strip, run, ours, run, relu)  # fmt: skip
-                        for f in range(ours):
-                            place(space, strip + f * run, rows, bands.pitch,
-                                  y, image + f * height * width, height, width,
-                                  row_start + first * row_step, row_step,
-                                  column_start, column_step)  # fmt: skip
+    s0 = part * (space.size // parts)
+    strip = s0 + bands.packed
+    for task in range(units * part // parts, units * (part + 1) // parts):
+        group = task % bands.groups
+        n, first, rows = pack_band(
+            x, task // bands.groups, group, bands, row_starts, column_starts, space, s0
+        )
+        run = rows * bands.pitch
+        for number in range(phases.shape[0]):
+            o0, depth, w0, row_start, row_step, column_start, column_step = phases[number]
+            for block in range(blocks):
+                k = group * filters + block * tile
+                ours = min(tile, filters - block * tile)
+                weights = w0 + (group * blocks + block) * depth * tile
+                image = (n * bands.groups * filters + k) * height * width
+                if whole:
+                    run_of_pixels(tile, lanes, space, s0, offsets, o0, w, weights, depth,
+                                  bias, k, y, image + first * width, height * width, ours,
+                                  run, relu)  # fmt: skip
+                else:
+                    run_of_pixels(tile, lanes, space, s0, offsets, o0, w, weights, depth,
+                                  bias, k, space, strip, run, ours, run, relu)  # fmt: skip
+                    for f in range(ours):
+                        place(space, strip + f * run, rows, bands.pitch,
+                              y, image + f * height * width, height, width,
+                              row_start + first * row_step, row_step,
+                              column_start, column_step)  # fmt: skip
 
 
 def weight_gradient(
-    x: Any, dy: Any, offsets: Any, row_starts: Any, column_starts: Any, totals: Any,
-    space: Any, bands: Any, filters: Any, lanes: Any, parts: Any,
-) -> None:  # fmt: skip
+    x: Any,
+    dy: Any,
+    offsets: Any,
+    row_starts: Any,
+    column_starts: Any,
+    totals: Any,
+    space: Any,
+    bands: Any,
+    filters: Any,
+    lanes: Any,
+    parts: Any,
+    part: Any,
+) -> None:
     """Add up totals (sections, groups, blocks of filters, blocks of taps, lanes).
 
     The images are cut into as many sections as ``totals`` has, whatever the number of threads, and
@@ -151,22 +172,18 @@ def weight_gradient(
     sections, groups, blocks, tap_blocks, _ = totals.shape
     tile = lanes // TAPS
     units = bands.images * -(-bands.rows // bands.band)
-    plane = bands.rows * bands.pitch
+    tasks, plane = sections * groups, bands.rows * bands.pitch
     sums = totals.reshape(-1)
-    for part in prange(parts):
-        s0 = part * (space.size // parts)
-        for task in range(
-            sections * groups * part // parts, sections * groups * (part + 1) // parts
-        ):
-            section, group = task // groups, task % groups
-            for unit in range(units * section // sections, units * (section + 1) // sections):
-                n, first, rows = pack_band(
-                    x, unit, group, bands, row_starts, column_starts, space, s0
-                )
-                for block in range(blocks):
-                    k = group * filters + block * tile
-                    g0 = (n * groups * filters + k) * plane + first * bands.pitch
-                    for t in range(tap_blocks):
-                        product_tile(space, offsets, dy, sums, s0, t * TAPS, g0, plane,
-                                     filters - block * tile, rows * bands.pitch,
-                                     ((task * blocks + block) * tap_blocks + t) * lanes)  # fmt: skip
+    s0 = part * (space.size // parts)
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        section, group = task // groups, task % groups
+        for unit in range(units * section // sections, units * (section + 1) // sections):
+            n, first, rows = pack_band(x, unit, group, bands, row_starts, column_starts, space, s0)
+            for block in range(blocks):
+                k = group * filters + block * tile
+                g0 = (n * groups * filters + k) * plane + first * bands.pitch
+                for t in range(tap_blocks):
+                    target = ((task * blocks + block) * tap_blocks + t) * lanes
+                    product_tile(space, offsets, dy, sums, s0, t * TAPS, g0, plane,
+                                 filters - block * tile, rows * bands.pitch,
+                                 target)  # fmt: skip

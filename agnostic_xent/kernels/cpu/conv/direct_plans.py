@@ -9,14 +9,14 @@ import functools
 from itertools import product
 from typing import Any
 
-import numba
 import numpy as np
 
-from ..compiling import array_in, array_out, compiled, types
+from ..compiling import array_in, array_out, compiled_in_parts, threads, types
 from ..memory import empty
 from . import direct
-from .direct import TAPS, TILES, Bands, Phase
+from .direct import TILES, Bands, Phase
 from .geometry import Geometry, with_long_rows
+from .micro_kernels import TAPS
 from .vectors import lanes_of
 
 BAND_BYTES = 384 << 10
@@ -35,13 +35,13 @@ def forward(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
     return y.reshape(*y.shape[:2], *geometry.output)
 
 
-def input_gradient(geometry: Geometry, dy: Any, w: Any) -> Any:
+def input_gradient(geometry: Geometry, dy: Any, w: Any, winners: Any = None) -> Any:
     """Return dx (N, C, H, W)."""
     dx = input_gradient_plan(with_long_rows(geometry), dy.dtype).run(dy, w, None, False)
     return dx.reshape(*dx.shape[:2], geometry.height, geometry.width)
 
 
-def weight_gradient(geometry: Geometry, x: Any, dy: Any) -> Any:
+def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) -> Any:
     """Return dw (K, C / groups, KH, KW)."""
     dtype, lanes = x.dtype, lanes_of(x.dtype)
     packing = forward_plan(with_long_rows(geometry), dtype).packing
@@ -50,10 +50,10 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any) -> Any:
     offsets = np.pad(packing.offsets, (0, tap_blocks * TAPS - taps), "edge")
     units = bands.images * -(-bands.rows // bands.band)
     shape = (min(SECTIONS, units), geometry.groups, -(-filters // tile), tap_blocks, lanes)
-    totals, parts = np.zeros(shape, dtype), numba.get_num_threads()
-    loops(dtype)["weight_gradient"](
+    totals, parts = np.zeros(shape, dtype), threads()
+    loop(direct.weight_gradient, dtype)(
         flat(x), flat(dy), offsets, packing.row_starts, packing.column_starts, totals,
-        empty((parts * bands.packed,), dtype), bands, filters, lanes, parts,
+        empty((parts * bands.packed,), dtype), bands, filters, lanes,
     )  # fmt: skip
     sums = totals.sum(axis=0).reshape(*shape[1:4], tile, TAPS)
     dw = np.swapaxes(sums, 2, 3).reshape(geometry.groups, -1, tap_blocks * TAPS)
@@ -62,7 +62,7 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any) -> Any:
 
 
 class Packing:
-    """How the images of one side are packed: copies of their rows, and the bands they are cut to."""
+    """How the images of one side are packed: copies of their rows, and how bands are cut."""
 
     def __init__(
         self, dtype: Any, geometry: Geometry, channels: int, image: tuple[int, int],
@@ -98,15 +98,10 @@ class Correlation:
         """Add a phase; rows and columns are (start, step) in the image that is written."""
         groups, filters, depth = taps.shape
         blocks = -(-filters // self.tile)
-        self.phases.append(
-            Phase(
-                sum(o.size for o in self.offsets),
-                depth,
-                sum(t.size for t in self.taps),
-                *rows,
-                *columns,
-            )  # fmt: skip
+        first_offset, first_weight = (
+            sum(a.size for a in arrays) for arrays in (self.offsets, self.taps)
         )
+        self.phases.append(Phase(first_offset, depth, first_weight, *rows, *columns))
         # the index of 0, which stands behind the last weight, fills the tile up
         full = np.full((groups, blocks * self.tile, depth), -1, np.int64)
         full[:, :filters] = taps
@@ -116,7 +111,7 @@ class Correlation:
 
     def run(self, x: Any, w: Any, b: Any, relu: bool) -> Any:
         """Return the image that is written."""
-        bands, parts, dtype = self.packing.bands, numba.get_num_threads(), x.dtype
+        bands, parts, dtype = self.packing.bands, threads(), x.dtype
         outputs = bands.groups * self.shape[0]
         weights = np.append(flat(w), dtype.type(0))[np.concatenate(self.taps)]
         bias = np.zeros(outputs + max(TILES), dtype)
@@ -124,11 +119,11 @@ class Correlation:
             bias[:outputs] = b
         y = empty((bands.images, outputs, *self.shape[1:]), dtype)
         strip = 0 if self.whole else self.tile * bands.band * bands.pitch
-        loops(dtype)["correlate"](
+        loop(direct.correlate, dtype)(
             flat(x), weights, bias, np.concatenate(self.offsets), np.asarray(self.phases),
             self.packing.row_starts, self.packing.column_starts, y.reshape(-1), self.shape,
             empty((parts * (bands.packed + strip),), dtype), bands, self.tile, lanes_of(dtype),
-            self.whole, relu, parts,
+            self.whole, relu,
         )  # fmt: skip
         return y
 
@@ -136,7 +131,7 @@ class Correlation:
 @functools.lru_cache(REMEMBERED)
 def forward_plan(g: Geometry, dtype: Any) -> Correlation:
     """Pack x: a copy for each column of the window, so that packed rows are rows of y."""
-    (sh, sw), (dh, dw), (kh, kw) = g.stride, g.dilation, g.window
+    (sh, _), (dh, dw), (kh, kw) = g.stride, g.dilation, g.window
     (top, _), (left, _) = g.padding
     oh, ow = g.output
     residues = sorted({u * dh % sh for u in range(kh)})
@@ -209,21 +204,18 @@ def flat(x: Any) -> Any:
 
 
 @functools.cache
-def loops(dtype: Any) -> dict[str, Any]:
-    """Return the compiled loops for a dtype."""
+def loop(function: Any, dtype: Any) -> Any:
+    """Return compiled loops for a dtype."""
     kind = types.float32 if dtype == np.float32 else types.float64
     read, write = array_in(kind, 1), array_out(kind, 1)
-    table, integer = array_in(types.int64, 1), types.int64
+    table, integer, yes = array_in(types.int64, 1), types.int64, types.boolean
     bands = types.NamedUniTuple(integer, len(Bands._fields), Bands)
-    correlate = types.void(
+    signature: Any = (
         read, read, read, table, array_in(integer, 2), table, table, write,
-        types.UniTuple(integer, 3), write, bands, integer, integer, types.boolean, types.boolean,
-        integer,
+        types.UniTuple(integer, 3), write, bands, integer, integer, yes, yes,
     )  # fmt: skip
-    gradient = types.void(
-        read, read, table, table, table, array_out(kind, 5), write, bands, integer, integer, integer
-    )
-    return {
-        "correlate": compiled(direct.correlate, correlate, parallel=True),
-        "weight_gradient": compiled(direct.weight_gradient, gradient, parallel=True),
-    }
+    if function is direct.weight_gradient:
+        signature = (
+            read, read, table, table, table, array_out(kind, 5), write, bands, integer, integer,
+        )  # fmt: skip
+    return compiled_in_parts(function, signature)

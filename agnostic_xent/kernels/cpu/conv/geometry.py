@@ -24,7 +24,8 @@ class Geometry(NamedTuple):
     @property
     def output(self) -> tuple[int, int]:
         """(OH, OW)."""
-        axes = zip((self.height, self.width), self.padding, self.dilation, self.window, self.stride)
+        image = self.height, self.width
+        axes = zip(image, self.padding, self.dilation, self.window, self.stride, strict=True)
         oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
         return oh, ow
 
@@ -32,17 +33,29 @@ class Geometry(NamedTuple):
 def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
     """Return the geometry of normalised arguments."""
     groups = options["groups"]
+    height, width = x.shape[2:]
     return Geometry(
-        x.shape[0], w.shape[1], *x.shape[2:], w.shape[0] // groups, groups, w.shape[2:],
-        options["stride"], options["padding"], options["dilation"],
-    )  # fmt: skip
+        images=x.shape[0],
+        channels=w.shape[1],
+        height=height,
+        width=width,
+        filters=w.shape[0] // groups,
+        groups=groups,
+        window=w.shape[2:],
+        stride=options["stride"],
+        padding=options["padding"],
+        dilation=options["dilation"],
+    )
+
+
+LONG_ROW = 1024
+"""Pixels."""
 
 
 def with_long_rows(g: Geometry) -> Geometry:
     """Return the same 1 x 1 convolution with several rows of pixels taken for one."""
     if (g.window, g.stride, g.padding) != ((1, 1), (1, 1), ((0, 0), (0, 0))):
         return g
-    rows = next(
-        r for r in range(g.height, 0, -1) if g.height % r == 0 and (g.width * r <= 1024 or r == 1)
-    )
+    most = max(1, LONG_ROW // g.width)
+    rows = next(rows for rows in range(most, 0, -1) if g.height % rows == 0)
     return g._replace(height=g.height // rows, width=g.width * rows)

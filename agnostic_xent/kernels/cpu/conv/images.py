@@ -60,7 +60,7 @@ def _every_other(
             v.store_masked(v.shuffle(vector, vector, spread), target, b.and_(inside, parity))
 
 
-_line_of_all, _line_of_every_other = _lines(1), _lines(2)
+line_of_all, _line_of_every_other = _lines(1), _lines(2)
 _put_every_other = emitted(2, _every_other)
 
 
@@ -81,7 +81,7 @@ def pack(
                     row = x0 + (c * height + h) * width
                     seen = width if inside else 0
                     if column_step == 1:
-                        _line_of_all(x, packed, row, seen, start, line, pitch)
+                        line_of_all(x, packed, row, seen, start, line, pitch)
                     elif column_step == 2:
                         _line_of_every_other(x, packed, row, seen, start, line, pitch)
                     else:

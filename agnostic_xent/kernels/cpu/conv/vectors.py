@@ -19,10 +19,11 @@ from llvmlite import ir
 from numba import extending as _extending
 from numba import types
 from numba.core import cgutils as _cgutils
-from numba.core import config
+from numba.core import config as _config
 
 intrinsic: Any = _extending.intrinsic
 cgutils: Any = _cgutils
+config: Any = _config
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
@@ -98,6 +99,10 @@ class Vectors:
     def parity(self) -> Any:
         """Return the mask of the even lanes."""
         return ir.Constant(self.mask_type, [i % 2 == 0 for i in range(self.lanes)])
+
+    def all_or_none(self, condition: Any) -> Any:
+        """Return the mask of all lanes or of none."""
+        return self._splat(condition, self.mask_type)
 
     def load_masked(self, pointer: Any, mask: Any) -> Any:
         """Load the lanes of a mask; the others are 0 and their memory is not touched."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import prange
+import numpy as np
 
 from ..vector_math import STRICT, njit
 from .micro_kernels import matrix_tile
@@ -18,16 +18,20 @@ from .transposes import transpose
 from .vectors import VECTOR_BYTES
 from .winograd_tiles import (
     POINTS,
+    POOL,
     input_tile,
     output_tile,
-    prefetch,
+    pooled_output_tile,
+    prefetch_to_read,
+    prefetch_to_write,
+    unpool,
     weight_tile,
 )
 
 plain = njit(**STRICT)
 
-ROWS = 6
-"""Tiles of a micro-kernel's product."""
+ROWS, NARROW_ROWS = 6, 12
+"""Tiles of a micro-kernel's product; of one for a panel of a single vector."""
 
 GRADIENT_ROWS = 8 if VECTOR_BYTES == 64 else 4
 """Channels of a micro-kernel's product in the weight gradient."""
@@ -38,7 +42,10 @@ DEPTH = 256
 SKEW = 16
 """Numbers between the planes of two points, which keep them from sharing cache sets."""
 
-_6x4, _6x2 = matrix_tile(ROWS, 4), matrix_tile(ROWS, 2)
+ROOM = 64
+"""Numbers behind a row of unpooled pixels, which is written in whole vectors."""
+
+_6x4, _6x2, _12x1 = matrix_tile(ROWS, 4), matrix_tile(ROWS, 2), matrix_tile(NARROW_ROWS, 1)
 gradient_product = matrix_tile(GRADIENT_ROWS, 2, transposed=True)
 
 
@@ -64,7 +71,7 @@ class Tiling(NamedTuple):
     """A multiple of the lanes, as are all padded sizes."""
     padded_filters: int
     panel: int
-    """Filters of a matrix product's right side at once: 4 or 2 vectors."""
+    """Filters of a matrix product's right side at once: 4, 2 or 1 vectors."""
 
     # Numba sees no properties: the rest is functions of a tiling
 
@@ -78,33 +85,59 @@ def tile_grid(t: Any) -> Any:
 @plain
 def clear(x: Any, first: Any, count: Any) -> None:
     """Set a stretch to zero."""
-    x[first : first + count] = 0
+    for i in range(first, first + count):
+        x[i] = 0
+
+
+@plain
+def area_of(height: Any, width: Any, pooled: Any) -> Any:
+    """Return the pixels of an image, or of what a 2 x 2 pool leaves of it."""
+    return (height // POOL) * (width // POOL) if pooled else height * width
 
 
 @plain
 def read_pixels(
-    lanes: Any, x: Any, x0: Any, channels: Any, height: Any, width: Any, h: Any,
-    strip: Any, s0: Any, padded: Any, columns: Any, left: Any,
+    lanes: Any, x: Any, winners: Any, x0: Any, channels: Any, height: Any, width: Any, h: Any,
+    space: Any, s0: Any, padded: Any, columns: Any, left: Any, row0: Any,
 ) -> None:  # fmt: skip
-    """Transpose row h of an image to (columns, padded channels), zero outside the image."""
-    if 0 <= h < height:
-        transpose(lanes, x, x0 + h * width, height * width, channels, width,
-                  strip, s0 + left * padded, padded, padded)  # fmt: skip
+    """Transpose row h of an image to (columns, padded channels), zero outside the image.
+
+    With ``winners``, x are the cotangents behind a pool, and the row is made at space[row0].
+    """
+    pooled = winners.size > 0
+    if h < 0 or h >= (height // POOL * POOL if pooled else height):
+        clear(space, s0, columns * padded)
+    elif pooled:
+        pixels, area = width // POOL, area_of(height, width, pooled)
+        vectors = (width // POOL + lanes) // lanes  # one pixel more where the width is odd
+        for c in range(channels):
+            unpool(x, winners, space, x0 + c * area + h // POOL * pixels, pixels,
+                   h % POOL * POOL, row0 + c * width, vectors)  # fmt: skip
+        transpose(lanes, space, row0, width, channels, width,
+                  space, s0 + left * padded, padded, padded)  # fmt: skip
     else:
-        clear(strip, s0, columns * padded)
+        transpose(lanes, x, x0 + h * width, height * width, channels, width,
+                  space, s0 + left * padded, padded, padded)  # fmt: skip
 
 
 @plain
 def read_tiles(
-    lanes: Any, x: Any, x0: Any, row: Any, t: Any, space: Any, s0: Any, v: Any, v0: Any,
-    plane: Any,
+    lanes: Any, x: Any, winners: Any, n: Any, row: Any, group: Any, t: Any, space: Any, s0: Any,
+    row0: Any, v: Any, v0: Any, plane: Any, follows: Any,
 ) -> None:  # fmt: skip
-    """Transform a row of input tiles to v (points, tiles, padded channels)."""
+    """Transform a row of input tiles to v (points, tiles, padded channels).
+
+    ``follows``: the strip holds the row above, whose last two rows of pixels are the first here.
+    """
     columns, padded = tile_grid(t)[1] * 4 + 2, t.padded_channels
+    x0 = (n * t.groups + group) * t.channels * area_of(t.height, t.width, winners.size > 0)
     line = columns * padded
-    for r in range(6):
-        read_pixels(lanes, x, x0, t.channels, t.height, t.width, row * 4 + r - t.top,
-                    space, s0 + r * line, padded, columns, t.left)  # fmt: skip
+    if follows:
+        for i in range(2 * line):
+            space[s0 + i] = space[s0 + 4 * line + i]
+    for r in range(2 if follows else 0, 6):
+        read_pixels(lanes, x, winners, x0, t.channels, t.height, t.width, row * 4 + r - t.top,
+                    space, s0 + r * line, padded, columns, t.left, row0)  # fmt: skip
     for j in range(tile_grid(t)[1]):
         for c in range(0, padded, lanes):
             input_tile(space, v, s0 + j * 4 * padded + c, line, padded,
@@ -134,19 +167,49 @@ def write_tiles(
 
 
 @plain
+def write_pooled_tiles(
+    lanes: Any, space: Any, m0: Any, plane: Any, bias: Any, b0: Any, y: Any, winners: Any, y0: Any,
+    row: Any, t: Any, s0: Any, relu: Any,
+) -> None:  # fmt: skip
+    """Transform them to rows of the maxima of 2 x 2 outputs, and to which pixels these are."""
+    tiles, padded = tile_grid(t)[1], t.padded_filters
+    line, pixels = tiles * 2 * padded, t.out_width // POOL
+    area = area_of(t.out_height, t.out_width, True)
+    w0, row0 = s0 + 2 * line, s0 + 4 * line
+    for j in range(tiles):
+        for k in range(0, padded, lanes):
+            pooled_output_tile(space, bias, space, m0 + j * padded + k, 6 * plane, plane, b0 + k,
+                               s0 + j * 2 * padded + k, line, padded, w0 + j * 2 * padded + k,
+                               relu)  # fmt: skip
+    for r in range(min(2, t.out_height // POOL - row * 2)):
+        target = y0 + (row * 2 + r) * pixels
+        transpose(lanes, space, s0 + r * line, padded, pixels, t.filters, y, target, area, pixels)
+        transpose(lanes, space, w0 + r * line, padded, pixels, t.filters,
+                  space, row0, pixels, pixels)  # fmt: skip
+        for k in range(t.filters):
+            for j in range(pixels):
+                winners[target + k * area + j] = np.uint8(space[row0 + k * pixels + j])
+
+
+@plain
 def prefetch_rows(
-    x: Any, x0: Any, channels: Any, height: Any, width: Any, t: Any, first: Any, last: Any,
-    point: Any,
+    x: Any, x0: Any, channels: Any, height: Any, width: Any, t: Any, pooled: Any, first: Any,
+    last: Any, point: Any, to_write: Any,
 ) -> None:  # fmt: skip
     """Ask for a 36th of the pixels of tile rows to come, while products hide the way."""
-    tile_rows = tile_grid(t)[0]
+    tile_rows, rows = tile_grid(t)[0], 4
+    if pooled:
+        height, width, rows = height // POOL, width // POOL, rows // POOL
     for r in range(first, last):
-        h = r % tile_rows * 4
-        count = min(4, height - h) * width
-        image = x0 + r // tile_rows * t.groups * channels * height * width + h * width
+        h = r % tile_rows * rows
+        count = min(rows, height - h) * width
+        image = x0 + (r // tile_rows * t.groups * channels * height + h) * width
         for c in range(channels * point // POINTS, channels * (point + 1) // POINTS):
             for p in range(0, count, 16):
-                prefetch(x, image + c * height * width + p)
+                if to_write:
+                    prefetch_to_write(x, image + c * height * width + p)
+                else:
+                    prefetch_to_read(x, image + c * height * width + p)
 
 
 @plain
@@ -154,57 +217,79 @@ def multiply(lanes: Any, space: Any, v0: Any, u: Any, u0: Any, m0: Any, tiles: A
     """Set m (tiles, padded filters) = v (tiles, channels) @ u (panels, channels, panel)."""
     for panel in range(t.padded_filters // t.panel):
         right, out = u0 + panel * t.channels * t.panel, m0 + panel * t.panel
-        for i in range(0, tiles, ROWS):
+        for i in range(0, tiles, NARROW_ROWS if t.panel == lanes else ROWS):
             left, target = v0 + i * t.padded_channels, out + i * t.padded_filters
             if t.panel == 4 * lanes:
                 _6x4(space, u, space, left, t.padded_channels, right, t.panel,
                      target, t.padded_filters, t.channels, 0)  # fmt: skip
+            elif t.panel == lanes:
+                _12x1(space, u, space, left, t.padded_channels, right, t.panel,
+                      target, t.padded_filters, t.channels, 0)  # fmt: skip
             else:
                 _6x2(space, u, space, left, t.padded_channels, right, t.panel,
                      target, t.padded_filters, t.channels, 0)  # fmt: skip
 
 
 def forward(
-    x: Any, u: Any, bias: Any, y: Any, space: Any, t: Any, lanes: Any, relu: Any, parts: Any
+    x: Any,
+    x_winners: Any,
+    u: Any,
+    bias: Any,
+    y: Any,
+    y_winners: Any,
+    space: Any,
+    t: Any,
+    lanes: Any,
+    relu: Any,
+    parts: Any,
+    part: Any,
 ) -> None:
-    """Write y from x and the transformed weights u (groups, points, panels, channels, panel)."""
+    """Write y from x and the transformed weights u (groups, points, panels, channels, panel).
+
+    With ``x_winners``, x are cotangents behind a pool; with ``y_winners``, y is pooled.
+    """
     tile_rows, tiles = tile_grid(t)
-    most = -(-t.block * tiles // ROWS) * ROWS
+    most = -(-t.block * tiles // NARROW_ROWS) * NARROW_ROWS
     v_plane, m_plane = most * t.padded_channels + SKEW, most * t.padded_filters + SKEW
-    strip, out_strip = 6 * (tiles * 4 + 2) * t.padded_channels, 16 * tiles * t.padded_filters
-    u_plane = t.channels * t.padded_filters
-    blocks = -(-t.images * tile_rows // t.block)
-    for part in prange(parts):
-        s0 = part * (space.size // parts)
-        o0 = s0 + strip
-        v0 = o0 + out_strip
-        m0 = v0 + POINTS * v_plane
-        clear(space, s0, strip)
-        for task in range(
-            blocks * t.groups * part // parts, blocks * t.groups * (part + 1) // parts
-        ):
-            group, first = task % t.groups, task // t.groups * t.block
-            last = min(first + t.block, t.images * tile_rows)
-            x0 = group * t.channels * t.height * t.width
-            y0 = group * t.filters * t.out_height * t.out_width
-            for r in range(first, last):
-                image = r // tile_rows * t.groups * t.channels * t.height * t.width
-                read_tiles(lanes, x, x0 + image, r % tile_rows, t, space, s0, space,
-                           v0 + (r - first) * tiles * t.padded_channels, v_plane)  # fmt: skip
-            for point in range(POINTS):
-                prefetch_rows(x, x0, t.channels, t.height, t.width, t, last,
-                              min(last + t.block, t.images * tile_rows), point)  # fmt: skip
-                multiply(lanes, space, v0 + point * v_plane, u, (group * POINTS + point) * u_plane,
-                         m0 + point * m_plane, (last - first) * tiles, t)  # fmt: skip
-            for r in range(first, last):
-                image = r // tile_rows * t.groups * t.filters * t.out_height * t.out_width
-                write_tiles(lanes, space, m0 + (r - first) * tiles * t.padded_filters, m_plane,
-                            bias, group * t.filters, y, y0 + image, r % tile_rows, t, o0,
-                            relu)  # fmt: skip
+    strip, u_plane = 6 * (tiles * 4 + 2) * t.padded_channels, t.channels * t.padded_filters
+    x_pooled, y_pooled = x_winners.size > 0, y_winners.size > 0
+    x_area = area_of(t.height, t.width, x_pooled)
+    y_area = area_of(t.out_height, t.out_width, y_pooled)
+    rows = t.images * tile_rows
+    tasks = -(-rows // t.block) * t.groups
+    s0 = part * (space.size // parts)
+    v0 = s0 + strip
+    m0 = v0 + POINTS * v_plane
+    o0 = m0 + POINTS * m_plane  # the output strip; before that, rows of unpooled pixels
+    clear(space, s0, strip)
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        group, first = task % t.groups, task // t.groups * t.block
+        last = min(first + t.block, rows)
+        x0, y0 = group * t.channels * x_area, group * t.filters * y_area
+        for r in range(first, last):
+            read_tiles(lanes, x, x_winners, r // tile_rows, r % tile_rows, group, t, space,
+                       s0, o0, space, v0 + (r - first) * tiles * t.padded_channels, v_plane,
+                       r > first and r % tile_rows > 0)  # fmt: skip
+        for point in range(POINTS):
+            prefetch_rows(x, x0, t.channels, t.height, t.width, t, x_pooled, last,
+                          min(last + t.block, rows), point, False)  # fmt: skip
+            prefetch_rows(y, y0, t.filters, t.out_height, t.out_width, t, y_pooled, first,
+                          last, point, True)  # fmt: skip
+            multiply(lanes, space, v0 + point * v_plane, u, (group * POINTS + point) * u_plane,
+                     m0 + point * m_plane, (last - first) * tiles, t)  # fmt: skip
+        for r in range(first, last):
+            image = y0 + r // tile_rows * t.groups * t.filters * y_area
+            products = m0 + (r - first) * tiles * t.padded_filters
+            if y_pooled:
+                write_pooled_tiles(lanes, space, products, m_plane, bias, group * t.filters,
+                                   y, y_winners, image, r % tile_rows, t, o0, relu)  # fmt: skip
+            else:
+                write_tiles(lanes, space, products, m_plane, bias, group * t.filters,
+                            y, image, r % tile_rows, t, o0, relu)  # fmt: skip
 
 
 def transform_weights(
-    w: Any, u: Any, space: Any, t: Any, lanes: Any, reverse: Any, parts: Any
+    w: Any, u: Any, space: Any, t: Any, lanes: Any, reverse: Any, parts: Any, part: Any
 ) -> None:
     """Write u from w (groups, filters, channels, 3, 3).
 
@@ -212,21 +297,20 @@ def transform_weights(
     the input gradient.
     """
     u_plane = t.channels * t.padded_filters
-    for part in prange(parts):
-        s0 = part * (space.size // parts)
-        for task in range(
-            t.groups * t.channels * part // parts, t.groups * t.channels * (part + 1) // parts
-        ):
-            group, c = task // t.channels, task % t.channels
-            first = group * t.channels * t.filters * 9
-            source, stride, step = first + c * 9, t.channels * 9, t.padded_filters
-            corner = s0
-            if reverse:
-                source, stride, step = first + c * t.filters * 9, 9, -t.padded_filters
-                corner = s0 + 8 * t.padded_filters
-            transpose(lanes, w, source, stride, t.filters, 9,
-                      space, s0, t.padded_filters, t.padded_filters)  # fmt: skip
-            for k in range(0, t.padded_filters, lanes):
-                place = k // t.panel * t.channels * t.panel + c * t.panel + k % t.panel
-                weight_tile(space, u, corner + k, 3 * step, step,
-                            group * POINTS * u_plane + place, 6 * u_plane, u_plane)  # fmt: skip
+    s0 = part * (space.size // parts)
+    for task in range(
+        t.groups * t.channels * part // parts, t.groups * t.channels * (part + 1) // parts
+    ):
+        group, c = task // t.channels, task % t.channels
+        first = group * t.channels * t.filters * 9
+        source, stride, step = first + c * 9, t.channels * 9, t.padded_filters
+        corner = s0
+        if reverse:
+            source, stride, step = first + c * t.filters * 9, 9, -t.padded_filters
+            corner = s0 + 8 * t.padded_filters
+        transpose(lanes, w, source, stride, t.filters, 9,
+                  space, s0, t.padded_filters, t.padded_filters)  # fmt: skip
+        for k in range(0, t.padded_filters, lanes):
+            place = k // t.panel * t.channels * t.panel + c * t.panel + k % t.panel
+            weight_tile(space, u, corner + k, 3 * step, step,
+                        group * POINTS * u_plane + place, 6 * u_plane, u_plane)  # fmt: skip

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import prange
-
 from .transposes import transpose
 from .winograd import (
     DEPTH,
     GRADIENT_ROWS,
+    ROOM,
     SKEW,
+    area_of,
     clear,
     gradient_product,
     plain,
@@ -30,15 +30,17 @@ from .winograd_tiles import POINTS, output_gradient_tile, weight_gradient_tile
 
 @plain
 def read_cotangents(
-    lanes: Any, dy: Any, dy0: Any, row: Any, t: Any, space: Any, s0: Any, g: Any, g0: Any,
-    plane: Any,
+    lanes: Any, dy: Any, winners: Any, n: Any, row: Any, group: Any, t: Any, space: Any, s0: Any,
+    row0: Any, g: Any, g0: Any, plane: Any,
 ) -> None:  # fmt: skip
     """Transform a row of tiles of dy to g (points, tiles, padded filters)."""
     tiles, padded = tile_grid(t)[1], t.padded_filters
+    area = area_of(t.out_height, t.out_width, winners.size > 0)
     line = tiles * 4 * padded
     for r in range(4):
-        read_pixels(lanes, dy, dy0, t.filters, t.out_height, t.out_width, row * 4 + r,
-                    space, s0 + r * line, padded, tiles * 4, 0)  # fmt: skip
+        read_pixels(lanes, dy, winners, (n * t.groups + group) * t.filters * area, t.filters,
+                    t.out_height, t.out_width, row * 4 + r,
+                    space, s0 + r * line, padded, tiles * 4, 0, row0)  # fmt: skip
     for j in range(tiles):
         for k in range(0, padded, lanes):
             output_gradient_tile(space, g, s0 + j * 4 * padded + k, line, padded,
@@ -46,21 +48,28 @@ def read_cotangents(
 
 
 @plain
+def strips_of(t: Any) -> Any:
+    """Return the numbers of a row of input pixels, one of cotangents and one of unpooled ones."""
+    tiles = tile_grid(t)[1]
+    strips = 6 * (tiles * 4 + 2) * t.padded_channels + 16 * tiles * t.padded_filters
+    return strips + t.filters * t.out_width + ROOM
+
+
+@plain
 def read_both(
-    lanes: Any, x: Any, dy: Any, group: Any, first: Any, last: Any, t: Any, space: Any, s0: Any,
-    v: Any, v0: Any, v_plane: Any, g: Any, g0: Any, g_plane: Any,
+    lanes: Any, x: Any, dy: Any, winners: Any, group: Any, first: Any, last: Any, t: Any,
+    space: Any, s0: Any, v: Any, v0: Any, v_plane: Any, g: Any, g0: Any, g_plane: Any,
 ) -> None:  # fmt: skip
-    """Transform the tile rows of x and of dy that a section's block has."""
+    """Transform tile rows of x and of dy."""
     tile_rows, tiles = tile_grid(t)
-    strip = 6 * (tiles * 4 + 2) * t.padded_channels
+    strip = s0 + 6 * (tiles * 4 + 2) * t.padded_channels
+    row0 = strip + 16 * tiles * t.padded_filters
     for r in range(first, last):
-        n, row = r // tile_rows, r % tile_rows
-        x0 = (n * t.groups + group) * t.channels * t.height * t.width
-        dy0 = (n * t.groups + group) * t.filters * t.out_height * t.out_width
-        place = (r - first) * tiles
-        read_tiles(lanes, x, x0, row, t, space, s0, v, v0 + place * t.padded_channels, v_plane)
-        read_cotangents(lanes, dy, dy0, row, t, space, s0 + strip, g,
-                        g0 + place * t.padded_filters, g_plane)  # fmt: skip
+        n, row, place = r // tile_rows, r % tile_rows, (r - first) * tiles
+        read_tiles(lanes, x, winners[:0], n, row, group, t, space, s0, row0,
+                   v, v0 + place * t.padded_channels, v_plane, r > first and row > 0)  # fmt: skip
+        read_cotangents(lanes, dy, winners, n, row, group, t, space, strip, row0,
+                        g, g0 + place * t.padded_filters, g_plane)  # fmt: skip
 
 
 @plain
@@ -79,89 +88,90 @@ def accumulate(
 
 
 def gradient_by_sections(
-    x: Any, dy: Any, du: Any, space: Any, t: Any, lanes: Any, sections: Any, parts: Any
+    x: Any,
+    dy: Any,
+    winners: Any,
+    du: Any,
+    space: Any,
+    t: Any,
+    lanes: Any,
+    sections: Any,
+    parts: Any,
+    part: Any,
 ) -> None:
     """Write du (sections, groups, points, panels, channels, panel)."""
     tile_rows, tiles = tile_grid(t)
     plane = t.padded_channels * t.padded_filters
     v_plane = t.block * tiles * t.padded_channels + SKEW
     g_plane = t.block * tiles * t.padded_filters + SKEW
-    strips = 6 * (tiles * 4 + 2) * t.padded_channels + 16 * tiles * t.padded_filters
-    rows, tasks = t.images * tile_rows, sections * t.groups
-    for part in prange(parts):
-        s0 = part * (space.size // parts)
-        v0 = s0 + strips
-        g0 = v0 + POINTS * v_plane
-        clear(space, s0, strips)
-        for task in range(tasks * part // parts, tasks * (part + 1) // parts):
-            section, group = task // t.groups, task % t.groups
-            start, end = rows * section // sections, rows * (section + 1) // sections
-            for first in range(start, end, t.block):
-                last = min(first + t.block, end)
-                read_both(lanes, x, dy, group, first, last, t, space, s0, space, v0,
-                          v_plane, space, g0, g_plane)  # fmt: skip
-                for point in range(POINTS):
-                    prefetch_rows(x, group * t.channels * t.height * t.width, t.channels,
-                                  t.height, t.width, t, last, min(last + t.block, end),
-                                  point)  # fmt: skip
-                    prefetch_rows(dy, group * t.filters * t.out_height * t.out_width, t.filters,
-                                  t.out_height, t.out_width, t, last, min(last + t.block, end),
-                                  point)  # fmt: skip
-                    accumulate(lanes, space, v0 + point * v_plane, space, g0 + point * g_plane,
-                               (last - first) * tiles, t, du, (task * POINTS + point) * plane,
-                               first > start)  # fmt: skip
+    strips = strips_of(t)
+    rows, tasks, pooled = t.images * tile_rows, sections * t.groups, winners.size > 0
+    dy_area = area_of(t.out_height, t.out_width, pooled)
+    s0 = part * (space.size // parts)
+    v0 = s0 + strips
+    g0 = v0 + POINTS * v_plane
+    clear(space, s0, strips)
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        section, group = task // t.groups, task % t.groups
+        start, end = rows * section // sections, rows * (section + 1) // sections
+        for first in range(start, end, t.block):
+            last = min(first + t.block, end)
+            read_both(lanes, x, dy, winners, group, first, last, t, space, s0, space, v0,
+                      v_plane, space, g0, g_plane)  # fmt: skip
+            for point in range(POINTS):
+                end_of_next = min(last + t.block, end)
+                prefetch_rows(x, group * t.channels * t.height * t.width, t.channels,
+                              t.height, t.width, t, False, last, end_of_next, point,
+                              False)  # fmt: skip
+                prefetch_rows(dy, group * t.filters * dy_area, t.filters, t.out_height,
+                              t.out_width, t, pooled, last, end_of_next, point,
+                              False)  # fmt: skip
+                accumulate(lanes, space, v0 + point * v_plane, space, g0 + point * g_plane,
+                           (last - first) * tiles, t, du, (task * POINTS + point) * plane,
+                           first > start)  # fmt: skip
 
 
-def gradient_by_points(
-    x: Any, dy: Any, du: Any, space: Any, v: Any, g: Any, t: Any, lanes: Any, parts: Any
-) -> None:
-    """Write du (groups, points, panels, channels, panel); v and g are shared by the threads."""
-    tile_rows, tiles = tile_grid(t)
+def transform(
+    lanes: Any, x: Any, dy: Any, winners: Any, group: Any, first: Any, count: Any, t: Any,
+    space: Any, v: Any, v_plane: Any, g: Any, g_plane: Any, parts: Any, part: Any,
+) -> None:  # fmt: skip
+    """Transform ``count`` tile rows from ``first`` on to v and g, which all threads share."""
+    tiles, s0 = tile_grid(t)[1], part * (space.size // parts)
+    start, end = count * part // parts, count * (part + 1) // parts
+    clear(space, s0, strips_of(t))
+    read_both(lanes, x, dy, winners, group, first + start, first + end, t, space, s0,
+              v, start * tiles * t.padded_channels, v_plane,
+              g, start * tiles * t.padded_filters, g_plane)  # fmt: skip
+
+
+def multiply_points(
+    lanes: Any, v: Any, v_plane: Any, g: Any, g_plane: Any, tiles: Any, t: Any, du: Any, group: Any,
+    add: Any, parts: Any, part: Any,
+) -> None:  # fmt: skip
+    """Set du, or add to it, from v and g."""
     plane = t.padded_channels * t.padded_filters
-    v_plane = t.block * tiles * t.padded_channels + SKEW
-    g_plane = t.block * tiles * t.padded_filters + SKEW
-    rows = t.images * tile_rows
-    for part in prange(parts):
-        clear(space, part * (space.size // parts), space.size // parts)
-    for group in range(t.groups):
-        for first in range(0, rows, t.block):
-            count = min(t.block, rows - first)
-            for part in prange(parts):
-                start, end = count * part // parts, count * (part + 1) // parts
-                read_both(lanes, x, dy, group, first + start, first + end, t, space,
-                          part * (space.size // parts), v, start * tiles * t.padded_channels,
-                          v_plane, g, start * tiles * t.padded_filters, g_plane)  # fmt: skip
-            for part in prange(parts):
-                for point in range(POINTS * part // parts, POINTS * (part + 1) // parts):
-                    accumulate(lanes, v, point * v_plane, g, point * g_plane, count * tiles, t,
-                               du, (group * POINTS + point) * plane, first > 0)  # fmt: skip
+    for point in range(POINTS * part // parts, POINTS * (part + 1) // parts):
+        accumulate(lanes, v, point * v_plane, g, point * g_plane, tiles, t,
+                   du, (group * POINTS + point) * plane, add)  # fmt: skip
 
 
-def finish(du: Any, dw: Any, space: Any, t: Any, lanes: Any, sections: Any, parts: Any) -> None:
-    """Add up the sections in order, and transform du to dw (groups, filters, channels, 3, 3)."""
-    plane = t.padded_channels * t.padded_filters
-    size = t.groups * POINTS * plane
-    for part in prange(parts):
-        first, last = size * part // parts, size * (part + 1) // parts
-        for section in range(1, sections):
-            add_to(du[first:last], du[section * size + first : section * size + last])
-    for part in prange(parts):
-        s0 = part * (space.size // parts)
-        for task in range(
-            t.groups * t.channels * part // parts, t.groups * t.channels * (part + 1) // parts
-        ):
-            group, c = task // t.channels, task % t.channels
-            for k in range(0, t.filters, lanes):
-                place = k // t.panel * t.padded_channels * t.panel + c * t.panel + k % t.panel
-                weight_gradient_tile(du, space, group * POINTS * plane + place, 6 * plane, plane,
-                                     s0 + k, 3 * t.padded_filters, t.padded_filters)  # fmt: skip
-            target = (group * t.filters * t.channels + c) * 9
-            transpose(lanes, space, s0, t.padded_filters, 9, t.filters,
-                      dw, target, t.channels * 9, 9)  # fmt: skip
+def add_sections(du: Any, size: Any, sections: Any, parts: Any, part: Any) -> None:
+    """Add up the sections in order, in the first."""
+    for section in range(1, sections):
+        for i in range(size * part // parts, size * (part + 1) // parts):
+            du[i] += du[section * size + i]
 
 
-@plain
-def add_to(total: Any, x: Any) -> None:
-    """Add x to total, in place."""
-    for i in range(total.size):
-        total[i] += x[i]
+def finish(du: Any, dw: Any, space: Any, t: Any, lanes: Any, parts: Any, part: Any) -> None:
+    """Transform du to dw (groups, filters, channels, 3, 3)."""
+    plane, s0 = t.padded_channels * t.padded_filters, part * (space.size // parts)
+    tasks = t.groups * t.channels
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        group, c = task // t.channels, task % t.channels
+        for k in range(0, t.filters, lanes):
+            place = k // t.panel * t.padded_channels * t.panel + c * t.panel + k % t.panel
+            weight_gradient_tile(du, space, group * POINTS * plane + place, 6 * plane, plane,
+                                 s0 + k, 3 * t.padded_filters, t.padded_filters)  # fmt: skip
+        target = (group * t.filters * t.channels + c) * 9
+        transpose(lanes, space, s0, t.padded_filters, 9, t.filters,
+                  dw, target, t.channels * 9, 9)  # fmt: skip

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
+from itertools import product
 from typing import Any
 
-import numba
 import numpy as np
 
-from ..compiling import array_in, array_out, compiled, types
+from ..compiling import array_in, array_out, compiled_in_parts, threads, types
 from ..memory import empty
-from . import winograd, winograd_gradient
+from . import winograd
+from . import winograd_gradient as gradient
 from .direct_plans import SECTIONS, flat
 from .geometry import Geometry
 from .vectors import VECTOR_BYTES
-from .winograd import POINTS, ROWS, SKEW, Tiling
+from .winograd import NARROW_ROWS, ROOM, SKEW, Tiling
+from .winograd_tiles import POINTS, POOL
 
 LANES = VECTOR_BYTES // 4
 """All of this is float32."""
@@ -39,13 +42,14 @@ def _up(n: int, multiple: int) -> int:
 
 @functools.lru_cache(512)
 def forward_tiling(g: Geometry) -> Tiling:
+    """Return the sizes of the forward pass."""
     (top, _), (left, _) = g.padding
     return _tiling(g, g.channels, (g.height, g.width), (top, left), g.filters, g.output)
 
 
 @functools.lru_cache(512)
 def input_gradient_tiling(g: Geometry) -> Tiling:
-    """The input gradient is the convolution of dy with the taps turned by half a turn."""
+    """Return the sizes of the input gradient: a convolution of dy with taps turned around."""
     (top, _), (left, _) = g.padding
     margins = 2 - top, 2 - left
     return _tiling(g, g.filters, g.output, margins, g.channels, (g.height, g.width))
@@ -63,92 +67,165 @@ def weight_gradient_tiling(g: Geometry) -> tuple[Tiling, int]:
     return t._replace(padded_filters=padded, panel=2 * LANES, block=block), sections
 
 
+def panel_of(filters: int) -> int:
+    """Return the vectors of a panel: the most that leave none of them empty."""
+    return next((p for p in PANELS if filters % (p * LANES) == 0), 1 if filters <= LANES else 2)
+
+
 def _tiling(
     g: Geometry, channels: int, image: tuple[int, int], margins: tuple[int, int], filters: int,
     out: tuple[int, int],
 ) -> Tiling:  # fmt: skip
-    wide = next((p for p in PANELS if filters % (p * LANES) == 0), PANELS[-1])
+    wide = panel_of(filters)
     tiles = -(-out[1] // 4)
     block = max(1, min(BLOCK // tiles, g.images * -(-out[0] // 4)))
     return Tiling(g.images, g.groups, channels, *image, *margins, filters, *out, block,
                   _up(channels, LANES), _up(filters, wide * LANES), wide * LANES)  # fmt: skip
 
 
+NOT_POOLED = np.empty(0, np.uint8)
+
+
 def forward(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
     """Return y (N, K, OH, OW)."""
-    return _run(forward_tiling(geometry), x, w, b, relu, reverse=False)
-
-
-def input_gradient(geometry: Geometry, dy: Any, w: Any) -> Any:
-    """Return dx (N, C, H, W)."""
-    return _run(input_gradient_tiling(geometry), dy, w, None, False, reverse=True)
-
-
-def weight_gradient(geometry: Geometry, x: Any, dy: Any) -> Any:
-    """Return dw (K, C / groups, 3, 3)."""
-    t, sections = weight_gradient_tiling(geometry)
-    parts, loop, tiles = numba.get_num_threads(), loops(), -(-t.out_width // 4)
-    strips = 6 * (tiles * 4 + 2) * t.padded_channels + 16 * tiles * t.padded_filters
-    v_size = POINTS * (t.block * tiles * t.padded_channels + SKEW)
-    g_size = POINTS * (t.block * tiles * t.padded_filters + SKEW)
-    du = empty(
-        (max(1, sections) * t.groups * POINTS * t.padded_channels * t.padded_filters,), np.float32
-    )
-    if sections:
-        space = empty((parts * (strips + v_size + g_size),), np.float32)
-        loop["gradient_by_sections"](flat(x), flat(dy), du, space, t, LANES, sections, parts)
-    else:
-        space = empty((parts * strips,), np.float32)
-        v, g = empty((v_size,), np.float32), empty((g_size,), np.float32)
-        loop["gradient_by_points"](flat(x), flat(dy), du, space, v, g, t, LANES, parts)
-    dw = empty((t.groups * t.filters, t.channels, 3, 3), np.float32)
-    space = empty((parts * 9 * t.padded_filters,), np.float32)
-    loop["finish"](du, dw.reshape(-1), space, t, LANES, max(1, sections), parts)
-    return dw
-
-
-def _run(t: Tiling, x: Any, w: Any, b: Any, relu: bool, reverse: bool) -> Any:
-    parts = numba.get_num_threads()
-    u = empty((t.groups * POINTS * t.channels * t.padded_filters,), np.float32)
-    space = empty((parts * 9 * t.padded_filters,), np.float32)
-    loops()["transform_weights"](flat(w), u, space, t, LANES, reverse, parts)
-    bias = np.zeros(t.groups * t.filters + t.padded_filters, np.float32)
-    if b is not None:
-        bias[: b.size] = b
+    t = forward_tiling(geometry)
     y = empty((t.images, t.groups * t.filters, t.out_height, t.out_width), np.float32)
-    tiles = -(-t.out_width // 4)
-    most = _up(t.block * tiles, ROWS)
-    size = 6 * (tiles * 4 + 2) * t.padded_channels + 16 * tiles * t.padded_filters
-    size += POINTS * (most * (t.padded_channels + t.padded_filters) + 2 * SKEW)
-    space = empty((parts * _up(size, LANES),), np.float32)
-    loops()["forward"](flat(x), u, bias, y.reshape(-1), space, t, LANES, relu, parts)
+    _run(t, x, NOT_POOLED, w, b, y, NOT_POOLED, relu, reverse=False)
     return y
 
 
+def pooled(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> tuple[Any, Any]:
+    """Return the maxima of 2 x 2 outputs, and which of the pixels they are (flat)."""
+    t = forward_tiling(geometry)
+    shape = t.images, t.groups * t.filters, t.out_height // POOL, t.out_width // POOL
+    y, winners = empty(shape, np.float32), empty((math.prod(shape) + LANES,), np.uint8)
+    _run(t, x, NOT_POOLED, w, b, y, winners, relu, reverse=False)
+    return y, winners
+
+
+def input_gradient(geometry: Geometry, dy: Any, w: Any, winners: Any = NOT_POOLED) -> Any:
+    """Return dx (N, C, H, W); with the winners of a pool, dy are cotangents of its maxima."""
+    t = input_gradient_tiling(geometry)
+    dx = empty((t.images, t.groups * t.filters, t.out_height, t.out_width), np.float32)
+    _run(t, dy, winners, w, None, dx, NOT_POOLED, False, reverse=True)
+    return dx
+
+
+def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = NOT_POOLED) -> Any:
+    """Return dw (K, C / groups, 3, 3)."""
+    t, sections = weight_gradient_tiling(geometry)
+    parts, tiles = threads(), -(-t.out_width // 4)
+    strips = 6 * (tiles * 4 + 2) * t.padded_channels + 16 * tiles * t.padded_filters
+    strips += t.filters * t.out_width + ROOM
+    v_size = POINTS * (t.block * tiles * t.padded_channels + SKEW)
+    g_size = POINTS * (t.block * tiles * t.padded_filters + SKEW)
+    du_size = t.groups * POINTS * t.padded_channels * t.padded_filters
+    du = empty((max(1, sections) * du_size,), np.float32)
+    x, dy = flat(x), flat(dy)
+    if sections:
+        space = empty((parts * (strips + v_size + g_size),), np.float32)
+        loop(gradient.gradient_by_sections)(x, dy, winners, du, space, t, LANES, sections)
+    else:
+        space = empty((parts * strips,), np.float32)
+        v, g = empty((v_size,), np.float32), empty((g_size,), np.float32)
+        v_plane, g_plane = v_size // POINTS, g_size // POINTS
+        rows = t.images * -(-t.out_height // 4)
+        for group, first in product(range(t.groups), range(0, rows, t.block)):
+            count = min(t.block, rows - first)
+            loop(gradient.transform)(
+                LANES, x, dy, winners, group, first, count, t, space, v, v_plane, g, g_plane
+            )
+            loop(gradient.multiply_points)(
+                LANES, v, v_plane, g, g_plane, count * tiles, t, du, group, first > 0
+            )
+    dw = empty((t.groups * t.filters, t.channels, 3, 3), np.float32)
+    space = empty((parts * 9 * t.padded_filters,), np.float32)
+    if sections > 1:
+        loop(gradient.add_sections)(du, du_size, sections)
+    loop(gradient.finish)(du, dw.reshape(-1), space, t, LANES)
+    return dw
+
+
+def _run(
+    t: Tiling, x: Any, x_winners: Any, w: Any, b: Any, y: Any, y_winners: Any, relu: bool,
+    reverse: bool,
+) -> None:  # fmt: skip
+    parts = threads()
+    u = empty((t.groups * POINTS * t.channels * t.padded_filters,), np.float32)
+    space = empty((parts * 9 * t.padded_filters,), np.float32)
+    loop(winograd.transform_weights)(flat(w), u, space, t, LANES, reverse)
+    bias = np.zeros(t.groups * t.filters + t.padded_filters, np.float32)
+    if b is not None:
+        bias[: b.size] = b
+    tiles = -(-t.out_width // 4)
+    most = _up(t.block * tiles, NARROW_ROWS)
+    size = 6 * (tiles * 4 + 2) * t.padded_channels
+    size += POINTS * (most * (t.padded_channels + t.padded_filters) + 2 * SKEW)
+    size += max(16 * tiles * t.padded_filters, t.channels * t.width + ROOM)
+    space = empty((parts * _up(size, LANES),), np.float32)
+    loop(winograd.forward)(
+        flat(x), x_winners, u, bias, y.reshape(-1), y_winners, space, t, LANES, relu
+    )
+
+
 @functools.cache
-def loops() -> dict[str, Any]:
-    """Return the compiled loops."""
+def loop(function: Any) -> Any:
+    """Return compiled loops."""
     read, write = array_in(types.float32, 1), array_out(types.float32, 1)
+    bytes_in, bytes_out = array_in(types.uint8, 1), array_out(types.uint8, 1)
     integer, yes = types.int64, types.boolean
     tiling = types.NamedUniTuple(integer, len(Tiling._fields), Tiling)
-    forward = types.void(read, read, read, write, write, tiling, integer, yes, integer)
-    weights = types.void(read, write, write, tiling, integer, yes, integer)
-    sections = types.void(read, read, write, write, tiling, integer, integer, integer)
-    points = types.void(read, read, write, write, write, write, tiling, integer, integer)
-    finish = types.void(write, write, write, tiling, integer, integer, integer)
-    gradient = winograd_gradient
-    return {
-        "gradient_by_sections": compiled(gradient.gradient_by_sections, sections, parallel=True),
-        "gradient_by_points": compiled(gradient.gradient_by_points, points, parallel=True),
-        "finish": compiled(gradient.finish, finish, parallel=True),
-        "forward": compiled(winograd.forward, forward, parallel=True),
-        "transform_weights": compiled(winograd.transform_weights, weights, parallel=True),
-    }
+    signatures: dict[Any, Any] = {
+        winograd.forward: (
+            read, bytes_in, read, read, write, bytes_out, write, tiling, integer, yes,
+        ),
+        winograd.transform_weights: (read, write, write, tiling, integer, yes),
+        gradient.gradient_by_sections: (
+            read, read, bytes_in, write, write, tiling, integer, integer,
+        ),
+        gradient.transform: (
+            integer, read, read, bytes_in, integer, integer, integer, tiling, write,
+            write, integer, write, integer,
+        ),
+        gradient.multiply_points: (
+            integer, write, integer, write, integer, integer, tiling, write, integer, yes,
+        ),
+        gradient.add_sections: (write, integer, integer),
+        gradient.finish: (write, write, write, tiling, integer),
+    }  # fmt: skip
+    return compiled_in_parts(function, signatures[function])
 
 
-def pays(g: Geometry, dtype: Any) -> bool:
-    """Tell whether Winograd convolution can be used, and is faster than direct."""
+def applies(g: Geometry, dtype: Any) -> bool:
+    """Tell whether Winograd convolution can be used."""
     margins = max(g.padding[0] + g.padding[1])
-    if (g.window, g.stride, g.dilation) != ((3, 3), (1, 1), (1, 1)) or margins > 2:
+    shape = g.window, g.stride, g.dilation
+    return bool(dtype == np.float32 and margins <= 2 and shape == ((3, 3), (1, 1), (1, 1)))
+
+
+INPUT_CYCLES, OUTPUT_CYCLES, WEIGHT_CYCLES = 500, 600, 300
+"""Of the transforms of a vector of channels of a tile, and of the weights of one (measured)."""
+
+
+@functools.lru_cache(512)
+def pays(g: Geometry, dtype: Any) -> bool:
+    """Tell whether Winograd convolution can be used, and should be faster than direct.
+
+    Counts vector multiplications, one a cycle, and the cycles of the transforms, for a pass
+    forward and backward; direct convolution has nothing but 9 multiplications an output.
+    """
+    if not applies(g, dtype):
         return False
-    return bool(dtype == np.float32) and g.channels >= 16 and g.filters >= 16
+    oh, ow = g.output
+    tiles = g.images * -(-oh // 4) * -(-ow // 4)
+    winograd = _cycles(tiles, g.channels, g.filters) + _cycles(tiles, g.filters, g.channels)
+    winograd += _cycles(tiles, _up(g.channels, LANES), _up(g.filters, 2 * LANES))
+    pixels = g.images * _up(oh * ow, 2 * LANES)
+    return winograd < 3 * 9 * pixels * g.channels * g.filters / LANES
+
+
+def _cycles(tiles: int, channels: int, filters: int) -> float:
+    padded = _up(filters, panel_of(filters) * LANES)
+    transforms = INPUT_CYCLES * -(-channels // LANES) + OUTPUT_CYCLES * padded // LANES
+    products = POINTS * channels * padded / LANES
+    return tiles * (products + transforms) + WEIGHT_CYCLES * channels * padded / LANES

@@ -21,6 +21,12 @@ from .vectors import I32, Vectors, cgutils, emitted
 POINTS = 36
 """Of the transformed tile, 6 x 6."""
 
+POOL = 2
+"""Window and stride of the max-pool that can follow; its pixels are counted in rows: 0 to 3."""
+
+NOBODY = 4
+"""The winner where ReLU lets no gradient through."""
+
 Transform = Callable[["Arithmetic", list[Any]], list[Any]]
 
 
@@ -40,7 +46,7 @@ class Arithmetic:
 
 
 def of_input(o: Arithmetic, d: list[Any]) -> list[Any]:
-    """B^T d: 6 pixels to 6 points."""
+    """Return B^T d: 6 pixels to 6 points."""
     even, odd = o.plus(-4, d[2], d[4]), o.plus(-4, d[1], d[3])
     even2, odd2 = o.subtract(d[4], d[2]), o.subtract(d[3], d[1])
     return [
@@ -54,7 +60,7 @@ def of_input(o: Arithmetic, d: list[Any]) -> list[Any]:
 
 
 def of_output(o: Arithmetic, m: list[Any]) -> list[Any]:
-    """A^T m: 6 points to 4 outputs."""
+    """Return A^T m: 6 points to 4 outputs."""
     s1, d1 = o.add(m[1], m[2]), o.subtract(m[1], m[2])
     s2, d2 = o.add(m[3], m[4]), o.subtract(m[3], m[4])
     return [
@@ -66,7 +72,7 @@ def of_output(o: Arithmetic, m: list[Any]) -> list[Any]:
 
 
 def of_output_gradient(o: Arithmetic, y: list[Any]) -> list[Any]:
-    """A y: 4 cotangents to 6 points."""
+    """Return A y: 4 cotangents to 6 points."""
     even, odd = o.add(y[0], y[2]), o.add(y[1], y[3])
     even2, odd2 = o.plus(4, y[2], y[0]), o.plus(4, y[3], y[1])
     return [
@@ -80,7 +86,7 @@ def of_output_gradient(o: Arithmetic, y: list[Any]) -> list[Any]:
 
 
 def of_weights(o: Arithmetic, g: list[Any]) -> list[Any]:
-    """G g: 3 weights to 6 points."""
+    """Return G g: 3 weights to 6 points."""
     even, odd = o.times(-1 / 6, o.add(g[0], g[2])), o.times(-1 / 6, g[1])
     even2 = o.plus(1 / 24, g[0], o.times(1 / 6, g[2]))
     return [
@@ -94,7 +100,7 @@ def of_weights(o: Arithmetic, g: list[Any]) -> list[Any]:
 
 
 def of_weight_gradient(o: Arithmetic, u: list[Any]) -> list[Any]:
-    """G^T u: 6 points to 3 gradients of weights."""
+    """Return G^T u: 6 points to 3 gradients of weights."""
     s1, d1 = o.add(u[1], u[2]), o.subtract(u[1], u[2])
     s2, d2 = o.add(u[3], u[4]), o.subtract(u[3], u[4])
     return [
@@ -146,17 +152,75 @@ def _output_tile(
             v.store(result, v.at(line, b.mul(y_column, v.index(j))))
 
 
-def _prefetch(v: Vectors, x: Any, x0: Any) -> None:
-    """Emit the wish to have a line of memory in the cache."""
-    b, pointer = v.builder, ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-    call = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-    b.call(call, [b.bitcast(v.at(x, x0), pointer), *(ir.Constant(I32, n) for n in (0, 2, 1))])
+def _pooled_output_tile(
+    v: Vectors, x: Any, bias: Any, y: Any, x0: Any, x_row: Any, x_column: Any, b0: Any,
+    y0: Any, y_row: Any, y_column: Any, w0: Any, relu: Any,
+) -> None:  # fmt: skip
+    """Emit the same, and the maxima of 2 x 2 outputs; at y[w0], which pixel wins: see `POOL`."""
+    b = v.builder
+    start, relus = v.load(v.at(bias, b0)), b.icmp_signed("!=", relu, v.index(0))
+    lowest = b.select(relus, v.zero, v.constant(float("-inf")))
+    rows = [
+        [v.at_least(b.fadd(vector, start), lowest) for vector in row]
+        for row in _both_ways(v, of_output, 6, v.at(x, x0), (x_row, x_column))
+    ]
+    for i in (0, 1):
+        for j in (0, 1):
+            best, winner = rows[2 * i][2 * j], v.zero
+            for number in (1, 2, 3):
+                pixel = rows[2 * i + number // 2][2 * j + number % 2]
+                # the first maximum wins, and the first NaN
+                better = b.and_(
+                    b.fcmp_unordered(">", pixel, best), b.fcmp_ordered("ord", best, best)
+                )
+                best = b.select(better, pixel, best)
+                winner = b.select(better, v.constant(number), winner)
+            stopped = b.and_(b.fcmp_ordered("<=", best, v.zero), v.all_or_none(relus))
+            winner = b.select(stopped, v.constant(NOBODY), winner)
+            place = b.add(b.mul(y_row, v.index(i)), b.mul(y_column, v.index(j)))
+            v.store(best, v.at(v.at(y, y0), place))
+            v.store(winner, v.at(v.at(y, w0), place))
+
+
+def _unpool(
+    v: Vectors, dy: Any, winners: Any, row: Any, d0: Any, count: Any, first: Any, r0: Any,
+    vectors: Any,
+) -> None:  # fmt: skip
+    """Emit a row of pixels from pooled cotangents, those whose winners are first or first + 1."""
+    b, dy, winners, row = v.builder, v.at(dy, d0), v.at(winners, d0), v.at(row, r0)
+    bytes_type = ir.VectorType(ir.IntType(8), v.lanes)
+    with cgutils.for_range(b, vectors) as loop:
+        done = b.mul(loop.index, v.index(v.lanes))
+        vector = v.load_masked(v.at(dy, done), v.first(b.sub(count, done)))
+        source = b.bitcast(v.at(winners, done), bytes_type.as_pointer())
+        winner = b.uitofp(b.load(source, align=1), v.type)
+        even = v.splat(b.sitofp(first, v.scalar))
+        odd = b.fadd(even, v.constant(1))
+        left = b.select(b.fcmp_ordered("==", winner, even), vector, v.zero)
+        right = b.select(b.fcmp_ordered("==", winner, odd), vector, v.zero)
+        for half in (0, 1):
+            order = [half * v.lanes // 2 + i // 2 + i % 2 * v.lanes for i in range(v.lanes)]
+            target = b.add(b.mul(done, v.index(2)), v.index(half * v.lanes))
+            v.store(v.shuffle(left, right, order), v.at(row, target))
+
+
+def _prefetch(to_write: int) -> Any:
+    """Return the wish to have a line of memory in the cache, to read it or to write to it."""
+
+    def emit(v: Vectors, x: Any, x0: Any) -> None:
+        b, pointer = v.builder, ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        call = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        hints = [ir.Constant(I32, hint) for hint in (to_write, 2, 1)]
+        b.call(call, [b.bitcast(v.at(x, x0), pointer), *hints])
+
+    return emitted(1, emit)
 
 
 input_tile = tile_transform(of_input, 6)
-output_tile = emitted(3, _output_tile)
-prefetch = emitted(1, _prefetch)
+output_tile, pooled_output_tile = emitted(3, _output_tile), emitted(3, _pooled_output_tile)
+unpool = emitted(3, _unpool)
+prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
 output_gradient_tile = tile_transform(of_output_gradient, 4)
 weight_tile = tile_transform(of_weights, 3)
 weight_gradient_tile = tile_transform(of_weight_gradient, 6)

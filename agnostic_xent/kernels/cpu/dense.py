@@ -1,0 +1,53 @@
+"""The kernel of dense: products of matrices that share the threads of the other kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...operation import OPERATIONS, Implementation, Pullback
+from .conv.matrices import product
+
+operation = OPERATIONS["dense"]
+
+
+def takes(x: Any, w: Any, b: Any) -> str | None:
+    """Say why these arguments are not taken, if they are not."""
+    for array in (x, w, b):
+        if array is not None and type(array) not in (np.ndarray, np.memmap):
+            return f"it takes numpy.ndarray, not {type(array).__name__}"
+    if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
+        return f"it takes float32 and float64 in native byte order, not {x.dtype.str}"
+    return None
+
+
+def value(x: Any, w: Any, b: Any) -> Any:
+    """Return the layer's output."""
+    if not x.size or not w.size:
+        return operation._portable.value(x, w, b)
+    y = product(x.reshape(-1, x.shape[-1]), w, turned=(False, True), bias=b)
+    return y.reshape(*x.shape[:-1], w.shape[0])
+
+
+def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int]) -> tuple[Any, Pullback]:
+    """Return the layer's output and its pullback."""
+    if not x.size or not w.size:
+        return operation._portable.vjp(x, w, b, wrt=wrt)
+    rows = x.reshape(-1, x.shape[-1])
+
+    def pullback(dy: Any) -> tuple[Any, ...]:
+        dx = dw = db = None
+        dy = dy.reshape(-1, w.shape[0])
+        if 0 in wrt:
+            dx = product(dy, w).reshape(x.shape)
+        if 1 in wrt:
+            dw = product(dy, rows, turned=(True, False))
+        if 2 in wrt and b is not None:
+            db = dy.sum(axis=0)
+        return dx, dw, db
+
+    return value(x, w, b), pullback
+
+
+operation.add_kernel("numpy", Implementation("Numba", value, vjp, takes))
