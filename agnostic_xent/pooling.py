@@ -196,7 +196,7 @@ def _avg_pool2d(
     x: Array, *, window: Pair, stride: Pair, padding: Margins, counted: Margins
 ) -> Array:
     pixels = taps(x, window, stride=stride, padding=padding, dilation=(1, 1))
-    return sum(pixels[1:], start=pixels[0]) / _counts(x, window, stride, padding, counted)
+    return sum(pixels[1:], start=pixels[0]) / window_counts(x, window, stride, padding, counted)
 
 
 @avg_pool2d.pullback
@@ -204,7 +204,7 @@ def _(
     x: Array, *, window: Pair, stride: Pair, padding: Margins, counted: Margins
 ) -> tuple[Array, Pullback]:
     def pullback(dy: Array) -> tuple[Array]:
-        share = dy / _counts(x, window, stride, padding, counted)
+        share = dy / window_counts(x, window, stride, padding, counted)
         image = tuple(x.shape[2:])
         shares = [share] * (window[0] * window[1])
         dx = fold(shares, image, window, stride=stride, padding=padding, dilation=(1, 1))
@@ -214,7 +214,9 @@ def _(
     return y, pullback
 
 
-def _counts(x: Array, window: Pair, stride: Pair, padding: Margins, counted: Margins) -> Array:
+def window_counts(
+    x: Array, window: Pair, stride: Pair, padding: Margins, counted: Margins
+) -> Array:
     """Return how many pixels count in each window: (OH, OW)."""
     rows, columns = (
         _axis_counts(*axis)
