@@ -41,7 +41,7 @@ def as_source(name: str, data: Any, like: Array, *, passes: int = 1) -> Source:
         x, y = (_opened(part) for part in data)
         _check_pair(name, x, y)
         for part, array in (("x", x), ("y", y)):
-            if not _is_stored(array):
+            if not is_stored(array):
                 namespace(params=like, **{f"{name} ({part})": array})
         return ArraySource(x, y, like)
     if isinstance(data, Iterator) and passes > 1:
@@ -87,7 +87,7 @@ def _check_pair(name: str, x: Array, y: Array) -> None:
         raise ValueError(f"{name} must hold at least one sample, got x of shape {tuple(x.shape)}")
 
 
-def _is_stored(x: Array) -> bool:
+def is_stored(x: Array) -> bool:
     """Tell whether the samples lie in a file or a graph and are fetched batch by batch."""
     import numpy as np
 
@@ -121,7 +121,7 @@ class ArraySource:
             yield self._rows(x, slice(start, min(start + size, len(self))))
 
     def _rows(self, x: Array, rows: Any) -> Array:
-        if _is_stored(x):
+        if is_stored(x):
             return to_backend(x[rows], array_namespace(self.like), device(self.like))
         if isinstance(rows, slice):
             return x[rows, ...]

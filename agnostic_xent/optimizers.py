@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from .arrays import Array, array_namespace
+from .operation import Routine
 
 __all__ = ["SGD", "AdamW", "constant", "cosine", "step_decay", "warmup"]
 
@@ -54,7 +55,7 @@ class SGD:
     """Stochastic gradient descent, with torch's conventions.
 
     ``g = grad + weight_decay * w``; with momentum ``v = momentum * v + (1 - dampening) * g``
-    (``v = g`` at the first step) and ``g = g + momentum * v`` (Nesterov) or ``g = v``;
+    (``v = g`` at a parameter's first step) and ``g = g + momentum * v`` (Nesterov) or ``g = v``;
     ``w = w - learning_rate * g``.
 
     Parameters
@@ -106,18 +107,45 @@ class SGD:
     ) -> tuple[Params, State]:
         """Return the parameters and the state after a step; nothing is written to."""
         _check_names(params, grads)
-        rate, velocity, updated = self.rate(state["step"]), {}, dict(params)
-        for name, g in grads.items():
-            w = params[name]
-            if self.weight_decay:
-                g = g + self.weight_decay * w
-            if self.momentum:
-                v = state["velocity"].get(name)
-                v = g if v is None else self.momentum * v + (1 - self.dampening) * g
-                g = g + self.momentum * v if self.nesterov else v
-                velocity[name] = v
-            updated[name] = w - rate * g
-        return updated, {"step": state["step"] + 1, "velocity": velocity}
+        old = state["velocity"]
+        weights, velocity = sgd_step(
+            [params[name] for name in grads],
+            list(grads.values()),
+            [old.get(name) for name in grads],
+            rate=self.rate(state["step"]),
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            dampening=self.dampening,
+        )
+        kept = old | dict(zip(grads, velocity, strict=True)) if self.momentum else {}
+        updated = dict(params) | dict(zip(grads, weights, strict=True))
+        return updated, {"step": state["step"] + 1, "velocity": kept}
+
+
+@Routine
+def sgd_step(
+    weights: Sequence[Array],
+    grads: Sequence[Array],
+    velocities: Sequence[Array | None],
+    *,
+    rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    dampening: float,
+) -> tuple[list[Array], list[Array | None]]:
+    """Return the weights and velocities after a step of `SGD`; a velocity of None is the first."""
+    new_weights, new_velocities = [], []
+    for w, g, v in zip(weights, grads, velocities, strict=True):
+        if weight_decay:
+            g = g + weight_decay * w
+        if momentum:
+            v = g if v is None else momentum * v + (1 - dampening) * g
+            g = g + momentum * v if nesterov else v
+        new_weights.append(w - rate * g)
+        new_velocities.append(v)
+    return new_weights, new_velocities
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,8 @@ class AdamW:
     """Adam with decoupled weight decay, with torch's conventions.
 
     ``w = w - rate * weight_decay * w``; ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``;
-    ``w = w - rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)``, t counted from 1.
+    ``w = w - rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)``, where t is 1 at
+    a parameter's first gradient.
 
     Parameters
     ----------
@@ -166,24 +195,61 @@ class AdamW:
 
     def init(self, params: Mapping[str, Array]) -> State:
         """Return the state before the first step."""
-        return {"step": 0, "mean": {}, "square": {}}
+        return {"step": 0, "steps": {}, "mean": {}, "square": {}}
 
     def update(
         self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
     ) -> tuple[Params, State]:
         """Return the parameters and the state after a step; nothing is written to."""
         _check_names(params, grads)
-        step = state["step"] + 1
-        rate, (b1, b2) = self.rate(state["step"]), self.betas
-        updated, mean, square = dict(params), {}, {}
-        for name, g in grads.items():
-            m, v = state["mean"].get(name, 0.0), state["square"].get(name, 0.0)
-            m = mean[name] = b1 * m + (1 - b1) * g
-            v = square[name] = b2 * v + (1 - b2) * g * g
-            root = array_namespace(v).sqrt(v) / math.sqrt(1 - b2**step) + self.eps
-            w = params[name] * (1 - rate * self.weight_decay)
-            updated[name] = w - rate / (1 - b1**step) * (m / root)
-        return updated, {"step": step, "mean": mean, "square": square}
+        steps = {name: state["steps"].get(name, 0.0) + 1 for name in grads}
+        b1, b2 = self.betas
+        weights, means, squares = adamw_step(
+            [params[name] for name in grads],
+            list(grads.values()),
+            [state["mean"].get(name) for name in grads],
+            [state["square"].get(name) for name in grads],
+            list(steps.values()),
+            rate=self.rate(state["step"]),
+            b1=b1,
+            b2=b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+        updated = dict(params) | dict(zip(grads, weights, strict=True))
+        return updated, {
+            "step": state["step"] + 1,
+            "steps": state["steps"] | steps,
+            "mean": state["mean"] | dict(zip(grads, means, strict=True)),
+            "square": state["square"] | dict(zip(grads, squares, strict=True)),
+        }
+
+
+@Routine
+def adamw_step(
+    weights: Sequence[Array],
+    grads: Sequence[Array],
+    means: Sequence[Array | None],
+    squares: Sequence[Array | None],
+    steps: Sequence[float],
+    *,
+    rate: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """Return the weights, means and squares after a step of `AdamW`; None stands for zeros."""
+    new_weights, new_means, new_squares = [], [], []
+    for w, g, m, v, t in zip(weights, grads, means, squares, steps, strict=True):
+        m = (1 - b1) * g if m is None else b1 * m + (1 - b1) * g
+        v = (1 - b2) * g * g if v is None else b2 * v + (1 - b2) * g * g
+        root = array_namespace(v).sqrt(v) / math.sqrt(1 - b2**t) + eps
+        w = w * (1 - rate * weight_decay)
+        new_weights.append(w - rate / (1 - b1**t) * (m / root))
+        new_means.append(m)
+        new_squares.append(v)
+    return new_weights, new_means, new_squares
 
 
 # --- schedules: functions from the step, counted from 0, to the learning rate --------------------

@@ -78,16 +78,20 @@ def test_every_row_follows_the_formulas(row, optimizer):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @each_optimizer
-def test_torch_makes_the_same_steps(optimizer, dtype):
+@pytest.mark.parametrize("missing", [{}, {0: "scale", 3: "0.weight", 4: "0.weight", 5: "scale"}])
+def test_torch_makes_the_same_steps(optimizer, dtype, missing):
+    """Also where a parameter has no gradient in some steps: it keeps its own state and count."""
     torch = pytest.importorskip("torch")
     params, grads = start_and_grads(dtype)
+    for step, name in missing.items():
+        del grads[step][name]
     leaves = {k: x.requires_grad_() for k, x in to_backend(params, torch).items()}
     options = {k: v for k, v in vars(optimizer).items() if k != "learning_rate"}
     kind = getattr(torch.optim, type(optimizer).__name__)
     theirs = kind(leaves.values(), lr=optimizer.learning_rate, **options)
     for g in grads:
         for name, leaf in leaves.items():
-            leaf.grad = to_backend(g[name], torch)
+            leaf.grad = to_backend(g[name], torch) if name in g else None
         theirs.step()
     for name, w in run(optimizer, params, grads).items():
         assert_close(w, leaves[name].detach(), dtype, STEPS)

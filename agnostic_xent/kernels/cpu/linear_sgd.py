@@ -1,0 +1,310 @@
+"""The kernel of plain SGD of a linear model: an epoch of logistic regression in one call.
+
+Notation: z logits, t target, p probability, d = p - t the slope of a sample's loss at its logit.
+Steps follow each other, so this runs on one thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...operation import ROUTINES, Implementation
+from .compiling import array_in, array_out, compiled, types
+from .conv.vectors import Vectors, cgutils, intrinsic
+from .vector_math import BIAS, STRICT, borrowed, exp_biased, log1p, njit, row_max, row_sum
+
+MANY = 256
+"""Samples a step from which products of whole matrices are faster."""
+
+BINARY = "binary_cross_entropy_with_logits"
+
+plain = njit(**STRICT)
+sums = njit(fastmath={"reassoc", "contract"}, error_model="numpy")
+"""Sums in lanes, in an order that the machine code fixes; infinities and NaN keep their meaning."""
+
+
+def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: Any) -> str | None:
+    """Say why these arguments are not taken, if they are not."""
+    for array in (w, b, x, y):
+        if array is not None and type(array) not in (np.ndarray, np.memmap):
+            return f"it takes numpy.ndarray, not {type(array).__name__}"
+    if w.dtype not in BIAS:
+        return f"it takes float32 and float64 in native byte order, not {w.dtype.str}"
+    if loss != BINARY and y.dtype.kind not in "iu":
+        return "it takes labels, not probabilities"
+    if x.ndim != 2:
+        return f"it takes samples of one dimension, not {x.ndim - 1}"
+    return f"it takes batches under {MANY} samples" if batch_size >= MANY else None
+
+
+def value(
+    w: Any, b: Any, x: Any, y: Any, order: Any, rates: Any, *,
+    loss: str, batch_size: int, weight_decay: float,
+) -> tuple[Any, Any, float, int]:  # fmt: skip
+    """Return weights and bias after the steps, the samples' loss and the right predictions."""
+    dtype, layout = w.dtype, "C" if x.flags.c_contiguous else "A"
+    x, y = np.asarray(x), np.take(y, order, axis=0)
+    w, with_bias = np.array(w, order="C"), b is not None
+    b = np.array(b) if with_bias else np.zeros(len(w), dtype)
+    data = x, order, rates, float(weight_decay), with_bias, w, b
+    if loss == BINARY:
+        t, z = y.ravel(), np.empty(len(order), dtype)
+        if batch_size == 1 and layout == "C":
+            loop(one_by_one, dtype, layout)(t, *data, z)
+        else:
+            loop(in_batches, dtype, layout)(t, *data, z, np.empty((batch_size, 1), dtype))
+        total, correct = scoring(dtype)(z, t, 1 / BIAS[dtype])
+    else:
+        z, d = np.empty(len(w), dtype), np.empty((batch_size, len(w)), dtype)
+        labels = y.astype(np.int64)
+        total, correct = loop(of_classes, dtype, layout)(labels, *data, z, d, 1 / BIAS[dtype])
+    return w, b if with_bias else None, total, correct
+
+
+# --- a step --------------------------------------------------------------------------------------
+
+
+@sums
+def dot(w: Any, c: Any, x: Any, i: Any) -> Any:
+    """Return the inner product of row c of w and row i of x."""
+    total = w.dtype.type(0)
+    for j in range(w.shape[1]):
+        total += w[c, j] * x[i, j]
+    return total
+
+
+@plain
+def descend(
+    w: Any, b: Any, x: Any, rows: Any, d: Any, rate: Any, decay: Any, with_bias: Any
+) -> None:
+    """Do ``w = w - rate * (mean of d x + decay * w)``, and likewise b."""
+    one, share = w.dtype.type(1), w.dtype.type(rate / rows.size)
+    for c in range(w.shape[0]):
+        keep = w.dtype.type(1 - rate * decay)
+        for k in range(rows.size):
+            scale = share * d[k, c]
+            move(w, c, x, rows[k], keep, scale)
+            if with_bias:
+                b[c] = keep * b[c] - scale
+            keep = one
+
+
+@sums
+def move(w: Any, c: Any, x: Any, i: Any, keep: Any, scale: Any) -> None:
+    """Shrink row c of w and go along row i of x."""
+    for j in range(w.shape[1]):
+        w[c, j] = keep * w[c, j] - scale * x[i, j]
+
+
+# --- one logit -----------------------------------------------------------------------------------
+
+
+@plain
+def slope(z: Any, t: Any, one: Any) -> Any:
+    """Return p - t, with all its digits where p is almost t."""
+    e = math.exp(-abs(z))
+    near = one / (one + e)
+    far = e * near
+    return (one - t) * near - t * far if z >= 0 else (one - t) * far - t * near
+
+
+def one_by_one(
+    t: Any, x: Any, order: Any, rates: Any, decay: Any, with_bias: Any, w: Any, b: Any, z: Any
+) -> None:
+    """Take a step a sample; t and z are in the order of the samples.
+
+    The next logit waits for this sample's slope, and that for an exponential. Meanwhile w and x
+    of this sample are multiplied by the next x: the next logit is then two products away.
+    """
+    one, zero, size = w.dtype.type(1), w.dtype.type(0), w.shape[1]
+    keep, scale, bias, last, now = one, zero, b[0], order[0], order[0]
+    logit = dot(w, 0, x, now) + bias
+    for k in range(order.size):
+        then = order[min(k + 1, order.size - 1)]
+        of_w, of_x = look_ahead(w, x, last * size, now * size, then * size, size, keep, scale)
+        z[k] = logit
+        keep, scale = w.dtype.type(1 - rates[k] * decay), w.dtype.type(rates[k])
+        scale *= slope(logit, t[k], one)
+        if with_bias:
+            bias = keep * bias - scale
+        logit = keep * of_w - scale * of_x + bias
+        if not math.isfinite(logit):  # products can overflow where their difference does not
+            move(w, 0, x, now, keep, scale)
+            keep, scale = one, zero
+            logit = dot(w, 0, x, then) + bias
+        last, now = now, then
+    move(w, 0, x, last, keep, scale)
+    b[0] = bias
+
+
+@intrinsic
+def look_ahead(
+    context: Any, w: Any, x: Any, last: Any, now: Any, then: Any, size: Any, keep: Any, scale: Any
+) -> Any:
+    """Update w by the last sample; return the products of w and of this sample with the next.
+
+    Samples are given by their offsets in x. Whole vectors, of which the last one is masked: a
+    loop that Numba vectorises would do the last features one by one.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = Vectors(context, builder, signature.args[6])
+        weights, samples = (v.data(signature.args[i], args[i]) for i in (0, 1))
+        rows = [v.at(samples, offset) for offset in args[2:5]]
+        size, lanes = args[5], v.index(v.lanes)
+        keep, minus_scale = v.splat(args[6]), v.splat(builder.fneg(args[7]))
+        sums = [cgutils.alloca_once_value(builder, v.zero) for _ in range(2)]
+
+        def part(j: Any, load: Any, store: Any) -> None:
+            last, now, then = (load(v.at(row, j)) for row in rows)
+            moved = v.fma(last, minus_scale, builder.fmul(keep, load(v.at(weights, j))))
+            store(moved, v.at(weights, j))
+            for total, factor in zip(sums, (moved, now), strict=True):
+                builder.store(v.fma(factor, then, builder.load(total)), total)
+
+        whole = builder.mul(builder.sdiv(size, lanes), lanes)
+        with cgutils.for_range_slice(builder, v.index(0), whole, lanes) as (j, _):
+            part(j, v.load, v.store)
+        mask = v.first(builder.sub(size, whole))
+        part(whole, lambda at: v.load_masked(at, mask), lambda y, at: v.store_masked(y, at, mask))
+        totals = [_total(v, builder.load(total)) for total in sums]
+        return context.make_tuple(builder, signature.return_type, totals)
+
+    kind, i = w.dtype, types.int64
+    return types.UniTuple(kind, 2)(w, x, i, i, i, i, kind, kind), emit
+
+
+def _total(v: Vectors, x: Any) -> Any:
+    """Add the lanes of a vector, two halves at a time."""
+    width = v.lanes // 2
+    while width:
+        x = v.builder.fadd(x, v.shuffle(x, x, [i ^ width for i in range(v.lanes)]))
+        width //= 2
+    return v.builder.extract_element(x, v.index(0))
+
+
+def in_batches(
+    t: Any, x: Any, order: Any, rates: Any, decay: Any, with_bias: Any, w: Any, b: Any, z: Any,
+    d: Any,
+) -> None:  # fmt: skip
+    """Do as `one_by_one` with a step a batch of as many samples as d has rows."""
+    one = w.dtype.type(1)
+    for step in range(rates.size):
+        first = step * d.shape[0]
+        rows = order[first : first + d.shape[0]]
+        for k in range(rows.size):
+            z[first + k] = dot(w, 0, x, rows[k]) + b[0]
+            d[k, 0] = slope(z[first + k], t[first + k], one)
+        descend(w, b, x, rows, d, rates[step], decay, with_bias)
+
+
+@functools.cache
+def scoring(dtype: Any) -> Callable[..., tuple[float, int]]:
+    """Return the compiled `score` for a dtype."""
+    read = array_in(kind_of(dtype), 1)
+    result = types.Tuple([types.float64, types.int64])
+    made: Callable[..., tuple[float, int]] = compiled(score, result(read, read, types.float64))
+    return made
+
+
+def score(z: Any, t: Any, unbias: Any) -> Any:
+    """Return the sum of the losses, and how many logits have the right sign."""
+    return losses(z, t, unbias), right(z, t)
+
+
+@sums
+def losses(z: Any, t: Any, unbias: Any) -> Any:
+    """Add -t log s(z) - (1 - t) log s(-z), with 0 inf = 0."""
+    total = 0.0
+    for k in range(z.size):
+        tail = log1p(exp_biased(-abs(z[k])) * unbias)
+        positive = t[k] * (tail + max(-z[k], 0.0)) if t[k] != 0 else 0.0
+        total += positive + ((1.0 - t[k]) * (tail + max(z[k], 0.0)) if t[k] != 1 else 0.0)
+    return total
+
+
+@plain
+def right(z: Any, t: Any) -> Any:
+    """Count the logits of the right sign."""
+    count = 0
+    for k in range(z.size):
+        count += (z[k] > 0) == (t[k] > 0.5)
+    return count
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def of_classes(
+    labels: Any, x: Any, order: Any, rates: Any, decay: Any, with_bias: Any, w: Any, b: Any,
+    z: Any, d: Any, unbias: Any,
+) -> Any:  # fmt: skip
+    """Take a step a batch; return the sum of the losses and how many predictions were right."""
+    total, correct, z, d = 0.0, 0, borrowed(z), borrowed(d)
+    for step in range(rates.size):
+        first = step * d.shape[0]
+        rows = order[first : first + d.shape[0]]
+        for k in range(rows.size):
+            for c in range(z.size):
+                z[c] = dot(w, c, x, rows[k]) + b[c]
+            loss, hit = softmax_slope(z, labels[first + k], d[k], unbias)
+            total += loss
+            correct += hit
+        descend(w, b, x, rows, d, rates[step], decay, with_bias)
+    return total, correct
+
+
+@plain
+def softmax_slope(z: Any, label: Any, d: Any, unbias: Any) -> Any:
+    """Write p - t to d; return the loss, and 1 if the label is the first of the largest logits."""
+    if not 0 <= label < z.size:
+        d[:] = np.nan
+        return np.nan, 0
+    top = row_max(z)
+    for c in range(z.size):
+        d[c] = exp_biased(z[c] - top)
+    own, d[label] = d[label], 0
+    others = row_sum(d)
+    for c in range(z.size):
+        d[c] /= own + others
+    d[label] = -others / (own + others)
+    if z[label] != top:
+        return math.log((own + others) * unbias) - (z[label] - top), 0
+    hit = 1
+    for c in range(label):
+        if z[c] == top:
+            hit = 0
+    return log1p(others * unbias), hit
+
+
+# --- compilation ---------------------------------------------------------------------------------
+
+
+def kind_of(dtype: Any) -> Any:
+    """Return Numba's name of a dtype."""
+    return types.float32 if dtype == np.float32 else types.float64
+
+
+@functools.cache
+def loop(function: Callable[..., Any], dtype: Any, layout: str) -> Any:
+    """Return the compiled loop for a dtype and the layout of x: "C", or "A" for any."""
+    kind = kind_of(dtype)
+    numbers, matrix = array_out(kind, 1), array_out(kind, 2)
+    x = types.Array(kind, 2, layout, readonly=True)
+    target = array_in(types.int64 if function is of_classes else kind, 1)
+    given = [target, x, array_in(types.int64, 1), array_in(types.float64, 1)]
+    given += [types.float64, types.boolean, matrix, numbers, numbers]
+    if function is one_by_one:
+        return compiled(function, types.void(*given))
+    if function is in_batches:
+        return compiled(function, types.void(*given, matrix))
+    result = types.Tuple([types.float64, types.int64])
+    return compiled(function, result(*given, matrix, types.float64))
+
+
+ROUTINES["linear_sgd"].add_kernel("numpy", Implementation("Numba loops", value, takes=takes))

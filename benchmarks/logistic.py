@@ -1,0 +1,128 @@
+"""Logistic regression by per-sample SGD on Spambase, against scikit-learn's SGDClassifier.
+
+Both run the same number of epochs over all 4601 e-mails in an order shuffled each epoch, from
+zeros, with the same rates and L2 penalty; a call is the whole training, through `fit` here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+
+import agnostic_xent as ax
+from agnostic_xent.datasets import load_spambase
+
+from .measure import alternate, machine, ratio, table, write
+
+EPOCHS, RATE, PENALTY = 20, 0.005, 1e-3
+NAMES = ("agnostic_xent", "scikit-learn")
+
+
+def main(quick: bool, inner: str | None) -> None:
+    """Measure, and write the results."""
+    data = load_spambase()
+    x = np.concatenate([data.train_x, data.test_x])
+    y = np.concatenate([data.train_y, data.test_y])
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "shape": x.shape,
+        "epochs": 3 if quick else EPOCHS,
+        "minimum": minimum(x, y),
+        "cases": [
+            measure(x.astype(dtype), y, schedule, quick)
+            for dtype in ("float32", "float64")
+            for schedule in ("constant", "falling")
+        ],
+    }
+    write("logistic_quick" if quick else "logistic", result, report(result))
+
+
+def measure(x: Any, y: Any, schedule: str, quick: bool) -> dict[str, Any]:
+    """Return nanoseconds a sample and the objective after the last epoch."""
+    epochs = 3 if quick else EPOCHS
+    trainings = candidates(x, y, schedule, epochs)
+    times = alternate(trainings, 1.0 if quick else 8.0, rounds=5 if quick else 15)
+    samples = epochs * len(x)
+    return {
+        "dtype": str(x.dtype),
+        "rate": schedule,
+        "ns a sample": {name: 1e9 * float(np.median(t)) / samples for name, t in times.items()},
+        "ratio": ratio(times, "scikit-learn", "agnostic_xent"),
+        "objective": {
+            name: float(np.median([objective(x, y, *train(seed)) for seed in range(9)]))
+            for name, train in trainings.items()
+        },
+    }
+
+
+def candidates(x: Any, y: Any, schedule: str, epochs: int) -> dict[str, Callable[[], Any]]:
+    """Return the trainings; each returns weights (57,) and bias."""
+    model, targets = ax.logistic(), y[:, None].astype(x.dtype)
+    start = {"0.weight": np.zeros((1, x.shape[1]), x.dtype), "0.bias": np.zeros(1, x.dtype)}
+    falling = schedule == "falling"
+    sgd = ax.SGD(inverse_root if falling else RATE, weight_decay=PENALTY)
+
+    def ours(seed: int = 0) -> Any:
+        params, _ = ax.fit(
+            model, start, (x, targets), loss=ax.binary_cross_entropy_with_logits,
+            optimizer=sgd, epochs=epochs, batch_size=1, rng=seed,
+        )  # fmt: skip
+        return params["0.weight"][0], params["0.bias"][0]
+
+    def theirs(seed: int = 0) -> Any:
+        classifier = SGDClassifier(
+            loss="log_loss", alpha=PENALTY, max_iter=epochs, tol=None, random_state=seed, eta0=RATE,
+            learning_rate="invscaling" if falling else "constant", power_t=0.5,
+        )  # fmt: skip
+        classifier.fit(x, y)
+        return classifier.coef_[0], classifier.intercept_[0]
+
+    return dict(zip(NAMES, (ours, theirs), strict=True))
+
+
+def inverse_root(step: int) -> float:
+    """Return the rate of scikit-learn's "invscaling" with a power of 0.5."""
+    return RATE / math.sqrt(step + 1)
+
+
+def objective(x: Any, y: Any, w: Any, b: Any) -> float:
+    """Return the mean loss with its penalty, in float64."""
+    z = x.astype("float64") @ w.astype("float64") + float(b)
+    loss = np.logaddexp(0, np.where(y == 1, -z, z)).mean()
+    return float(loss + PENALTY / 2 * np.square(w, dtype="float64").sum())
+
+
+def minimum(x: Any, y: Any) -> float:
+    """Return the least that the objective can be."""
+    exact = LogisticRegression(C=1 / (PENALTY * len(x)), tol=1e-10, max_iter=10_000)
+    exact.fit(x.astype("float64"), y)
+    return objective(x, y, exact.coef_[0], exact.intercept_[0])
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the results in Markdown."""
+    n, d = result["shape"]
+    text = "# Logistic regression: per-sample SGD\n\n"
+    text += f"Written by `python -m benchmarks logistic`: Spambase, {n} samples of {d} features,\n"
+    text += (
+        f"{result['epochs']} epochs from zeros, L2 penalty {PENALTY:g}, rate {RATE:g}: constant,\n"
+    )
+    text += "or falling as 1 / sqrt(step), by a Python function that costs more than the step.\n"
+    text += "Nanoseconds a sample of the whole training: medians over rounds in turns. Objective:\n"
+    text += "mean loss and penalty at the end, in float64, median over 9 seeds; its minimum is\n"
+    text += f"{result['minimum']:.6f}. Our weight decay shrinks the bias too, as torch's does.\n"
+    text += f"\n{result['machine']['cpu']}, {result['machine']['cores']} cores. "
+    versions = result["machine"]["versions"].items()
+    text += ", ".join(f"{name} {version}" for name, version in versions) + ".\n\n"
+    rows = []
+    for case in result["cases"]:
+        r, cells = case["ratio"], [case["dtype"], case["rate"]]
+        cells += [f"{case['ns a sample'][name]:.0f}" for name in NAMES]
+        cells += [f"{r['median']:.2f} ({r['low']:.2f}-{r['high']:.2f})"]
+        rows.append(cells + [f"{case['objective'][name]:.6f}" for name in NAMES])
+    header = ["dtype", "rate", *(f"{name}, ns" for name in NAMES), "time over ours"]
+    return text + table(header + [f"{name}, objective" for name in NAMES], rows)
