@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("xent", "linear_xent")
+NAMES = ("xent", "linear_xent", "conv", "train", "elementwise", "logistic")
 
 
 def main() -> None:

@@ -95,13 +95,17 @@ def _version(package: str) -> str:
 
 
 def in_subprocess(name: str, quick: bool, environment: dict[str, str]) -> Any:
-    """Run a benchmark again with more environment variables; return what it found."""
+    """Run a benchmark again with more environment variables; return what it found.
+
+    Threads of two libraries in one process must not wait busily, or they take each other's cores.
+    """
+    variables = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | environment
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks", name, "--inner", str(path)]
         subprocess.run(
             command + ["--quick"] * quick,
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | environment,
+            env={name: value for name, value in variables.items() if value},
             cwd=Path(__file__).parents[1],
             check=True,
         )
