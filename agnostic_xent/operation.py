@@ -44,9 +44,8 @@ OPERATIONS: dict[str, Operation[Any, Any]] = {}
 """Every operation by name; the decorator enters it."""
 
 ROUTINES: dict[str, Routine] = {}
-"""Every routine by name."""
 
-MODES = ("auto", "portable", "require")
+MODES = ("auto", "direct", "portable", "require")
 
 SEEN = 1024
 """Calls that an operation remembers."""
@@ -116,7 +115,7 @@ class Kernelized:
         self._decisions.clear()
 
     def _choose(self, arrays: Any, options: Any) -> tuple[Implementation, str]:
-        mode = _mode.get() or default_mode()
+        mode = current_mode()
         key = (mode, *map(_signature, arrays), *map(_signature, options.values()))
         try:
             return self._decisions[key]
@@ -248,7 +247,7 @@ class Operation(Kernelized, Generic[P, R]):
 
     def _prepare(self, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], Implementation]:
         """Return checked arrays, complete options, and the implementation that takes them."""
-        key: Any = (_mode.get() or default_mode(), *map(_form, args), *kwargs)
+        key: Any = (current_mode(), *map(_form, args), *kwargs)
         if kwargs:
             key += tuple(map(_form, kwargs.values()))
         try:
@@ -353,14 +352,20 @@ def default_mode() -> str:
     return mode
 
 
+def current_mode() -> str:
+    """Return the mode that holds here: of the ``with`` block, or of the environment."""
+    return _mode.get() or default_mode()
+
+
 @contextmanager
 def kernels(mode: str) -> Iterator[None]:
     """Choose, within a ``with`` block of this thread, whether kernels run.
 
     Parameters
     ----------
-    mode : {"auto", "portable", "require"}
+    mode : {"auto", "direct", "portable", "require"}
         "auto": a kernel where one takes the arguments, else the portable definition.
+        "direct": the same without Winograd convolution, which is faster and rounds more.
         "portable": always the portable definition. "require": RuntimeError where "auto" would
         fall back, so that a benchmark cannot time the slow path unseen.
         Outside such a block the environment variable ``AGNOSTIC_XENT_KERNELS`` decides.

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...operation import OPERATIONS, Implementation, Pullback
+from ...arrays import quiet
+from ...operation import OPERATIONS, Implementation, Pullback, current_mode
 from .conv import direct_plans, winograd_plans
 from .conv.cotangents import bias_gradient, through_relu
 from .conv.geometry import Geometry, geometry_of
@@ -59,7 +60,11 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
             dw = chosen.weight_gradient(geometry, x, dy, winners)
         return dx, dw, db if b is not None else None
 
-    return y, pullback
+    def quietly(dy: Any) -> tuple[Any, ...]:
+        with quiet():  # NumPy adds up what the loops leave, infinities too
+            return pullback(dy)
+
+    return y, quietly
 
 
 def forward(
@@ -81,8 +86,9 @@ def _same(dy: Any) -> tuple[Any]:
 
 
 def algorithm(geometry: Geometry, dtype: Any) -> ModuleType:
-    """Return the faster of direct and Winograd convolution."""
-    return winograd_plans if winograd_plans.pays(geometry, dtype) else direct_plans
+    """Return the faster of direct and Winograd convolution, unless the former is asked for."""
+    fast = winograd_plans.pays(geometry, dtype) and current_mode() != "direct"
+    return winograd_plans if fast else direct_plans
 
 
 operation.add_kernel("numpy", Implementation("Numba", value, vjp, takes))

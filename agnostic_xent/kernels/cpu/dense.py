@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays import quiet
 from ...operation import OPERATIONS, Implementation, Pullback
 from .conv.matrices import product
 
@@ -44,7 +45,8 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int]) -> tuple[Any, Pullback]:
         if 1 in wrt:
             dw = product(dy, rows, turned=(True, False))
         if 2 in wrt and b is not None:
-            db = dy.sum(axis=0)
+            with quiet():
+                db = dy.sum(axis=0)
         return dx, dw, db
 
     return value(x, w, b), pullback

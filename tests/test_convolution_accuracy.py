@@ -1,0 +1,279 @@
+"""How accurate the CPU kernels of conv2d are, and that broken ones are seen to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from convolution_case import (
+    OF_INPUT,
+    OF_OUTPUT,
+    OF_WEIGHTS,
+    PLANS,
+    POOL,
+    RELU,
+    ROUNDINGS,
+    SPREADS,
+    Reference,
+    case,
+    check,
+    matrix,
+    rounding,
+    use,
+)
+
+from agnostic_xent.kernels.cpu import convolution
+from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans, winograd_tiles
+from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
+
+LAYERS = {  # of the benchmark: channels, pixels, filters, window, stride, padding
+    "LeNet 1": (1, 28, 32, 3, 1, 1),
+    "LeNet 2": (32, 28, 64, 3, 1, 1),
+    "LeNet 3": (32, 14, 64, 3, 1, 1),
+    "LeNet 4": (64, 14, 128, 3, 1, 1),
+    "ResNet 64": (64, 32, 64, 3, 1, 1),
+    "ResNet 128": (128, 16, 128, 3, 1, 1),
+    "ResNet 256": (256, 8, 256, 3, 1, 1),
+    "1x1": (256, 16, 64, 1, 1, 0),
+    "5x5": (6, 28, 16, 5, 1, 0),
+    "stride 2": (64, 32, 128, 3, 2, 1),
+    "stem 7x7": (3, 64, 64, 7, 2, 3),
+}
+
+# --- accuracy, relative to sum |x| |w| ------------------------------------------------------------
+
+GAUSSIAN = np.pi / 2
+"""Root mean square of a product of normal numbers over its mean absolute value."""
+
+
+def amplification(products, after, *before):
+    """Return how much larger than a direct sum the numbers are that Winograd's sums up.
+
+    The root mean square of normal x and w, for the output where it is largest; a direct sum has
+    ``products`` terms in each of the two directions. Both roots together are one square.
+    """
+    squares = np.prod([np.sum(m**2, axis=1) for m in before], axis=0)
+    return float(np.max(after**2 @ squares)) / products
+
+
+OF_VALUES = amplification(3, OF_OUTPUT, OF_INPUT, OF_WEIGHTS)
+OF_TAPS = amplification(4, OF_WEIGHTS.T, OF_INPUT, OF_OUTPUT.T)
+
+
+def stated(algorithm, terms, points):
+    """Return the largest error of normal x and w that is stated, relative to sum |x| |w|.
+
+    ``terms`` are the products of an output. Direct: 6e-7, for any number of them. Winograd sums
+    ``points`` numbers, a 9th (or 16th) as many but larger ones: 6e-6, and 1e-5 where channels or
+    tiles are so few that the transforms count.
+    """
+    if algorithm == "direct":
+        return rounding("f4", 1) * GAUSSIAN
+    chain, factor = points
+    return rounding("f4", chain) * factor * GAUSSIAN / np.sqrt(terms)
+
+
+def directions(algorithm, x, w, dy, options):
+    """Return the error, sum |x| |w|, the products of a sum, and Winograd's chain and factor."""
+    shapes = options | {"groups": 1, "dilation": (1, 1)}
+    exact, sizes = Reference(x, w, options), Reference(abs(x), abs(w), options)
+    shapes |= {"stride": exact.stride, "padding": exact.margins}
+    geometry, plans = geometry_of(x, w, shapes), PLANS[algorithm]
+    tiles = x.shape[0] * int(np.prod([-(-n // 4) for n in exact.output]))
+    ways = sum(ROUNDINGS[k] for k in ("input", "weights", "output"))
+    back = sum(ROUNDINGS[k] for k in ("input", "cotangents", "taps"))
+    c, k, taps, pixels = w.shape[1], w.shape[0], w[0, 0].size, dy[:, 0].size
+    yield (
+        plans.forward(geometry, x, w, None, False) - exact.value(), sizes.value(),
+        c * taps, (c + ways, OF_VALUES),
+    )  # fmt: skip
+    yield (
+        plans.input_gradient(geometry, dy, w) - exact.input_gradient(dy),
+        sizes.input_gradient(abs(dy)), k * taps, (k + ways, OF_VALUES),
+    )  # fmt: skip
+    yield (
+        plans.weight_gradient(geometry, x, dy) - exact.weight_gradient(dy),
+        sizes.weight_gradient(abs(dy)), pixels, (tiles + back, OF_TAPS),
+    )  # fmt: skip
+
+
+FITTING = [
+    (algorithm, layer)
+    for algorithm in PLANS
+    for layer, (_, _, _, window, stride, _) in LAYERS.items()
+    if algorithm == "direct" or (window, stride) == (3, 1)
+]
+
+
+@pytest.mark.parametrize(("algorithm", "layer"), FITTING)
+def test_accuracy_of_the_benchmark_layers(algorithm, layer):
+    c, pixels, k, window, stride, padding = LAYERS[layer]
+    options = {"stride": stride, "padding": padding}
+    x, w, _ = case((2, c, pixels, pixels), (k, c, window, window)).arrays()
+    dy = np.random.default_rng(1).standard_normal((2, k, *Reference(x, w, options).output))
+    for error, size, terms, points in directions(algorithm, x, w, dy.astype("f4"), options):
+        met = size > 0  # pixels at the edge that no window reaches
+        assert not error[~met].any()
+        assert np.max(np.abs(error[met]) / size[met]) < stated(algorithm, terms, points)
+
+
+def test_errors_of_winograd_follow_the_largest_sums_of_a_tile():
+    """An output beside a bright pixel in its tile has that one's error, not its own.
+
+    Relative to the output's own sum |x| |w| the error knows no bound; relative to the largest
+    such sum of the tile it is as stated. Direct convolution is as stated for every output.
+    """
+    x, w, _ = case((1, 16, 16, 16), (16, 16, 3, 3)).arrays()
+    x[:, :, 1::4, 1::4] *= 1e4
+    options = {"padding": 1}
+    dy = np.zeros((1, 16, 16, 16), "f4")
+    error, size, terms, points = next(directions("direct", x, w, dy, options))
+    assert np.max(np.abs(error) / size) < stated("direct", terms, points)
+    error, size, terms, points = next(directions("winograd", x, w, dy, options))
+    bound = stated("winograd", terms, points)
+    assert np.max(np.abs(error) / size) > 10 * bound
+    tiles = size.reshape(1, 16, 4, 4, 4, 4)
+    largest = np.broadcast_to(tiles.max(axis=(3, 5), keepdims=True), tiles.shape)
+    assert np.max(np.abs(error) / largest.reshape(error.shape)) < bound
+
+
+# --- the transforms -------------------------------------------------------------------------------
+
+
+def assert_interpolates(of_input, of_weights, of_output):
+    """Check y[i] = sum_u w[u] x[i + u] for all pairs of one pixel and one tap."""
+    correlation = np.array([[np.eye(6)[i + u] for u in range(3)] for i in range(4)])  # (y, w, x)
+    found = np.einsum("yp,pw,px->ywx", of_output, of_weights, of_input)
+    products = np.einsum("yp,pw,px->ywx", *map(np.abs, (of_output, of_weights, of_input)))
+    assert np.all(np.abs(found - correlation) <= rounding("f8", 6) * products)
+
+
+def test_transforms_make_a_convolution():
+    assert_interpolates(OF_INPUT, OF_WEIGHTS, OF_OUTPUT)
+    np.testing.assert_array_equal(matrix(winograd_tiles.of_output_gradient, 4), OF_OUTPUT.T)
+    np.testing.assert_array_equal(matrix(winograd_tiles.of_weight_gradient, 6), OF_WEIGHTS.T)
+
+
+def test_a_wrong_constant_is_caught():
+    matrices = OF_INPUT, OF_WEIGHTS, OF_OUTPUT
+    for number, right in enumerate(matrices):
+        for place in np.argwhere(right):
+            wrong = [m.copy() for m in matrices]
+            wrong[number][tuple(place)] *= 1.0001
+            with pytest.raises(AssertionError):
+                assert_interpolates(*wrong)
+
+
+# --- broken kernels -------------------------------------------------------------------------------
+
+
+def changed_plan(monkeypatch, name, change):
+    make = getattr(direct_plans, name).__wrapped__
+
+    def made(geometry, dtype):
+        plan = make(geometry, dtype)
+        change(plan)
+        return plan
+
+    monkeypatch.setattr(direct_plans, name, made)
+
+
+def drop_a_tap(plan):
+    plan.taps[-1][len(plan.taps[-1]) // 2] = -1  # the index of a weight that is 0
+
+
+def shift_a_tap(plan):
+    plan.packing.offsets = plan.packing.offsets.copy()
+    plan.packing.offsets[5] += 1
+
+
+def pack_another_row(plan):
+    plan.packing.row_starts = plan.packing.row_starts + 1
+
+
+def changed_result(monkeypatch, module, name, change):
+    run = getattr(module, name)
+
+    def changed(*args, **options):
+        found = run(*args, **options)
+        change(found)
+        return found
+
+    monkeypatch.setattr(module, name, changed)
+
+
+def flip_a_mask_bit(found):
+    masked = found[0].reshape(-1)
+    place = np.flatnonzero(masked == 0)[7]
+    masked[place] = 1
+
+
+def swap_a_winner(found):
+    found[1][7] ^= 1
+
+
+def swap_winners(monkeypatch):
+    run = convolution.max_vjp
+
+    def changed(x, **options):
+        y, pullback = run(x, **options)
+
+        def swapped(dy):
+            (dx,) = pullback(dy)
+            dx[0, 0, :2, :2] = dx[0, 0, 1::-1, 1::-1].copy()
+            return (dx,)
+
+        return y, swapped
+
+    monkeypatch.setattr(convolution, "max_vjp", changed)
+
+
+def changed_loop(monkeypatch, name, number):
+    """Make a number that a Winograd loop gets or leaves a thousandth larger."""
+    loop = winograd_plans.loop
+
+    def changed(function):
+        def run(*args):
+            if name == "finish":
+                args[number][3] *= 1.001
+            loop(function)(*args)
+            if name != "finish":
+                args[number][3] *= 1.001
+
+        return run if function.__name__ == name else loop(function)
+
+    monkeypatch.setattr(winograd_plans, "loop", changed)
+
+
+BREAKS = {
+    "tap of the value": ("direct", changed_plan, "forward_plan", drop_a_tap),
+    "tap of the input gradient": ("direct", changed_plan, "input_gradient_plan", drop_a_tap),
+    "tap of the weight gradient": ("direct", changed_plan, "forward_plan", shift_a_tap),
+    "packed row": ("direct", changed_plan, "input_gradient_plan", pack_another_row),
+    "mask bit": ("direct", changed_result, convolution, "through_relu", flip_a_mask_bit),
+    "winner": ("direct", swap_winners),
+    "mask bit, winograd": (
+        "winograd",
+        changed_result,
+        convolution,
+        "through_relu",
+        flip_a_mask_bit,
+    ),
+    "winner, winograd": ("winograd", changed_result, winograd_plans, "pooled", swap_a_winner),
+    "transformed weight": ("winograd", changed_loop, "transform_weights", 1),
+    "transformed gradient": ("winograd", changed_loop, "finish", 0),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_broken_kernel_is_caught(monkeypatch, broken):
+    name, change, *args = BREAKS[broken]
+    use(monkeypatch, name)
+    follows = POOL if "winner" in broken else RELU
+    shapes = case((2, 5, 9, 12), (6, 5, 3, 3), padding=1, **follows)
+    check(shapes, SPREADS[name])
+    change(monkeypatch, *args)
+    with pytest.raises(AssertionError, match="beyond the bound"):
+        check(shapes, SPREADS[name])

@@ -1,0 +1,392 @@
+"""The CPU kernels of conv2d, both algorithms, against a plain reference in float64."""
+
+from __future__ import annotations
+
+from itertools import chain, combinations
+
+import numpy as np
+import oracles
+import pytest
+
+import agnostic_xent as ax
+
+numba = pytest.importorskip("numba")
+
+from convolution_case import (  # noqa: E402
+    BOTH,
+    PLANS,
+    POOL,
+    RELU,
+    SPREADS,
+    Reference,
+    case,
+    check,
+    use,
+)
+
+from agnostic_xent.kernels.cpu import convolution  # noqa: E402
+from agnostic_xent.kernels.cpu.conv import cotangents, direct_plans, winograd_plans  # noqa: E402
+from agnostic_xent.kernels.cpu.conv.geometry import Geometry  # noqa: E402
+
+DIRECT = [
+    case((1, 1, 1, 1), (1, 1, 1, 1)),
+    case((2, 3, 7, 5), (4, 3, 1, 1), bias=False, **RELU),
+    case((1, 5, 40, 50), (7, 5, 1, 1), **BOTH),  # several rows are taken for one
+    case((2, 2, 41, 3), (3, 2, 1, 1), stride=2),
+    case((2, 3, 8, 9), (5, 3, 1, 1), padding=2, stride=(1, 3)),
+    *(case((2, 3, 6, 19), (k, 3, 3, 3), padding=1) for k in (2, 3, 6, 7, 9, 12, 13, 17)),
+    *(case((1, 2, 4, w), (6, 2, 3, 3), padding="same", **BOTH) for w in (15, 16, 17, 31, 33, 65)),
+    case((2, 3, 11, 13), (6, 3, 2, 2), stride=2),
+    case((2, 3, 11, 12), (6, 3, 2, 4), padding="same", stride=(2, 3), **POOL),
+    case((3, 2, 13, 37), (4, 2, 5, 3), stride=(3, 2), padding=((0, 3), (4, 1))),
+    case((2, 2, 5, 4), (3, 2, 3, 3), padding=((7, 0), (0, 6))),  # outputs that meet no pixel
+    case((1, 2, 6, 5), (3, 2, 2, 2), padding=5, stride=3),
+    case((2, 3, 14, 15), (8, 3, 3, 3), dilation=(2, 3), padding=(2, 4), **RELU),
+    case((2, 1, 9, 20), (2, 1, 3, 2), dilation=(3, 5), stride=2, padding=3),
+    case((1, 3, 12, 12), (3, 3, 2, 3), dilation=4, stride=3, padding=2),  # pixels without a tap
+    case((2, 6, 9, 11), (4, 3, 3, 3), groups=2, padding=1, **BOTH),
+    case((2, 7, 9, 35), (7, 1, 3, 3), groups=7, padding=1, **RELU),
+    case((3, 5, 10, 8), (10, 1, 5, 5), groups=5, padding=2, stride=2),
+    case((1, 1, 1, 70), (3, 1, 1, 7), padding=(0, 3)),
+    case((1, 1, 70, 1), (3, 1, 7, 1), padding=(3, 0)),
+    case((19, 2, 3, 2), (1, 2, 3, 2)),
+    case((1, 64, 20, 64), (8, 64, 3, 3), padding=1),  # more than a band
+    case((2, 3, 23, 300), (9, 3, 7, 7), padding=3, stride=2, **BOTH),
+]
+WINOGRAD = [
+    case((1, 1, 1, 1), (1, 1, 3, 3), padding=1),
+    case((1, 1, 3, 3), (1, 1, 3, 3)),
+    *(case((2, 3, h, w), (4, 3, 3, 3), padding=1) for h, w in [(2, 3), (4, 4), (5, 7), (8, 6)]),
+    *(case((1, 2, n, 9), (3, 2, 3, 3), padding=1, **BOTH) for n in (2, 3, 5, 6, 7)),
+    *(case((1, 2, 9, n), (3, 2, 3, 3), padding=1, **POOL) for n in (2, 3, 5, 6, 7)),
+    *(case((2, c, 6, 10), (5, c, 3, 3), padding=1, **RELU) for c in (15, 16, 17, 33)),
+    *(case((2, 5, 6, 10), (k, 5, 3, 3), padding=1, **BOTH) for k in (16, 17, 32, 48, 64, 65, 96)),
+    case((2, 16, 12, 12), (128, 16, 3, 3), padding=1, **RELU),
+    *(
+        case((2, 4, 11, 7), (6, 4, 3, 3), padding=((top, 2 - top), (left, 2)), **BOTH)
+        for top in (0, 1, 2)
+        for left in (0, 1, 2)
+    ),
+    case((2, 12, 9, 10), (9, 4, 3, 3), groups=3, padding=1, **BOTH),
+    case((3, 4, 13, 5), (4, 1, 3, 3), groups=4, padding=1, bias=False),
+    case((17, 3, 5, 3), (2, 3, 3, 3)),
+    case((1, 96, 9, 13), (97, 96, 3, 3), padding=1, **BOTH),  # the threads share out the points
+    case((3, 100, 34, 33), (100, 100, 3, 3), padding=1),
+    case((1, 3, 5, 1030), (5, 3, 3, 3), padding=1, **BOTH),  # more tiles than DEPTH in a row
+    case((3, 32, 30, 31), (64, 32, 3, 3), padding=1, **BOTH),
+]
+
+
+@pytest.fixture(params=list(PLANS))
+def algorithm(request, monkeypatch):
+    """Have one algorithm run whatever the rule says."""
+    use(monkeypatch, request.param)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch):
+    """Have NaN stand in every work space and result that is not written to."""
+    for module in (direct_plans, winograd_plans, cotangents):
+        monkeypatch.setattr(module, "empty", poisoned)
+
+
+def poisoned(shape, dtype):
+    x = np.empty(shape, dtype)
+    x.view(np.uint8)[...] = 255
+    return x
+
+
+# --- values and gradients -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options"),
+    [
+        ((2, 4, 5, 6), (6, 2, 3, 2), {"groups": 2, "stride": (2, 1), "padding": ((1, 3), (0, 2))}),
+        ((1, 2, 7, 6), (3, 2, 2, 3), {"dilation": (3, 2), "padding": 2, "stride": 3}),
+    ],
+)
+def test_the_reference_is_the_formula(x, w, options):
+    rng = np.random.default_rng(0)
+    x, w, b = rng.standard_normal(x), rng.standard_normal(w), rng.standard_normal(w[0])
+    reference = Reference(x, w, options)
+    y = reference.value(b)
+    np.testing.assert_allclose(y, oracles.conv2d(x, w, b, **options), rtol=0, atol=y.size * 1e-16)
+    dy = rng.standard_normal(y.shape)
+    product = np.vdot(reference.value(), dy)  # which the adjoints keep
+    for gradient, with_ in ((reference.input_gradient(dy), x), (reference.weight_gradient(dy), w)):
+        assert np.vdot(gradient, with_) == pytest.approx(product, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shapes", DIRECT, ids=lambda c: c.id)
+def test_direct(monkeypatch, shapes, dtype):
+    use(monkeypatch, "direct")
+    check(shapes, SPREADS["direct"], dtype)
+
+
+@pytest.mark.parametrize("shapes", WINOGRAD, ids=lambda c: c.id)
+def test_winograd(monkeypatch, shapes):
+    use(monkeypatch, "winograd")
+    check(shapes, SPREADS["winograd"])
+
+
+@pytest.mark.parametrize("shapes", WINOGRAD[::5], ids=lambda c: c.id)
+def test_direct_where_winograd_might_run(monkeypatch, shapes):
+    use(monkeypatch, "direct")
+    check(shapes, SPREADS["direct"])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_shapes(algorithm, seed):
+    rng = np.random.default_rng([seed, len(algorithm)])
+    dtype = "float64" if algorithm == "direct" and seed % 3 == 0 else "float32"
+    check(random_case(rng, algorithm), SPREADS[algorithm], dtype, seed)
+
+
+def random_case(rng, algorithm):
+    """Return a case that fits; Winograd's window and step are given."""
+
+    def one(*values):
+        return int(rng.choice(values))
+
+    groups, n = one(1, 1, 1, 2, 3), one(1, 2, 3, 9)
+    c, k = groups * one(1, 2, 3, 5, 16, 17, 40), groups * one(1, 2, 3, 6, 7, 8, 10, 17, 64)
+    h, w, most, window = one(*range(1, 20)), one(*range(1, 37)), 2, (3, 3)
+    options = {"groups": groups}
+    if algorithm == "direct":
+        most, window = 6, (one(1, 2, 3, 4, 5), one(1, 2, 3, 4, 5))
+        options["stride"] = one(1, 1, 2, 3), one(1, 1, 2, 3)
+        options["dilation"] = one(1, 1, 2, 3), one(1, 1, 2)
+    margin = range(most + 1)
+    options["padding"] = (one(*margin), one(*margin)), (one(*margin), one(*margin))
+    options |= (RELU if rng.random() < 0.5 else {}) | (POOL if rng.random() < 0.5 else {})
+    found = case((n, c, h, w), (k, c // groups, *window), bias=rng.random() < 0.7, **options)
+    try:
+        ax.conv2d(np.empty((0, *found.x[1:])), np.empty(found.w), **options)
+    except ValueError:  # the window does not fit
+        return random_case(rng, algorithm)
+    return found
+
+
+def test_no_images(algorithm):
+    x, w, b = case((0, 16, 8, 8), (16, 16, 3, 3)).arrays()
+    y, pullback = ax.conv2d.vjp(x, w, b, padding=1, **BOTH)
+    assert y.shape == (0, 16, 4, 4)
+    dx, dw, db = pullback(y)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+    assert dw.shape == w.shape
+
+
+def test_no_filters():
+    x, w, b = case((2, 3, 8, 8), (0, 3, 3, 3)).arrays()
+    y, pullback = ax.conv2d.vjp(x, w, b)
+    assert y.shape == (2, 0, 6, 6)
+    assert not pullback(y)[0].any()
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+
+def readonly(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def strided(x):
+    wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan, x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+def channels_last(x):
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1 % x.ndim, -1)), -1, 1 % x.ndim)
+
+
+def backwards(x):
+    return np.ascontiguousarray(x[::-1])[::-1]
+
+
+LAYOUTS = [readonly, np.asfortranarray, strided, channels_last, backwards]
+SOME = {
+    "direct": case((3, 4, 10, 18), (6, 4, 3, 3), padding=1, stride=2, **BOTH),
+    "winograd": case((3, 4, 10, 18), (6, 4, 3, 3), padding=1, **BOTH),
+}
+
+
+def bits(shapes, place=lambda x: x, wrt=None, dtype="float32"):
+    """Return value and gradients of the kernel."""
+    with ax.kernels("require"):
+        y, pullback = ax.conv2d.vjp(*map(place, shapes.arrays(dtype)), wrt=wrt, **shapes.options)
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+    return y, *pullback(place(dy))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_give_the_same_bits(algorithm, layout):
+    for shapes in (SOME[algorithm], case((2, 5, 8, 9), (7, 5, 3, 3), padding=1, **RELU)):
+        for found, expected in zip(bits(shapes, layout), bits(shapes), strict=True):
+            np.testing.assert_array_equal(found, expected)
+            assert found.flags.c_contiguous
+
+
+def test_files_in_memory(algorithm, tmp_path):
+    def on_disk(x):
+        path = tmp_path / f"{x.size}"
+        x.tofile(path)
+        return np.memmap(path, x.dtype, "r", shape=x.shape)
+
+    for found, expected in zip(bits(SOME[algorithm], on_disk), bits(SOME[algorithm]), strict=True):
+        assert type(found) is np.ndarray
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_other_byte_orders_run_portably():
+    x, w, b = (a.astype(">f4") for a in SOME["direct"].arrays())
+    assert "portable" in ax.explain(ax.conv2d, x, w, b)
+
+
+def test_arguments_stay_as_they_are(algorithm):
+    arrays = SOME[algorithm].arrays()
+    before = [a.copy() for a in arrays]
+    y, pullback = ax.conv2d.vjp(*arrays, **SOME[algorithm].options)
+    dy = np.ones_like(y)
+    first = [g.copy() for g in pullback(dy)]
+    for again, expected in zip(pullback(dy), first, strict=True):
+        np.testing.assert_array_equal(again, expected)
+    for array, expected in zip((*arrays, dy), (*before, np.ones_like(y)), strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+# --- wanted gradients -----------------------------------------------------------------------------
+
+
+SUBSETS = list(chain.from_iterable(combinations(range(3), n) for n in range(4)))
+
+
+@pytest.mark.parametrize("follows", [{}, RELU, BOTH])
+@pytest.mark.parametrize("wrt", SUBSETS)
+def test_only_wanted_gradients(algorithm, wrt, follows, monkeypatch):
+    shapes = case((2, 4, 7, 8), (5, 4, 3, 3), padding=1, **follows)
+    expected = bits(shapes)
+    for i, name in enumerate(("input_gradient", "weight_gradient")):
+        if i not in wrt:
+            monkeypatch.setattr(PLANS[algorithm], name, refused)
+    found = bits(shapes, wrt=wrt)
+    for i, (f, e) in enumerate(zip(found, expected, strict=True)):
+        if i == 0 or i - 1 in wrt:
+            np.testing.assert_array_equal(f, e)
+        else:
+            assert f is None
+
+
+def refused(*args):
+    raise AssertionError("what is not wanted is computed")
+
+
+# --- special values -------------------------------------------------------------------------------
+
+
+def whole_numbers(shapes):
+    """Return small integers, of which no sum is rounded, with many ties.
+
+    Filters have a tap each, a multiple of 24 * 24, so that Winograd's transforms are exact too.
+    """
+    rng = np.random.default_rng(0)
+    x, b = (rng.integers(-2, 3, s).astype("f4") for s in (shapes.x, shapes.w[0]))
+    w = np.zeros((shapes.w[0] * shapes.w[1], 9), "f4")
+    w[np.arange(len(w)), rng.integers(0, 9, len(w))] = 576 * rng.integers(-2, 3, len(w))
+    return x, w.reshape(shapes.w), 576 * b
+
+
+@pytest.mark.parametrize("follows", [{}, RELU, POOL, BOTH])
+def test_whole_numbers_are_exact(algorithm, follows):
+    shapes = case((3, 3, 11, 14), (5, 3, 3, 3), padding=1, **follows)
+    arrays = whole_numbers(shapes)
+    with ax.kernels("portable"):
+        y, pullback = ax.conv2d.vjp(*arrays, **shapes.options)
+        dy = np.random.default_rng(1).integers(-2, 3, y.shape).astype("f4")
+        expected = y, *pullback(dy)
+    with ax.kernels("require"):
+        y, pullback = ax.conv2d.vjp(*arrays, **shapes.options)
+    dx, dw, db = pullback(dy)
+    if algorithm == "winograd":
+        dw = np.rint(dw)  # is divided by 24 * 24
+    for found, e in zip((y, dx, dw, db), expected, strict=True):
+        np.testing.assert_array_equal(found, e)
+
+
+@pytest.mark.parametrize("follows", [POOL, RELU, BOTH])
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_what_follows_keeps_special_values(algorithm, special, follows):
+    """Epilogue and mask are those of the portable definition, on the convolution's own numbers."""
+    shapes = case((2, 3, 13, 22), (5, 3, 3, 3), padding=1)
+    rng = np.random.default_rng(0)
+    x, w, b = whole_numbers(shapes)
+    x[rng.random(x.shape) < 0.02] = special
+    with ax.kernels("require"):
+        y, linear = ax.conv2d.vjp(x, w, b, padding=1)
+        found, pullback = ax.conv2d.vjp(x, w, b, padding=1, **follows)
+    assert np.isnan(y).any() or np.isinf(y).any()
+    with ax.kernels("portable"):
+        kept, mask = ax.relu.vjp(y) if "activation" in follows else (y, lambda dy: (dy,))
+        expected, unpool = ax.max_pool2d.vjp(kept, 2) if "max_pool" in follows else (kept, tuple1)
+        dy = rng.integers(-2, 3, expected.shape).astype("f4")
+        slopes = linear(mask(unpool(dy)[0])[0])
+    np.testing.assert_array_equal(found, expected)
+    for f, e in zip(pullback(dy), slopes, strict=True):
+        np.testing.assert_array_equal(f, e)
+
+
+def tuple1(dy):
+    return (dy,)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf])
+def test_direct_spreads_special_values_no_farther(monkeypatch, special):
+    use(monkeypatch, "direct")
+    x, w, b = whole_numbers(case((2, 3, 12, 20), (4, 3, 3, 3)))
+    w[w == 0] = 576  # infinity times 0 is NaN, whoever multiplies
+    x[1, 2, 5, 7] = special
+    for options in ({"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 3}):
+        with ax.kernels("portable"):
+            y, pullback = ax.conv2d.vjp(x, w, b, **options)
+        dy = np.ones_like(y)
+        dy[0, 1, 2, 3] = special
+        with ax.kernels("require"):
+            found, of_kernel = ax.conv2d.vjp(x, w, b, **options)
+        for f, e in zip((found, *of_kernel(dy)), (y, *pullback(dy)), strict=True):
+            np.testing.assert_array_equal(f, e)
+
+
+def test_winograd_spreads_special_values_over_tiles_only(monkeypatch):
+    use(monkeypatch, "winograd")
+    x, w, b = case((2, 3, 16, 20), (4, 3, 3, 3)).arrays()
+    clean = ax.conv2d(x, w, b, padding=1)
+    x[1, 2, 5, 7] = np.nan  # of the tiles at (4, 4) and, as a margin, (4, 8)
+    y = ax.conv2d(x, w, b, padding=1)
+    touched = np.zeros(y.shape, bool)
+    touched[1, :, 4:8, 4:12] = True
+    np.testing.assert_array_equal(y[~touched], clean[~touched])
+    assert np.isnan(y[1, :, 4:7, 6:9]).all()  # the pixels whose windows hold it
+
+
+# --- the choice -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": (5, 5)}, {"window": (3, 1)}, {"stride": (1, 2)}, {"dilation": (2, 1)},
+        {"padding": ((3, 0), (0, 0))}, {"padding": ((1, 1), (1, 3))},
+    ],
+)  # fmt: skip
+def test_winograd_is_chosen_for_its_geometry_only(change):
+    layer = Geometry(8, 64, 28, 28, 64, 1, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    assert convolution.algorithm(layer, np.dtype("f4")) is winograd_plans
+    assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
+    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
