@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arrays import Array, namespace, to_numpy
 
@@ -33,20 +35,9 @@ def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> No
     >>> load_params(path)["0.bias"].tolist()
     [0.5]
     """
-    import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import save
-
     for name, x in params.items():
         namespace(**{f"params[{name!r}]": x})
-    # safetensors writes other memory layouts wrongly: it takes the bytes as they lie
-    contiguous = {name: np.ascontiguousarray(to_numpy(x)) for name, x in params.items()}
-    shaped = {name: x.reshape(params[name].shape) for name, x in contiguous.items()}
-    try:
-        content = save(shaped)
-    except SafetensorError as error:
-        raise TypeError(f"params cannot be written as safetensors: {error}") from error
-    write_atomically(path, content)
+    write_atomically(path, _serialized("params", host_arrays(params), None))
 
 
 def load_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -67,13 +58,88 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     >>> sorted(load_params(path))
     ['0.bias']
     """
+    return _deserialized(path, Path(path).read_bytes())
+
+
+# --- arrays with a record ------------------------------------------------------------------------
+
+
+def save_record(
+    path: str | os.PathLike[str], kind: str, record: Any, arrays: Mapping[str, Array]
+) -> None:
+    """Write arrays and, as JSON, what goes with them, with a checksum of both."""
+    host = host_arrays(arrays)
+    text = json.dumps(record)
+    metadata = {"kind": kind, "record": text, "checksum": checksum(text, host)}
+    write_atomically(path, _serialized("arrays", host, metadata))
+
+
+def load_record(path: str | os.PathLike[str], kind: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """Read what `save_record` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or of another kind.
+    OSError
+        If it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    arrays = _deserialized(path, content)
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    if metadata.get("kind") != kind:
+        raise ValueError(f"{path} is no {kind}: it says {metadata.get('kind')!r}")
+    text = metadata.get("record", "")
+    if metadata.get("checksum") != checksum(text, arrays):
+        raise ValueError(f"{path} is damaged: its content does not fit its checksum")
+    return json.loads(text), arrays
+
+
+def checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the CRC-32 of a text and of C-contiguous arrays with their names and types."""
+    crc = zlib.crc32(text.encode())
+    for name, x in sorted(arrays.items()):
+        crc = zlib.crc32(f"{name} {x.dtype} {x.shape}".encode(), crc)
+        content: Any = x.reshape(-1).view("uint8")
+        crc = zlib.crc32(content, crc)
+    return f"{crc:08x}"
+
+
+def host_arrays(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    """Return C-contiguous NumPy arrays of the native byte order."""
+    import numpy as np
+
+    found = {}
+    for name, x in arrays.items():
+        host = to_numpy(x)
+        # safetensors writes other memory layouts wrongly: it takes the bytes as they lie
+        native = np.ascontiguousarray(host, dtype=host.dtype.newbyteorder("="))
+        found[name] = native.reshape(host.shape)  # contiguous makes (1,) of ()
+    return found
+
+
+def _serialized(what: str, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None) -> bytes:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save
+
+    try:
+        return save(arrays, metadata)
+    except SafetensorError as error:
+        raise TypeError(f"{what} cannot be written as safetensors: {error}") from error
+
+
+def _deserialized(path: str | os.PathLike[str], content: bytes) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        return load(Path(path).read_bytes())
+        return load(content)
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+
+
+# --- files ---------------------------------------------------------------------------------------
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -86,5 +152,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name survive a loss of power, where folders can be opened."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError:  # some file systems cannot
+            pass
+        finally:
+            os.close(descriptor)

@@ -1,12 +1,14 @@
-"""The command line: ``agnostic-xent train`` and ``agnostic-xent info``."""
+"""The command line: ``agnostic-xent train``, ``info`` and ``warmup``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "show versions, array libraries with their devices, and settings"
     show = commands.add_parser("info", help=text, description=f"{text.capitalize()}.")
     show.set_defaults(command=_info)
+    text = "compile all CPU kernels ahead, for later processes to load from disk"
+    warm = commands.add_parser("warmup", help=text, description=f"{text.capitalize()}.")
+    warm.set_defaults(command=_warmup)
     return parser
 
 
@@ -336,3 +341,14 @@ def _info(options: argparse.Namespace) -> None:
         print(title)
         for name, value in section.items():
             print(f"  {name:<{width}}  {value}")
+
+
+# --- warmup --------------------------------------------------------------------------------------
+
+
+def _warmup(options: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    ready = importlib.import_module(".kernels.cpu.warmup", __package__).compile_all()
+    for name, seconds in ready:
+        print(f"{seconds:6.1f} s  {name}", flush=True)
+    print(f"all kernels are ready after {time.perf_counter() - start:.0f} s")

@@ -22,13 +22,13 @@ def info() -> dict[str, Any]:
     Returns
     -------
     dict
-        "versions", "backends" (library -> version and devices, or why it is missing) and
-        "environment".
+        "versions", "backends" (library -> version and devices, or why it is missing),
+        "threads" (of the CPU kernels) and "environment".
 
     Examples
     --------
     >>> sorted(info())
-    ['backends', 'environment', 'versions']
+    ['backends', 'environment', 'threads', 'versions']
     """
     versions = {
         "agnostic-xent": _version("agnostic-xent"),
@@ -38,7 +38,13 @@ def info() -> dict[str, Any]:
     versions |= {name: _version(name) for name in PACKAGES}
     environment = {name: os.environ.get(name, "not set") for name in VARIABLES}
     backends = {name: _backend_line(name) for name in INSTALL}
-    return {"versions": versions, "backends": backends, "environment": environment}
+    cpu = importlib.import_module(".kernels.cpu.threads", __package__)
+    return {
+        "versions": versions,
+        "backends": backends,
+        "threads": {"layer": cpu.layer(), "number": cpu.threads()},
+        "environment": environment,
+    }
 
 
 def _version(package: str) -> str:

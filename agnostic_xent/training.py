@@ -2,78 +2,33 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
-from .arrays import Array, array_namespace, constant, dtype_kind, generator, namespace
+from .arrays import Array, array_namespace, generator, namespace
 from .batches import ArraySource, Source, as_source
-from .class_loss import check_label_range, not_ignored
-from .layers import Layer, split_statistics
-from .operation import Operation, Pullback
+from .divergence import DivergenceError, divergence, stays_finite
+from .history import Callback, Epoch, History
+from .layers import Layer, Params
+from .operation import Operation
 from .optimizers import Optimizer
+from .runs import Run, RunFile
+from .steps import (
+    Loss,
+    Stepper,
+    Task,
+    checked_once,
+    operation_of,
+    options_of,
+    totals_of_loss,
+)
+from .totals import Totals
 
-__all__ = ["Callback", "Epoch", "History", "evaluate", "fit", "predict"]
-
-Params: TypeAlias = dict[str, Array]
-Loss: TypeAlias = Operation[Any, Any] | functools.partial[Any]
-"""An operation (output, target) -> mean loss, or a partial of one that sets its options."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch did: means over its samples, while the weights moved."""
-
-    epoch: int
-    """Counted from 1."""
-    loss: float
-    accuracy: float
-    learning_rate: float
-    """Of the last step."""
-    seconds: float
-    """Training alone, without validation."""
-    images_per_second: float
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-
-
-class History(list[Epoch]):
-    """The epochs of a run, in order.
-
-    Examples
-    --------
-    >>> History([Epoch(1, 0.5, 0.8, 0.1, 2.0, 100.0)]).column("loss")
-    [0.5]
-    """
-
-    def column(self, name: str) -> list[Any]:
-        """Return one quantity of every epoch, such as "loss" or "validation_accuracy"."""
-        return [getattr(epoch, name) for epoch in self]
-
-    def to_json(self) -> str:
-        """Return the epochs as a JSON list of objects."""
-        return json.dumps([asdict(epoch) for epoch in self], indent=2) + "\n"
-
-
-class Callback:
-    """What `fit` calls while it runs; override what is needed."""
-
-    def on_start(self, epochs: int, samples: int | None) -> None:
-        """Before the first step; ``samples`` an epoch, None if unknown."""
-
-    def on_step(self, samples: int) -> None:
-        """After each step, with the number of samples in its batch."""
-
-    def on_epoch(self, epoch: Epoch, params: Params) -> bool | None:
-        """After each epoch and its validation; True ends the training."""
-
-    def on_end(self) -> None:
-        """After the last step, also when the training was interrupted."""
+__all__ = ["Callback", "Epoch", "History", "Loss", "evaluate", "fit", "predict"]
 
 
 def fit(
@@ -88,6 +43,7 @@ def fit(
     rng: Any = None,
     validation: Any = None,
     callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> tuple[Params, History]:
     """Train a model.
 
@@ -113,7 +69,12 @@ def fit(
     validation : (x, y), or iterable of (x, y), optional
         Evaluated after each epoch.
     callbacks : sequence of Callback
-        Such as `Progress`.
+        Such as `Progress`, `EarlyStopping` or `KeepBest`.
+    checkpoint : path of a folder, optional
+        Where the run is kept after each epoch, in one file that is replaced whole. Where the
+        folder holds a run already, that one goes on, after an interruption with the same bits as
+        without it (on a CPU; an iterable has to give the same batches again). It has to be of the
+        same arguments; only ``epochs`` may grow.
 
     Returns
     -------
@@ -126,8 +87,11 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or does not fit, or a label is out of range; before the
-        first step wherever it can be known by then.
+        If an argument is out of range or does not fit, a label is out of range, or the checkpoint
+        is damaged or of another run; before the first step wherever it can be known by then.
+    DivergenceError
+        If the loss or the parameters became NaN or infinite; it names the step and the layer that
+        went first. The checkpoint stays that of the last good epoch.
 
     Examples
     --------
@@ -138,47 +102,79 @@ def fit(
     ... )
     >>> history[-1].accuracy
     1.0
+
+    A run that is kept, and goes on from there for another epoch:
+
+    >>> import tempfile
+    >>> task = {"loss": cross_entropy, "optimizer": AdamW(), "rng": 0}
+    >>> task["checkpoint"] = tempfile.mkdtemp()
+    >>> w = {"0.weight": xp.zeros((2, 1)), "0.bias": xp.zeros(2)}
+    >>> for epochs in (3, 4):
+    ...     _, history = fit(Sequential(Dense(2)), w, (x, y), epochs=epochs, **task)
+    >>> history.column("epoch")
+    [1, 2, 3, 4]
     """
     _check_model(model, params, epochs=epochs, batch_size=batch_size)
     _check_loss(loss)
     _check_helpers(optimizer, callbacks)
-    params, rng = dict(params), generator(rng)
+    run = Run(dict(params), optimizer.init(params), generator(rng))
     like = next(iter(params.values()))
     source = as_source("data", data, like, passes=epochs)
-    train_loss = test_loss = _checked_once(loss, model, params, source)
-    held_out: Source | None = None
+    loss_here = checked_once(loss, model, run.params, source)
+    task = Task(model, source, loss_here, optimizer, batch_size)
+    held_out: Task | None = None
     if validation is not None:
-        held_out = as_source("validation", validation, like, passes=epochs)
-        test_loss = _checked_once(loss, model, params, held_out)
+        test = as_source("validation", validation, like, passes=epochs)
+        held_out = replace(task, source=test, loss=checked_once(loss, model, run.params, test))
+    file = None
+    if checkpoint is not None:
+        file = RunFile(checkpoint, task, seeded=rng is not None)
+        file.resume(run, epochs)
     samples = len(source) if isinstance(source, ArraySource) else None
-    history, state = History(), optimizer.init(params)
+    take_steps = task.stepper(run.params)
     try:
         for callback in callbacks:
             callback.on_start(epochs, samples)
-        for number in range(1, epochs + 1):
-            started, totals = time.perf_counter(), _Totals(train_loss)
-            for x, y in source.batches(batch_size, rng):
-                value, output, grads = _loss_and_grads(model, params, x, y, train_loss, rng)
-                grads, statistics = split_statistics(grads)
-                rate = optimizer.rate(state["step"])
-                params, state = optimizer.update(params, grads, state)
-                params |= statistics
-                totals.add(value, output, y)
-                for callback in callbacks:
-                    callback.on_step(x.shape[0])
-            mean_loss, accuracy = totals.means()  # reads from the device: the epoch has ended
-            seconds = time.perf_counter() - started
-            scores: tuple[float, float] | tuple[None, None] = (None, None)
+            if run.history:
+                callback.on_resume(run.history)
+        while len(run.history) < epochs and not run.ended:
+            epoch = _epoch(task, run, take_steps, callbacks)
             if held_out is not None:
-                scores = _evaluate(model, params, held_out, test_loss, batch_size)
-            speed = totals.samples / max(seconds, 1e-9)
-            history.append(Epoch(number, mean_loss, accuracy, rate, seconds, speed, *scores))
-            if sum(bool(callback.on_epoch(history[-1], params)) for callback in callbacks):
-                break
+                scores = _evaluate(model, run.params, held_out.source, held_out.loss, batch_size)
+                epoch = replace(epoch, validation_loss=scores[0], validation_accuracy=scores[1])
+            run.history.append(epoch)
+            answers = [callback.on_epoch(epoch, run.params) for callback in callbacks]
+            run.ended = any(answers)
+            if file is not None:
+                file.save(run)
+    except DivergenceError as error:
+        if file is not None:
+            error.args = (f"{error}; {file.path} keeps the last good epoch",)
+        raise
     finally:
         for callback in callbacks:
             callback.on_end()
-    return params, history
+    return run.params, run.history
+
+
+def _epoch(task: Task, run: Run, take_steps: Stepper, callbacks: Sequence[Callback]) -> Epoch:
+    """Take the steps of an epoch, and bring the run there; what is not finite stops it."""
+    params, state, random = run.params, run.state, run.rng.bit_generator.state
+    started, totals = time.perf_counter(), Totals()
+    for after in take_steps(params, state, run.rng):
+        run.params, run.state, done = after
+        totals.add(done)
+        for callback in callbacks:
+            callback.on_step(done.samples)
+    number, rate = len(run.history) + 1, task.optimizer.rate(run.state["step"] - 1)
+    loss, accuracy = totals.means()  # reads from the device: the epoch has ended
+    seconds = time.perf_counter() - started
+    finite = math.isfinite(loss) or math.isfinite(float(totals.loss))  # a mean of nothing is NaN
+    if not finite or not stays_finite(run.params, params):
+        run.rng.bit_generator.state = random
+        raise divergence(task, params, state, run.rng, number, loss)
+    speed = totals.samples / max(seconds, 1e-9)
+    return Epoch(number, loss, accuracy, rate, seconds, speed)
 
 
 def evaluate(
@@ -251,11 +247,11 @@ def _check_model(model: Any, params: Any, **counts: Any) -> None:
 
 
 def _check_loss(loss: Any) -> None:
-    if not isinstance(_operation(loss), Operation):
+    if not isinstance(operation_of(loss), Operation):
         raise TypeError(
             f"loss must be an operation such as cross_entropy, or a partial of one, got {loss!r}"
         )
-    if _options(loss).get("reduction", "mean") != "mean":
+    if options_of(loss).get("reduction", "mean") != "mean":
         raise ValueError(f'loss must have reduction="mean", got {loss!r}')
 
 
@@ -270,90 +266,8 @@ def _check_helpers(optimizer: Any, callbacks: Any) -> None:
 def _evaluate(
     model: Layer, params: Mapping[str, Array], source: Source, loss: Loss, batch_size: int
 ) -> tuple[float, float]:
-    totals = _Totals(loss)
+    totals = Totals()
     for x, y in source.batches(batch_size):
         output = model(params, x)
-        totals.add(loss(output, y), output, y)
+        totals.add(totals_of_loss(loss, loss(output, y), output, y))
     return totals.means()
-
-
-def _loss_and_grads(
-    model: Layer, params: Params, x: Array, y: Array, loss: Loss, rng: Any
-) -> tuple[Array, Array, Params]:
-    output, pull_model = model.vjp(params, x, train=True, rng=rng, input_grad=False)
-    value, pull_loss = _loss_vjp(loss, output, y)
-    (dy, _) = pull_loss(constant(1, value))
-    return value, output, pull_model(dy)[1]
-
-
-# --- the loss ------------------------------------------------------------------------------------
-
-
-def _operation(loss: Any) -> Any:
-    return loss.func if isinstance(loss, functools.partial) else loss
-
-
-def _options(loss: Loss) -> dict[str, Any]:
-    return loss.keywords if isinstance(loss, functools.partial) else {}
-
-
-def _loss_vjp(loss: Loss, output: Array, target: Array) -> tuple[Array, Pullback]:
-    result: tuple[Array, Pullback] = _operation(loss).vjp(
-        output, target, wrt=(0,), **_options(loss)
-    )
-    return result
-
-
-def _checked_once(loss: Loss, model: Layer, params: Params, source: Source) -> Loss:
-    """Try a sample and check all labels before the first step; then no step waits to check."""
-    if not isinstance(source, ArraySource):
-        return loss
-    x, y = next(source.batches(1))
-    output, options = model(params, x), _options(loss)
-    loss(output, y)  # raises here, before any state changes, where model, loss and data do not fit
-    takes_check = "check_labels" in inspect.signature(_operation(loss)).parameters
-    if not takes_check or dtype_kind(array_namespace(y), y.dtype) != "integral":
-        return loss
-    for labels in source.pieces(source.y, 1 << 20):
-        classes = output.shape[options.get("axis", -1)]
-        check_label_range(labels, classes, options.get("ignore_index"))
-    return functools.partial(loss, check_labels=False)
-
-
-# --- running totals, kept on the device ----------------------------------------------------------
-
-
-@dataclass
-class _Totals:
-    loss_function: Loss
-    samples: int = 0
-    loss: Any = 0
-    correct: Any = 0
-    terms: Any = 0
-
-    def add(self, value: Array, output: Array, target: Array) -> None:
-        count = output.shape[0]
-        options = _options(self.loss_function)
-        hits = _hits(output, target, options.get("axis", -1))
-        self.samples += count
-        counted = not_ignored(target, options.get("ignore_index"))
-        if counted is None:
-            self.terms = self.terms + math.prod(hits.shape)
-        else:
-            hits = hits & counted
-            self.terms = self.terms + array_namespace(hits).count_nonzero(counted)
-        self.loss = self.loss + value * count
-        self.correct = self.correct + array_namespace(hits).count_nonzero(hits)
-
-    def means(self) -> tuple[float, float]:
-        return float(self.loss) / self.samples, float(self.correct) / float(self.terms)
-
-
-def _hits(output: Array, target: Array, axis: int) -> Array:
-    """Tell which predictions are right: the largest logit, or of a single one its sign."""
-    xp = array_namespace(output)
-    if dtype_kind(xp, target.dtype) == "integral":
-        return xp.argmax(output, axis=axis) == target
-    if output.shape[axis] == 1:
-        return (output > 0) == (target > 0.5)
-    return xp.argmax(output, axis=axis) == xp.argmax(target, axis=axis)

@@ -35,7 +35,7 @@ from agnostic_xent import (
     predict,
     step_decay,
 )
-from agnostic_xent.training import Callback
+from agnostic_xent.training import Callback, Epoch
 
 # --- what it computes --------------------------------------------------------------------------
 
@@ -242,6 +242,13 @@ def test_on_end_is_called_when_an_exception_flies():
     assert log[-3:] == [("a", "step", 8), ("a", "end"), ("b", "end")]
 
 
+def test_json_has_no_number_that_is_not_finite():
+    history = History([Epoch(1, math.nan, 0.5, 0.1, 1.0, math.inf)])
+    (epoch,) = json.loads(history.to_json(), parse_constant=pytest.fail)
+    assert epoch["loss"] is epoch["images_per_second"] is epoch["validation_loss"] is None
+    assert epoch["accuracy"] == 0.5
+
+
 # --- reads from the device ---------------------------------------------------------------------
 
 READS = ("__float__", "__bool__", "__int__", "__index__", "__complex__", "__array__", "__buffer__")
@@ -288,9 +295,31 @@ def test_no_read_from_the_device_within_an_epoch(library, optimizer, monkeypatch
     assert (one_step[0], again[0]) == (2, 6)  # loss and accuracy of each epoch
 
 
-def test_ignored_labels_do_not_count_in_the_accuracy():
-    params = {"0.weight": np.array([[-1.0], [1.0]])}
-    data = (np.array([[1.0], [1.0], [-1.0]]), np.array([1, 255, 1]))
-    loss = functools.partial(cross_entropy, ignore_index=255)
+def test_ignored_labels_count_in_no_mean():
+    """In batches of 2, 1 and 0 labels that count; of none of them the loss is NaN."""
     model = Sequential(Dense(2, bias=False))
-    assert evaluate(model, params, data, loss=loss)[1] == 0.5
+    params = {"0.weight": np.array([[-1.0], [1.0]])}
+    x = np.array([[1.0], [-2.0], [-1.0], [1.0], [1.0], [1.0]])
+    y = np.array([1, 1, 255, 1, 255, 255])
+    loss = functools.partial(cross_entropy, ignore_index=255)
+    terms = [math.log1p(math.exp(-2 * s)) for s in (1, -2, 1)]
+    for batch_size in (2, 6):
+        scores = evaluate(model, params, (x, y), loss=loss, batch_size=batch_size)
+        assert_close(scores, [np.mean(terms), 2 / 3], "float64")
+    _, history = fit(
+        model, params, (x, y), loss=loss, optimizer=SGD(0.0), epochs=1, batch_size=2, rng=SEED
+    )
+    assert_close([history[0].loss, history[0].accuracy], scores, "float64")
+    nothing = evaluate(model, params, (x[:2], y[-2:]), loss=loss)
+    assert np.isnan(nothing).all()
+
+
+@each_home
+def test_ignored_labels_on_every_library(home):
+    x, y = images()
+    y[::3] = 255
+    loss = functools.partial(cross_entropy, ignore_index=255)
+    expected = evaluate(SOFTMAX, start(), (x[y != 255], y[y != 255]), loss=cross_entropy)
+    own = {k: home.array(v) for k, v in start().items()}
+    found = evaluate(SOFTMAX, own, (home.array(x), home.array(y)), loss=loss, batch_size=7)
+    assert_close(found, expected, "float32", 40)
