@@ -4,14 +4,28 @@ Shape letters used throughout: N batch, C channels in, K filters (channels out),
 and width, KH KW window, OH OW output. Options are keyword-only.
 """
 
+import importlib
+from typing import Any
+
 from .activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .arrays import to_backend, to_numpy
 from .binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
 from .calibration import calibration_bins, expected_calibration_error, fit_temperature
+from .callbacks import (
+    EarlyStopping,
+    JsonLines,
+    KeepBest,
+    LearningRates,
+    TensorBoard,
+    find_learning_rate,
+)
 from .checkpoints import load_params, save_params
 from .containers import Residual, Sequential
 from .convolution import conv2d
 from .dense import dense
+from .divergence import DivergenceError
+from .exchange import export_onnx, match_params
+from .history import Callback, History
 from .info import info
 from .layers import (
     AvgPool2d,
@@ -33,26 +47,47 @@ from .operation import explain, kernels
 from .optimizers import SGD, AdamW, constant, cosine, step_decay, warmup
 from .pooling import avg_pool2d, global_avg_pool2d, max_pool2d
 from .progress import Progress
-from .training import History, evaluate, fit, predict
+from .runs import load_checkpoint
+from .training import evaluate, fit, predict
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the estimators where they are used: they need scikit-learn."""
+    if name not in ("CNNClassifier", "LogisticRegression"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(".estimators", __name__), name)
+    except ImportError as error:
+        raise ImportError(
+            f'{name} needs scikit-learn: pip install "agnostic-xent[sklearn]"'
+        ) from error
+
 
 __all__ = [
     "SGD",
     "AdamW",
     "AvgPool2d",
     "BatchNorm2d",
+    "Callback",
     "Conv2d",
     "Dense",
+    "DivergenceError",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAvgPool2d",
     "History",
+    "JsonLines",
+    "KeepBest",
+    "LearningRates",
     "MaxPool2d",
     "Progress",
     "ReLU",
     "Residual",
     "Sequential",
+    "TensorBoard",
     "accuracy",
     "avg_pool2d",
     "batch_norm",
@@ -71,6 +106,8 @@ __all__ = [
     "evaluate",
     "expected_calibration_error",
     "explain",
+    "export_onnx",
+    "find_learning_rate",
     "fit",
     "fit_temperature",
     "global_avg_pool2d",
@@ -78,12 +115,14 @@ __all__ = [
     "kernels",
     "lenet",
     "linear_cross_entropy",
+    "load_checkpoint",
     "load_params",
     "log_loss",
     "log_sigmoid",
     "log_softmax",
     "logistic",
     "logsumexp",
+    "match_params",
     "max_pool2d",
     "nll_loss",
     "predict",

@@ -1,0 +1,218 @@
+"""What lies between an estimator and `fit`: weights, a validation part, penalty and averages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from .arrays import Array, array_namespace, constant
+from .batches import is_stored
+from .binary_losses import binary_cross_entropy_with_logits
+from .containers import Sequential
+from .estimator_data import Batches, Labelled, Samples
+from .layers import Layer, LayerPullback, Params
+from .losses import cross_entropy
+from .optimizers import Optimizer, State
+from .training import Callback, Epoch, History, Loss, evaluate, fit
+
+DECAY = 3.0
+"""Averages forget: iterate i of t counts about as ``(i / t) ** DECAY``."""
+
+
+@dataclass
+class Steps:
+    """An optimizer whose L2 penalty spares the biases, which averages, and can be continued.
+
+    The average is of polynomial decay (Shamir and Zhang, Stochastic gradient descent for
+    non-smooth optimization, ICML 2013): Polyak's, but the first iterates fade.
+    """
+
+    optimizer: Optimizer
+    penalty: float = 0.0
+    average: bool = False
+    state: State | None = None
+    """After the last step; what to continue from."""
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return self.optimizer.rate(step)
+
+    def init(self, params: Mapping[str, Array]) -> State:
+        """Return the state before the next step."""
+        if self.state is None:
+            inner = self.optimizer.init(params)
+            self.state = {"step": 0, "inner": inner, "mean": dict(params), "last": dict(params)}
+        return self.state
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
+    ) -> tuple[Params, State]:
+        """Return the parameters and the state after a step; nothing is written to."""
+        if self.penalty:
+            grads = {
+                name: g + self.penalty * params[name] if name.endswith("weight") else g
+                for name, g in grads.items()
+            }
+        params, inner = self.optimizer.update(params, grads, state["inner"])
+        step, mean = state["step"] + 1, state["mean"]
+        if self.average:
+            share = (DECAY + 1) / (DECAY + step)
+            mean = {name: mean[name] + share * (w - mean[name]) for name, w in params.items()}
+        self.state = {"step": step, "inner": inner, "mean": mean, "last": params}
+        return params, self.state
+
+
+class Trained(NamedTuple):
+    """What a training returns."""
+
+    params: Params
+    state: State | None
+    """Of the optimizer, to continue from; None if there is nothing to keep."""
+    history: History
+    validation_losses: list[float]
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Hold out a part, stop when its loss no longer falls, and return to where it was least."""
+
+    fraction: float
+    patience: int
+    """Epochs without improvement."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a model is trained on: samples, and as targets their labels with their weights."""
+
+    model: Layer
+    loss: Loss
+    samples: Samples
+    shape: tuple[int, ...]
+    """Of one sample, as the model takes it."""
+    labels: NDArray[np.int64]
+    targets: Array
+
+    def part(self, rows: NDArray[np.int64], batch_size: int, rng: Any = None) -> Any:
+        """Return data for `fit`: some of the samples."""
+        if is_stored(self.samples.x):
+            return Batches(self.samples, self.shape, self.targets, rows, batch_size, rng)
+        x, y = self.samples.x, self.targets
+        xp = array_namespace(x)
+        if len(rows) < len(self.samples):
+            x, y = self.samples.take(rows), xp.take(y, self.samples.indices(rows), axis=0)
+        return xp.reshape(x, (-1, *self.shape)), y
+
+
+def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) -> Problem:
+    """Choose loss and targets for a model of so many logits, 1 for two classes.
+
+    Weights are scaled to a mean of 1 and become the size of the targets: a cross entropy is linear
+    in them.
+    """
+    samples, labels, weights = data.samples, data.labels, data.weights
+    if weights is None and units > 1:
+        return Problem(model, cross_entropy, samples, shape, labels, samples.indices(labels))
+    if weights is None:
+        targets = samples.numbers(labels[:, None])
+        return Problem(model, binary_cross_entropy_with_logits, samples, shape, labels, targets)
+    if units == 1:
+        assert isinstance(model, Sequential)
+        model = Sequential(*model.layers, _ZeroLogit())
+    one_hot = labels[:, None] == np.arange(max(units, 2))
+    targets = samples.numbers(one_hot * (weights / weights.mean())[:, None])
+    loss = functools.partial(cross_entropy, normalize="count")
+    return Problem(model, loss, samples, shape, labels, targets)
+
+
+def train(
+    problem: Problem,
+    params: Params,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Trained:
+    """Train with `fit`; raise ValueError also if a class is too small for a validation part."""
+    rows, validation, best = np.arange(len(problem.samples)), None, None
+    if early_stopping is not None:
+        rows, held_out = train_test_split(
+            rows,
+            test_size=early_stopping.fraction,
+            stratify=problem.labels,
+            random_state=int(rng.integers(2**31 - 1)),
+        )
+        validation = problem.part(held_out, batch_size)
+        best = _KeepBest(problem, validation, optimizer, early_stopping.patience)
+    last, history = fit(
+        problem.model,
+        params,
+        problem.part(rows, batch_size, rng),
+        loss=problem.loss,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        rng=rng,
+        validation=validation,
+        callbacks=[*callbacks] if best is None else [*callbacks, best],
+    )
+    state = optimizer.state if isinstance(optimizer, Steps) else None
+    if best is None:
+        return Trained(_result(optimizer, last), state, history, [])
+    state = state and state | {"last": best.params}
+    return Trained(best.params, state, history, best.losses)
+
+
+def _result(optimizer: Optimizer, params: Params) -> Params:
+    """Return the average, where there is one, instead of the last parameters."""
+    if isinstance(optimizer, Steps) and optimizer.average and optimizer.state:
+        mean: Params = optimizer.state["mean"]
+        return mean
+    return params
+
+
+class _KeepBest(Callback):
+    def __init__(self, problem: Problem, validation: Any, optimizer: Optimizer, patience: int):
+        self.problem, self.validation = problem, validation
+        self.optimizer, self.patience = optimizer, patience
+        self.losses: list[float] = []
+        self.params: Params = {}
+
+    def on_epoch(self, epoch: Epoch, params: Params) -> bool:
+        loss, found = epoch.validation_loss, _result(self.optimizer, params)
+        if found is not params:
+            loss, _ = evaluate(self.problem.model, found, self.validation, loss=self.problem.loss)
+        assert loss is not None
+        self.losses.append(loss)
+        least = int(np.argmin(self.losses))
+        if least == len(self.losses) - 1:
+            self.params = dict(found)
+        return len(self.losses) - 1 - least >= self.patience
+
+
+@dataclass(frozen=True)
+class _ZeroLogit(Layer):
+    """(N, 1) -> (N, 2): a logit of 0 for the first class; the softmax becomes the sigmoid."""
+
+    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
+        return array_namespace(x).concat([constant(0, x) * x, x], axis=1)
+
+    def vjp(
+        self,
+        params: Mapping[str, Array],
+        x: Array,
+        *,
+        train: bool = True,
+        rng: Any = None,
+        input_grad: bool = True,
+    ) -> tuple[Array, LayerPullback]:
+        return self(params, x), lambda dy: (dy[:, 1:], {})

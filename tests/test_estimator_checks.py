@@ -1,0 +1,44 @@
+"""scikit-learn's own checks of estimators: those of `parametrize_with_checks`, all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+LACKING = re.compile(
+    r"(cupy|dpnp|pandas|torch) is not installed|requires cuda|No (CUDA|MPS|XPU)|no XPU device"
+    r"|PYTORCH_ENABLE_MPS_FALLBACK is not set"
+)
+"""Why a check may be passed over: it needs a device or a library that is not here."""
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "sgd", "average", "cnn"])
+def test_all_checks_pass(name, capsys):
+    script = Path(__file__).with_name("estimator_checks.py")
+    done = subprocess.run(
+        [sys.executable, str(script), name],
+        env=os.environ | {"SCIPY_ARRAY_API": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(done.stdout.splitlines()[-1])
+    counts = Counter(result["status"] for result in results)
+    with capsys.disabled():
+        print(f" scikit-learn's checks of {name}: {dict(counts)}", end=" ")
+    assert [r for r in results if r["status"] not in ("passed", "skipped")] == []
+    skipped = [r["exception"] for r in results if r["status"] == "skipped"]
+    assert [reason for reason in skipped if not LACKING.search(reason)] == []
+    assert counts["passed"] > 60
+    ran = {r["check_name"] for r in results if r["status"] == "passed"}
+    assert {"check_array_api_input", "check_array_api_same_namespace"} <= ran

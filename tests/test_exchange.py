@@ -1,0 +1,321 @@
+"""Models in other libraries: torch's safetensors both ways, and ONNX in two runtimes."""
+
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+
+from agnostic_xent import (
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+    ReLU,
+    Residual,
+    Sequential,
+    export_onnx,
+    kernels,
+    lenet,
+    load_params,
+    match_params,
+    resnet,
+    save_params,
+)
+from agnostic_xent.layers import Layer
+
+SEED = 11
+EQUAL = 1e-6
+"""What outputs of order 1 may differ by between two libraries that sum in float32."""
+
+
+def filled(model, shape, dtype="float32"):
+    """Return parameters, running statistics too, none of which has the value it starts with."""
+    rng = np.random.default_rng(SEED)
+    params, _ = model.init(SEED, shape)
+    for name, w in params.items():
+        if w.ndim == 1:
+            shift = 1.0 if name.endswith(("running_var", "weight")) else 0.0
+            params[name] = shift + rng.uniform(-0.3, 0.3, w.shape)
+    return {name: w.astype(dtype) for name, w in params.items()}
+
+
+def images(shape, dtype="float32", samples=3):
+    return np.random.default_rng(SEED).standard_normal((samples, *shape)).astype(dtype)
+
+
+def run(model, params, x):
+    """Run a model plainly: Winograd's algorithm rounds a little more than 1e-6 away."""
+    with kernels("portable"):
+        return model(params, x)
+
+
+def check_equal(found, expected):
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    scale = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=EQUAL * scale)
+
+
+BLOCK = Sequential(Conv2d(4, 3, padding=1, bias=False), BatchNorm2d(), ReLU())
+SHORTCUT = Sequential(Conv2d(4, 1, stride=2, bias=False), BatchNorm2d(eps=1e-3))
+MODELS = {
+    "lenet": (lenet(), (1, 8, 8)),
+    "resnet": (resnet(8), (3, 8, 8)),
+    "plain": (
+        Sequential(
+            Conv2d(6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2),
+            BatchNorm2d(eps=1e-2),
+            ReLU(),
+            MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+            AvgPool2d(2, stride=1, padding=1, count_include_pad=False),
+            Dropout(0.5),
+            Flatten(),
+            Dense(5, bias=False),
+        ),
+        (2, 11, 9),
+    ),
+    "residual": (
+        Sequential(
+            Residual(Sequential(Conv2d(4, 3, stride=2, padding=1), BatchNorm2d()), SHORTCUT),
+            Residual(BLOCK),
+            GlobalAvgPool2d(),
+            Dense(3),
+        ),
+        (2, 7, 7),
+    ),
+}
+each_model = pytest.mark.parametrize("name", MODELS)
+
+# --- torch ---------------------------------------------------------------------------------------
+
+
+def twin(layer, shape):
+    """Return the torch module that a person would write for a layer, and the output's shape."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Sum(nn.Module):
+        def __init__(self, body, shortcut):
+            super().__init__()
+            self.body, self.shortcut = body, shortcut
+
+        def forward(self, x):
+            return self.body(x) + self.shortcut(x)
+
+    class GlobalMean(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    def made(layer, shape):
+        out = layer.init(0, shape)[1]
+        match layer:
+            case Sequential():
+                modules = []
+                for inner in layer.layers:
+                    module, shape = made(inner, shape)
+                    modules.append(module)
+                return nn.Sequential(*modules), out
+            case Residual():
+                shortcut = nn.Identity()
+                if layer.shortcut is not None:
+                    shortcut = made(layer.shortcut, shape)[0]
+                return Sum(made(layer.body, shape)[0], shortcut), out
+            case Conv2d():
+                return nn.Conv2d(
+                    shape[0], layer.filters, layer.window, layer.stride, layer.padding,
+                    layer.dilation, layer.groups, layer.bias,
+                ), out  # fmt: skip
+            case Dense():
+                return nn.Linear(shape[0], layer.units, layer.bias), out
+            case BatchNorm2d():
+                return nn.BatchNorm2d(shape[0], layer.eps), out
+            case MaxPool2d():
+                return nn.MaxPool2d(
+                    layer.window, layer.stride, layer.padding, ceil_mode=layer.ceil_mode
+                ), out
+            case AvgPool2d():
+                return nn.AvgPool2d(
+                    layer.window, layer.stride, layer.padding, layer.ceil_mode,
+                    layer.count_include_pad,
+                ), out  # fmt: skip
+            case ReLU():
+                return nn.ReLU(), out
+            case Flatten():
+                return nn.Flatten(), out
+            case Dropout():
+                return nn.Dropout(layer.rate), out
+            case GlobalAvgPool2d():
+                return GlobalMean(), out
+
+    return made(layer, shape)[0].eval()
+
+
+def run_torch(module, x):
+    torch = pytest.importorskip("torch")
+    with torch.no_grad():
+        return module(torch.asarray(x)).numpy()
+
+
+@each_model
+def test_torch_reads_what_is_saved_here(name, tmp_path):
+    module = twin(*MODELS[name])
+    from safetensors.torch import load_file
+
+    (model, shape), path = MODELS[name], tmp_path / "model.safetensors"
+    params = filled(model, shape)
+    save_params(path, params)
+    assert module.load_state_dict(load_file(path), strict=True).missing_keys == []
+    x = images(shape)
+    check_equal(run_torch(module, x), run(model, params, x))
+
+
+@each_model
+def test_what_torch_saves_is_read_here(name, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    (model, shape), path = MODELS[name], tmp_path / "model.safetensors"
+    torch.manual_seed(SEED)
+    module = twin(model, shape).train()
+    module(torch.asarray(images(shape, samples=8)))  # which moves the running statistics
+    module.eval()
+    save_file(module.state_dict(), path)
+    params = match_params(model, load_params(path), shape)
+    x = images(shape)
+    check_equal(run(model, params, x), run_torch(module, x))
+    assert list(params) == list(model.init(0, shape)[0])
+
+
+def test_refuses_parameters_of_another_model():
+    model, shape = MODELS["plain"]
+    params = filled(model, shape)
+    for changed, message in (
+        ({k: w for k, w in params.items() if k != "0.bias"}, r"params lacks 0\.bias"),
+        (params | {"9.weight": np.ones(1)}, r"params has unknown 9\.weight"),
+        (
+            params | {"0.bias": np.ones(3, dtype="float32")},
+            r"params\['0\.bias'\] must have shape \(6,\) in this model, got \(3,\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            match_params(model, changed, shape)
+
+
+# --- ONNX ----------------------------------------------------------------------------------------
+
+EXPORTED = MODELS | {
+    "same, ceil and activation": (
+        Sequential(
+            Conv2d(3, 4, stride=2, padding="same", activation="relu"),
+            MaxPool2d(2, dilation=2, ceil_mode=True),
+            Conv2d(2, 2, padding=((0, 1), (2, 0))),
+            AvgPool2d(3, stride=2, ceil_mode=True),
+            Residual(Conv2d(2, 3, padding="same"), Sequential(ReLU())),
+            Flatten(),
+        ),
+        (1, 15, 14),
+    ),
+    "one layer": (Dense(3), (4,)),
+    "no parameters": (Sequential(MaxPool2d(2), Flatten()), (1, 4, 4)),
+}
+
+
+def kinds(model):
+    """Return how many nodes of each kind a model becomes, by the layers that it is written in."""
+    names = {
+        Dense: "Gemm", Conv2d: "Conv", BatchNorm2d: "BatchNormalization", MaxPool2d: "MaxPool",
+        AvgPool2d: "AveragePool", GlobalAvgPool2d: "ReduceMean", Flatten: "Flatten", ReLU: "Relu",
+        Dropout: "Dropout",
+    }  # fmt: skip
+    match model:
+        case Sequential():
+            return [kind for layer in model.layers for kind in kinds(layer)]
+        case Residual():
+            shortcut = kinds(model.shortcut) if model.shortcut is not None else []
+            return [*kinds(model.body), *shortcut, "Add"]
+    return [names[type(model)], *(["Relu"] if getattr(model, "activation", None) else [])]
+
+
+def run_onnx(runtime, path, x):
+    if runtime == "reference":
+        evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator(str(path))
+        return evaluator.run(None, {"input": x})[0]
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    return session.run(None, {"input": x})[0]
+
+
+@pytest.mark.parametrize("runtime", ["reference", "onnxruntime"])
+@pytest.mark.parametrize("name", EXPORTED)
+def test_onnx_gives_the_same(name, runtime, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    (model, shape), path = EXPORTED[name], tmp_path / "model.onnx"
+    params = filled(model, shape)
+    export_onnx(model, params, path, shape)
+    content = onnx.load(path)
+    onnx.checker.check_model(content, full_check=True)
+    assert [node.op_type for node in content.graph.node] == kinds(model)
+    assert params.keys() <= {w.name for w in content.graph.initializer}
+    for samples in (1, 3):  # the batch is not fixed
+        x = images(shape, samples=samples)
+        check_equal(run_onnx(runtime, path, x), run(model, params, x))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("count_include_pad", [False, True])
+@pytest.mark.parametrize("window", [(2, 3), (3, 2)])
+def test_onnx_averages_of_partial_windows(window, count_include_pad, padding, tmp_path):
+    """In onnxruntime alone: onnx.reference takes such a window's pixels from the wrong place."""
+    pytest.importorskip("onnx")
+    options = {"padding": padding, "count_include_pad": count_include_pad, "ceil_mode": True}
+    model, path = AvgPool2d(window, **options), tmp_path / "model.onnx"
+    export_onnx(model, {}, path, (1, 4, 4))
+    x = images((1, 4, 4))
+    check_equal(run_onnx("onnxruntime", path, x), run(model, {}, x))
+
+
+def test_onnx_in_float64_from_any_library(row, tmp_path):
+    pytest.importorskip("onnx")
+    model, shape = Sequential(Flatten(), Dense(3)), (1, 2, 2)
+    dtype = row.dtypes[-1]
+    params = filled(model, shape, dtype)
+    export_onnx(model, {k: row.array(w) for k, w in params.items()}, tmp_path / "m.onnx", shape)
+    x = images(shape, dtype)
+    check_equal(run_onnx("reference", tmp_path / "m.onnx", x), run(model, params, x))
+
+
+class Odd(Layer):
+    """A layer from somewhere else."""
+
+    def __call__(self, params, x):
+        return x
+
+
+def test_onnx_refuses_and_leaves_no_file(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    model, shape = MODELS["lenet"]
+    params = filled(model, shape)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ValueError, match=r"params lacks 0\.weight"):
+        export_onnx(model, {k: w for k, w in params.items() if k != "0.weight"}, path, shape)
+    mixed = params | {"0.bias": params["0.bias"].astype("float64")}
+    with pytest.raises(ValueError, match="params must have one dtype, got float32, float64"):
+        export_onnx(model, mixed, path, shape)
+    with pytest.raises(TypeError, match="model must be of this package's layers"):
+        export_onnx(Sequential(Odd()), {}, path, shape)
+    imported = builtins.__import__
+
+    def without_onnx(name, *args):
+        if name.partition(".")[0] == "onnx":
+            raise ImportError(name)
+        return imported(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    with pytest.raises(ImportError, match=r'pip install "agnostic-xent\[onnx\]"'):
+        export_onnx(model, params, path, shape)
+    assert list(tmp_path.iterdir()) == []
