@@ -12,7 +12,7 @@ def test_code_blocks(capsys):
     blocks = re.findall(
         r"(<!-- needs a GPU -->\n)?```python\n(.*?)```", README.read_text(), re.DOTALL
     )
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     space: dict = {}
     for needs_gpu, block in blocks:
         code = compile(block, str(README), "exec")
@@ -20,8 +20,9 @@ def test_code_blocks(capsys):
             exec(code, space)
     assert len(space["history"]) == 1
     assert space["dlogits"].shape == (1, 3)
-    predicted, kernel, portable = capsys.readouterr().out.splitlines()
+    predicted, score, kernel, portable = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\[\d( \d){4}\]", predicted)
+    assert 0.5 < float(score) <= 1
     assert kernel == "cross_entropy: Numba loops (it takes these arguments)"
     assert portable == "cross_entropy: portable (kernels are switched off)"
 
