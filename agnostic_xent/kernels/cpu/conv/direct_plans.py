@@ -118,7 +118,9 @@ class Correlation:
         if b is not None:
             bias[:outputs] = b
         y = empty((bands.images, outputs, *self.shape[1:]), dtype)
-        strip = 0 if self.whole else self.tile * bands.band * bands.pitch
+        strip = 0
+        if not self.whole:  # whole vectors are read from its rows
+            strip = self.tile * bands.band * bands.pitch + lanes_of(dtype)
         loop(direct.correlate, dtype)(
             flat(x), weights, bias, np.concatenate(self.offsets), np.asarray(self.phases),
             self.packing.row_starts, self.packing.column_starts, y.reshape(-1), self.shape,
