@@ -321,14 +321,16 @@ def find_learning_rate(
         raise ValueError(f"steps must be an integer >= 2, got {steps!r}")
     rng, curve = generator(rng), _Curve()
     source = as_source("data", data, next(iter(params.values())), passes=steps)
-    growth = (highest / lowest) ** (1 / (steps - 1))
     with suppress(DivergenceError):  # the highest rates may be too high
         fit(
             model,
             params,
             _OneByOne(source, batch_size, rng),
             loss=loss,
-            optimizer=replace(optimizer, learning_rate=lambda step: lowest * growth**step),
+            optimizer=replace(
+                optimizer,
+                learning_rate=lambda step: lowest * (highest / lowest) ** (step / (steps - 1)),
+            ),
             epochs=steps,
             rng=rng,
             callbacks=[curve],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .arrays import Array
-from .training import Callback, Epoch
+from .history import Callback, Epoch, History
 
 if TYPE_CHECKING:  # rich is slow to import, and needed only where somebody looks
     from rich.console import Console
@@ -16,6 +18,8 @@ __all__ = ["Progress"]
 
 class Progress(Callback):
     """Show the progress of `fit`: one line an epoch, and on a terminal a bar for the running one.
+
+    Both show how fast it goes and how much time is left of the whole run, at the speed so far.
 
     Parameters
     ----------
@@ -37,25 +41,31 @@ class Progress(Callback):
         """Show the bar of the first epoch."""
         from rich import progress
 
-        self._epochs = epochs
+        self._epochs, self._behind, self._started = epochs, 0, time.monotonic()
         if self._console.is_terminal:
             columns = (
                 progress.TextColumn("{task.description}"),
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[speed]}"),
-                progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[left]}"),
             )
             self._bar = progress.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(self._title(1), total=samples, speed="")
+            self._task = self._bar.add_task(self._title(1), total=samples, speed="", left="")
+
+    def on_resume(self, history: History) -> None:
+        """Count from the epochs behind."""
+        self._behind = len(history)
+        self._next_bar(self._behind + 1)
 
     def on_step(self, samples: int) -> None:
         """Advance the bar."""
         if self._bar is not None:
-            speed = self._bar.tasks[self._task].speed
-            text = f"{speed:,.0f}/s" if speed else ""
-            self._bar.update(self._task, advance=samples, speed=text)
+            task = self._bar.tasks[self._task]
+            left = self._left(self._number - 1 + (task.completed + samples) / task.total) if task.total else ""
+            speed = f"{task.speed:,.0f}/s" if task.speed else ""
+            self._bar.update(self._task, advance=samples, speed=speed, left=left)
 
     def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
         """Print the epoch's line, and show the bar of the next one."""

@@ -102,7 +102,9 @@ def test_the_mode_belongs_to_a_thread(doubled):
 
 
 def test_a_wrong_mode_is_an_error():
-    with pytest.raises(ValueError, match="mode must be one of 'auto', 'portable', 'require'"):
+    with pytest.raises(
+        ValueError, match="mode must be one of 'auto', 'direct', 'portable', 'require'"
+    ):
         ax.kernels("fast").__enter__()
 
 

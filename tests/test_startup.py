@@ -111,7 +111,7 @@ def makers():
         for member in vars(module).values():
             code = getattr(getattr(member, "__wrapped__", None), "__code__", None)
             remembers = isinstance(member, functools._lru_cache_wrapper)
-            if remembers and code and "compiled" in names_in(code):
+            if remembers and code and names_in(code) & {"compiled", "compiled_in_parts"}:
                 found.add(member)
     return found
 
