@@ -49,7 +49,7 @@ class _Monitor(Callback):
         """Forget an earlier run."""
         self.best_epoch, self._least = 0, math.inf
 
-    def on_resume(self, history: History) -> None:
+    def on_resume(self, history: History, params: Params) -> None:
         """See the epochs before the interruption."""
         for epoch in history:
             self._is_best(epoch)
@@ -138,10 +138,10 @@ class KeepBest(_Monitor):
         super().__init__(monitor)
         self.path = Path(path)
 
-    def on_resume(self, history: History) -> None:
+    def on_resume(self, history: History, params: Params) -> None:
         """Go on with the file that is there; without one, the best of what comes is kept."""
         if self.path.exists():
-            super().on_resume(history)
+            super().on_resume(history, params)
 
     def on_epoch(self, epoch: Epoch, params: Params) -> None:
         """Write the parameters if they are the best so far."""
@@ -178,7 +178,7 @@ class JsonLines(Callback):
         """Begin an empty file."""
         write_atomically(self.path, b"")
 
-    def on_resume(self, history: History) -> None:
+    def on_resume(self, history: History, params: Params) -> None:
         """Write the epochs of the checkpoint; one that ran after it, runs again."""
         write_atomically(self.path, "".join(map(_line, history)).encode())
 

@@ -40,8 +40,9 @@ from . import (
 from .arrays import Array, backend
 from .checkpoints import write_atomically
 from .datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
+from .history import Callback, Epoch
 from .report import save_picture
-from .training import Callback, Epoch, Loss
+from .steps import Loss
 
 BACKENDS = ("numpy", "cupy", "torch", "jax")
 
@@ -186,6 +187,13 @@ def _add_train(commands: Any) -> None:
         help="write model.safetensors and history.json there after every epoch, and at the end "
         "the picture report.png (needs matplotlib)",
     )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep the run there after every epoch; the same command goes on where it was "
+        "interrupted",
+    )
     train.set_defaults(command=_train)
 
 
@@ -225,8 +233,15 @@ class _Save(Callback):
     def __init__(self, folder: Path):
         self._folder, self._history = folder, History()
 
+    def on_resume(self, history: History, params: dict[str, Array]) -> None:
+        self._history.extend(history)
+        self._write(params)
+
     def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
         self._history.append(epoch)
+        self._write(params)
+
+    def _write(self, params: dict[str, Array]) -> None:
         save_params(self._folder / "model.safetensors", params)
         write_atomically(self._folder / "history.json", self._history.to_json().encode())
 
@@ -256,6 +271,7 @@ def _train(options: argparse.Namespace) -> None:
         rng=options.seed,
         validation=(test_x, to_backend(_targets(recipe, data.test_y), xp)),
         callbacks=[Progress()] if out is None else [_Save(out), Progress()],
+        checkpoint=options.checkpoint,
     )
     if out is not None:
         title = f"{options.model} on {data.name}, {options.backend}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +39,7 @@ class DivergenceError(ValueError):
     --------
     >>> x, y = xp.asarray([[1e30], [-1e30]]), xp.asarray([0, 1])
     >>> w = {"0.weight": xp.zeros((2, 1)), "0.bias": xp.zeros(2)}
-    >>> model, options = Sequential(Dense(2)), {"loss": cross_entropy, "epochs": 9, "rng": 0}
+    >>> model, options = Sequential(Dense(2)), {"loss": cross_entropy, "epochs": 1, "rng": 0}
     >>> try:
     ...     fit(model, w, (x, y), optimizer=SGD(1e300), **options)
     ... except DivergenceError as error:
@@ -54,22 +56,22 @@ class DivergenceError(ValueError):
 
 def is_finite(arrays: Iterable[Array]) -> bool:
     """Tell whether all numbers are finite; this reads from the device once."""
-    finite: Any = True
+    found = []
     for x in arrays:
         xp = array_namespace(x)
-        finite = xp.all(xp.isfinite(x)) & finite
-    return bool(finite)
+        found.append(xp.all(xp.isfinite(x)))
+    return bool(functools.reduce(operator.and_, found))
 
 
 def stays_finite(after: Mapping[str, Array], before: Mapping[str, Array]) -> bool:
     """Tell whether all numbers are finite that were so before; a bias may start at -inf."""
     if is_finite(after.values()):
         return True
-    found: Any = True
+    gone = []
     for name, x in after.items():
         xp = array_namespace(x)
-        found = xp.all(xp.isfinite(x) | ~xp.isfinite(before[name])) & found
-    return bool(found)
+        gone.append(xp.any(xp.isfinite(before[name]) & ~xp.isfinite(x)))
+    return not bool(functools.reduce(operator.or_, gone))
 
 
 def divergence(
@@ -128,6 +130,9 @@ def _cause(
     """Return what was not finite first in a step, and its layer."""
     if not is_finite(batch[:1]):
         return "its batch has NaN or infinity in x", None
+    spoiled = [name for name, w in params.items() if not is_finite([w])]
+    if spoiled and not finite_loss:
+        return f"the optimizer's step before took the parameter {spoiled[0]} there", None
     notes: list[_Note] = []
     loss_and_grads(_watched(task.model, notes), params, *batch, task.loss, rng)
     kind = "gradient" if finite_loss else "output"
@@ -179,7 +184,7 @@ class _Watched(Layer):
         return y, of_layer
 
     def _look(self, kind: str, arrays: list[Array]) -> None:
-        if not is_finite(arrays):
+        if arrays and not is_finite(arrays):
             kind_of_layer = type(self.layer).__name__
             title = f"layer {self.name} ({kind_of_layer})" if self.name else kind_of_layer
             self.notes.append(_Note(kind, self.name, title))

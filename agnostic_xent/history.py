@@ -70,8 +70,8 @@ class Callback:
     def on_start(self, epochs: int, samples: int | None) -> None:
         """Before the first step; ``samples`` an epoch, None if unknown."""
 
-    def on_resume(self, history: History) -> None:
-        """After `on_start`, of a run that goes on from a checkpoint: the epochs behind it."""
+    def on_resume(self, history: History, params: dict[str, Array]) -> None:
+        """After `on_start`, where a run goes on from a checkpoint: the epochs behind it."""
 
     def on_step(self, samples: int) -> None:
         """After each step, or after several, with the number of samples that they took."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .arrays import Array
@@ -41,31 +40,31 @@ class Progress(Callback):
         """Show the bar of the first epoch."""
         from rich import progress
 
-        self._epochs, self._behind, self._started = epochs, 0, time.monotonic()
+        self._epochs, self._behind, self._now = epochs, 0, 1
+        self._started = time.monotonic()
         if self._console.is_terminal:
             columns = (
                 progress.TextColumn("{task.description}"),
                 progress.BarColumn(),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[speed]}"),
-                progress.TextColumn("{task.fields[left]}"),
             )
             self._bar = progress.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(self._title(1), total=samples, speed="", left="")
+            self._task = self._bar.add_task(self._title(1), total=samples, speed="")
 
-    def on_resume(self, history: History) -> None:
+    def on_resume(self, history: History, params: dict[str, Array]) -> None:
         """Count from the epochs behind."""
         self._behind = len(history)
-        self._next_bar(self._behind + 1)
+        self._begin(len(history) + 1)
 
     def on_step(self, samples: int) -> None:
         """Advance the bar."""
         if self._bar is not None:
             task = self._bar.tasks[self._task]
-            left = self._left(self._number - 1 + (task.completed + samples) / task.total) if task.total else ""
-            speed = f"{task.speed:,.0f}/s" if task.speed else ""
-            self._bar.update(self._task, advance=samples, speed=speed, left=left)
+            done = (task.completed + samples) / task.total if task.total else 0.0
+            text = f"{task.speed:,.0f}/s  {self._left(done)}" if task.speed else ""
+            self._bar.update(self._task, advance=samples, speed=text)
 
     def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
         """Print the epoch's line, and show the bar of the next one."""
@@ -76,15 +75,30 @@ class Progress(Callback):
                 f"  accuracy {epoch.validation_accuracy:.4f}"
             )
         line += f"  {epoch.seconds:.1f} s  {epoch.images_per_second:,.0f}/s"
+        if epoch.epoch < self._epochs:
+            line += f"  {self._left(1.0)}"
         self._console.print(line, soft_wrap=True)
-        if self._bar is not None and epoch.epoch < self._epochs:
-            self._bar.reset(self._task, description=self._title(epoch.epoch + 1))
+        self._begin(epoch.epoch + 1)
 
     def on_end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _begin(self, number: int) -> None:
+        self._now = number
+        if self._bar is not None and number <= self._epochs:
+            self._bar.reset(self._task, description=self._title(number))
+
+    def _left(self, part: float) -> str:
+        """Return the time left of the run, when a part of the running epoch is done."""
+        done = self._now - 1 - self._behind + part
+        left = self._epochs - self._behind - done
+        if done == 0:  # nobody knows how many samples an epoch has
+            return ""
+        seconds = round(left * (time.monotonic() - self._started) / done)
+        return f"{seconds // 60}:{seconds % 60:02} left"
 
     def _title(self, number: int) -> str:
         return f"epoch {number}/{self._epochs}"

@@ -85,9 +85,8 @@ class RunFile:
         xp, place = array_namespace(like), device(like)
         run.params = to_backend(_params(record, arrays), xp, place)
         run.state = _unpacked(record["state"], arrays, xp, place)
-        run.rng.bit_generator.state = record["rng"]
-        run.history[:] = _history(record)
-        run.ended = record["ended"]
+        run.history, run.ended = _history(record), record["ended"]
+        run.rng.bit_generator.state = record["rng"]  # last: it may be the caller's own
 
     def save(self, run: Run) -> None:
         """Replace the file by one of where the run stands now."""
@@ -193,10 +192,10 @@ def _shapes(source: Source) -> str:
 
 
 def _looked_at(state: State) -> list[int]:
-    """Return some of the steps taken, counted from 0: the powers of 2, and the last."""
+    """Return some of the steps taken, counted from 0: the first, the powers of 2, the last."""
     taken: int = state["step"]
-    powers = [1 << i for i in range((taken - 1).bit_length())] if taken else []
-    return sorted({*powers, taken - 1}) if taken else []
+    powers = (1 << i for i in range((taken - 1).bit_length()))
+    return sorted({0, *powers, taken - 1}) if taken else []
 
 
 # --- what JSON does not hold ---------------------------------------------------------------------

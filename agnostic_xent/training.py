@@ -136,9 +136,10 @@ def fit(
         for callback in callbacks:
             callback.on_start(epochs, samples)
             if run.history:
-                callback.on_resume(run.history)
+                callback.on_resume(run.history, run.params)
         while len(run.history) < epochs and not run.ended:
-            epoch = _epoch(task, run, take_steps, callbacks)
+            handed_out = bool(callbacks or file) or len(run.history) + 1 == epochs
+            epoch = _epoch(task, run, take_steps, callbacks, look=handed_out)
             if held_out is not None:
                 scores = _evaluate(model, run.params, held_out.source, held_out.loss, batch_size)
                 epoch = replace(epoch, validation_loss=scores[0], validation_accuracy=scores[1])
@@ -157,8 +158,13 @@ def fit(
     return run.params, run.history
 
 
-def _epoch(task: Task, run: Run, take_steps: Stepper, callbacks: Sequence[Callback]) -> Epoch:
-    """Take the steps of an epoch, and bring the run there; what is not finite stops it."""
+def _epoch(
+    task: Task, run: Run, take_steps: Stepper, callbacks: Sequence[Callback], *, look: bool
+) -> Epoch:
+    """Take the steps of an epoch, and bring the run there; what is not finite stops it.
+
+    With ``look`` also of the parameters: what the last step did no loss has seen yet.
+    """
     params, state, random = run.params, run.state, run.rng.bit_generator.state
     started, totals = time.perf_counter(), Totals()
     for after in take_steps(params, state, run.rng):
@@ -170,7 +176,7 @@ def _epoch(task: Task, run: Run, take_steps: Stepper, callbacks: Sequence[Callba
     loss, accuracy = totals.means()  # reads from the device: the epoch has ended
     seconds = time.perf_counter() - started
     finite = math.isfinite(loss) or math.isfinite(float(totals.loss))  # a mean of nothing is NaN
-    if not finite or not stays_finite(run.params, params):
+    if not finite or (look and not stays_finite(run.params, params)):
         run.rng.bit_generator.state = random
         raise divergence(task, params, state, run.rng, number, loss)
     speed = totals.samples / max(seconds, 1e-9)

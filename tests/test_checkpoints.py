@@ -10,6 +10,7 @@ from conftest import Row
 
 from agnostic_xent import Dense, Sequential, load_params, save_params, to_backend
 from agnostic_xent.arrays import backend
+from agnostic_xent.checkpoints import load_record, save_record
 
 LAYOUTS = {
     "C": lambda x: x,
@@ -155,3 +156,42 @@ def test_a_path_keeps_its_name(tmp_path):
     assert backend("numpy")  # the array library is loaded; the file gets no suffix of its own
     save_params(tmp_path / "model.of.mine", {"w": grid()})
     assert os.listdir(tmp_path) == ["model.of.mine"]
+
+
+# --- arrays with a record ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_record_comes_back(tmp_path, layout):
+    arrays = {"a": np.asarray(LAYOUTS[layout](grid())), "b:c": grid("int64")}
+    record = {"numbers": [1, 0.1, 1e308, 2**127, None, True], "ü": {"x": float("inf")}}
+    save_record(tmp_path / "file", "kind", record, arrays)
+    found, again = load_record(tmp_path / "file", "kind")
+    assert found == record
+    assert_same(again, arrays)
+    assert_same(load_params(tmp_path / "file"), arrays)
+
+
+def test_every_changed_byte_of_a_record_is_noticed(tmp_path):
+    path, rng = tmp_path / "file", np.random.default_rng(1)
+    save_record(path, "kind", {"epoch": 3}, {"a": grid()[0], "b": grid("float32")[0]})
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"file is (no|damaged)"):
+            load_record(path, "kind")
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="file is no whole safetensors file"):
+            load_record(path, "kind")
+
+
+def test_files_of_another_kind(tmp_path):
+    save_params(tmp_path / "params", {"a": grid()})
+    save_record(tmp_path / "record", "recipe", {}, {"a": grid()})
+    with pytest.raises(ValueError, match="params is no kind: it says None"):
+        load_record(tmp_path / "params", "kind")
+    with pytest.raises(ValueError, match="record is no kind: it says 'recipe'"):
+        load_record(tmp_path / "record", "kind")

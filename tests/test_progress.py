@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+import agnostic_xent.progress
 from agnostic_xent import SGD, Dense, Progress, Sequential, cross_entropy, fit
-from agnostic_xent.training import Epoch
+from agnostic_xent.history import Epoch, History
 
 EPOCHS = (
     Epoch(1, 1.23456, 0.75, 0.1, 2.0, 1234.5),
     Epoch(2, 3e-7, 1.0, 0.1, 1.04, 99.0, 0.3, 0.875),
 )
 LINES = (
-    "epoch 1/2  loss 1.235  accuracy 0.7500  2.0 s  1,234/s",
+    "epoch 1/2  loss 1.235  accuracy 0.7500  2.0 s  1,234/s  1:15 left",
     "epoch 2/2  loss 3e-07  accuracy 1.0000  validation loss 0.3  accuracy 0.8750  1.0 s  99/s",
 )
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Let the time of the run be what a test says: 75 s since its start."""
+    times = iter([100.0])
+    clock = SimpleNamespace(monotonic=lambda: next(times, 175.0))
+    monkeypatch.setattr(agnostic_xent.progress, "time", clock)
 
 
 def show(samples, **options):
@@ -102,3 +112,18 @@ def test_lines_go_to_the_error_stream_by_default(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == LINES[0] + "\n"
+
+
+def test_a_run_that_goes_on_counts_from_where_it_was():
+    """One epoch of three is behind; the time left is that of two at this run's own speed."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    progress = Progress(console)
+    progress.on_start(3, 12)
+    progress.on_resume(History(EPOCHS[:1]), {})
+    (task,) = progress._bar.tasks
+    assert task.description == "epoch 2/3"
+    progress.on_step(6)
+    assert progress._left(0.5) == "3:45 left"  # 1.5 epochs, of which a half took 75 s
+    progress.on_epoch(EPOCHS[1], {})
+    progress.on_end()
+    assert f"{LINES[1].replace('2/2', '2/3')}  1:15 left" in console.file.getvalue()
