@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("xent", "linear_xent", "conv", "train", "elementwise", "logistic")
+NAMES = ("xent", "linear_xent", "conv", "train", "elementwise", "logistic", "fashion_mnist")
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ PYTHON
 
 python -m pip install --quiet "torch==2.13.0"
 echo "+ $test"
+export PYTEST_ADDOPTS="--numprocesses=auto"
 AGNOSTIC_XENT_TEST_BACKENDS=numpy,numpy-readonly,strict@device1,strict@no_float64,torch,jax,dask \
     bash -c "$test"
 
