@@ -16,8 +16,5 @@ Where no kernel takes a call, the portable definition runs. A kernel whose NumPy
 infinity or NaN silences it itself (``arrays.quiet``).
 """
 
-KERNEL_PACKAGES = {
-    "numpy": "agnostic_xent.kernels.cpu",
-    "cupy": "agnostic_xent.kernels.cuda",
-}
+KERNEL_PACKAGES = {"numpy": "agnostic_xent.kernels.cpu"}
 """Library -> the package that registers its kernels, imported when its first array is seen."""
