@@ -42,8 +42,9 @@ from .linear_loss import linear_cross_entropy
 from .losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .models import lenet, logistic, resnet, small_cnn
+from .modes import kernels
 from .normalization import batch_norm, dropout
-from .operation import explain, kernels
+from .operation import explain
 from .optimizers import SGD, AdamW, constant, cosine, step_decay, warmup
 from .pooling import avg_pool2d, global_avg_pool2d, max_pool2d
 from .progress import Progress

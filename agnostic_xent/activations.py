@@ -274,13 +274,14 @@ def _(x: Array, *, axis: int) -> Array:
 @logsumexp.pullback
 def _(x: Array, *, axis: int) -> tuple[Array, Pullback]:
     xp, z = array_namespace(x), widen(x)
-    y = _logsumexp(z, axis)
-    weights = xp.exp(z - _finite(xp.expand_dims(y, axis=axis)))
+    e = xp.exp(z - _finite(xp.max(z, axis=axis, keepdims=True)))
+    total = xp.sum(e, axis=axis, keepdims=True)
+    weights = e / xp.where(total == 0, constant(1, total), total)
 
     def pullback(dy: Array) -> tuple[Array]:
         return (narrow(weights * xp.expand_dims(widen(dy), axis=axis), x),)
 
-    return narrow(y, x), pullback
+    return narrow(_logsumexp(z, axis), x), pullback
 
 
 def _logsumexp(z: Array, axis: int) -> Array:

@@ -24,17 +24,16 @@ import functools
 import importlib
 import inspect
 import operator
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from .arrays import Array, check_choice, check_shape, float_namespace, library, quiet
+from .arrays import Array, check_shape, float_namespace, library, quiet
 from .kernels import KERNEL_PACKAGES
+from .modes import current_mode as current_mode
+from .modes import kernels as kernels
 
-__all__ = ["explain", "kernels"]
+__all__ = ["explain"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,12 +44,8 @@ OPERATIONS: dict[str, Operation[Any, Any]] = {}
 
 ROUTINES: dict[str, Routine] = {}
 
-MODES = ("auto", "direct", "portable", "require")
-
 SEEN = 1024
 """Calls that an operation remembers."""
-
-_mode: ContextVar[str | None] = ContextVar("kernels", default=None)
 
 
 def _no_vjp(*arrays: Any, **options: Any) -> Any:
@@ -66,6 +61,12 @@ class Implementation:
     vjp: Callable[..., tuple[Any, Pullback]] = _no_vjp
     takes: Callable[..., str | None] = lambda *arrays, **options: None
     """Return None if these normalised arguments are taken, else the reason why not."""
+    specialized: Callable[..., Implementation | None] = lambda check_values, *arrays, **options: (
+        None
+    )
+    """Return the kernel for all calls whose arguments differ in arrays' values alone, if there is
+    one: it gets the arrays, those among the options by name, and calls ``check_values`` with the
+    arrays before anything is returned, where they may not pass."""
 
     @functools.cached_property
     def sees_wrt(self) -> bool:
@@ -212,8 +213,9 @@ class Operation(Kernelized, Generic[P, R]):
         output = value[0] if isinstance(value, tuple) else value
 
         def checked(cotangent: Array) -> tuple[Array | None, ...]:
-            float_namespace(value=output, cotangent=cotangent)
-            check_shape("cotangent", cotangent, tuple(output.shape), "that of the value")
+            if not _alike(output, cotangent):
+                float_namespace(value=output, cotangent=cotangent)
+                check_shape("cotangent", cotangent, tuple(output.shape), "that of the value")
             gradients = pullback(cotangent)
             if wrt is None:
                 return gradients
@@ -259,7 +261,10 @@ class Operation(Kernelized, Generic[P, R]):
         arrays = args + seen.absent
         if seen.check_values is not None:
             seen.check_values(*arrays)
-        return arrays, seen.options | {name: kwargs[name] for name in seen.named}, seen.chosen
+        options = seen.options.copy()
+        for name in seen.named:
+            options[name] = kwargs[name]
+        return arrays, options, seen.chosen
 
     def _ask(self, key: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], Implementation]:
         """Ask the contract, and remember what it says where that repeats."""
@@ -272,10 +277,13 @@ class Operation(Kernelized, Generic[P, R]):
         # elsewhere a device has to be compared each time
         if repeats and as_given and key is not None and library(arrays[0]) == "numpy":
             named = tuple([name for name, x in options.items() if hasattr(x, "dtype")])
-            template = options | dict.fromkeys(named)
+            seen = Seen(absent, options | dict.fromkeys(named), named, check_values, chosen)
+            special = chosen.specialized(check_values, *arrays, **options)
+            if special is not None:
+                seen = Seen(absent, {}, named, None, special)
             if len(self._seen) >= SEEN:
                 self._seen.clear()
-            self._seen[key] = Seen(absent, template, named, check_values, chosen)
+            self._seen[key] = seen
         return arrays, options, chosen
 
 
@@ -285,7 +293,7 @@ class Seen(NamedTuple):
     absent: tuple[None, ...]
     """In place of the arrays that were not given."""
     options: dict[str, Any]
-    """The complete options, with None for arrays."""
+    """The options, with None for arrays; none for a kernel that knows them."""
     named: tuple[str, ...]
     """The options that are arrays."""
     check_values: Callable[..., None] | None
@@ -300,8 +308,8 @@ def operation(contract: Callable[P, R]) -> Operation[P, R]:
 
 def _form(x: Any) -> Any:
     """Return what a repeatable contract may depend on: all but the values of an array."""
-    cls = type(x)
-    return (cls, x.dtype, x.shape) if getattr(x, "ndim", 0) else (cls, x)
+    shape = getattr(x, "shape", ())
+    return (type(x), x.dtype, shape) if shape else (type(x), x)
 
 
 def _signature(x: Any) -> Any:
@@ -328,9 +336,21 @@ def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
     return silenced
 
 
+def _alike(x: Any, y: Any) -> bool:
+    """Tell at a glance whether two arrays of NumPy are of one dtype and shape."""
+    return library(x) == library(y) == "numpy" and x.dtype is y.dtype and x.shape == y.shape
+
+
+@functools.cache
+def _all(count: int) -> frozenset[int]:
+    return frozenset(range(count))
+
+
 def _wanted(wrt: Iterable[int] | None, count: int) -> frozenset[int]:
-    wanted = frozenset(range(count) if wrt is None else wrt)
-    if not wanted <= frozenset(range(count)):
+    if wrt is None:
+        return _all(count)
+    wanted = frozenset(wrt)
+    if not wanted <= _all(count):
         raise ValueError(
             f"wrt must hold positions of array arguments, 0 to {count - 1}; got {sorted(wanted)}"
         )
@@ -342,47 +362,6 @@ def load_kernels(library: str) -> None:
     """Import the package that registers the kernels of a library, once."""
     if library in KERNEL_PACKAGES:
         importlib.import_module(KERNEL_PACKAGES[library])
-
-
-@functools.cache
-def default_mode() -> str:
-    """Return the mode that the environment asks for."""
-    mode = os.environ.get("AGNOSTIC_XENT_KERNELS", "auto")
-    check_choice("the environment variable AGNOSTIC_XENT_KERNELS", mode, MODES)
-    return mode
-
-
-def current_mode() -> str:
-    """Return the mode that holds here: of the ``with`` block, or of the environment."""
-    return _mode.get() or default_mode()
-
-
-@contextmanager
-def kernels(mode: str) -> Iterator[None]:
-    """Choose, within a ``with`` block of this thread, whether kernels run.
-
-    Parameters
-    ----------
-    mode : {"auto", "direct", "portable", "require"}
-        "auto": a kernel where one takes the arguments, else the portable definition.
-        "direct": the same without Winograd convolution, which is faster and rounds more.
-        "portable": always the portable definition. "require": RuntimeError where "auto" would
-        fall back, so that a benchmark cannot time the slow path unseen.
-        Outside such a block the environment variable ``AGNOSTIC_XENT_KERNELS`` decides.
-
-    Examples
-    --------
-    >>> with kernels("portable"):
-    ...     y = relu(xp.asarray([-1.0, 2.0]))
-    >>> float(y[1])
-    2.0
-    """
-    check_choice("mode", mode, MODES)
-    token = _mode.set(mode)
-    try:
-        yield
-    finally:
-        _mode.reset(token)
 
 
 def explain(op: Operation[..., Any], *args: Any, **options: Any) -> str:

@@ -50,7 +50,7 @@ def ulps(found: Any, exact: Any) -> Any:
     return np.abs(found.astype("longdouble") - exact) / place
 
 
-# --- losses ----------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def rows(dtype: str) -> Iterator[tuple[Any, Any]]:
@@ -112,7 +112,7 @@ def largest(errors: dict[str, Any]) -> Iterator[str]:
         yield f"{error.max():.2f}"
 
 
-# --- functions of an element, and softmax ----------------------------------------------------------
+# --- functions of an element, and softmax ---------------------------------------------------------
 
 ELEMENTS = {
     "sigmoid": lambda v: 1 / (1 + mpmath.exp(-v)),
@@ -142,7 +142,7 @@ def of_activations(dtype: str) -> list[list[str]]:
     return found
 
 
-# --- convolutions ----------------------------------------------------------------------------------
+# --- convolutions ---------------------------------------------------------------------------------
 
 
 def of_convolution(layer: tuple[int, ...]) -> list[str]:
@@ -171,7 +171,7 @@ def directions(mode: str, x: Any, w: Any, dy: Any, **options: Any) -> tuple[Any,
         return y, *pullback(dy)[:2]
 
 
-# --- the report ------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -180,8 +180,8 @@ def main() -> None:
     text += ", ".join(f"{name} {versions[name]}" for name in ("agnostic-xent", "numpy", "numba"))
     text += ".\nThe largest error found is given, in units of the last place (ulp) of the exact\n"
     text += "value where nothing else is said.\n\n## Cross entropy\n\n"
-    text += f"{', '.join(map(str, CLASSES))} classes, logits with offsets to 1e8 and spreads from 1e-6\n"
-    text += f"to 1e4. *Usual*: values above {TINY:g}.\n\n"
+    text += f"{CLASSES} classes, logits with offsets to 1e8 and spreads from\n"
+    text += f"1e-6 to 1e4. *Usual*: values above {TINY:g}.\n\n"
     header = ["dtype", "computed by", "usual loss", "any loss", "usual gradient", "any gradient"]
     text += table(header, [row for dtype in DTYPES for row in of_cross_entropy(dtype)])
     text += "\n## Activations\n\nElements from -80 to 80; 1000 classes of normal numbers.\n\n"

@@ -99,6 +99,57 @@ def bce(z, t) -> dict[str, Callable]:
     return {"agnostic_xent": of_ours, "torch": of_torch, "keras": of_keras, "optax": of_optax}
 
 
+def of_probabilities(p, t) -> dict[str, Callable]:
+    p, t = np.asarray(p, F32), np.asarray(t, F32)
+
+    def of_torch():
+        import torch
+
+        return torch.nn.functional.binary_cross_entropy(torch.asarray(p), torch.asarray(t)).numpy()
+
+    def of_ours():
+        import agnostic_xent as ax
+
+        return ax.binary_cross_entropy(p, t)
+
+    def of_keras():
+        import keras
+
+        return np.mean(keras.ops.binary_crossentropy(t, p))
+
+    def of_sklearn():
+        from sklearn.metrics import log_loss
+
+        return log_loss(t, p, labels=[0, 1])
+
+    return {
+        "agnostic_xent": of_ours,
+        "torch": of_torch,
+        "keras": of_keras,
+        "sklearn": of_sklearn,
+    }
+
+
+def slope_at_zero() -> dict[str, Callable]:
+    """Return the gradient of the loss of probabilities where the logarithm is cut off."""
+    p, t = np.zeros(1, F32), np.ones(1, F32)
+
+    def of_torch():
+        import torch
+
+        leaf = torch.asarray(p).requires_grad_()
+        torch.nn.functional.binary_cross_entropy(leaf, torch.asarray(t)).backward()
+        return leaf.grad.numpy()[0]
+
+    def of_ours():
+        import agnostic_xent as ax
+
+        loss, pullback = ax.binary_cross_entropy.vjp(p, t)
+        return pullback(np.ones_like(loss))[0][0]
+
+    return {"agnostic_xent": of_ours, "torch": of_torch}
+
+
 def _target(t, dtype):
     t = np.asarray(t)
     return t.astype(dtype) if t.dtype.kind == "f" else t
@@ -114,6 +165,11 @@ def with_options(z, t, **options) -> dict[str, Callable]:
         "agnostic_xent": lambda: ours(z, t, **options),
         "torch": lambda: torchs(z, t, **options),
     }
+
+
+def ours_alone(z, t, **options) -> dict[str, Callable]:
+    """Options that torch does not have."""
+    return {"agnostic_xent": lambda: ours(z, t, **options)}
 
 
 Z = [[1.0, 2.0, 3.0], [3.0, 1.0, 0.0]]
@@ -140,6 +196,8 @@ CASES = [
     ("uint8 labels, exactly 0.2887", everywhere(Z, np.array([2, 0], "uint8"))),
     ("empty batch", everywhere(np.zeros((0, 3)), np.zeros(0, "int64"))),
     ("all labels ignored", with_options(Z, [-1, -1], ignore_index=-1)),
+    ("all labels ignored, on_empty=\"zero\"",
+     ours_alone(Z, [-1, -1], ignore_index=-1, on_empty="zero")),
     ("all labels ignored, summed", with_options(Z, [-1, -1], ignore_index=-1, reduction="sum")),
     ("ignore_index 255, mean of the other, exactly 0.1698",
      with_options(Z, [255, 0], ignore_index=255)),
@@ -147,10 +205,20 @@ CASES = [
     ("class weights 0 at each label", with_options(Z, [2, 0], weight=0 * W)),
     ("class weights, labels", with_options(Z, [2, 0], weight=W)),
     ("class weights, the same labels one-hot", with_options(Z, ONE_HOT, weight=W)),
+    ("class weights, labels, normalize=\"count\"",
+     ours_alone(Z, [2, 0], weight=W, normalize="count")),
+    ("class weights, one-hot, normalize=\"count\"",
+     ours_alone(Z, ONE_HOT, weight=W, normalize="count")),
+    ("the sum over a batch of 8 of which these are two, divided by 8",
+     ours_alone(Z, [2, 0], normalize=8)),
     ("class weights, smoothing, an ignored label",
      with_options(Z, [-100, 0], weight=W, label_smoothing=0.1, ignore_index=-100)),
     ("binary, logits -100 and 100, both wrong, exactly 100", bce([-100.0, 100.0], [1.0, 0.0])),
     ("binary, logits -inf and inf, both right, exactly 0", bce([-INF, INF], [0.0, 1.0])),
+    ("binary, probabilities 0 and 1, both right, exactly 0", of_probabilities([0.0, 1.0], [0, 1])),
+    ("binary, probabilities 0 and 1, both wrong, exactly inf",
+     of_probabilities([0.0, 1.0], [1, 0])),
+    ("the gradient at such a 0, where the loss is cut off", slope_at_zero()),
 ]  # fmt: skip
 
 

@@ -304,6 +304,26 @@ def test_the_logits_may_be_overwritten(shape, smoothing):
     np.testing.assert_array_equal(kept, untouched)
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (6, 70), (6, 5, 40)])
+@pytest.mark.parametrize("bad", [-1, 70, 2**40])
+def test_a_bad_label_is_found_before_anything_is_written(shape, bad):
+    """In a call like an earlier one, where the loops look at the labels."""
+    z, y = example(shape, 1)
+    options = {"axis": 1, "overwrite_logits": True}
+    ax.cross_entropy.vjp(z.copy(), y, **options)
+    kept = z.copy()
+    y.flat[3] = bad
+    place = ", ".join(map(str, np.unravel_index(3, y.shape)))
+    for call in (ax.cross_entropy, ax.cross_entropy.vjp):
+        with pytest.raises(
+            ValueError, match=rf"^target\[{place}\] is {bad}, but labels must be in"
+        ):
+            call(z, y, **options)
+    np.testing.assert_array_equal(z, kept)
+    _, back = ax.cross_entropy.vjp(z, y, ignore_index=bad, **options)
+    assert np.isfinite(back(np.float32(1))[0]).all()
+
+
 def test_without_the_gradient():
     z, y = example((6, 70))
     assert ax.cross_entropy.vjp(z, y, wrt=[])[1](np.float32(1)) == (None, None)

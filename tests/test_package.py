@@ -45,6 +45,7 @@ LAYERS = (  # imports point downwards: a module imports only from rows below its
     {"pooling"},
     {"activations", "windows", "reductions"},
     {"operation"},
+    {"modes"},
     {"arrays", "kernels"},
 )
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}

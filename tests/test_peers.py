@@ -165,6 +165,16 @@ def test_logsumexp_of_infinities():
     assert pullback(np.ones(3))[0][2].tolist() == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("mode", ["portable", "auto"])
+def test_gradient_of_logsumexp_at_an_offset(mode):
+    """The value rounds to the offset; the gradient is the softmax all the same."""
+    x = np.array([[1e8, 1e8], [-1e8, -1e8]], dtype="float32")
+    with ax.kernels(mode):
+        _, pullback = ax.logsumexp.vjp(x)
+        (gradient,) = pullback(np.ones(2, dtype="float32"))
+    np.testing.assert_array_equal(gradient, np.full((2, 2), 0.5))
+
+
 def test_unfold_and_fold_are_adjoint():
     from agnostic_xent.windows import fold, output_size, taps
 

@@ -18,7 +18,7 @@ from .vector_math import SUM, borrowed, exp_biased, log1p, njit, row_max, row_su
 SMALL = 16384  # elements below which one thread is faster than waking the others
 BLOCK = 16384  # elements of a unit of work
 
-RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX = range(5)
+RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = range(6)
 
 # --- elements ------------------------------------------------------------------------------------
 
@@ -170,23 +170,57 @@ def log_softmax_row_pullback(y: Any, dy: Any, unbias: Any, dx: Any) -> None:
 
 
 @plain
+def logsumexp_row(x: Any, unbias: Any, e: Any) -> Any:
+    """Return the maximum plus the logarithm of the sum of the exponentials beside it."""
+    top = row_max(x)
+    if abs(top) == np.inf:
+        for j in range(x.size):
+            top = x[j] if x[j] != x[j] else top
+        return top
+    others = sum_beside_maximum(e, sum_exponentials(x, top, e), unbias)
+    return x.dtype.type(top + log1p(others * unbias))
+
+
+@plain
+def logsumexp_row_pullback(x: Any, dy: Any, dx: Any) -> None:
+    """Write dy times the softmax; of infinite x, its limit: 0, or NaN where x is +inf."""
+    top = row_max(x)
+    if abs(top) == np.inf:
+        for j in range(x.size):
+            top = x[j] if x[j] != x[j] else top
+        for j in range(x.size):
+            dx[j] = dy * (np.nan if top != top or x[j] == np.inf else 0)
+    else:
+        scale(dx, x.dtype.type(dy / sum_exponentials(x, top, dx)))
+
+
+@plain
 def some_rows(what: Any, first: Any, last: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
     """Do rows first to last."""
     x, dy, y = borrowed(x), borrowed(dy), borrowed(y)
+    scratch = np.empty(x.shape[1] if what == LOGSUMEXP else 0, x.dtype)
     for n in range(first, last):
         if dy.size == 0:
             if what == SOFTMAX:
                 softmax_row(x[n], y[n])
-            else:
+            elif what == LOG_SOFTMAX:
                 log_softmax_row(x[n], unbias, y[n])
+            else:
+                y[n, 0] = logsumexp_row(x[n], unbias, scratch)
         elif what == SOFTMAX:
             softmax_row_pullback(x[n], dy[n], y[n])
-        else:
+        elif what == LOG_SOFTMAX:
             log_softmax_row_pullback(x[n], dy[n], unbias, y[n])
+        else:
+            logsumexp_row_pullback(x[n], dy[n, 0], y[n])
 
 
 def rows(what: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
-    """Do an activation of rows, or its pullback where ``dy`` has elements: then x is the value."""
+    """Do an activation of rows, or its pullback where ``dy`` has elements.
+
+    x is then the value that the activation had, and with LOGSUMEXP its argument; what belongs to a
+    row as a whole is an array of one column.
+    """
     step = max(1, BLOCK // x.shape[1])
     if x.size < SMALL:
         some_rows(what, 0, x.shape[0], x, dy, unbias, y)

@@ -74,9 +74,9 @@ def as_array(rows: Any, shape: tuple[int, ...], axis: int) -> Any:
     return np.ascontiguousarray(np.moveaxis(moved, -1, axis))
 
 
-def rows(what: int, x: Any, dy: Any = None) -> Any:
+def rows(what: int, x: Any, dy: Any = None, columns: int | None = None) -> Any:
     """Return an activation of (rows, classes), or its pullback of dy at its value x."""
-    y = empty(x.shape, x.dtype)
+    y = empty((len(x), columns or x.shape[1]), x.dtype)
     slope = NOTHING[x.dtype, 2] if dy is None else dy
     compiled_loops(x.dtype, 2)(what, x, slope, 1 / BIAS[x.dtype], y)
     return y
@@ -104,8 +104,33 @@ def of_rows(what: int, name: str) -> Implementation:
     return Implementation("Numba loops", value, vjp, takes)
 
 
+def of_whole_rows(what: int, name: str) -> Implementation:
+    """Return the kernel of what reduces each row to a number."""
+    portable = OPERATIONS[name]._portable
+
+    def reduced(x: Any, axis: int) -> Any:
+        shape = x.shape[:axis] + x.shape[axis + 1 :]
+        return rows(what, as_rows(x, axis), columns=1).reshape(shape)[()]
+
+    def value(x: Any, *, axis: int) -> Any:
+        return portable.value(x, axis=axis) if x.size == 0 else reduced(x, axis)
+
+    def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
+        if x.size == 0:
+            return portable.vjp(x, axis=axis)
+
+        def pullback(dy: Any) -> tuple[Any]:
+            column = np.ascontiguousarray(dy).reshape(-1, 1)
+            return (as_array(rows(what, as_rows(x, axis), column), x.shape, axis),)
+
+        return reduced(x, axis), pullback
+
+    return Implementation("Numba loops", value, vjp, takes)
+
+
 OPERATIONS["relu"].add_kernel("numpy", of_elements(loops.RELU))
 OPERATIONS["sigmoid"].add_kernel("numpy", of_elements(loops.SIGMOID))
 OPERATIONS["log_sigmoid"].add_kernel("numpy", of_elements(loops.LOG_SIGMOID))
 OPERATIONS["softmax"].add_kernel("numpy", of_rows(loops.SOFTMAX, "softmax"))
 OPERATIONS["log_softmax"].add_kernel("numpy", of_rows(loops.LOG_SOFTMAX, "log_softmax"))
+OPERATIONS["logsumexp"].add_kernel("numpy", of_whole_rows(loops.LOGSUMEXP, "logsumexp"))

@@ -1,7 +1,8 @@
 """What is compiled on its own: softmax cross entropy of whole arrays, on one thread or all.
 
 ``options`` is a tuple of ignore, ignores, smoothing, temperature, unbias, reduction, normalize (0
-for none), by_count and the mean of nothing.
+for none), by_count, the mean of nothing, and checks: whether a label out of range is an IndexError,
+raised before anything is written.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import numpy as np
 from numba import prange
 
 from .pixels import block, short_rows
-from .softmax import Problem, is_dead, long_rows, plain, scale
-from .vector_math import borrowed
+from .softmax import Problem, is_dead, long_rows, pasted, plain, scale
+from .vector_math import borrowed, row_sum
 
 FEW = 20  # rows of up to so many classes are transposed
 BLOCK = 16384  # elements of a unit of work, which should stay in cache
@@ -21,6 +22,17 @@ MEAN, TOTAL, NONE = 0, 1, 2
 
 
 @plain
+def check(labels: Any, classes: Any, ignore: Any, ignores: Any) -> None:
+    """Raise IndexError unless all labels are in [0, classes) or ignored."""
+    bad = 0
+    for n in range(labels.size):
+        label = labels[n]
+        bad += ((label < 0) | (label >= classes)) & ~(ignores & (label == ignore))
+    if bad:
+        raise IndexError("a label is out of range")
+
+
+@pasted
 def divisor_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Any) -> Any:
     """Return what a mean divides by: a count, or the sum of the weights that count."""
     ignore, ignores, by_count = options[0], options[1], options[7]
@@ -40,10 +52,14 @@ def divisor_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, optio
     return total
 
 
-@plain
+@pasted
 def set_up(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Any) -> Any:
     """Return what the mean divides by, and the numbers of the `Problem`."""
-    _, _, smoothing, temperature, unbias, reduction, normalize, _, empty = options
+    ignore, ignores, smoothing, temperature, unbias, reduction, normalize, _, empty, checks = (
+        options
+    )
+    if checks:
+        check(labels, classes, ignore, ignores)
     weight_sum = 0.0
     for c in range(weight.size):
         weight_sum += np.float64(weight[c])
@@ -57,7 +73,7 @@ def set_up(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: 
     )
 
 
-@plain
+@pasted
 def assemble(weight: Any, sample_weight: Any, ignore: Any, ignores: Any, numbers: Any) -> Any:
     """Return the `Problem`, inside of a parallel loop, which takes no tuple from outside."""
     total, smoothing, spread, inverse_temperature, unbias, unit = (
@@ -69,14 +85,18 @@ def assemble(weight: Any, sample_weight: Any, ignore: Any, ignores: Any, numbers
     )  # fmt: skip
 
 
-@plain
+@pasted
+def places(terms: Any, labels: Any) -> Any:
+    """Return where the terms go: an array of the caller's, if it wants them."""
+    return terms if terms.size else np.empty(labels.size)
+
+
+@pasted
 def result(terms: Any, divisor: Any, options: Any) -> Any:
-    """Add the terms in order; 0 with reduction NONE, where they are the result."""
-    total = 0.0
+    """Return what the terms add up to; 0 with reduction NONE, where they are the result."""
     if options[5] == NONE:
-        return total
-    for n in range(terms.size):
-        total += terms[n]
+        return 0.0
+    total = row_sum(terms)
     if options[5] == TOTAL:
         return total
     return total / divisor if divisor != 0 else options[8]
@@ -85,35 +105,35 @@ def result(terms: Any, divisor: Any, options: Any) -> Any:
 # --- logits (N, classes) -------------------------------------------------------------------------
 
 
-@plain
+@pasted
 def count_long(x: Any) -> Any:
     """Return the number of blocks: a matter of the problem, not of the threads."""
     step = max(1, BLOCK // x.shape[1])
     return (x.shape[0] + step - 1) // step
 
 
-@plain
+@pasted
 def long_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -> None:
     """Do block i of rows of many classes."""
     step = max(1, BLOCK // x.shape[1])
     long_rows(x, labels, i * step, min(i * step + step, x.shape[0]), problem, g, terms)
 
 
-@plain
+@pasted
 def rows_of_short(classes: Any) -> Any:
     """Return the rows of a block: an odd number of cache lines, for a power of two would crowd."""
     lines = min(31, BLOCK // 2 // 16 // classes)
     return 16 * max(1, (lines - 1) | 1)
 
 
-@plain
+@pasted
 def count_short(x: Any) -> Any:
     """Return the number of blocks of rows of few classes."""
     step = rows_of_short(x.shape[1])
     return (x.shape[0] + step - 1) // step
 
 
-@plain
+@pasted
 def short_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -> None:
     """Do block i of rows of few classes."""
     step = rows_of_short(x.shape[1])
@@ -121,11 +141,14 @@ def short_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -
 
 
 def long(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, terms: Any
+    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
 ) -> Any:
-    """Write terms and gradient (unless g is empty) of rows of many classes; return the loss."""
+    """Return the loss of rows of many classes.
+
+    The gradient is written to g, and the terms to ``wanted``, if they have elements.
+    """
     divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores = options[0], options[1]
+    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
     for i in range(count_long(x)):
         problem = assemble(weight, sample_weight, ignore, ignores, numbers)
         long_block(i, x, labels, problem, g, terms)
@@ -133,11 +156,11 @@ def long(
 
 
 def long_in_parallel(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, terms: Any
+    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
 ) -> Any:
     """Do as `long` on all threads."""
     divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores = options[0], options[1]
+    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
     for i in prange(count_long(x)):
         problem = assemble(weight, sample_weight, ignore, ignores, numbers)
         long_block(i, x, labels, problem, g, terms)
@@ -145,11 +168,11 @@ def long_in_parallel(
 
 
 def short(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, terms: Any
+    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
 ) -> Any:
     """Do as `long` for rows of few classes."""
     divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores = options[0], options[1]
+    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
     for i in range(count_short(x)):
         problem = assemble(weight, sample_weight, ignore, ignores, numbers)
         short_block(i, x, labels, problem, g, terms)
@@ -157,18 +180,18 @@ def short(
 
 
 def short_in_parallel(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, terms: Any
+    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
 ) -> Any:
     """Do as `short` on all threads."""
     divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores = options[0], options[1]
+    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
     for i in prange(count_short(x)):
         problem = assemble(weight, sample_weight, ignore, ignores, numbers)
         short_block(i, x, labels, problem, g, terms)
     return result(terms, divisor, options)
 
 
-@plain
+@pasted
 def scales(labels: Any, sample_weight: Any, options: Any, dy: Any) -> Any:
     """Return the cotangent of each sample; 0 where the gradient is to stay 0 whatever it is."""
     found = np.empty(labels.size, dy.dtype)
@@ -201,13 +224,13 @@ def scale_rows_in_parallel(g: Any, labels: Any, sample_weight: Any, options: Any
 # --- logits (outer, classes, inner) --------------------------------------------------------------
 
 
-@plain
+@pasted
 def pixels_of_a_block(classes: Any) -> Any:
     """Return how many pixels make a unit of work."""
     return min(1024, max(16, 4 * BLOCK // classes // 16 * 16))
 
 
-@plain
+@pasted
 def planes_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -> None:
     """Do block i of the pixels."""
     inner, length = x.shape[2], pixels_of_a_block(x.shape[1])
@@ -218,7 +241,7 @@ def planes_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) 
     block(x[image], start, stop, labels, image * inner + start, problem, part, terms)
 
 
-@plain
+@pasted
 def count_planes(x: Any) -> Any:
     """Return how many blocks there are."""
     length = pixels_of_a_block(x.shape[1])
@@ -226,11 +249,11 @@ def count_planes(x: Any) -> Any:
 
 
 def planes(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, terms: Any
+    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
 ) -> Any:
     """Do as `long` for logits (outer, classes, inner)."""
     divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores = options[0], options[1]
+    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
     for i in range(count_planes(x)):
         problem = assemble(weight, sample_weight, ignore, ignores, numbers)
         planes_block(i, x, labels, problem, g, terms)
@@ -238,11 +261,11 @@ def planes(
 
 
 def planes_in_parallel(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, terms: Any
+    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
 ) -> Any:
     """Do as `planes` on all threads."""
     divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores = options[0], options[1]
+    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
     for i in prange(count_planes(x)):
         problem = assemble(weight, sample_weight, ignore, ignores, numbers)
         planes_block(i, x, labels, problem, g, terms)

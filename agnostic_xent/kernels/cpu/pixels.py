@@ -18,6 +18,7 @@ from .softmax import (
     describe,
     inlined,
     label_gradient,
+    pasted,
     plain,
     row_scale,
     write_terms,
@@ -71,11 +72,12 @@ def take_off(e: Any, w: Any, b: Any, tag: Any) -> None:
 
 
 @plain
-def sum_classes(x: Any, start: Any, top: Any, samples: Samples, problem: Any, e: Any) -> None:
+def sum_classes(
+    x: Any, start: Any, top: Any, samples: Samples, problem: Any, e: Any, part: Any, scratch: Any
+) -> None:
     """Store the exponentials of a block, and sum them; ``e`` as ``g`` of `block`."""
     tag, _, _, own, others, shift, shifts = samples
     inverse_temperature, stop = x.dtype.type(problem.inverse_temperature), start + top.size
-    part, scratch = np.empty(top.size, x.dtype), np.empty(top.size, x.dtype)
     for p in range(top.size):
         part[p] = (x[max(tag[p], 0), start + p] - top[p]) * inverse_temperature
         shift[p] = part[p]
@@ -108,14 +110,14 @@ def block(
     x, g = borrowed(x), borrowed(g)
     samples = describe(labels, first, pixels, classes, problem)
     tag, factor, weight, own, others, _, _ = samples
-    top = x[0, start:stop].copy()
+    top, scratch = x[0, start:stop].copy(), np.empty(pixels, x.dtype)
+    a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)
     for c in range(1, classes):
         raise_to(x[c, start:stop], top)
-    sum_classes(x, start, top, samples, problem, g)
+    sum_classes(x, start, top, samples, problem, g, a, scratch)
     write_terms(samples, first, problem, terms)
     if g.shape[0] < classes:
         return
-    a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)
     for p in range(pixels):
         a[p] = row_scale(factor[p], weight[p], own[p], others[p], problem)
     for p in range(pixels):
@@ -148,7 +150,7 @@ def transpose_back(x: Any, y: Any) -> None:
             y[i, j] = x[j, i]
 
 
-@plain
+@pasted
 def short_rows(
     x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any
 ) -> None:

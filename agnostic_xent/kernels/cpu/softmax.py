@@ -8,7 +8,7 @@ label; q, a and w as in ``class_loss.py``. Without weights and smoothing ``l = l
 - Where the label holds the maximum, l is ``log1p(others)`` and the slope there ``-others / s``,
   so that a sample which is almost certain keeps its digits.
 - The exponentials of a row go to the gradient's own row, which is scaled while it is in cache.
-- Every sample writes its term to its own place and the terms are added in order, so threads and
+- Every sample writes its term to its own place and the terms are added at the end, so threads and
   blocks leave no trace in the bits.
 """
 
@@ -25,6 +25,7 @@ NOBODY, HIDDEN = -1, -2  # in place of a label: out of range, or of a sample tha
 
 plain = njit(**STRICT)
 inlined = njit(**STRICT, forceinline=True)  # a call that takes arrays costs as much as 100 elements
+pasted = njit(**STRICT, inline="always")  # a layer of functions is optimised anew with all below it
 
 
 class Problem(NamedTuple):

@@ -27,10 +27,14 @@ overload: Any = _extending.overload
 cgutils: Any = _cgutils
 
 BIAS = {np.dtype(np.float32): 2.0**24, np.dtype(np.float64): 2.0**54}
-STRICT = {"fastmath": False, "error_model": "numpy"}
+CALLEE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of a function that only compiled code calls; what Python would call takes as long to
+compile as the function."""
+
+STRICT = {"fastmath": False} | CALLEE
 """Options of a function whose every rounding is meant."""
 
-SUM = {"fastmath": {"reassoc"}, "error_model": "numpy"}
+SUM = {"fastmath": {"reassoc"}} | CALLEE
 """Options of a loop whose sum may be taken in lanes; infinities and NaN keep their meaning."""
 
 # --- single instructions that Python has no name for ---------------------------------------------
@@ -177,7 +181,7 @@ def exp_biased(x: Any) -> Any:
     raise NotImplementedError("for compiled code")
 
 
-@overload(exp_biased, jit_options=STRICT)
+@overload(exp_biased, jit_options={"error_model": "numpy"})
 def _exp_biased(x: Any) -> Any:
     return _exp32 if x == types.float32 else _exp64
 
