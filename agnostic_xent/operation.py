@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from .arrays import Array, check_shape, float_namespace, library, quiet
-from .kernels import KERNEL_PACKAGES
+from .kernels import KERNEL_PACKAGES, NoKernels
 from .modes import current_mode as current_mode
 from .modes import kernels as kernels
 
@@ -67,6 +67,8 @@ class Implementation:
     """Return the kernel for all calls whose arguments differ in arrays' values alone, if there is
     one: it gets the arrays, those among the options by name, and calls ``check_values`` with the
     arrays before anything is returned, where they may not pass."""
+    describe: Callable[..., str] | None = None
+    """Say which of its algorithms runs on these normalised arguments; `explain` asks."""
 
     @functools.cached_property
     def sees_wrt(self) -> bool:
@@ -128,14 +130,14 @@ class Kernelized:
         if mode == "portable":
             return self._portable, "kernels are switched off"
         name = library(arrays[0]) if arrays else "no"
-        load_kernels(name)
+        missing = load_kernels(name)
         reasons = []
         for kernel in self._kernels.get(name, ()):
             reason = kernel.takes(*arrays, **options)
             if reason is None:
                 return kernel, "it takes these arguments"
             reasons.append(f"{kernel.name}: {reason}")
-        why = "; ".join(reasons) or f"no kernel for {name} arrays"
+        why = "; ".join(reasons) or missing or f"no kernel for {name} arrays"
         if mode == "require":
             raise RuntimeError(f'kernels("require"): {self.name} would run portably ({why})')
         return self._portable, why
@@ -358,10 +360,14 @@ def _wanted(wrt: Iterable[int] | None, count: int) -> frozenset[int]:
 
 
 @functools.cache
-def load_kernels(library: str) -> None:
-    """Import the package that registers the kernels of a library, once."""
-    if library in KERNEL_PACKAGES:
-        importlib.import_module(KERNEL_PACKAGES[library])
+def load_kernels(library: str) -> str | None:
+    """Import the package that registers the kernels of a library, once; return why it cannot be."""
+    try:
+        if library in KERNEL_PACKAGES:
+            importlib.import_module(KERNEL_PACKAGES[library])
+    except NoKernels as error:
+        return str(error)
+    return None
 
 
 def explain(op: Operation[..., Any], *args: Any, **options: Any) -> str:
@@ -375,5 +381,9 @@ def explain(op: Operation[..., Any], *args: Any, **options: Any) -> str:
     """
     if not isinstance(op, Operation):
         raise TypeError(f"op must be an operation such as relu or conv2d, got {op!r}")
-    implementation, why = op.implementation(*args, **options)
-    return f"{op.name}: {implementation.name} ({why})"
+    arrays, settings = op._contract(*args, **options)[:2]
+    implementation, why = op._choose(arrays, settings)
+    name = implementation.name
+    if implementation.describe is not None:
+        name = implementation.describe(*arrays, **settings)
+    return f"{op.name}: {name} ({why})"

@@ -15,7 +15,9 @@ from oracles import margins, pair
 
 import agnostic_xent as ax
 from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans, winograd_tiles
+from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv.tiling import Stride1, Stride2, Stride2Gradient
+from agnostic_xent.kernels.cpu.conv.winograd_transforms import SCHEMES
 
 PLANS = {"direct": direct_plans, "winograd": winograd_plans}
 RELU, POOL = {"activation": "relu"}, {"max_pool": 2}
@@ -171,53 +173,69 @@ def matrix(transform: Any, size: int) -> Any:
     return np.array(transform(Plain(), list(np.eye(size))))
 
 
-OF_INPUT = matrix(winograd_tiles.of_input, 6)
-OF_OUTPUT = matrix(winograd_tiles.of_output, 6)
-OF_WEIGHTS = matrix(winograd_tiles.of_weights, 3)
+class Points:
+    """The matrices of a class of tilings, and the roundings of its transforms."""
 
-ROUNDINGS = {"input": 2 * 2, "weights": 2 * 4, "output": 2 * 3, "cotangents": 2 * 2, "taps": 2 * 6}
-"""Of a transform: two directions, and the operations and inexact constants of each."""
+    def __init__(self, tiling: Any):
+        self.scheme = SCHEMES[tiling]
+        side, self.read, self.step, self.written = tiling.SIZES
+        self.of_input = matrix(self.scheme.of_input, self.read)
+        self.of_output = matrix(self.scheme.of_output, side)
+        self.of_weights = matrix(self.scheme.of_weights, 3)
+        # two directions, and the operations and inexact constants of each
+        self.roundings = 2 * (2 + 4 + (3 if side == 6 else 4))
+        self.roundings_back = 2 * (2 + 2 + 6)
+
+
+POINTS = {tiling: Points(tiling) for tiling in SCHEMES}
+
+
+def points_of(stride: Any) -> tuple[Points, Points]:
+    """Return those of the value and weight gradient, and those of the input gradient."""
+    classes = (Stride1, Stride1) if stride in (1, (1, 1)) else (Stride2, Stride2Gradient)
+    return POINTS[classes[0]], POINTS[classes[1]]
 
 
 class WinogradSpread:
-    """The same where all is summed by way of the 36 points of F(4x4, 3x3)."""
+    """The same where all is summed by way of the points of a tile."""
 
     def __init__(self, x: Any, w: Any, options: dict[str, Any]):
         self.plain = Reference(x, w, options)
         self.x, self.w = self.plain.x**2, self.plain.w**2
         (self.top, _), (self.left, _) = self.plain.margins
+        self.points, self.points_back = points_of(self.plain.stride)
 
     def value(self, b: Any) -> tuple[Any, int]:
-        terms = self.w.shape[2] + sum(ROUNDINGS[k] for k in ("input", "weights", "output")) + 1
-        squares = correlated(self.x, self.w, (self.top, self.left), self.plain.output)
+        terms = self.w.shape[2] + self.points.roundings + 1
+        squares = correlated(self.x, self.w, (self.top, self.left), self.plain.output, self.points)
         squares = squares.reshape(len(self.x), -1, *self.plain.output)
         bias = 0 if b is None else np.square(b, dtype="f8")[:, None, None]
         return np.sqrt(squares + bias), terms
 
     def input_gradient(self, dy: Any) -> tuple[Any, int]:
         turned = np.swapaxes(self.w, 1, 2)[..., ::-1, ::-1]
-        corner, image = (2 - self.top, 2 - self.left), self.plain.image
-        squares = correlated(self.plain.split(dy) ** 2, turned, corner, image)
-        terms = turned.shape[2] + sum(ROUNDINGS[k] for k in ("input", "weights", "output"))
+        corner = (0, 0) if self.points_back.written == 8 else (2 - self.top, 2 - self.left)
+        dy = self.plain.split(dy) ** 2
+        squares = correlated(dy, turned, corner, self.plain.image, self.points_back)
+        terms = turned.shape[2] + self.points_back.roundings
         return np.sqrt(squares.reshape(self.plain.x_shape)), terms
 
     def weight_gradient(self, dy: Any) -> tuple[Any, int]:
-        dy = self.plain.split(dy) ** 2
-        v = transformed(OF_INPUT, tiles(self.x, (self.top, self.left), self.plain.output, 6))
-        g = transformed(OF_OUTPUT.T, tiles(dy, (0, 0), self.plain.output, 4))
+        dy, p, size = self.plain.split(dy) ** 2, self.points, self.plain.output
+        v = tiles(self.x, (self.top, self.left), size, (p.read, p.step, p.written))
+        g = tiles(dy, (0, 0), size, (p.written, p.written, p.written))
+        v, g = transformed(p.of_input, v), transformed(p.of_output.T, g)
         du = np.einsum("ngkabij,ngcabij->gkcij", g, v, optimize=True)
-        squares = transformed(OF_WEIGHTS.T, du).reshape(self.plain.w_shape)
-        terms = g[:, 0, 0, :, :, 0, 0].size
-        terms += sum(ROUNDINGS[k] for k in ("input", "cotangents", "taps"))
-        return np.sqrt(squares), terms
+        squares = transformed(p.of_weights.T, du).reshape(self.plain.w_shape)
+        return np.sqrt(squares), g[:, 0, 0, :, :, 0, 0].size + p.roundings_back
 
 
-def correlated(x: Any, w: Any, corner: tuple[int, int], output: Any) -> Any:
+def correlated(x: Any, w: Any, corner: tuple[int, int], output: Any, p: Points) -> Any:
     """Return sums of squares of a Winograd convolution, from squares."""
-    v = transformed(OF_INPUT, tiles(x, corner, output, 6))
-    m = np.einsum("gkcij,ngcabij->ngkabij", transformed(OF_WEIGHTS, w), v, optimize=True)
-    y = np.swapaxes(transformed(OF_OUTPUT, m), -3, -2)  # (..., tile rows, 4, tile columns, 4)
-    y = y.reshape(*y.shape[:3], 4 * y.shape[3], 4 * y.shape[5])
+    v = transformed(p.of_input, tiles(x, corner, output, (p.read, p.step, p.written)))
+    m = np.einsum("gkcij,ngcabij->ngkabij", transformed(p.of_weights, w), v, optimize=True)
+    y = np.swapaxes(transformed(p.of_output, m), -3, -2)  # (..., tile rows, 4, tile columns, 4)
+    y = y.reshape(*y.shape[:3], p.written * y.shape[3], p.written * y.shape[5])
     return y[..., : output[0], : output[1]]
 
 
@@ -225,19 +243,18 @@ def transformed(matrix: Any, squares: Any) -> Any:
     return matrix**2 @ squares @ matrix.T**2
 
 
-def tiles(x: Any, corner: tuple[int, int], output: Any, size: int) -> Any:
-    """Return all tiles of an image, four pixels from each other: (..., rows, columns, 6, 6)."""
-    rows, columns = (-(-n // 4) for n in output)
-    out = np.zeros((*x.shape[:3], rows, columns, size, size))
-    for i in range(4 * rows + 2):
-        for j in range(4 * columns + 2):
-            h, w = i - corner[0], j - corner[1]
-            if not (0 <= h < x.shape[3] and 0 <= w < x.shape[4]):
-                continue
-            for a in range(max(0, (i - size) // 4 + 1), min(rows, i // 4 + 1)):
-                for b in range(max(0, (j - size) // 4 + 1), min(columns, j // 4 + 1)):
-                    out[..., a, b, i - 4 * a, j - 4 * b] = x[..., h, w]
-    return out
+def tiles(x: Any, corner: tuple[int, int], output: Any, sizes: tuple[int, int, int]) -> Any:
+    """Return all tiles of an image: (..., rows, columns, read, read); sizes as of a tiling."""
+    read, step, written = sizes
+    places = [
+        np.arange(-(-n // written))[:, None] * step + np.arange(read) - first
+        for n, first in zip(output, corner, strict=True)
+    ]
+    (rows, rows_in), (columns, columns_in) = (
+        (np.clip(p, 0, n - 1), (p >= 0) & (p < n)) for p, n in zip(places, x.shape[3:], strict=True)
+    )
+    found = x[..., rows[:, None, :, None], columns[None, :, None, :]]
+    return found * (rows_in[:, None, :, None] & columns_in[None, :, None, :])
 
 
 SPREADS = {"direct": DirectSpread, "winograd": WinogradSpread}

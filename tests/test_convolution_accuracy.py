@@ -8,25 +8,24 @@ import pytest
 pytest.importorskip("numba")
 
 from convolution_case import (
-    OF_INPUT,
-    OF_OUTPUT,
-    OF_WEIGHTS,
     PLANS,
+    POINTS,
     POOL,
     RELU,
-    ROUNDINGS,
     SPREADS,
     Reference,
     case,
     check,
     matrix,
+    points_of,
     rounding,
     use,
 )
 
 from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans, winograd_tiles
+from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
 from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
+from agnostic_xent.kernels.cpu.conv.tiling import Stride1, Stride2Gradient
 
 LAYERS = {  # of the benchmark: channels, pixels, filters, window, stride, padding
     "LeNet 1": (1, 28, 32, 3, 1, 1),
@@ -48,54 +47,54 @@ GAUSSIAN = np.pi / 2
 """Root mean square of a product of normal numbers over its mean absolute value."""
 
 
-def amplification(products, after, *before):
-    """Return how much larger than a direct sum the numbers are that Winograd's sums up.
+def amplification(taps, after, *before):
+    """Return how much larger than sum |x| |w| the numbers are that Winograd's sums up.
 
-    The root mean square of normal x and w, for the output where it is largest; a direct sum has
-    ``products`` terms in each of the two directions. Both roots together are one square.
+    Their root mean square for normal x and w, where it is largest, for a single channel and |x| and
+    |w| of 1; an output has ``taps`` products in each of the two directions. Both roots together are
+    one square.
     """
     squares = np.prod([np.sum(m**2, axis=1) for m in before], axis=0)
-    return float(np.max(after**2 @ squares)) / products
+    return float(np.max(after**2 @ squares / np.square(taps)))
 
 
-OF_VALUES = amplification(3, OF_OUTPUT, OF_INPUT, OF_WEIGHTS)
-OF_TAPS = amplification(4, OF_WEIGHTS.T, OF_INPUT, OF_OUTPUT.T)
-
-
-def stated(algorithm, terms, points):
+def stated(algorithm, terms, sums):
     """Return the largest error of normal x and w that is stated, relative to sum |x| |w|.
 
-    ``terms`` are the products of an output. Direct: 6e-7, for any number of them. Winograd's sums
-    have a 9th (or 16th) as many terms, which are larger, and roundings of the transforms on top:
-    4e-6 to 9e-6 for 16 channels and tiles or more, up to 3e-5 for a single channel.
+    Direct: 6e-7, for any number of products. Winograd's sums are of as many numbers as there are
+    channels (or tiles), which are larger than products, and have roundings of the transforms on
+    top: 4e-6 to 9e-6 for 16 channels and tiles or more, up to 3e-5 for a single channel; with
+    stride 2, 1e-6 to 7e-6 and 2e-5.
     """
     if algorithm == "direct":
         return rounding("f4", 1) * GAUSSIAN
-    chain, factor = points
+    chain, factor = sums
     return rounding("f4", chain) * factor * GAUSSIAN / np.sqrt(terms)
 
 
 def directions(algorithm, x, w, dy, options):
-    """Return the error, sum |x| |w|, the products of a sum, and Winograd's chain and factor."""
+    """Return the error, sum |x| |w|, the numbers of a sum, and Winograd's chain and factor."""
     shapes = options | {"groups": 1, "dilation": (1, 1)}
     exact, sizes = Reference(x, w, options), Reference(abs(x), abs(w), options)
     shapes |= {"stride": exact.stride, "padding": exact.margins}
     geometry, plans = geometry_of(x, w, shapes), PLANS[algorithm]
+    p, back = points_of(exact.stride)
+    met = 3 if back.written == 4 else np.array([1, 2] * 4)  # outputs, by a row of pixels
     tiles = x.shape[0] * int(np.prod([-(-n // 4) for n in exact.output]))
-    ways = sum(ROUNDINGS[k] for k in ("input", "weights", "output"))
-    back = sum(ROUNDINGS[k] for k in ("input", "cotangents", "taps"))
-    c, k, taps, pixels = w.shape[1], w.shape[0], w[0, 0].size, dy[:, 0].size
+    c, k, pixels = w.shape[1], w.shape[0], dy[:, 0].size
     yield (
-        plans.forward(geometry, x, w, None, False) - exact.value(), sizes.value(),
-        c * taps, (c + ways, OF_VALUES),
+        plans.forward(geometry, x, w, None, False) - exact.value(), sizes.value(), c,
+        (c + p.roundings, amplification(3, p.of_output, p.of_input, p.of_weights)),
     )  # fmt: skip
     yield (
         plans.input_gradient(geometry, dy, w) - exact.input_gradient(dy),
-        sizes.input_gradient(abs(dy)), k * taps, (k + ways, OF_VALUES),
+        sizes.input_gradient(abs(dy)), k,
+        (k + back.roundings, amplification(met, back.of_output, back.of_input, back.of_weights)),
     )  # fmt: skip
     yield (
         plans.weight_gradient(geometry, x, dy) - exact.weight_gradient(dy),
-        sizes.weight_gradient(abs(dy)), pixels, (tiles + back, OF_TAPS),
+        sizes.weight_gradient(abs(dy)), pixels / 16,
+        (tiles + p.roundings_back, amplification(4, p.of_weights.T, p.of_input, p.of_output.T)),
     )  # fmt: skip
 
 
@@ -103,7 +102,7 @@ FITTING = [
     (algorithm, layer)
     for algorithm in PLANS
     for layer, (_, _, _, window, stride, _) in LAYERS.items()
-    if algorithm == "direct" or (window, stride) == (3, 1)
+    if algorithm == "direct" or window == 3
 ]
 
 
@@ -142,28 +141,45 @@ def test_errors_of_winograd_follow_the_largest_sums_of_a_tile():
 # --- the transforms -------------------------------------------------------------------------------
 
 
-def assert_interpolates(of_input, of_weights, of_output):
-    """Check y[i] = sum_u w[u] x[i + u] for all pairs of one pixel and one tap."""
-    correlation = np.array([[np.eye(6)[i + u] for u in range(3)] for i in range(4)])  # (y, w, x)
+def correlation(tiling):
+    """Return which pixel times which tap is added to which output: (y, w, x)."""
+    if tiling is Stride2Gradient:  # pixel 2i meets tap 1 of output i, 2i + 1 taps 0 and 2
+        met = [{1: i // 2} if i % 2 == 0 else {0: i // 2, 2: i // 2 + 1} for i in range(8)]
+        return np.array(
+            [[np.eye(5)[m[u]] if u in m else np.zeros(5) for u in range(3)] for m in met]
+        )
+    stride, read = (1, 6) if tiling is Stride1 else (2, 9)
+    return np.array([[np.eye(read)[stride * i + u] for u in range(3)] for i in range(4)])
+
+
+def assert_interpolates(tiling, of_input, of_weights, of_output):
+    """Check y[i] = sum_u w[u] x[i * stride + u] for all pairs of one pixel and one tap."""
     found = np.einsum("yp,pw,px->ywx", of_output, of_weights, of_input)
     products = np.einsum("yp,pw,px->ywx", *map(np.abs, (of_output, of_weights, of_input)))
-    assert np.all(np.abs(found - correlation) <= rounding("f8", 6) * products)
+    assert np.all(np.abs(found - correlation(tiling)) <= rounding("f8", 6) * products)
 
 
-def test_transforms_make_a_convolution():
-    assert_interpolates(OF_INPUT, OF_WEIGHTS, OF_OUTPUT)
-    np.testing.assert_array_equal(matrix(winograd_tiles.of_output_gradient, 4), OF_OUTPUT.T)
-    np.testing.assert_array_equal(matrix(winograd_tiles.of_weight_gradient, 6), OF_WEIGHTS.T)
+@pytest.mark.parametrize("tiling", POINTS)
+def test_transforms_make_a_convolution(tiling):
+    p = POINTS[tiling]
+    assert_interpolates(tiling, p.of_input, p.of_weights, p.of_output)
+    if tiling is not Stride2Gradient:
+        side = tiling.SIZES[0]
+        back = matrix(p.scheme.of_output_gradient, 4), matrix(p.scheme.of_weight_gradient, side)
+        np.testing.assert_array_equal(back[0], p.of_output.T)
+        np.testing.assert_allclose(back[1], p.of_weights.T, rtol=rounding("f8", 1))
 
 
-def test_a_wrong_constant_is_caught():
-    matrices = OF_INPUT, OF_WEIGHTS, OF_OUTPUT
+@pytest.mark.parametrize("tiling", POINTS)
+def test_a_wrong_constant_is_caught(tiling):
+    p = POINTS[tiling]
+    matrices = p.of_input, p.of_weights, p.of_output
     for number, right in enumerate(matrices):
         for place in np.argwhere(right):
             wrong = [m.copy() for m in matrices]
             wrong[number][tuple(place)] *= 1.0001
             with pytest.raises(AssertionError):
-                assert_interpolates(*wrong)
+                assert_interpolates(tiling, *wrong)
 
 
 # --- broken kernels -------------------------------------------------------------------------------
@@ -234,15 +250,15 @@ def changed_loop(monkeypatch, name, number):
     """Make a number that a Winograd loop gets or leaves a thousandth larger."""
     loop = winograd_plans.loop
 
-    def changed(function):
+    def changed(function, tiling):
         def run(*args):
             if name == "finish":
                 args[number][3] *= 1.001
-            loop(function)(*args)
+            loop(function, tiling)(*args)
             if name != "finish":
                 args[number][3] *= 1.001
 
-        return run if function.__name__ == name else loop(function)
+        return run if function.__name__ == name else loop(function, tiling)
 
     monkeypatch.setattr(winograd_plans, "loop", changed)
 

@@ -37,6 +37,8 @@ SOME = {
         case((2, 33, 15, 9), (64, 33, 3, 3), padding=((0, 2), (1, 0)), **RELU),
         case((2, 34, 5, 35), (6, 17, 3, 3), groups=2, padding=1),
         case((1, 96, 10, 13), (97, 96, 3, 3), padding=1, **POOL),  # threads share out the points
+        case((3, 5, 13, 22), (7, 5, 3, 3), padding=1, stride=2, **BOTH),
+        case((1, 96, 16, 21), (97, 96, 3, 3), padding=1, stride=2, **RELU),
     ],
 }
 

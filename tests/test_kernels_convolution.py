@@ -24,9 +24,7 @@ from convolution_case import (  # noqa: E402
     use,
 )
 
-from agnostic_xent.kernels.cpu import convolution  # noqa: E402
 from agnostic_xent.kernels.cpu.conv import cotangents, direct_plans, winograd_plans  # noqa: E402
-from agnostic_xent.kernels.cpu.conv.geometry import Geometry  # noqa: E402
 
 DIRECT = [
     case((1, 1, 1, 1), (1, 1, 1, 1)),
@@ -74,6 +72,13 @@ WINOGRAD = [
     case((3, 100, 34, 33), (100, 100, 3, 3), padding=1),
     case((1, 3, 5, 1030), (5, 3, 3, 3), padding=1, **BOTH),  # more tiles than DEPTH in a row
     case((3, 32, 30, 31), (64, 32, 3, 3), padding=1, **BOTH),
+    # stride 2
+    *(case((2, 3, n, n), (4, 3, 3, 3), padding=1, stride=2) for n in (1, 2, 3, 7, 8, 9, 15, 16)),
+    *(case((2, 5, 9, n), (17, 5, 3, 3), padding=1, stride=2, **BOTH) for n in (17, 18, 19, 31)),
+    case((2, 4, 11, 13), (6, 4, 3, 3), padding=((1, 0), (1, 0)), stride=2, **RELU),
+    case((2, 4, 12, 14), (6, 4, 3, 3), padding=((1, 0), (1, 0)), stride=2, **POOL),
+    case((3, 12, 18, 11), (9, 4, 3, 3), groups=3, padding=1, stride=2, **BOTH),
+    case((3, 64, 17, 33), (100, 64, 3, 3), padding=1, stride=2),  # the threads share the points
 ]
 
 
@@ -146,7 +151,7 @@ def test_random_shapes(algorithm, seed):
 
 
 def random_case(rng, algorithm):
-    """Return a case that fits; Winograd's window and step are given."""
+    """Return a case that fits; Winograd's window is given."""
 
     def one(*values):
         return int(rng.choice(values))
@@ -159,8 +164,12 @@ def random_case(rng, algorithm):
         most, window = 6, (one(1, 2, 3, 4, 5), one(1, 2, 3, 4, 5))
         options["stride"] = one(1, 1, 2, 3), one(1, 1, 2, 3)
         options["dilation"] = one(1, 1, 2, 3), one(1, 1, 2)
+    elif rng.random() < 0.4:
+        options["stride"] = 2
     margin = range(most + 1)
     options["padding"] = (one(*margin), one(*margin)), (one(*margin), one(*margin))
+    if algorithm == "winograd" and "stride" in options:
+        options["padding"] = (1, one(0, 1)), (1, one(0, 1))
     options |= (RELU if rng.random() < 0.5 else {}) | (POOL if rng.random() < 0.5 else {})
     found = case((n, c, h, w), (k, c // groups, *window), bias=rng.random() < 0.7, **options)
     try:
@@ -373,20 +382,3 @@ def test_winograd_spreads_special_values_over_tiles_only(monkeypatch):
     touched[1, :, 4:8, 4:12] = True
     np.testing.assert_array_equal(y[~touched], clean[~touched])
     assert np.isnan(y[1, :, 4:7, 6:9]).all()  # the pixels whose windows hold it
-
-
-# --- the choice -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"window": (5, 5)}, {"window": (3, 1)}, {"stride": (1, 2)}, {"dilation": (2, 1)},
-        {"padding": ((3, 0), (0, 0))}, {"padding": ((1, 1), (1, 3))},
-    ],
-)  # fmt: skip
-def test_winograd_is_chosen_for_its_geometry_only(change):
-    layer = Geometry(8, 64, 28, 28, 64, 1, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
-    assert convolution.algorithm(layer, np.dtype("f4")) is winograd_plans
-    assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
-    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans

@@ -91,4 +91,10 @@ def algorithm(geometry: Geometry, dtype: Any) -> ModuleType:
     return winograd_plans if fast else direct_plans
 
 
-operation.add_kernel("numpy", Implementation("Numba", value, vjp, takes))
+def describe(x: Any, w: Any, b: Any, **options: Any) -> str:
+    """Say which algorithm runs."""
+    geometry = geometry_of(x, w, options)
+    return f"Numba, {algorithm(geometry, x.dtype).name_of(geometry)}"
+
+
+operation.add_kernel("numpy", Implementation("Numba", value, vjp, takes, describe=describe))

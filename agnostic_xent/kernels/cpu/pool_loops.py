@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from .pool_rows import MAXIMA, MEANS
+from .pool_rows import MAXIMA, MEANS, maxima_gradient_2x2, means_gradient_2x2
 from .softmax import PIECE
 from .vector_math import STRICT, borrowed, njit, row_sum
 
@@ -174,6 +174,21 @@ def means(x: Any, counts: Any, w: Any, y: Any) -> None:
 
 
 @plain
+def are_whole_2x2(w: Any) -> Any:
+    """Return whether windows are 2x2 with step 2, and all of them inside the image."""
+    return are_2x2(w) and w.left == 0 and 2 * w.columns <= w.width
+
+
+@plain
+def clear_edge(w: Any, dx: Any, plane: Any) -> None:
+    """Set a plane to 0 if there are pixels that windows of 2x2 leave out."""
+    pixels = w.height * w.width
+    if pixels > 4 * w.rows * w.columns:
+        for p in range(plane * pixels, (plane + 1) * pixels):
+            dx[p] = 0
+
+
+@plain
 def scatter(dy: Any, numbers: Any, offsets: Any, w: Any, dx: Any) -> None:
     """Add each output's gradient to the pixel that its tap names, in a plane."""
     dx[:] = 0
@@ -194,6 +209,14 @@ def some_scatter(
     dy, numbers, dx = borrowed(dy), borrowed(numbers), borrowed(dx)
     outputs, pixels = w.rows * w.columns, w.height * w.width
     room = numbers.size // (dy.size // outputs)
+    if are_whole_2x2(w):
+        for p in range(first, last):
+            clear_edge(w, dx, p)
+            for i in range(w.rows):
+                maxima_gradient_2x2(dy, numbers, dx, (p * w.rows + i) * w.columns,
+                                    p * room + i * (room // w.rows),
+                                    p * pixels + 2 * i * w.width, w.width, w.columns)  # fmt: skip
+        return
     for p in range(first, last):
         a, b, c = dy[p * outputs :], numbers[p * room :], dx[p * pixels :]
         scatter(a[:outputs], b[:room], offsets, w, c[:pixels])
@@ -245,6 +268,13 @@ def some_share_out(dy: Any, counts: Any, w: Any, dx: Any, first: Any, last: Any)
     """Do planes first to last."""
     dy, dx = borrowed(dy), borrowed(dx)
     outputs, pixels = w.rows * w.columns, w.height * w.width
+    if are_whole_2x2(w):
+        for p in range(first, last):
+            clear_edge(w, dx, p)
+            for i in range(w.rows):
+                means_gradient_2x2(dy, counts, dx, (p * w.rows + i) * w.columns, i * w.columns,
+                                   p * pixels + 2 * i * w.width, w.width, w.columns)  # fmt: skip
+        return
     share, line = np.empty(outputs, dx.dtype), np.empty(w.width, dx.dtype)
     for p in range(first, last):
         a, b = dy[p * outputs :], dx[p * pixels :]

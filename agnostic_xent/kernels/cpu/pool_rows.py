@@ -197,5 +197,56 @@ def _means(each_tap: Callable[..., None]) -> Any:
     return emitted(3, emit)
 
 
+# --- gradients of windows of 2x2 with step 2 -----------------------------------------------------
+
+
+def _gradients_2x2(shares: Callable[..., Any]) -> Callable[..., None]:
+    """Return what emits the gradients of two lines of pixels, from a row of outputs'.
+
+    ``shares(v, gradient, others, there)`` is what the four pixels of each window get; ``others``
+    is a second row, of whole vectors or as long as that of outputs.
+    """
+
+    def emit(
+        v: Vectors, dy: Any, others: Any, dx: Any, d0: Any, others0: Any, pixel0: Any,
+        pitch: Any, columns: Any,
+    ) -> None:  # fmt: skip
+        b, lanes, pixels = v.builder, v.index(v.lanes), v.builder.mul(columns, v.index(2))
+        dy, others, dx = v.at(dy, d0), v.at(others, others0), v.at(dx, pixel0)
+        with cgutils.for_range(b, b.sdiv(b.add(columns, v.index(v.lanes - 1)), lanes)) as vector:
+            done = b.mul(vector.index, lanes)
+            there = v.first(b.sub(columns, done))
+            gradient = v.load_masked(v.at(dy, done), there)
+            found = shares(v, gradient, v.at(others, done), there)
+            for half in range(2):
+                start = b.add(b.mul(done, v.index(2)), v.index(half * v.lanes))
+                inside = v.first(b.sub(pixels, start))
+                order = [half * v.lanes // 2 + i // 2 + i % 2 * v.lanes for i in range(v.lanes)]
+                for down, line in enumerate((dx, v.at(dx, pitch))):
+                    left, right = found[2 * down : 2 * down + 2]
+                    pair = v.shuffle(left, right, order)
+                    v.store_masked(pair, v.at(line, start), inside)
+
+    return emit
+
+
+def _of_maxima(v: Vectors, gradient: Any, numbers: Any, there: Any) -> list[Any]:
+    """Return the gradient where the number of the maximum's tap is the pixel's, else 0."""
+    b, narrow = v.builder, ir.VectorType(numbers.type.pointee, v.lanes)
+    found = b.load(b.bitcast(numbers, narrow.as_pointer()), align=1)
+    return [
+        b.select(b.icmp_signed("==", found, ir.Constant(narrow, [tap] * v.lanes)), gradient, v.zero)
+        for tap in range(4)
+    ]
+
+
+def _of_means(v: Vectors, gradient: Any, counts: Any, there: Any) -> list[Any]:
+    """Return the gradient over the count, for all four."""
+    return [v.builder.fdiv(gradient, v.load_masked(counts, there))] * 4
+
+
+maxima_gradient_2x2, means_gradient_2x2 = (
+    emitted(3, _gradients_2x2(shares)) for shares in (_of_maxima, _of_means)
+)
 MAXIMA = tuple(map(_maxima, TAPS))
 MEANS = tuple(map(_means, TAPS))

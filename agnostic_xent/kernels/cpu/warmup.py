@@ -25,6 +25,7 @@ from .conv import (
     direct,
     direct_plans,
     matrices,
+    tiling,
     winograd,
     winograd_gradient,
     winograd_plans,
@@ -41,12 +42,19 @@ LOOPS: tuple[tuple[Any, ...], ...] = (
         (
             winograd.forward,
             winograd.transform_weights,
+        ),
+        (tiling.Stride1, tiling.Stride2, tiling.Stride2Gradient),
+    ),
+    (
+        winograd_plans.loop,
+        (
             winograd_gradient.gradient_by_sections,
             winograd_gradient.transform,
             winograd_gradient.multiply_points,
             winograd_gradient.add_sections,
             winograd_gradient.finish,
         ),
+        (tiling.Stride1, tiling.Stride2),
     ),
     (direct_plans.loop, (direct.correlate, direct.weight_gradient), FLOATS),
     (cotangents.loop, (cotangents.mask_planes, cotangents.sum_planes), FLOATS),

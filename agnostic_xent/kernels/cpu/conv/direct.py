@@ -1,8 +1,8 @@
 """Direct convolution of every geometry: what is compiled.
 
 ``correlate`` is the forward pass and the input gradient, ``weight_gradient`` the rest. Both walk
-over bands of rows that, packed, stay in the second-level cache; ``plans.py`` says how long a band
-is and fills the tables.
+over bands of rows that, packed, stay in the second-level cache; ``direct_plans.py`` says how long a
+band is and fills the tables.
 """
 
 from __future__ import annotations

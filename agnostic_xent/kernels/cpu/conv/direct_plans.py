@@ -36,7 +36,11 @@ def forward(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
 
 
 def input_gradient(geometry: Geometry, dy: Any, w: Any, winners: Any = None) -> Any:
-    """Return dx (N, C, H, W)."""
+    """Return dx (N, C, H, W).
+
+    Zeros stand where a window hangs over the edge of dy, so a weight that is NaN or infinite makes
+    NaN of the pixels at the edge too that do not meet it.
+    """
     dx = input_gradient_plan(with_long_rows(geometry), dy.dtype).run(dy, w, None, False)
     return dx.reshape(*dx.shape[:2], geometry.height, geometry.width)
 
@@ -59,6 +63,11 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
     dw = np.swapaxes(sums, 2, 3).reshape(geometry.groups, -1, tap_blocks * TAPS)
     dw = dw[:, :filters, :taps].reshape(-1, geometry.channels, *geometry.window)
     return np.ascontiguousarray(dw)
+
+
+def name_of(geometry: Geometry) -> str:
+    """Return what the algorithm is called."""
+    return "direct"
 
 
 class Packing:

@@ -187,6 +187,27 @@ class Vectors:
         return f"v{self.lanes}f{8 * self.itemsize}"
 
 
+def emitted_by_class(arrays: int, emits: dict[type, Callable[..., None]]) -> Any:
+    """Return the same function, where the class of a tuple, which comes first, says what emits."""
+
+    def typed(context: Any, *given: Any) -> Any:
+        emit = emits[given[0].instance_class]
+        kinds = [*given[: arrays + 1], *[types.int64] * (len(given) - arrays - 1)]
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            v = Vectors(context, builder, signature.args[1].dtype)
+            pointers = [v.data(signature.args[i], args[i]) for i in range(1, arrays + 1)]
+            emit(v, *pointers, *args[arrays + 1 :])
+            return context.get_dummy_value()
+
+        return types.void(*kinds), generate
+
+    context, *rest = inspect.signature(next(iter(emits.values()))).parameters.values()
+    first = context.replace(name="t")
+    typed.__signature__ = inspect.Signature([context, first, *rest])  # type: ignore[attr-defined]
+    return intrinsic(typed)
+
+
 def emitted(arrays: int, emit: Callable[..., None]) -> Any:
     """Return a function for compiled code, of so many flat arrays and then integers.
 

@@ -1,14 +1,13 @@
-"""Winograd convolution F(4x4, 3x3): what is compiled.
+"""Winograd convolution: what is compiled.
 
 A block of tile rows goes through three steps while it stays in the second-level cache: transform of
-the input tiles, one matrix product for each of the 36 points, transform to the outputs. Lanes are
-channels, so rows of pixels are transposed on their way in and out. ``winograd_plans.py`` has the
-sizes.
+the input tiles, one matrix product for each point, transform to the outputs. Lanes are channels, so
+rows of pixels are transposed on their way in and out. ``winograd_plans.py`` has the sizes.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from .micro_kernels import matrix_tile
 from .transposes import transpose
 from .vectors import VECTOR_BYTES
 from .winograd_tiles import (
-    POINTS,
     POOL,
     input_tile,
     output_tile,
@@ -49,37 +47,16 @@ _6x4, _6x2, _12x1 = matrix_tile(ROWS, 4), matrix_tile(ROWS, 2), matrix_tile(NARR
 gradient_product = matrix_tile(GRADIENT_ROWS, 2, transposed=True)
 
 
-class Tiling(NamedTuple):
-    """Sizes, all integers: of the images that are read and written, and of the blocks between."""
-
-    images: int
-    groups: int
-    channels: int
-    """Of a group, in the images that are read."""
-    height: int
-    width: int
-    top: int
-    left: int
-    """Zeros above and to the left of them."""
-    filters: int
-    """Of a group, in the images that are written."""
-    out_height: int
-    out_width: int
-    block: int
-    """Tile rows of a block."""
-    padded_channels: int
-    """A multiple of the lanes, as are all padded sizes."""
-    padded_filters: int
-    panel: int
-    """Filters of a matrix product's right side at once: 4, 2 or 1 vectors."""
-
-    # Numba sees no properties: the rest is functions of a tiling
-
-
 @plain
 def tile_grid(t: Any) -> Any:
     """Return how many rows of tiles an image has, and columns."""
-    return (t.out_height + 3) // 4, (t.out_width + 3) // 4
+    return -(-t.out_height // t.written), -(-t.out_width // t.written)
+
+
+@plain
+def columns_of(t: Any) -> Any:
+    """Return the pixels of a row that is read for a row of tiles."""
+    return (tile_grid(t)[1] - 1) * t.step + t.read
 
 
 @plain
@@ -102,7 +79,8 @@ def read_pixels(
 ) -> None:  # fmt: skip
     """Transpose row h of an image to (columns, padded channels), zero outside the image.
 
-    With ``winners``, x are the cotangents behind a pool, and the row is made at space[row0].
+    A pixel on the right that no tile meets is left out. With ``winners``, x are the cotangents
+    behind a pool, and the row is made at space[row0].
     """
     pooled = winners.size > 0
     if h < 0 or h >= (height // POOL * POOL if pooled else height):
@@ -113,10 +91,10 @@ def read_pixels(
         for c in range(channels):
             unpool(x, winners, space, x0 + c * area + h // POOL * pixels, pixels,
                    h % POOL * POOL, row0 + c * width, vectors)  # fmt: skip
-        transpose(lanes, space, row0, width, channels, width,
+        transpose(lanes, space, row0, width, channels, min(width, columns - left),
                   space, s0 + left * padded, padded, padded)  # fmt: skip
     else:
-        transpose(lanes, x, x0 + h * width, height * width, channels, width,
+        transpose(lanes, x, x0 + h * width, height * width, channels, min(width, columns - left),
                   space, s0 + left * padded, padded, padded)  # fmt: skip
 
 
@@ -127,21 +105,22 @@ def read_tiles(
 ) -> None:  # fmt: skip
     """Transform a row of input tiles to v (points, tiles, padded channels).
 
-    ``follows``: the strip holds the row above, whose last two rows of pixels are the first here.
+    ``follows``: the strip holds the row above, whose last rows of pixels are the first here.
     """
-    columns, padded = tile_grid(t)[1] * 4 + 2, t.padded_channels
+    columns, padded, shared = columns_of(t), t.padded_channels, t.read - t.step
     x0 = (n * t.groups + group) * t.channels * area_of(t.height, t.width, winners.size > 0)
     line = columns * padded
     if follows:
-        for i in range(2 * line):
-            space[s0 + i] = space[s0 + 4 * line + i]
-    for r in range(2 if follows else 0, 6):
-        read_pixels(lanes, x, winners, x0, t.channels, t.height, t.width, row * 4 + r - t.top,
+        for i in range(shared * line):
+            space[s0 + i] = space[s0 + t.step * line + i]
+    for r in range(shared if follows else 0, t.read):
+        h = row * t.step + r - t.top
+        read_pixels(lanes, x, winners, x0, t.channels, t.height, t.width, h,
                     space, s0 + r * line, padded, columns, t.left, row0)  # fmt: skip
     for j in range(tile_grid(t)[1]):
         for c in range(0, padded, lanes):
-            input_tile(space, v, s0 + j * 4 * padded + c, line, padded,
-                       v0 + j * padded + c, 6 * plane, plane)  # fmt: skip
+            input_tile(t, space, v, s0 + j * t.step * padded + c, line, padded,
+                       v0 + j * padded + c, t.side * plane, plane)  # fmt: skip
 
 
 @plain
@@ -149,21 +128,21 @@ def write_tiles(
     lanes: Any, space: Any, m0: Any, plane: Any, bias: Any, b0: Any, y: Any, y0: Any, row: Any,
     t: Any, s0: Any, relu: Any,
 ) -> None:  # fmt: skip
-    """Transform a row of products m (points, tiles, padded filters) to rows of the output."""
+    """Transform a row of products m (points, tiles, padded filters) to rows of the output.
+
+    These follow each other without a gap. What the last tile writes behind the end of a row comes
+    to lie in the next one, where the first tile, which is done last, writes over it.
+    """
     tiles, padded = tile_grid(t)[1], t.padded_filters
-    line, area = tiles * 4 * padded, t.out_height * t.out_width
-    for j in range(tiles):
+    line, area = t.out_width * padded, t.out_height * t.out_width
+    for i in range(1, tiles + 1):
+        j = i % tiles
         for k in range(0, padded, lanes):
-            output_tile(space, bias, space, m0 + j * padded + k, 6 * plane, plane, b0 + k,
-                        s0 + j * 4 * padded + k, line, padded, relu)  # fmt: skip
-    rows, target = min(4, t.out_height - row * 4), y0 + row * 4 * t.out_width
-    if t.out_width == tiles * 4:  # the rows follow each other without a gap
-        pixels = rows * t.out_width
-        transpose(lanes, space, s0, padded, pixels, t.filters, y, target, area, pixels)
-    else:
-        for r in range(rows):
-            transpose(lanes, space, s0 + r * line, padded, t.out_width, t.filters,
-                      y, target + r * t.out_width, area, t.out_width)  # fmt: skip
+            output_tile(t, space, bias, space, m0 + j * padded + k, t.side * plane, plane, b0 + k,
+                        s0 + j * t.written * padded + k, line, padded, relu)  # fmt: skip
+    pixels = min(t.written, t.out_height - row * t.written) * t.out_width
+    target = y0 + row * t.written * t.out_width
+    transpose(lanes, space, s0, padded, pixels, t.filters, y, target, area, pixels)
 
 
 @plain
@@ -178,9 +157,9 @@ def write_pooled_tiles(
     w0, row0 = s0 + 2 * line, s0 + 4 * line
     for j in range(tiles):
         for k in range(0, padded, lanes):
-            pooled_output_tile(space, bias, space, m0 + j * padded + k, 6 * plane, plane, b0 + k,
-                               s0 + j * 2 * padded + k, line, padded, w0 + j * 2 * padded + k,
-                               relu)  # fmt: skip
+            pooled_output_tile(t, space, bias, space, m0 + j * padded + k, t.side * plane, plane,
+                               b0 + k, s0 + j * 2 * padded + k, line, padded,
+                               w0 + j * 2 * padded + k, relu)  # fmt: skip
     for r in range(min(2, t.out_height // POOL - row * 2)):
         target = y0 + (row * 2 + r) * pixels
         transpose(lanes, space, s0 + r * line, padded, pixels, t.filters, y, target, area, pixels)
@@ -193,18 +172,18 @@ def write_pooled_tiles(
 
 @plain
 def prefetch_rows(
-    x: Any, x0: Any, channels: Any, height: Any, width: Any, t: Any, pooled: Any, first: Any,
-    last: Any, point: Any, to_write: Any,
+    x: Any, x0: Any, channels: Any, height: Any, width: Any, t: Any, rows: Any, pooled: Any,
+    first: Any, last: Any, point: Any, to_write: Any,
 ) -> None:  # fmt: skip
-    """Ask for a 36th of the pixels of tile rows to come, while products hide the way."""
-    tile_rows, rows = tile_grid(t)[0], 4
+    """Ask for a point's share of the pixels of tile rows to come, while products hide the way."""
+    tile_rows, points = tile_grid(t)[0], t.side * t.side
     if pooled:
         height, width, rows = height // POOL, width // POOL, rows // POOL
     for r in range(first, last):
         h = r % tile_rows * rows
         count = min(rows, height - h) * width
         image = x0 + (r // tile_rows * t.groups * channels * height + h) * width
-        for c in range(channels * point // POINTS, channels * (point + 1) // POINTS):
+        for c in range(channels * point // points, channels * (point + 1) // points):
             for p in range(0, count, 16):
                 if to_write:
                     prefetch_to_write(x, image + c * height * width + p)
@@ -251,7 +230,8 @@ def forward(
     tile_rows, tiles = tile_grid(t)
     most = -(-t.block * tiles // NARROW_ROWS) * NARROW_ROWS
     v_plane, m_plane = most * t.padded_channels + SKEW, most * t.padded_filters + SKEW
-    strip, u_plane = 6 * (tiles * 4 + 2) * t.padded_channels, t.channels * t.padded_filters
+    strip, u_plane = t.read * columns_of(t) * t.padded_channels, t.channels * t.padded_filters
+    points = t.side * t.side
     x_pooled, y_pooled = x_winners.size > 0, y_winners.size > 0
     x_area = area_of(t.height, t.width, x_pooled)
     y_area = area_of(t.out_height, t.out_width, y_pooled)
@@ -259,8 +239,8 @@ def forward(
     tasks = -(-rows // t.block) * t.groups
     s0 = part * (space.size // parts)
     v0 = s0 + strip
-    m0 = v0 + POINTS * v_plane
-    o0 = m0 + POINTS * m_plane  # the output strip; before that, rows of unpooled pixels
+    m0 = v0 + points * v_plane
+    o0 = m0 + points * m_plane  # the output strip; before that, rows of unpooled pixels
     clear(space, s0, strip)
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         group, first = task % t.groups, task // t.groups * t.block
@@ -270,12 +250,12 @@ def forward(
             read_tiles(lanes, x, x_winners, r // tile_rows, r % tile_rows, group, t, space,
                        s0, o0, space, v0 + (r - first) * tiles * t.padded_channels, v_plane,
                        r > first and r % tile_rows > 0)  # fmt: skip
-        for point in range(POINTS):
-            prefetch_rows(x, x0, t.channels, t.height, t.width, t, x_pooled, last,
+        for point in range(points):
+            prefetch_rows(x, x0, t.channels, t.height, t.width, t, t.step, x_pooled, last,
                           min(last + t.block, rows), point, False)  # fmt: skip
-            prefetch_rows(y, y0, t.filters, t.out_height, t.out_width, t, y_pooled, first,
-                          last, point, True)  # fmt: skip
-            multiply(lanes, space, v0 + point * v_plane, u, (group * POINTS + point) * u_plane,
+            prefetch_rows(y, y0, t.filters, t.out_height, t.out_width, t, t.written, y_pooled,
+                          first, last, point, True)  # fmt: skip
+            multiply(lanes, space, v0 + point * v_plane, u, (group * points + point) * u_plane,
                      m0 + point * m_plane, (last - first) * tiles, t)  # fmt: skip
         for r in range(first, last):
             image = y0 + r // tile_rows * t.groups * t.filters * y_area
@@ -312,5 +292,6 @@ def transform_weights(
                   space, s0, t.padded_filters, t.padded_filters)  # fmt: skip
         for k in range(0, t.padded_filters, lanes):
             place = k // t.panel * t.channels * t.panel + c * t.panel + k % t.panel
-            weight_tile(space, u, corner + k, 3 * step, step,
-                        group * POINTS * u_plane + place, 6 * u_plane, u_plane)  # fmt: skip
+            place += group * t.side * t.side * u_plane
+            weight_tile(t, space, u, corner + k, 3 * step, step, place,
+                        t.side * u_plane, u_plane)  # fmt: skip

@@ -1,6 +1,6 @@
 """The weight gradient of Winograd convolution: what is compiled.
 
-For each of the 36 points, ``du = sum over tiles of v^T g`` with the transformed input v and the
+For each of the points, ``du = sum over tiles of v^T g`` with the transformed input v and the
 transformed cotangent g. Where du is small, a few sections of the images have one each and all else
 stays in a thread's own cache; where it is large there is one, and the threads share out its points.
 Either way the order of the sums does not depend on the number of threads.
@@ -18,6 +18,7 @@ from .winograd import (
     SKEW,
     area_of,
     clear,
+    columns_of,
     gradient_product,
     plain,
     prefetch_rows,
@@ -25,7 +26,10 @@ from .winograd import (
     read_tiles,
     tile_grid,
 )
-from .winograd_tiles import POINTS, output_gradient_tile, weight_gradient_tile
+from .winograd_tiles import output_gradient_tile, weight_gradient_tile
+
+STRETCH = 2048
+"""Numbers that stay in the first-level cache while sections are added to them."""
 
 
 @plain
@@ -36,23 +40,23 @@ def read_cotangents(
     """Transform a row of tiles of dy to g (points, tiles, padded filters)."""
     tiles, padded = tile_grid(t)[1], t.padded_filters
     area = area_of(t.out_height, t.out_width, winners.size > 0)
-    line = tiles * 4 * padded
-    for r in range(4):
+    line = tiles * t.written * padded
+    for r in range(t.written):
         read_pixels(lanes, dy, winners, (n * t.groups + group) * t.filters * area, t.filters,
-                    t.out_height, t.out_width, row * 4 + r,
-                    space, s0 + r * line, padded, tiles * 4, 0, row0)  # fmt: skip
+                    t.out_height, t.out_width, row * t.written + r,
+                    space, s0 + r * line, padded, tiles * t.written, 0, row0)  # fmt: skip
     for j in range(tiles):
         for k in range(0, padded, lanes):
-            output_gradient_tile(space, g, s0 + j * 4 * padded + k, line, padded,
-                                 g0 + j * padded + k, 6 * plane, plane)  # fmt: skip
+            output_gradient_tile(t, space, g, s0 + j * t.written * padded + k, line, padded,
+                                 g0 + j * padded + k, t.side * plane, plane)  # fmt: skip
 
 
 @plain
 def strips_of(t: Any) -> Any:
     """Return the numbers of a row of input pixels, one of cotangents and one of unpooled ones."""
-    tiles = tile_grid(t)[1]
-    strips = 6 * (tiles * 4 + 2) * t.padded_channels + 16 * tiles * t.padded_filters
-    return strips + t.filters * t.out_width + ROOM
+    cotangents = t.written * t.written * tile_grid(t)[1] * t.padded_filters
+    pixels = t.read * columns_of(t) * t.padded_channels
+    return pixels + cotangents + t.filters * t.out_width + ROOM
 
 
 @plain
@@ -62,8 +66,8 @@ def read_both(
 ) -> None:  # fmt: skip
     """Transform tile rows of x and of dy."""
     tile_rows, tiles = tile_grid(t)
-    strip = s0 + 6 * (tiles * 4 + 2) * t.padded_channels
-    row0 = strip + 16 * tiles * t.padded_filters
+    strip = s0 + t.read * columns_of(t) * t.padded_channels
+    row0 = strip + t.written * t.written * tiles * t.padded_filters
     for r in range(first, last):
         n, row, place = r // tile_rows, r % tile_rows, (r - first) * tiles
         read_tiles(lanes, x, winners[:0], n, row, group, t, space, s0, row0,
@@ -101,7 +105,7 @@ def gradient_by_sections(
 ) -> None:
     """Write du (sections, groups, points, panels, channels, panel)."""
     tile_rows, tiles = tile_grid(t)
-    plane = t.padded_channels * t.padded_filters
+    plane, points = t.padded_channels * t.padded_filters, t.side * t.side
     v_plane = t.block * tiles * t.padded_channels + SKEW
     g_plane = t.block * tiles * t.padded_filters + SKEW
     strips = strips_of(t)
@@ -109,7 +113,7 @@ def gradient_by_sections(
     dy_area = area_of(t.out_height, t.out_width, pooled)
     s0 = part * (space.size // parts)
     v0 = s0 + strips
-    g0 = v0 + POINTS * v_plane
+    g0 = v0 + points * v_plane
     clear(space, s0, strips)
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         section, group = task // t.groups, task % t.groups
@@ -118,16 +122,16 @@ def gradient_by_sections(
             last = min(first + t.block, end)
             read_both(lanes, x, dy, winners, group, first, last, t, space, s0, space, v0,
                       v_plane, space, g0, g_plane)  # fmt: skip
-            for point in range(POINTS):
+            for point in range(points):
                 end_of_next = min(last + t.block, end)
                 prefetch_rows(x, group * t.channels * t.height * t.width, t.channels,
-                              t.height, t.width, t, False, last, end_of_next, point,
-                              False)  # fmt: skip
+                              t.height, t.width, t, t.step, False, last, end_of_next,
+                              point, False)  # fmt: skip
                 prefetch_rows(dy, group * t.filters * dy_area, t.filters, t.out_height,
-                              t.out_width, t, pooled, last, end_of_next, point,
+                              t.out_width, t, t.written, pooled, last, end_of_next, point,
                               False)  # fmt: skip
                 accumulate(lanes, space, v0 + point * v_plane, space, g0 + point * g_plane,
-                           (last - first) * tiles, t, du, (task * POINTS + point) * plane,
+                           (last - first) * tiles, t, du, (task * points + point) * plane,
                            first > start)  # fmt: skip
 
 
@@ -149,17 +153,27 @@ def multiply_points(
     add: Any, parts: Any, part: Any,
 ) -> None:  # fmt: skip
     """Set du, or add to it, from v and g."""
-    plane = t.padded_channels * t.padded_filters
-    for point in range(POINTS * part // parts, POINTS * (part + 1) // parts):
+    plane, points = t.padded_channels * t.padded_filters, t.side * t.side
+    for point in range(points * part // parts, points * (part + 1) // parts):
         accumulate(lanes, v, point * v_plane, g, point * g_plane, tiles, t,
-                   du, (group * POINTS + point) * plane, add)  # fmt: skip
+                   du, (group * points + point) * plane, add)  # fmt: skip
+
+
+@plain
+def add_to(total: Any, more: Any) -> None:
+    """Add to a stretch of numbers."""
+    for i in range(total.size):
+        total[i] += more[i]
 
 
 def add_sections(du: Any, size: Any, sections: Any, parts: Any, part: Any) -> None:
-    """Add up the sections in order, in the first."""
-    for section in range(1, sections):
-        for i in range(size * part // parts, size * (part + 1) // parts):
-            du[i] += du[section * size + i]
+    """Add up the sections in order, in the first, a stretch of it after another."""
+    end = size * (part + 1) // parts
+    for first in range(size * part // parts, end, STRETCH):
+        last = min(first + STRETCH, end)
+        for section in range(1, sections):
+            other = section * size
+            add_to(du[first:last], du[other + first : other + last])
 
 
 def finish(du: Any, dw: Any, space: Any, t: Any, lanes: Any, parts: Any, part: Any) -> None:
@@ -170,7 +184,8 @@ def finish(du: Any, dw: Any, space: Any, t: Any, lanes: Any, parts: Any, part: A
         group, c = task // t.channels, task % t.channels
         for k in range(0, t.filters, lanes):
             place = k // t.panel * t.padded_channels * t.panel + c * t.panel + k % t.panel
-            weight_gradient_tile(du, space, group * POINTS * plane + place, 6 * plane, plane,
+            place += group * t.side * t.side * plane
+            weight_gradient_tile(t, du, space, place, t.side * plane, plane,
                                  s0 + k, 3 * t.padded_filters, t.padded_filters)  # fmt: skip
         target = (group * t.filters * t.channels + c) * 9
         transpose(lanes, space, s0, t.padded_filters, 9, t.filters,

@@ -1,0 +1,49 @@
+"""Which algorithm of convolution runs, and what `explain` says of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import agnostic_xent as ax
+
+pytest.importorskip("numba")
+
+from agnostic_xent.kernels.cpu import convolution
+from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv.geometry import Geometry
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": (5, 5)}, {"window": (3, 1)}, {"stride": (1, 2)}, {"dilation": (2, 1)},
+        {"padding": ((3, 0), (0, 0))}, {"padding": ((1, 1), (1, 3))},
+    ],
+)  # fmt: skip
+def test_winograd_is_chosen_for_its_geometry_only(change):
+    layer = Geometry(8, 64, 28, 28, 64, 1, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    assert convolution.algorithm(layer, np.dtype("f4")) is winograd_plans
+    assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
+    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
+
+
+@pytest.mark.parametrize(
+    "change", [{"padding": ((0, 1), (1, 1))}, {"padding": ((1, 2), (1, 1))}, {"stride": (2, 1)}]
+)
+def test_winograd_with_stride_2_is_chosen_for_its_geometry_only(change):
+    layer = Geometry(8, 64, 28, 28, 64, 1, (3, 3), (2, 2), ((1, 1), (1, 0)), (1, 1))
+    assert convolution.algorithm(layer, np.dtype("f4")) is winograd_plans
+    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
+
+
+def test_explain_names_the_algorithm():
+    x, w = np.zeros((8, 64, 28, 28), "f4"), np.zeros((64, 64, 3, 3), "f4")
+    fast = "conv2d: Numba, Winograd F(4x4, 3x3) (it takes these arguments)"
+    assert ax.explain(ax.conv2d, x, w, padding=1) == fast
+    assert ax.explain(ax.conv2d, x, w, dilation=2) == fast.replace("Winograd F(4x4, 3x3)", "direct")
+    assert "Winograd F(4x4, 3x3) with stride 2" in ax.explain(ax.conv2d, x, w, padding=1, stride=2)
+    with ax.kernels("direct"):
+        assert "direct" in ax.explain(ax.conv2d, x, w, padding=1)
+    with ax.kernels("portable"):
+        assert ax.explain(ax.conv2d, x, w, padding=1).startswith("conv2d: portable (")
