@@ -214,7 +214,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
 def log_softmax_of(z: Array, *, axis: int) -> Array:
     """Return log_softmax to full relative accuracy, also where a probability is almost 1."""
     xp = array_namespace(z)
-    classes = xp.arange(z.shape[axis], dtype=xp.int64, device=device(z))
+    classes = xp.arange(z.shape[axis], device=device(z))
     classes = xp.reshape(classes, (z.shape[axis],) + (1,) * (z.ndim - 1 - axis))
     top = xp.argmax(z, axis=axis, keepdims=True) == classes  # one element of each row
     zero = constant(0, z)

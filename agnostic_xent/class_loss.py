@@ -82,6 +82,8 @@ class ClassLoss:
         t = self._one_hot
         if self._labels is not None:
             known = xp.any(t, axis=self.axis, keepdims=True)
+            if self._counted is not None:  # NaN that is masked later spoils what autograd returns
+                known = known | xp.logical_not(self._spread(self._counted))
             t = xp.astype(t, self.log_p.dtype)
             t = xp.where(known, t, constant(float("nan"), t))
         if self.label_smoothing:

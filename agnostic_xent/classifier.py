@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from .activations import log_sigmoid, log_softmax, sigmoid, softmax
 from .arrays import Array, array_namespace, device, is_dask, library
+from .communication import Alone, Communicator
 from .estimator_data import (
     Labelled,
     Samples,
@@ -23,7 +24,7 @@ from .estimator_data import (
     checked_weights,
     host,
 )
-from .estimator_training import EarlyStopping, Trained
+from .estimator_training import HeldOut, Trained
 from .layers import Params
 from .optimizers import State
 
@@ -49,6 +50,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         array, shape (N,) for two classes, else (N, classes)
             Of the library of X.
         """
+        if is_dask(X):
+            return self._by_block(X, "decision_function")
         return self._scores(X, "decision_function")
 
     def predict(self, X: Any) -> Array:
@@ -64,6 +67,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         array, shape (N,)
             Numbers in the library of X; labels of another type in a NumPy array.
         """
+        if is_dask(X):
+            return self._by_block(X, "predict")
         scores = self._scores(X, "predict")
         xp = array_namespace(scores)
         best = xp.argmax(scores, axis=1) if scores.ndim > 1 else xp.astype(scores > 0, xp.int32)
@@ -84,6 +89,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         array, shape (N, classes)
             Of the library of X, in the order of ``classes_``.
         """
+        if is_dask(X):
+            return self._by_block(X, "predict_proba")
         scores = self._scores(X, "predict_proba")
         return softmax(scores) if scores.ndim > 1 else _of_both(sigmoid, scores)
 
@@ -100,6 +107,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         array, shape (N, classes)
             Of the library of X, in the order of ``classes_``.
         """
+        if is_dask(X):
+            return self._by_block(X, "predict_log_proba")
         scores = self._scores(X, "predict_log_proba")
         return log_softmax(scores) if scores.ndim > 1 else _of_both(log_sigmoid, scores)
 
@@ -148,6 +157,24 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         samples = self._samples(X, reset=False)
         self._check_home(samples.like, first(getattr(self, self._fitted[0])), method)
         return self._logits(samples)
+
+    def _by_block(self, X: Array, method: str) -> Array:
+        """Return what a method makes of a dask array: another one, of which nothing is computed."""
+        check_is_fitted(self)
+        sample = np.zeros((1, *X.shape[1:]), X.dtype)
+        made = getattr(self, method)(sample)[:0]  # also checks shape and dtype of X
+        axes = list(range(1, X.ndim))
+        return X.rechunk(dict.fromkeys(axes, -1)).map_blocks(
+            _of_block,
+            self,
+            method,
+            made,
+            dtype=made.dtype,
+            meta=made,
+            drop_axis=axes,
+            new_axis=axes[: made.ndim - 1],
+            chunks=(X.chunks[0], *((n,) for n in made.shape[1:])),
+        )
 
     def _check_home(self, x: Array, fitted: Array, method: str) -> None:
         if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
@@ -203,12 +230,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         xp = array_namespace(like)
         return {name: xp.astype(w, like.dtype) for name, w in params.items()}
 
-    def _early_stopping(self) -> EarlyStopping | None:
+    def _held_out(self) -> HeldOut | None:
         if not self.early_stopping:
             return None
         check_number("validation_fraction", self.validation_fraction, above=0, below=1)
         check_count("n_iter_no_change", self.n_iter_no_change)
-        return EarlyStopping(self.validation_fraction, self.n_iter_no_change)
+        return HeldOut(self.validation_fraction, int(self.n_iter_no_change))
 
     def _remember(self, trained: Trained, state: State | None, partial: bool) -> None:
         """Set the attributes that tell how the training went."""
@@ -221,7 +248,21 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _rng(self) -> np.random.Generator:
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return np.random.default_rng(seed)
+        return np.random.default_rng(self._ranks.broadcast(seed))
+
+    @property
+    def _ranks(self) -> Communicator:
+        ranks: Communicator = Alone() if self.communicator is None else self.communicator
+        return ranks
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"communicator": None}  # that is of a job of processes
+
+
+def _of_block(x: Array, classifier: Classifier, method: str, nothing: Array) -> Array:
+    """Return what a method makes of a block, which may be empty."""
+    return getattr(classifier, method)(x) if len(x) else nothing
 
 
 def _of_both(function: Callable[[Array], Array], scores: Array) -> Array:

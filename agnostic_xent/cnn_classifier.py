@@ -11,6 +11,7 @@ from sklearn.utils import Tags
 
 from .arrays import Array, array_namespace, device, to_backend
 from .classifier import Classifier, check_count, first
+from .communication import Communicator
 from .containers import Sequential
 from .estimator_data import Labelled, Samples, checked_samples, dtype_name
 from .estimator_training import Steps, problem, train
@@ -58,6 +59,10 @@ class CNNClassifier(Classifier):
         part.
     callbacks : sequence of Callback
         Of `fit`, such as `Progress`.
+    communicator : Communicator, optional
+        Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
+        All call ``fit`` with the same arguments and get the same result. A pickled classifier has
+        none.
 
     Attributes
     ----------
@@ -83,7 +88,8 @@ class CNNClassifier(Classifier):
     X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
     standard, and the parameters and predictions are of the same. Integers become float32; networks
     train best on numbers of about -1 to 1. Memory-mapped and dask arrays are read batch by batch
-    and never whole; their predictions are NumPy arrays.
+    and never whole. Predictions of the former are NumPy arrays, of the latter dask arrays: block by
+    block, when they are asked for, wherever dask computes.
 
     Examples
     --------
@@ -115,6 +121,7 @@ class CNNClassifier(Classifier):
         warm_start: bool = False,
         random_state: Any = None,
         callbacks: Sequence[Callback] = (),
+        communicator: Communicator | None = None,
     ):
         self.model = model
         self.image_shape = image_shape
@@ -128,6 +135,7 @@ class CNNClassifier(Classifier):
         self.warm_start = warm_start
         self.random_state = random_state
         self.callbacks = callbacks
+        self.communicator = communicator
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
@@ -194,7 +202,8 @@ class CNNClassifier(Classifier):
             epochs=epochs,
             batch_size=int(self.batch_size),
             rng=rng,
-            early_stopping=None if partial else self._early_stopping(),
+            communicator=self._ranks,
+            held_out=None if partial else self._held_out(),
             callbacks=self.callbacks,
         )
         self.model_, self.params_ = model, trained.params

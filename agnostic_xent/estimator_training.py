@@ -1,10 +1,11 @@
-"""What lies between an estimator and `fit`: weights, a validation part, penalty and averages."""
+"""What lies between an estimator and `fit`: weights, a validation part, averages."""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from sklearn.model_selection import train_test_split
 from .arrays import Array, array_namespace, constant
 from .batches import is_stored
 from .binary_losses import binary_cross_entropy_with_logits
+from .callbacks import EarlyStopping
+from .communication import Communicator
 from .containers import Sequential
 from .estimator_data import Batches, Labelled, Samples
 from .layers import Layer, LayerPullback, Params
@@ -27,14 +30,13 @@ DECAY = 3.0
 
 @dataclass
 class Steps:
-    """An optimizer whose L2 penalty spares the biases, which averages, and can be continued.
+    """An optimizer that averages, and can be continued.
 
     The average is of polynomial decay (Shamir and Zhang, Stochastic gradient descent for
     non-smooth optimization, ICML 2013): Polyak's, but the first iterates fade.
     """
 
     optimizer: Optimizer
-    penalty: float = 0.0
     average: bool = False
     state: State | None = None
     """After the last step; what to continue from."""
@@ -46,19 +48,13 @@ class Steps:
     def init(self, params: Mapping[str, Array]) -> State:
         """Return the state before the next step."""
         if self.state is None:
-            inner = self.optimizer.init(params)
-            self.state = {"step": 0, "inner": inner, "mean": dict(params), "last": dict(params)}
+            self.state = state_after(0, self.optimizer.init(params), params)
         return self.state
 
     def update(
         self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
     ) -> tuple[Params, State]:
         """Return the parameters and the state after a step; nothing is written to."""
-        if self.penalty:
-            grads = {
-                name: g + self.penalty * params[name] if name.endswith("weight") else g
-                for name, g in grads.items()
-            }
         params, inner = self.optimizer.update(params, grads, state["inner"])
         step, mean = state["step"] + 1, state["mean"]
         if self.average:
@@ -68,19 +64,26 @@ class Steps:
         return params, self.state
 
 
+def state_after(steps: int, inner: State, params: Mapping[str, Array]) -> State:
+    """Return the state of `Steps` that have not averaged, given that of the inner optimizer."""
+    return {"step": steps, "inner": inner, "mean": dict(params), "last": dict(params)}
+
+
 class Trained(NamedTuple):
     """What a training returns."""
 
     params: Params
     state: State | None
-    """Of the optimizer, to continue from; None if there is nothing to keep."""
+    """Of `Steps`, to continue from; None of another optimizer."""
+    steps: int
+    """How many were taken, of samples in memory."""
     history: History
     validation_losses: list[float]
 
 
 @dataclass(frozen=True)
-class EarlyStopping:
-    """Hold out a part, stop when its loss no longer falls, and return to where it was least."""
+class HeldOut:
+    """A part that is held out: training ends when its loss no longer falls, where it was least."""
 
     fraction: float
     patience: int
@@ -139,20 +142,21 @@ def train(
     epochs: int,
     batch_size: int,
     rng: np.random.Generator,
-    early_stopping: EarlyStopping | None = None,
+    communicator: Communicator,
+    held_out: HeldOut | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Trained:
     """Train with `fit`; raise ValueError also if a class is too small for a validation part."""
     rows, validation, best = np.arange(len(problem.samples)), None, None
-    if early_stopping is not None:
-        rows, held_out = train_test_split(
+    if held_out is not None:
+        rows, others = train_test_split(
             rows,
-            test_size=early_stopping.fraction,
+            test_size=held_out.fraction,
             stratify=problem.labels,
             random_state=int(rng.integers(2**31 - 1)),
         )
-        validation = problem.part(held_out, batch_size)
-        best = _KeepBest(problem, validation, optimizer, early_stopping.patience)
+        validation = problem.part(others, batch_size)
+        best = _Best(held_out.patience, problem, validation, optimizer)
     last, history = fit(
         problem.model,
         params,
@@ -164,12 +168,14 @@ def train(
         rng=rng,
         validation=validation,
         callbacks=[*callbacks] if best is None else [*callbacks, best],
+        communicator=communicator,
     )
     state = optimizer.state if isinstance(optimizer, Steps) else None
+    steps = len(history) * math.ceil(len(rows) / batch_size)
     if best is None:
-        return Trained(_result(optimizer, last), state, history, [])
+        return Trained(_result(optimizer, last), state, steps, history, [])
     state = state and state | {"last": best.params}
-    return Trained(best.params, state, history, best.losses)
+    return Trained(best.params, state, steps, history, best.losses)
 
 
 def _result(optimizer: Optimizer, params: Params) -> Params:
@@ -180,23 +186,28 @@ def _result(optimizer: Optimizer, params: Params) -> Params:
     return params
 
 
-class _KeepBest(Callback):
-    def __init__(self, problem: Problem, validation: Any, optimizer: Optimizer, patience: int):
-        self.problem, self.validation = problem, validation
-        self.optimizer, self.patience = optimizer, patience
+class _Best(EarlyStopping):
+    """Early stopping that keeps the best parameters, or averages of them, in memory."""
+
+    every_rank = True  # each needs the parameters
+
+    def __init__(self, patience: int, problem: Problem, validation: Any, optimizer: Optimizer):
+        super().__init__(patience)
+        self.problem, self.validation, self.optimizer = problem, validation, optimizer
         self.losses: list[float] = []
         self.params: Params = {}
 
     def on_epoch(self, epoch: Epoch, params: Params) -> bool:
-        loss, found = epoch.validation_loss, _result(self.optimizer, params)
-        if found is not params:
+        found = _result(self.optimizer, params)
+        if found is not params:  # the validation of `fit` was that of the last ones
             loss, _ = evaluate(self.problem.model, found, self.validation, loss=self.problem.loss)
-        assert loss is not None
-        self.losses.append(loss)
-        least = int(np.argmin(self.losses))
-        if least == len(self.losses) - 1:
+            epoch = replace(epoch, validation_loss=loss)
+        assert epoch.validation_loss is not None
+        self.losses.append(epoch.validation_loss)
+        ends = super().on_epoch(epoch, found)
+        if self.best_epoch in (0, epoch.epoch):  # 0 where no loss has been finite yet
             self.params = dict(found)
-        return len(self.losses) - 1 - least >= self.patience
+        return ends
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .layers import Dense, Flatten, Layer, Params
 from .losses import cross_entropy
 from .operation import Operation, Routine
 from .optimizers import SGD, Optimizer, State
+from .schedules import rates_of
 from .totals import Totals
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ def linear_sgd(
     loss: str,
     batch_size: int,
     weight_decay: float,
+    decay_bias: bool,
 ) -> tuple[Array, Array | None, float, int]:
     """Take the steps of SGD, without momentum, over batches of the rows ``order`` of x and y.
 
-    ``w = w - rate * (mean over the batch of (p - y) x + weight_decay * w)``, and b likewise.
+    ``w = w - rate * (mean over the batch of (p - y) x + weight_decay * w)``, and b likewise, but
+    without the decay unless ``decay_bias``.
 
     Parameters
     ----------
@@ -83,28 +86,24 @@ class LinearSteps:
 
     def __call__(self, params: Params, state: State, rng: np.random.Generator) -> Steps:
         """Yield parameters, state and the samples' totals after each call of the kernel."""
+        import numpy as np
+
         order = rng.permutation(self.x.shape[0])
         w, b = params[self.weight], params.get(self.bias)
         size = self.batch_size
         rows = size * max(1, CHUNK // (size * math.prod(w.shape)))
         for start in range(0, len(order), rows):
             chunk = order[start : start + rows]
-            steps = math.ceil(len(chunk) / size)
+            steps = state["step"] + np.arange(math.ceil(len(chunk) / size))
+            rates = rates_of(self.optimizer.learning_rate, steps)
             w, b, loss, correct = self.kernel(
-                w, b, self.x, self.y, chunk, self._rates(state["step"], steps),
+                w, b, self.x, self.y, chunk, rates,
                 batch_size=size, weight_decay=self.optimizer.weight_decay,
+                decay_bias=self.optimizer.decay_bias,
             )  # fmt: skip
-            state = state | {"step": state["step"] + steps}
+            state = state | {"step": state["step"] + len(steps)}
             params = params | {self.weight: w} | ({} if b is None else {self.bias: b})
             yield params, state, Totals(len(chunk), loss, correct, len(chunk))
-
-    def _rates(self, first: int, steps: int) -> np.ndarray:
-        import numpy as np
-
-        rate = self.optimizer.learning_rate
-        if callable(rate):
-            return np.fromiter(map(rate, range(first, first + steps)), float, steps)
-        return np.full(steps, float(rate))
 
 
 def linear_steps(
@@ -134,6 +133,7 @@ def linear_steps(
     kernel = linear_sgd.kernel(
         params[weight], params.get(bias), x, source.y,
         loss=loss.name, batch_size=batch_size, weight_decay=optimizer.weight_decay,
+        decay_bias=optimizer.decay_bias,
     )  # fmt: skip
     if kernel is None:
         return None

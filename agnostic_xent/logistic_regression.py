@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, ClassVar, Self
 
@@ -11,14 +10,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 
 from .arrays import Array, array_namespace, check_choice
+from .batches import is_stored
 from .classifier import Classifier, check_count, check_number
+from .communication import Communicator
 from .containers import Sequential
 from .dense import dense
 from .estimator_data import Labelled, Samples, checked_samples, dtype_name
-from .estimator_training import Steps, problem, train
+from .estimator_training import Steps, problem, state_after, train
 from .layers import Dense, Params
 from .logistic_solver import LogisticObjective, minimize
-from .optimizers import SGD, Optimizer, Schedule, State
+from .optimizers import SGD, State
+from .schedules import Later, Schedule
 
 __all__ = ["LogisticRegression"]
 
@@ -58,7 +60,7 @@ class LogisticRegression(Classifier):
         Shuffles the samples, and chooses the validation part ("sgd").
     learning_rate : float or callable, optional
         A number or a schedule: step (from 0) -> number, such as `cosine` ("sgd"). By default
-        4 / (1 + mean of |x|^2), the inverse of the loss's curvature at most; scale the features.
+        ``4 / (1 + mean of |x|^2)``, the inverse of the curvature at most; scale the features.
     batch_size : int
         Samples a step ("sgd").
     average : bool
@@ -70,6 +72,10 @@ class LogisticRegression(Classifier):
         Size of that part, in (0, 1).
     n_iter_no_change : int
         Passes without improvement after which to stop.
+    communicator : Communicator, optional
+        Such as `MPICommunicator`: the ranks that train together, each with a share of the samples.
+        All call ``fit`` with the same arguments and get the same result. A pickled classifier has
+        none.
 
     Attributes
     ----------
@@ -93,7 +99,8 @@ class LogisticRegression(Classifier):
     -----
     X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
     standard, and the coefficients and predictions are of the same. Memory-mapped and dask arrays
-    are read block by block and never whole; their predictions are NumPy arrays.
+    are read block by block and never whole. Predictions of the former are NumPy arrays, of the
+    latter dask arrays: block by block, when they are asked for, wherever dask computes.
 
     Examples
     --------
@@ -122,6 +129,7 @@ class LogisticRegression(Classifier):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
+        communicator: Communicator | None = None,
     ):
         self.C = C
         self.fit_intercept = fit_intercept
@@ -137,6 +145,7 @@ class LogisticRegression(Classifier):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.communicator = communicator
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the coefficients.
@@ -205,6 +214,7 @@ class LogisticRegression(Classifier):
             total,
             1 / (self.C * total),
             self.fit_intercept,
+            self._ranks,
         )
         start = array_namespace(params["0.weight"]).concat(
             [params["0.weight"], params["0.bias"][:, None]], axis=1
@@ -226,12 +236,15 @@ class LogisticRegression(Classifier):
         self, params: Params, data: Labelled, *, partial: bool = False, state: State | None = None
     ) -> None:
         units, features = params["0.weight"].shape
-        seen = data.total + (state["seen"] if state else 0.0)
+        seen, begun = (state["seen"], state["step"]) if state else (0.0, 0)
+        seen += data.total
         rate = self.learning_rate
-        optimizer: Optimizer = SGD(4 / (1 + data.mean_square()) if rate is None else rate)
-        if partial or self.average or not math.isinf(self.C):
-            penalty = 1 / (self.C * seen)
-            optimizer = Steps(optimizer, penalty=penalty, average=self.average, state=state)
+        rate = 4 / (1 + data.mean_square()) if rate is None else rate
+        by_itself = not self.average and not is_stored(data.samples.x)  # then kernels take SGD
+        if by_itself and callable(rate):
+            rate = Later(rate, begun)
+        sgd = SGD(rate, weight_decay=1 / (self.C * seen), decay_bias=False)
+        optimizer = sgd if by_itself else Steps(sgd, average=self.average, state=state)
         if not self.fit_intercept:
             params = {"0.weight": params["0.weight"]}
         trained = train(
@@ -241,11 +254,15 @@ class LogisticRegression(Classifier):
             epochs=1 if partial else int(self.max_iter or 20),
             batch_size=int(self.batch_size),
             rng=self._rng(),
-            early_stopping=None if partial else self._early_stopping(),
+            communicator=self._ranks,
+            held_out=None if partial else self._held_out(),
         )
         self.coef_ = trained.params["0.weight"]
         self.intercept_ = trained.params.get("0.bias", data.samples.zeros(units))
-        self._remember(trained, trained.state and trained.state | {"seen": seen}, partial)
+        steps = begun + trained.steps
+        plain = state_after(steps, {"step": steps, "velocity": {}}, trained.params)
+        last = trained.state or plain
+        self._remember(trained, last | {"seen": seen}, partial)
 
     # --- pieces ----------------------------------------------------------------------------------
 

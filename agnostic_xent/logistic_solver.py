@@ -10,12 +10,14 @@ classes, and 1 for two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .arrays import Array, array_namespace, constant
 from .binary_losses import binary_cross_entropy_with_logits
+from .communication import Alone, Communicator, check_alike
 from .dense import dense
+from .distributed_shares import share
 from .estimator_data import Samples
 from .losses import cross_entropy
 
@@ -43,11 +45,14 @@ class LogisticObjective:
     """The sum of a."""
     penalty: float
     fit_intercept: bool
+    communicator: Communicator = field(default=Alone())
+    """The ranks that have a share of the samples each."""
 
     def __call__(self, w: Array) -> tuple[float, Array]:
         """Return value and gradient at w."""
         xp = array_namespace(w)
-        gradient = self.penalty * xp.concat([w[:, :-1], xp.zeros_like(w[:, -1:])], axis=1)
+        penalty = self.penalty if self.communicator.rank == 0 else 0.0  # it counts once
+        gradient = penalty * xp.concat([w[:, :-1], xp.zeros_like(w[:, -1:])], axis=1)
         value = _dot(gradient, w) / 2
         for x, labels, a in self._blocks():
             logits, of_dense = dense.vjp(x, w[:, :-1], w[:, -1], wrt=(1, 2))
@@ -55,7 +60,7 @@ class LogisticObjective:
             value = value + loss
             slopes: Any = of_dense(of_loss(constant(1, loss))[0])
             gradient = gradient + xp.concat([slopes[1], self._kept(slopes[2][:, None])], axis=1)
-        return float(value), gradient
+        return float(self.communicator.sum(value)), self.communicator.sum(gradient)
 
     def preconditioner(self, units: int) -> Callable[[Array], Array]:
         """Return r -> T T^T r, T being the change from coefficients of standardised features.
@@ -76,8 +81,11 @@ class LogisticObjective:
         return precondition
 
     def _blocks(self) -> Iterator[tuple[Array, Array, Array]]:
+        own = share(len(self.samples), self.communicator)
         for span in self.samples.spans():
-            yield self.samples.take(span), self.labels[span], self.weights[span]
+            part = slice(max(span.start, own.start), min(span.stop, own.stop))
+            if part.start < part.stop:
+                yield self.samples.take(part), self.labels[part], self.weights[part]
 
     def _loss_vjp(self, logits: Array, labels: Array, a: Array) -> tuple[Array, Any]:
         options = {"sample_weight": a, "normalize": self.total, "wrt": (0,)}
@@ -95,9 +103,19 @@ class LogisticObjective:
         if self.fit_intercept:
             for x, _, a in self._blocks():
                 mean = mean + (a / self.total) @ x
+            mean = self.communicator.sum(mean)
         for x, _, a in self._blocks():
             variance = variance + (a / self.total) @ (x - mean) ** 2
-        return mean, variance
+        return mean, self.communicator.sum(variance)
+
+    def facts(self) -> dict[str, Any]:
+        """Return, by name, what has to be the same on all ranks."""
+        return {
+            "X": f"{tuple(self.samples.x.shape)} {self.samples.like.dtype}",
+            "sum of weights": self.total,
+            "penalty": self.penalty,
+            "fit_intercept": self.fit_intercept,
+        }
 
 
 def minimize(
@@ -130,6 +148,8 @@ def minimize(
     Liu and Nocedal, On the limited memory BFGS method for large scale optimization, Mathematical
     Programming 45 (1989).
     """
+    start = {"start": (tuple(w.shape), float(_dot(w, w))), "tol": tol, "max_iter": max_iter}
+    check_alike(objective.communicator, lambda: objective.facts() | start)
     estimate = _InverseHessian(objective.preconditioner(w.shape[0]))
     value, gradient = objective(w)
     values = [value]

@@ -1,19 +1,19 @@
-"""Optimizers as pure functions of parameters, gradients and state; learning-rate schedules."""
+"""Optimizers as pure functions of parameters, gradients and state."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from .arrays import Array, array_namespace
 from .operation import Routine
+from .schedules import Schedule
 
-__all__ = ["SGD", "AdamW", "constant", "cosine", "step_decay", "warmup"]
+__all__ = ["SGD", "AdamW"]
 
 Params: TypeAlias = dict[str, Array]
-Schedule: TypeAlias = Callable[[int], float]
 State: TypeAlias = dict[str, Any]
 
 
@@ -66,6 +66,8 @@ class SGD:
         As in the formula.
     nesterov : bool
         Look ahead along the momentum; needs momentum > 0 and no dampening.
+    decay_bias : bool
+        Whether the weight decay is also that of parameters whose name ends in "bias".
 
     Examples
     --------
@@ -85,6 +87,7 @@ class SGD:
     nesterov: bool = False
     weight_decay: float = 0.0
     dampening: float = 0.0
+    decay_bias: bool = True
 
     def __post_init__(self) -> None:
         _check_numbers(self, "learning_rate", "momentum", "weight_decay", "dampening")
@@ -107,20 +110,25 @@ class SGD:
     ) -> tuple[Params, State]:
         """Return the parameters and the state after a step; nothing is written to."""
         _check_names(params, grads)
-        old = state["velocity"]
-        weights, velocity = sgd_step(
-            [params[name] for name in grads],
-            list(grads.values()),
-            [old.get(name) for name in grads],
-            rate=self.rate(state["step"]),
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-            dampening=self.dampening,
-        )
-        kept = old | dict(zip(grads, velocity, strict=True)) if self.momentum else {}
-        updated = dict(params) | dict(zip(grads, weights, strict=True))
-        return updated, {"step": state["step"] + 1, "velocity": kept}
+        updated, kept = dict(params), dict(state["velocity"])
+        spared = [] if self.decay_bias else [name for name in grads if name.endswith("bias")]
+        decayed = [name for name in grads if name not in spared]
+        for names, weight_decay in ((decayed, self.weight_decay), (spared, 0.0)):
+            if not names:
+                continue
+            weights, velocity = sgd_step(
+                [params[name] for name in names],
+                [grads[name] for name in names],
+                [kept.get(name) for name in names],
+                rate=self.rate(state["step"]),
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=weight_decay,
+                dampening=self.dampening,
+            )
+            updated |= zip(names, weights, strict=True)
+            kept |= zip(names, velocity, strict=True)
+        return updated, {"step": state["step"] + 1, "velocity": kept if self.momentum else {}}
 
 
 @Routine
@@ -250,67 +258,3 @@ def adamw_step(
         new_means.append(m)
         new_squares.append(v)
     return new_weights, new_means, new_squares
-
-
-# --- schedules: functions from the step, counted from 0, to the learning rate --------------------
-
-
-def constant(rate: float) -> Schedule:
-    """Return the schedule that is always ``rate``.
-
-    Examples
-    --------
-    >>> constant(0.1)(1000)
-    0.1
-    """
-    return lambda step: rate
-
-
-def step_decay(rate: float, *, every: int, factor: float = 0.1) -> Schedule:
-    """Return ``rate * factor ** (step // every)``.
-
-    Examples
-    --------
-    >>> step_decay(1.0, every=10, factor=0.5)(25)
-    0.25
-    """
-    _check_steps("every", every)
-    return lambda step: rate * factor ** (step // every)
-
-
-def cosine(rate: float, *, steps: int, final: float = 0.0) -> Schedule:
-    """Return a half cosine from ``rate`` at step 0 to ``final`` at ``steps`` and after.
-
-    Examples
-    --------
-    >>> round(cosine(1.0, steps=100)(50), 6)
-    0.5
-
-    References
-    ----------
-    Loshchilov and Hutter, SGDR, arXiv:1608.03983 (one cycle).
-    """
-    _check_steps("steps", steps)
-
-    def schedule(step: int) -> float:
-        part = min(step / steps, 1.0)
-        return final + (rate - final) * (1 + math.cos(math.pi * part)) / 2
-
-    return schedule
-
-
-def warmup(schedule: Schedule, *, steps: int) -> Schedule:
-    """Return ``schedule`` with its first ``steps`` steps scaled by ``(step + 1) / steps``.
-
-    Examples
-    --------
-    >>> warmup(constant(1.0), steps=4)(1)
-    0.5
-    """
-    _check_steps("steps", steps)
-    return lambda step: schedule(step) * min((step + 1) / steps, 1.0)
-
-
-def _check_steps(name: str, steps: int) -> None:
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {steps!r}")

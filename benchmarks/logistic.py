@@ -6,7 +6,6 @@ zeros, with the same rates and L2 penalty; a call is the whole training, through
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +63,8 @@ def candidates(x: Any, y: Any, schedule: str, epochs: int) -> dict[str, Callable
     model, targets = ax.logistic(), y[:, None].astype(x.dtype)
     start = {"0.weight": np.zeros((1, x.shape[1]), x.dtype), "0.bias": np.zeros(1, x.dtype)}
     falling = schedule == "falling"
-    sgd = ax.SGD(inverse_root if falling else RATE, weight_decay=PENALTY)
+    rate = inverse_root if falling else RATE
+    sgd = ax.SGD(rate, weight_decay=PENALTY, decay_bias=False)
 
     def ours(seed: int = 0) -> Any:
         params, _ = ax.fit(
@@ -84,9 +84,9 @@ def candidates(x: Any, y: Any, schedule: str, epochs: int) -> dict[str, Callable
     return dict(zip(NAMES, (ours, theirs), strict=True))
 
 
-def inverse_root(step: int) -> float:
-    """Return the rate of scikit-learn's "invscaling" with a power of 0.5."""
-    return RATE / math.sqrt(step + 1)
+def inverse_root(step: Any) -> Any:
+    """Return the rate of scikit-learn's "invscaling" with a power of 0.5; of many steps at once."""
+    return RATE / np.sqrt(step + 1)
 
 
 def objective(x: Any, y: Any, w: Any, b: Any) -> float:
@@ -111,10 +111,10 @@ def report(result: dict[str, Any]) -> str:
     text += (
         f"{result['epochs']} epochs from zeros, L2 penalty {PENALTY:g}, rate {RATE:g}: constant,\n"
     )
-    text += "or falling as 1 / sqrt(step), by a Python function that costs more than the step.\n"
+    text += "or falling as 1 / sqrt(step), by a function of all steps of an epoch at once.\n"
     text += "Nanoseconds a sample of the whole training: medians over rounds in turns. Objective:\n"
     text += "mean loss and penalty at the end, in float64, median over 9 seeds; its minimum is\n"
-    text += f"{result['minimum']:.6f}. Our weight decay shrinks the bias too, as torch's does.\n"
+    text += f"{result['minimum']:.6f}.\n"
     text += f"\n{result['machine']['cpu']}, {result['machine']['cores']} cores. "
     versions = result["machine"]["versions"].items()
     text += ", ".join(f"{name} {version}" for name, version in versions) + ".\n\n"

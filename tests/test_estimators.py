@@ -24,7 +24,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validat
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from agnostic_xent import LogisticRegression, cosine, to_backend, to_numpy
+from agnostic_xent import LogisticRegression, to_backend, to_numpy
 from agnostic_xent.datasets import _packaged
 
 SEED = 5
@@ -215,80 +215,7 @@ def test_equal_weights_change_nothing_without_a_penalty(classes):
     assert_close(model.fit(x, y, sample_weight=3.0).coef_, expected, "float64", 1000)
 
 
-# --- step by step --------------------------------------------------------------------------------
-
-
-def sigmoid(z):
-    return 1 / (1 + np.exp(-z))
-
-
-def test_textbook_steps():
-    x, y = blobs(2)
-    model = LogisticRegression(
-        solver="sgd", C=np.inf, batch_size=1, learning_rate=0.1, max_iter=2, random_state=0
-    ).fit(x, y)
-    rng = np.random.default_rng(np.random.RandomState(0).randint(2**31 - 1))
-    w, b, losses = np.zeros(4), 0.0, []
-    for _ in range(2):
-        seen = []
-        for i in rng.permutation(len(y)):
-            p = sigmoid(x[i] @ w + b)
-            seen.append(-np.log(p if y[i] else 1 - p))
-            w, b = w - 0.1 * (p - y[i]) * x[i], b - 0.1 * (p - y[i])
-        losses.append(np.mean(seen))
-    assert_close(model.coef_[0], w, "float64", len(y))
-    assert_close(model.intercept_, [b], "float64", len(y))
-    assert_close(model.loss_curve_, losses, "float64", len(y))
-    assert model.n_iter_ == 2
-
-
-def test_parts_go_on_where_the_last_one_ended():
-    """A schedule, the penalty of all samples so far, and the average, against a plain loop."""
-    x, y = blobs(2)
-    a = np.linspace(0.5, 2, len(y))
-    schedule = cosine(0.5, steps=10)
-    model = LogisticRegression(
-        solver="sgd", C=0.5, batch_size=1000, learning_rate=schedule, average=True
-    )
-    w, b, seen = np.zeros(4), 0.0, 0.0
-    mean_w, mean_b = w, b
-    for step in range(4):
-        rows = slice(10 * step, 10 * step + 10)
-        model.partial_fit(x[rows], y[rows], classes=[0, 1], sample_weight=a[rows])
-        xs, ys, shares = x[rows], y[rows], a[rows] / a[rows].sum()
-        seen += a[rows].sum()
-        residual = shares * (sigmoid(xs @ w + b) - ys)
-        rate = schedule(step)
-        w = w - rate * (residual @ xs + w / (0.5 * seen))
-        b = b - rate * residual.sum()
-        share = 4 / (3 + step + 1)
-        mean_w, mean_b = mean_w + share * (w - mean_w), mean_b + share * (b - mean_b)
-        assert_close(model.coef_[0], mean_w, "float64", 100)
-        assert_close(model.intercept_, [mean_b], "float64", 100)
-    assert model.n_iter_ == len(model.loss_curve_) == 4
-
-
-def test_steps_come_near_to_the_optimum():
-    x, y = PROBLEMS["spambase"]()
-    best = objective(LogisticRegression().fit(x, y), x, y)
-    for average in (False, True):
-        model = LogisticRegression(solver="sgd", average=average, random_state=0).fit(x, y)
-        assert objective(model, x, y) < 1.05 * best
-
-
-def test_early_stopping_keeps_the_best():
-    x, y = blobs(3, samples=200)
-    for average in (False, True):
-        model = LogisticRegression(
-            solver="sgd", learning_rate=2.0, early_stopping=True, validation_fraction=0.25,
-            n_iter_no_change=3, max_iter=50, random_state=1, average=average,
-        ).fit(x, y)  # fmt: skip
-        curve = model.validation_loss_curve_
-        least = int(np.argmin(curve))
-        assert len(curve) == model.n_iter_ == len(model.loss_curve_) < 50
-        assert len(curve) - 1 - least == 3
-        shorter = clone(model).set_params(early_stopping=True, max_iter=least + 1).fit(x, y)
-        np.testing.assert_array_equal(model.coef_, shorter.coef_)
+# --- scikit-learn's tools ------------------------------------------------------------------------
 
 
 def test_warm_start():
@@ -302,9 +229,6 @@ def test_warm_start():
     assert steps.loss_curve_[-1] > steps.fit(x, y).loss_curve_[0]
     with pytest.raises(ValueError, match=r"classes of the last fit, \[0, 1, 2\]"):
         model.fit(x, WORDS[y])
-
-
-# --- scikit-learn's tools ------------------------------------------------------------------------
 
 
 def test_searches_copies_and_pickles():

@@ -124,9 +124,10 @@ def test_options(loss, bias, rate, weight_decay):
     params, x, y = problem(loss)
     if not bias:
         del params["0.bias"]
-    optimizer = SGD(rate, weight_decay=weight_decay)
-    for batch_size in (1, 5):
-        agree(loss, params, x, y, optimizer=optimizer, batch_size=batch_size)
+    for decay_bias in (True, False):
+        optimizer = SGD(rate, weight_decay=weight_decay, decay_bias=decay_bias)
+        for batch_size in (1, 5):
+            agree(loss, params, x, y, optimizer=optimizer, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("units", [1, 2, 3, 17, 100])
@@ -239,7 +240,7 @@ def test_labels_that_changed_meanwhile_stay_within_the_arrays():
     load_kernels("numpy")
     params, x, y = problem("classes")
     w, b = params.values()
-    options = {"loss": "cross_entropy", "batch_size": 1, "weight_decay": 0.0}
+    options = {"loss": "cross_entropy", "batch_size": 1, "weight_decay": 0.0, "decay_bias": True}
     run = ROUTINES["linear_sgd"].kernel(w, b, x, y, **options).value
     for label in (-1, 4, 2**40):
         y[:] = label
@@ -337,7 +338,7 @@ def test_other_trainings_go_step_by_step(name):
 def test_what_is_declined(change, reason):
     params, x, y = problem("classes")
     w, b, x = (change(array) for array in (*params.values(), x))
-    options = {"loss": "cross_entropy", "batch_size": 1, "weight_decay": 0.0}
+    options = {"loss": "cross_entropy", "batch_size": 1, "weight_decay": 0.0, "decay_bias": True}
     with kernels("require"), pytest.raises(RuntimeError, match=reason):
         ROUTINES["linear_sgd"].kernel(w, b, x, y, **options)
     assert ROUTINES["linear_sgd"].kernel(w, b, x, y, **options) is None

@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 from conftest import NO_EMPTY, Row, assert_close
-from samples import SAMPLES, Sample
+from samples import SAMPLES, Sample, normal
 
 from agnostic_xent.arrays import to_numpy
 from agnostic_xent.operation import OPERATIONS, kernels
@@ -166,7 +166,21 @@ def test_wrt_leaves_out_gradients(sample):
                 np.testing.assert_array_equal(f, g)
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.id)
+IGNORED = [  # labels that are no class
+    Sample("cross_entropy", (normal(4, 3), labels), options={"ignore_index": -100} | smoothing)
+    for labels in [np.array([0, -100, 2, -100])]
+    for smoothing in ({}, {"label_smoothing": 0.1})
+] + [
+    Sample("nll_loss", (normal(3, 2), np.array([-1, 1, 0])), options={"ignore_index": -1}),
+    Sample(
+        "linear_cross_entropy",
+        (normal(3, 4), normal(5, 4), np.array([7, 4, 0]), normal(5)),
+        options={"ignore_index": 7},
+    ),
+]
+
+
+@pytest.mark.parametrize("sample", [*SAMPLES, *IGNORED], ids=lambda s: s.id)
 def test_automatic_differentiation_agrees(sample):
     """torch's autograd and jax.grad go through the portable definitions and find the pullback."""
     expected = numpy_gradients(sample, "float64")

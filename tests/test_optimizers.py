@@ -1,4 +1,4 @@
-"""Optimizers against torch.optim, on every backend; schedules against their formulas."""
+"""Optimizers against torch.optim and their formulas, on every backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-from agnostic_xent import SGD, AdamW, constant, cosine, step_decay, to_backend, warmup
+from agnostic_xent import SGD, AdamW, constant, step_decay, to_backend
 
 STEPS, SEED = 20, 11
 SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "scale": ()}
@@ -22,6 +22,7 @@ SGDS = [
     if not nesterov or (momentum and not dampening)
 ]
 ADAMWS = [{}, {"weight_decay": 0.0}, {"betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.5}]
+SGDS += [{"weight_decay": 0.1, "decay_bias": False, "momentum": 0.9}]
 OPTIMIZERS = [SGD(0.1, **options) for options in SGDS] + [AdamW(0.01, **o) for o in ADAMWS]
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 
@@ -42,9 +43,12 @@ def run(optimizer, params, grads):
     return params
 
 
-def by_formula(optimizer, w, grads):
+def by_formula(optimizer, name, w, grads):
     """Follow the docstrings' formulas for one float64 parameter."""
     v = m = 0.0
+    decay = optimizer.weight_decay
+    if isinstance(optimizer, SGD) and not optimizer.decay_bias and name == "0.bias":
+        decay = 0
     for t, g in enumerate(grads, start=1):
         rate = optimizer.learning_rate
         if isinstance(optimizer, AdamW):
@@ -53,7 +57,7 @@ def by_formula(optimizer, w, grads):
             m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
             w = w - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + optimizer.eps)
             continue
-        g = g + optimizer.weight_decay * w
+        g = g + decay * w
         v = g if t == 1 else optimizer.momentum * v + (1 - optimizer.dampening) * g
         if optimizer.momentum:
             g = g + optimizer.momentum * v if optimizer.nesterov else v
@@ -72,7 +76,7 @@ def test_every_row_follows_the_formulas(row, optimizer):
         for name, w in trained.items():
             row.check(w, dtype)
             exact = [g[name].astype("float64") for g in grads]
-            expected = by_formula(optimizer, params[name].astype("float64"), exact)
+            expected = by_formula(optimizer, name, params[name].astype("float64"), exact)
             assert_close(w, expected, dtype, STEPS)
 
 
@@ -87,8 +91,11 @@ def test_torch_makes_the_same_steps(optimizer, dtype, missing):
         del grads[step][name]
     leaves = {k: x.requires_grad_() for k, x in to_backend(params, torch).items()}
     options = {k: v for k, v in vars(optimizer).items() if k != "learning_rate"}
+    groups = [{"params": [leaf]} for leaf in leaves.values()]
+    if not options.pop("decay_bias", True):
+        groups[list(leaves).index("0.bias")]["weight_decay"] = 0
     kind = getattr(torch.optim, type(optimizer).__name__)
-    theirs = kind(leaves.values(), lr=optimizer.learning_rate, **options)
+    theirs = kind(groups, lr=optimizer.learning_rate, **options)
     for g in grads:
         for name, leaf in leaves.items():
             leaf.grad = to_backend(g[name], torch) if name in g else None
@@ -135,38 +142,6 @@ def test_a_schedule_sets_the_rate_of_each_step(kind):
         np.testing.assert_equal(params, by_hand)
 
 
-# --- schedules ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        (constant(0.3), {0: 0.3, 10**9: 0.3}),
-        (step_decay(1.0, every=10, factor=0.5), {0: 1, 9: 1, 10: 0.5, 19: 0.5, 20: 0.25}),
-        (step_decay(2.0, every=1), {0: 2, 1: 0.2, 3: 0.002}),
-        (cosine(1.0, steps=3), {0: 1, 1: 0.75, 2: 0.25, 3: 0, 4: 0, 100: 0}),
-        (cosine(0.3, steps=1, final=0.1), {0: 0.3, 1: 0.1, 2: 0.1}),
-        (cosine(0.1, steps=2, final=0.5), {0: 0.1, 1: 0.3, 2: 0.5}),
-        (warmup(constant(2.0), steps=4), {0: 0.5, 1: 1, 2: 1.5, 3: 2, 4: 2, 400: 2}),
-        (warmup(constant(2.0), steps=1), {0: 2, 1: 2}),
-        (warmup(cosine(1.0, steps=3), steps=2), {0: 0.5, 1: 0.75, 2: 0.25, 3: 0}),
-    ],
-    ids=[
-        "constant",
-        "step-decay",
-        "every-step",
-        "cosine",
-        "one-step",
-        "rising",
-        "warmup",
-        "no-warmup",
-        "warmup-cosine",
-    ],
-)
-def test_schedules(schedule, expected):
-    assert_close([schedule(t) for t in expected], list(expected.values()), "float64")
-
-
 # --- errors ------------------------------------------------------------------------------------
 
 
@@ -177,7 +152,7 @@ def test_schedules(schedule, expected):
         (lambda: SGD("fast"), r"learning_rate .* 'fast'"),
         (lambda: SGD(float("nan")), r"learning_rate .* nan"),
         (lambda: SGD(0.1, momentum=-1), r"momentum .* -1"),
-        (lambda: SGD(0.1, momentum=constant(0.9)), r"momentum .*<function"),
+        (lambda: SGD(0.1, momentum=constant(0.9)), r"momentum .*constant\(rate=0.9\)"),
         (lambda: SGD(0.1, weight_decay=None), r"weight_decay .* None"),
         (lambda: SGD(0.1, dampening=-0.5), r"dampening .* -0.5"),
         (lambda: SGD(0.1, nesterov=True), r"nesterov needs momentum"),
@@ -189,11 +164,6 @@ def test_schedules(schedule, expected):
         (lambda: AdamW(betas=(-0.1, 0.9)), r"betas .*\(-0.1, 0.9\)"),
         (lambda: AdamW(betas=(0.9,)), r"betas .*\(0.9,\)"),
         (lambda: AdamW(betas=0.9), r"betas .* 0.9"),
-        (lambda: step_decay(0.1, every=0), r"every .* 0"),
-        (lambda: step_decay(0.1, every=2.5), r"every .* 2.5"),
-        (lambda: cosine(0.1, steps=-1), r"steps .* -1"),
-        (lambda: warmup(constant(0.1), steps=0), r"steps .* 0"),
-        (lambda: warmup(constant(0.1), steps=True), r"steps .* True"),
     ],
 )
 def test_errors_name_the_argument(make, words):

@@ -19,6 +19,7 @@ from agnostic_xent import (
     cross_entropy,
     fit,
 )
+from agnostic_xent.arrays import to_numpy
 from agnostic_xent.training import Callback
 
 # dask is left out: each step would add a layer to one graph that nobody computes, so that its
@@ -66,6 +67,14 @@ def train(data=None, *, model=SOFTMAX, **changed):
     }
     params = start(model) if params is None else params
     return fit(model, params, images() if data is None else data, **arguments | changed)
+
+
+def same(found, expected):
+    """Check that parameters are the same bits, of the same library."""
+    assert found.keys() == expected.keys()
+    for name, w in found.items():
+        assert type(w) is type(expected[name])
+        np.testing.assert_array_equal(to_numpy(w), to_numpy(expected[name]))
 
 
 class Recorder(Callback):

@@ -44,14 +44,15 @@ def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: An
 
 def value(
     w: Any, b: Any, x: Any, y: Any, order: Any, rates: Any, *,
-    loss: str, batch_size: int, weight_decay: float,
+    loss: str, batch_size: int, weight_decay: float, decay_bias: bool,
 ) -> tuple[Any, Any, float, int]:  # fmt: skip
     """Return weights and bias after the steps, the samples' loss and the right predictions."""
     dtype, layout = w.dtype, "C" if x.flags.c_contiguous else "A"
     x, y = np.asarray(x), np.take(y, order, axis=0)
     w, with_bias = np.array(w, order="C"), b is not None
     b = np.array(b) if with_bias else np.zeros(len(w), dtype)
-    data = x, order, rates, float(weight_decay), with_bias, w, b
+    decays = float(weight_decay), float(weight_decay if decay_bias else 0)
+    data = x, order, rates, *decays, with_bias, w, b
     if loss == BINARY:
         t, z = y.ravel(), np.empty(len(order), dtype)
         if batch_size == 1 and layout == "C":
@@ -80,18 +81,18 @@ def dot(w: Any, c: Any, x: Any, i: Any) -> Any:
 
 @plain
 def descend(
-    w: Any, b: Any, x: Any, rows: Any, d: Any, rate: Any, decay: Any, with_bias: Any
+    w: Any, b: Any, x: Any, rows: Any, d: Any, rate: Any, decay: Any, decay_b: Any, with_bias: Any
 ) -> None:
     """Do ``w = w - rate * (mean of d x + decay * w)``, and likewise b."""
     one, share = w.dtype.type(1), w.dtype.type(rate / rows.size)
     for c in range(w.shape[0]):
-        keep = w.dtype.type(1 - rate * decay)
+        keep, keep_b = w.dtype.type(1 - rate * decay), w.dtype.type(1 - rate * decay_b)
         for k in range(rows.size):
             scale = share * d[k, c]
             move(w, c, x, rows[k], keep, scale)
             if with_bias:
-                b[c] = keep * b[c] - scale
-            keep = one
+                b[c] = keep_b * b[c] - scale
+            keep = keep_b = one
 
 
 @sums
@@ -114,8 +115,9 @@ def slope(z: Any, t: Any, one: Any) -> Any:
 
 
 def one_by_one(
-    t: Any, x: Any, order: Any, rates: Any, decay: Any, with_bias: Any, w: Any, b: Any, z: Any
-) -> None:
+    t: Any, x: Any, order: Any, rates: Any, decay: Any, decay_b: Any, with_bias: Any, w: Any,
+    b: Any, z: Any,
+) -> None:  # fmt: skip
     """Take a step a sample; t and z are in the order of the samples.
 
     The next logit waits for this sample's slope, and that for an exponential. Meanwhile w and x
@@ -131,7 +133,7 @@ def one_by_one(
         keep, scale = w.dtype.type(1 - rates[k] * decay), w.dtype.type(rates[k])
         scale *= slope(logit, t[k], one)
         if with_bias:
-            bias = keep * bias - scale
+            bias = w.dtype.type(1 - rates[k] * decay_b) * bias - scale
         logit = keep * of_w - scale * of_x + bias
         if not math.isfinite(logit):  # products can overflow where their difference does not
             move(w, 0, x, now, keep, scale)
@@ -189,8 +191,8 @@ def _total(v: Vectors, x: Any) -> Any:
 
 
 def in_batches(
-    t: Any, x: Any, order: Any, rates: Any, decay: Any, with_bias: Any, w: Any, b: Any, z: Any,
-    d: Any,
+    t: Any, x: Any, order: Any, rates: Any, decay: Any, decay_b: Any, with_bias: Any, w: Any,
+    b: Any, z: Any, d: Any,
 ) -> None:  # fmt: skip
     """Do as `one_by_one` with a step a batch of as many samples as d has rows."""
     one = w.dtype.type(1)
@@ -200,7 +202,7 @@ def in_batches(
         for k in range(rows.size):
             z[first + k] = dot(w, 0, x, rows[k]) + b[0]
             d[k, 0] = slope(z[first + k], t[first + k], one)
-        descend(w, b, x, rows, d, rates[step], decay, with_bias)
+        descend(w, b, x, rows, d, rates[step], decay, decay_b, with_bias)
 
 
 @functools.cache
@@ -241,8 +243,8 @@ def right(z: Any, t: Any) -> Any:
 
 
 def of_classes(
-    labels: Any, x: Any, order: Any, rates: Any, decay: Any, with_bias: Any, w: Any, b: Any,
-    z: Any, d: Any, unbias: Any,
+    labels: Any, x: Any, order: Any, rates: Any, decay: Any, decay_b: Any, with_bias: Any, w: Any,
+    b: Any, z: Any, d: Any, unbias: Any,
 ) -> Any:  # fmt: skip
     """Take a step a batch; return the sum of the losses and how many predictions were right."""
     total, correct, z, d = 0.0, 0, borrowed(z), borrowed(d)
@@ -255,7 +257,7 @@ def of_classes(
             loss, hit = softmax_slope(z, labels[first + k], d[k], unbias)
             total += loss
             correct += hit
-        descend(w, b, x, rows, d, rates[step], decay, with_bias)
+        descend(w, b, x, rows, d, rates[step], decay, decay_b, with_bias)
     return total, correct
 
 
@@ -298,7 +300,7 @@ def loop(function: Callable[..., Any], dtype: Any, layout: str) -> Any:
     x = types.Array(kind, 2, layout, readonly=True)
     target = array_in(types.int64 if function is of_classes else kind, 1)
     given = [target, x, array_in(types.int64, 1), array_in(types.float64, 1)]
-    given += [types.float64, types.boolean, matrix, numbers, numbers]
+    given += [types.float64, types.float64, types.boolean, matrix, numbers, numbers]
     if function is one_by_one:
         return compiled(function, types.void(*given))
     if function is in_batches:

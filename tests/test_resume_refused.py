@@ -1,0 +1,166 @@
+"""Checkpoints of another run, damaged or foreign: refused, with nothing changed."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import numpy as np
+import pytest
+from training_case import SEED, SOFTMAX, Recorder, images, same, start, train
+
+from agnostic_xent import (
+    SGD,
+    AdamW,
+    Dense,
+    Flatten,
+    Sequential,
+    cosine,
+    cross_entropy,
+    fit,
+    load_checkpoint,
+    save_params,
+)
+from agnostic_xent.runs import FILE
+
+
+class Odd(SGD):
+    """An optimizer whose state is more than arrays and numbers."""
+
+    def init(self, params):
+        return super().init(params) | {"names": list(params)}
+
+
+class Plain:
+    """An optimizer that shows its address."""
+
+    def __init__(self, rate):
+        self.inner = SGD(rate)
+        self.init, self.rate, self.update = self.inner.init, self.inner.rate, self.inner.update
+
+
+X, Y = images()
+OTHERS = {
+    "model": ({"model": Sequential(Flatten(), Dense(3, bias=False))}, "its model is Seq.*, here S"),
+    "start": ({"params": {k: w + 1 for k, w in start().items()}}, "its start .* is .*, here"),
+    "dtype": (
+        {"params": start(dtype="float64"), "data": (X.astype("float64"), Y)},
+        r"its data is x \(40, 1, 6, 6\) float32.*, here x \(40, 1, 6, 6\) float64",
+    ),
+    "loss": (
+        {"loss": functools.partial(cross_entropy, label_smoothing=0.1)},
+        r"its loss is \{'cross_entropy': \{\}\}, here .*'label_smoothing': 0.1",
+    ),
+    "optimizer": ({"optimizer": AdamW()}, r"its optimizer is SGD\(.*\), here AdamW"),
+    "rate": ({"optimizer": SGD(0.2, momentum=0.9)}, "its optimizer is SGD.learning_rate=0.1"),
+    "batch size": ({"batch_size": 7}, "its batch_size is 8, here 7"),
+    "rng": ({"rng": 4}, "its rng .* is .*, here"),
+    "no rng": ({"rng": None}, "its rng .* is .*, here None"),
+    "samples": ({"data": (X[1:], Y[1:])}, r"its data is x \(40, .*, here x \(39, "),
+    "iterable": ({"data": [(X, Y)]}, "its data is x .*, here an iterable"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_run(name, tmp_path):
+    changed, message = OTHERS[name]
+    train((X, Y), checkpoint=tmp_path)
+    content = (tmp_path / FILE).read_bytes()
+    with pytest.raises(ValueError, match=f"{FILE} is of another run: .*{message}"):
+        train(**{"data": (X, Y), "checkpoint": tmp_path} | changed)
+    assert (tmp_path / FILE).read_bytes() == content
+    assert len(train((X, Y), epochs=3, checkpoint=tmp_path)[1]) == 3
+
+
+def test_another_schedule(tmp_path):
+    train(optimizer=SGD(cosine(0.1, steps=20)), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"is SGD\(.*steps=20.*, here SGD\(.*steps=30"):
+        train(optimizer=SGD(cosine(0.1, steps=30)), checkpoint=tmp_path)
+    train(optimizer=SGD(cosine(0.1, steps=20)), checkpoint=tmp_path, epochs=3)
+
+
+def test_another_schedule_of_a_function(tmp_path):
+    """Of a function nothing is kept but what it said."""
+
+    def rate(part):
+        return lambda step: 0.1 * part**step
+
+    train(optimizer=SGD(rate(0.9)), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"its learning rate at step 1 was 0\.09.*, here 0\.08"):
+        train(optimizer=SGD(rate(0.8)), checkpoint=tmp_path)
+    train(optimizer=SGD(rate(0.9)), checkpoint=tmp_path, epochs=3)
+
+
+def test_addresses_in_memory_tell_no_runs_apart(tmp_path):
+    assert repr(Plain(0.1)) != repr(Plain(0.1))
+    train(optimizer=Plain(0.1), checkpoint=tmp_path)
+    train(optimizer=Plain(0.1), checkpoint=tmp_path, epochs=3)
+    with pytest.raises(ValueError, match=r"learning rate at step 0 was 0.1, here 0.2"):
+        train(optimizer=Plain(0.2), checkpoint=tmp_path, epochs=3)
+
+
+def test_a_state_that_no_file_holds(tmp_path):
+    with pytest.raises(TypeError, match=r"nested dicts, arrays and numbers, got \[.*state:names"):
+        train(optimizer=Odd(0.1), checkpoint=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda whole: whole[: len(whole) // 2], "is no whole safetensors file"),
+        (lambda whole: b"", "is no whole safetensors file"),
+        (lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]), "is damaged"),
+        (lambda whole: whole.replace(b'"ended', b'"ENDED'), "is (damaged|no whole)"),
+        (lambda whole: whole.replace(b"version 1", b"version 9"), "version 1: it says .*version 9"),
+    ],
+    ids=["half", "empty", "number", "record", "version"],
+)
+def test_a_damaged_file_changes_nothing(damage, message, tmp_path):
+    train(checkpoint=tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(damage(whole))
+    assert (tmp_path / FILE).read_bytes() != whole
+    rng, log = np.random.default_rng(SEED), Recorder()
+    before = rng.bit_generator.state
+    with pytest.raises(ValueError, match=message):
+        train(rng=rng, checkpoint=tmp_path, callbacks=[log], epochs=3)
+    assert rng.bit_generator.state == before
+    assert log.log == []
+    assert (tmp_path / FILE).read_bytes() == damage(whole)
+
+
+def test_a_foreign_file(tmp_path):
+    save_params(tmp_path / FILE, start())
+    with pytest.raises(ValueError, match=r"is no checkpoint of agnostic_xent"):
+        train(checkpoint=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        train(checkpoint=tmp_path / "file")
+
+
+def test_the_write_that_fails_leaves_the_last_epoch(tmp_path, monkeypatch):
+    """Such as on a full disk."""
+    expected, _ = train(epochs=3)
+    train(epochs=1, checkpoint=tmp_path)
+
+    def full(*args):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.replace", full)
+        with pytest.raises(OSError, match="no space left"):
+            train(epochs=3, checkpoint=tmp_path)
+    assert os.listdir(tmp_path) == [FILE]
+    assert len(load_checkpoint(tmp_path)[1]) == 1
+    same(train(epochs=3, checkpoint=tmp_path)[0], expected)
+
+
+def test_fit_by_itself_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = SOFTMAX
+    fit(model, start(model), images(), loss=cross_entropy, optimizer=SGD(0.1), epochs=1)
+    assert os.listdir(tmp_path) == []
