@@ -30,21 +30,30 @@ def info() -> dict[str, Any]:
     >>> sorted(info())
     ['backends', 'environment', 'threads', 'versions']
     """
-    versions = {
+    environment = {name: os.environ.get(name, "not set") for name in VARIABLES}
+    backends = {name: backend_line(name) for name in INSTALL}
+    return {
+        "versions": versions(),
+        "backends": backends,
+        "threads": threads(),
+        "environment": environment,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package, of what it needs, and of Python."""
+    own = {
         "agnostic-xent": _version("agnostic-xent"),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    versions |= {name: _version(name) for name in PACKAGES}
-    environment = {name: os.environ.get(name, "not set") for name in VARIABLES}
-    backends = {name: _backend_line(name) for name in INSTALL}
+    return own | {name: _version(name) for name in PACKAGES}
+
+
+def threads() -> dict[str, Any]:
+    """Return the threading layer of the CPU kernels, and how many threads they use."""
     cpu = importlib.import_module(".kernels.cpu.threads", __package__)
-    return {
-        "versions": versions,
-        "backends": backends,
-        "threads": {"layer": cpu.layer(), "number": cpu.threads()},
-        "environment": environment,
-    }
+    return {"layer": cpu.layer(), "number": cpu.threads()}
 
 
 def _version(package: str) -> str:
@@ -56,15 +65,14 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _backend_line(name: str) -> str:
+def backend_line(name: str) -> str:
+    """Return the version of an array library and its devices, or why it cannot be used."""
     try:
-        xp = backend(name)
+        version = importlib.import_module(name).__version__
+        with warnings.catch_warnings(action="ignore"):  # libraries try devices that are not there
+            devices = backend(name).__array_namespace_info__().devices()
     except ImportError:
         return "not installed"
-    version = importlib.import_module(name).__version__
-    try:
-        with warnings.catch_warnings(action="ignore"):  # libraries try devices that are not there
-            devices = xp.__array_namespace_info__().devices()
     except Exception as error:  # each library has its own way to say that there is no device
-        return f"{version}, no device ({type(error).__name__})"
+        return f"{version}, no device ({error})"
     return f"{version} on {', '.join(str(device) for device in devices if device is not None)}"

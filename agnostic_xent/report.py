@@ -1,201 +1,211 @@
-"""The picture of a training run: curves, confusion matrix, calibration, confident mistakes."""
+"""The report of a classifier: one HTML page that holds its pictures and needs nothing else."""
 
 from __future__ import annotations
 
+import base64
 import io
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import calibration_bins, expected_calibration_error
+from .calibration import expected_calibration_error
 from .checkpoints import write_atomically
-from .training import History
+from .history import History
+from .layer_times import LayerTime
+from .metrics import confusion_matrix
+from .pictures import (
+    STYLE,
+    confident_mistakes,
+    draw_confusion,
+    draw_curves,
+    draw_reliability,
+)
 
-if TYPE_CHECKING:
-    from matplotlib.figure import SubFigure
+__all__ = ["save_report"]
 
-__all__ = ["save_picture"]
-
-TRAINING, VALIDATION = "#0072B2", "#D55E00"  # blue and vermilion: apart for colour-blind eyes too
-INK, FAINT = "#222222", "#8C8C8C"
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 11,
-    "text.color": INK,
-    "text.parse_math": False,  # a class may have a dollar sign in its name
-    "text.usetex": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.ymargin": 0.15,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-MISTAKES = (2, 8)  # rows and columns of images
+TEMPLATE = Path(__file__).parent / "report.html"
+MISTAKES, FILTERS = 24, 64
+"""At most so many are shown."""
 
 
-def save_picture(
+def save_report(
     path: str | os.PathLike[str],
     *,
+    title: str,
     history: History,
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
     images: NDArray[np.floating] | None,
     classes: Sequence[str],
-    title: str,
+    filters: NDArray[np.floating] | None,
+    layers: Sequence[LayerTime],
+    layers_note: str,
+    settings: Mapping[str, Any],
+    versions: Mapping[str, str],
 ) -> None:
-    """Draw how a classifier was trained and what it gets wrong, and write a PNG file atomically.
+    """Write the page atomically: one file that opens without network, on a phone and on paper.
 
-    Needs matplotlib, and no display.
+    Needs matplotlib and jinja2, and no display.
 
     Parameters
     ----------
     path : path
         The file; an older one is replaced only when the new one is complete.
+    title : str
+        What was trained, on what.
     history : History
-        From `fit`; the validation curves are left out if it has no validation.
+        From `fit`.
     labels : ndarray of integers, shape (N,)
         True classes of the test samples.
     probabilities : ndarray, shape (N, classes)
         Predicted probabilities of the test samples.
-    images : ndarray, shape (N, 1, H, W), or None
-        The test samples as grey images; None leaves out the pictures of mistakes.
+    images : ndarray, shape (N, C, H, W), or None
+        The test samples as images, of which the first channel is shown; None shows none.
     classes : sequence of str
         Name of each class.
-    title : str
-        Goes before the test accuracy, in one line above the drawings.
+    filters : ndarray, shape (K, C, KH, KW), or None
+        Weights of the first convolution.
+    layers : sequence of LayerTime
+        From `layer_times`; ``layers_note`` says in which step they were measured.
+    settings, versions : mapping of str
+        Tables at the end of the page.
 
     Raises
     ------
     ImportError
-        If matplotlib is not installed.
+        If matplotlib or jinja2 is not installed.
     """
+    import jinja2
     import matplotlib
-    from matplotlib.figure import Figure
 
-    predicted = probabilities.argmax(axis=1)
-    heights = (0.8, 6.2) if images is None else (0.8, 6.2, 4.8)  # inches
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(16, sum(heights)), dpi=100, facecolor="white")
-        rows = figure.subfigures(len(heights), squeeze=False, height_ratios=heights)
-        heading, middle, *below = rows[:, 0]
-        line = f"{title}: test accuracy {np.mean(predicted == labels):.4f}"
-        heading.text(0.02, 0.4, line, fontsize=19, fontweight="bold", va="center")
-        curves, matrix, reliability = middle.subfigures(1, 3, width_ratios=(8, 10, 6))
-        _draw_curves(curves, history)
-        _draw_confusion(matrix, labels, predicted, classes)
-        _draw_reliability(reliability, labels, probabilities)
-        if images is not None:
-            _draw_mistakes(below[0], labels, probabilities, images, classes)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-    write_atomically(path, file.getvalue())
-
-
-def _draw_curves(figure: SubFigure, history: History) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.28})
-    figure.subplots_adjust(left=0.14, right=0.72, top=0.93, bottom=0.11)
-    for ax, name in zip(axes, ("loss", "accuracy"), strict=True):
-        ax.set_title(name.capitalize(), loc="left", fontweight="bold")
-        ax.grid(axis="y", color="#E6E6E6")
-        curves = [("training", TRAINING, history.column(name))]
-        if history[-1].validation_loss is not None:
-            curves.append(("validation", VALIDATION, history.column(f"validation_{name}")))
-        curves.sort(key=lambda curve: curve[2][-1], reverse=True)
-        # the labels lie on either side of the ends, so that they never touch
-        for (label, color, values), side in zip(curves, ("bottom", "top"), strict=False):
-            ax.plot(history.column("epoch"), values, color=color, marker="o", lw=2.5)
-            ax.annotate(
-                f"{label} {values[-1]:.4g}",
-                (history[-1].epoch, values[-1]),
-                xytext=(12, 0),
-                textcoords="offset points",
-                color=color,
-                va=side,
-            )
-    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes[1].set_xlabel("epoch")
+    matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}):
+        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+            title=title,
+            summary=_summary(history, labels, probabilities, layers),
+            pictures=_pictures(history, labels, probabilities, classes),
+            scores=_scores(matrix, classes),
+            mistakes=_mistakes(labels, probabilities, images, classes),
+            filters=_filters(filters),
+            layers=layers,
+            layers_note=layers_note,
+            tables=(("Settings", settings), ("Versions", versions)),
+        )
+    write_atomically(path, page.encode())
 
 
-def _draw_confusion(
-    figure: SubFigure,
-    labels: NDArray[np.integer],
-    predicted: NDArray[np.integer],
-    classes: Sequence[str],
-) -> None:
-    n = len(classes)
-    counts = np.zeros((n, n), dtype=int)
-    np.add.at(counts, (labels, predicted), 1)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    right = np.eye(n, dtype=bool)
-
-    ax = figure.subplots()
-    figure.subplots_adjust(left=0.17, right=0.97, top=0.93, bottom=0.17)
-    for color_map, hidden, limit in (("Blues", ~right, 1.3), ("Oranges", right, 0.35)):
-        shown = np.ma.masked_array(share, hidden)
-        ax.imshow(shown, cmap=color_map, vmin=0, vmax=limit, aspect="auto")
-    size = min(12.0, 130 / n)
-    for row, column in np.argwhere(counts):
-        dark = share[row, column] > (0.7 if row == column else 0.22)
-        style: Any = {"color": "white" if dark else INK, "size": size, "ha": "center"}
-        ax.text(column, row, str(counts[row, column]), va="center", **style)
-    ax.set_title("Confusion matrix", loc="left", fontweight="bold")
-    slant: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(n), classes, size=size, **(slant if max(map(len, classes)) > 4 else {}))
-    ax.set_yticks(range(n), classes, size=size)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-
-
-def _draw_reliability(
-    figure: SubFigure, labels: NDArray[np.integer], probabilities: NDArray[np.floating]
-) -> None:
-    confidence, accuracy, count = calibration_bins(probabilities, labels, bins=10)
-    error = float(expected_calibration_error(probabilities, labels, bins=10))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    figure.subplots_adjust(left=0.2, right=0.95, top=0.93, bottom=0.11, hspace=0.2)
-    upper.set_title(f"Reliability (error {error:.3f})", loc="left", fontweight="bold")
-    upper.plot((0, 1), (0, 1), color=FAINT, ls=":")
-    filled = count > 0
-    upper.plot(confidence[filled], accuracy[filled], color=TRAINING, marker="o", lw=2.5)
-    upper.set_ylabel("accuracy")
-    upper.set_ylim(-0.03, 1.03)
-    lower.bar(np.arange(10) / 10 + 0.05, count, width=0.09, color=TRAINING)
-    lower.set_ylabel("samples")
-    lower.set_xlabel("confidence")
-    lower.set_xlim(-0.03, 1.03)
-    for axis in (upper.yaxis, lower.xaxis):
-        axis.set_ticks((0, 0.5, 1))
-
-
-def _draw_mistakes(
-    figure: SubFigure,
+def _summary(
+    history: History,
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
-    images: NDArray[np.floating],
+    layers: Sequence[LayerTime],
+) -> list[tuple[str, str]]:
+    loss = history[-1].validation_loss
+    calibration = float(expected_calibration_error(probabilities, labels, bins=10))
+    return [
+        ("test accuracy", f"{np.mean(probabilities.argmax(axis=1) == labels):.4f}"),
+        *([] if loss is None else [("test loss", f"{loss:.4g}")]),
+        ("calibration error", f"{calibration:.3f}"),
+        ("test samples", f"{len(labels):,}"),
+        ("parameters", f"{sum(layer.parameters for layer in layers):,}"),
+        ("epochs", f"{len(history)}"),
+        ("training", f"{sum(history.column('seconds')):.3g} s"),
+    ]
+
+
+def _pictures(
+    history: History,
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
     classes: Sequence[str],
-) -> None:
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")]
-    heading = "Most confident mistakes (true → predicted, probability)"
-    if not len(wrong):
-        heading = "No mistakes"
-    figure.text(0.02, 0.95, heading, fontweight="bold", fontsize="large", va="center")
-    axes = figure.subplots(*MISTAKES, gridspec_kw={"hspace": 0.42, "wspace": 0.12})
-    figure.subplots_adjust(left=0.02, right=0.98, top=0.9, bottom=0.12)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, i in zip(axes.flat, worst, strict=False):
-        ax.imshow(images[i, 0], cmap="gray_r")
-        caption = f"{classes[labels[i]]} → {classes[predicted[i]]}\n{confidence[i]:.3f}"
-        ax.set_title(caption, y=0, pad=-5, va="top", fontsize=10)
+) -> list[tuple[str, str]]:
+    """Return pictures, and what they show in words."""
+    predicted = probabilities.argmax(axis=1)
+    last = history[-1]
+    curves = f"Loss and accuracy of {len(history)} epochs; the last are {last.loss:.4g} and "
+    return [
+        (
+            _svg((5.2, 4.8), lambda figure: draw_curves(figure, history)),
+            f"{curves}{last.accuracy:.4f} in training",
+        ),
+        (
+            _svg((5.6, 5.4), lambda figure: draw_confusion(figure, labels, predicted, classes)),
+            "Counts of test samples by true class (rows) and predicted class (columns)",
+        ),
+        (
+            _svg((5.2, 4.8), lambda figure: draw_reliability(figure, labels, probabilities)),
+            "Accuracy over confidence, and how many test samples have that confidence",
+        ),
+    ]
+
+
+def _scores(matrix: NDArray[np.integer], classes: Sequence[str]) -> list[dict[str, str]]:
+    """Return precision, recall and F1 of each class; a dash where one divides by nothing."""
+    rows = []
+    for i, name in enumerate(classes):
+        right, true, predicted = matrix[i, i], matrix[i].sum(), matrix[:, i].sum()
+        shares = {"precision": (right, predicted), "recall": (right, true)}
+        shares["f1"] = (2 * right, true + predicted)
+        shown = {key: f"{a / b:.3f}" if b else "–" for key, (a, b) in shares.items()}
+        rows.append({"name": name, **shown, "samples": f"{true:,}"})
+    return rows
+
+
+def _mistakes(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    images: NDArray[np.floating] | None,
+    classes: Sequence[str],
+) -> list[dict[str, str]] | None:
+    if images is None:
+        return None
+    return [
+        {
+            "picture": _png(images[i, 0], "gray_r"),
+            "true": classes[labels[i]],
+            "predicted": classes[probabilities[i].argmax()],
+            "probability": f"{probabilities[i].max():.3f}",
+        }
+        for i in confident_mistakes(labels, probabilities)[:MISTAKES]
+    ]
+
+
+def _filters(filters: NDArray[np.floating] | None) -> list[str]:
+    if filters is None:
+        return []
+    limit = float(np.abs(filters).max())
+    return [
+        _png(w.reshape(-1, w.shape[2]), "RdBu_r", (-limit, limit))  # (C * KH, KW)
+        for w in filters[:FILTERS]
+    ]
+
+
+# --- pictures as addresses -----------------------------------------------------------------------
+
+
+def _svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    from matplotlib.figure import Figure
+
+    figure, file = Figure(figsize=inches), io.BytesIO()
+    draw(figure)
+    figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return _address("svg+xml", file.getvalue())
+
+
+def _png(image: NDArray[np.floating], colors: str, limits: Any = (None, None)) -> str:
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    imsave(file, image, cmap=colors, format="png", vmin=limits[0], vmax=limits[1])
+    return _address("png", file.getvalue())
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -11,58 +11,29 @@ from subprocess import PIPE
 
 import numpy as np
 import pytest
+from cli_case import one_error_line, toy_images
+from cli_case import toys as toys
 
 import agnostic_xent
 from agnostic_xent import cli
-from agnostic_xent.datasets import Dataset
 
 LAST_LINE = re.compile(r"test accuracy: [01]\.\d{4}")
+KEPT = ["history.json", "model.safetensors", "run.json"]
 RUN = [sys.executable, "-m", "agnostic_xent"]
-
-
-def toy_images(which="embedded", *, folder=None):
-    """Two classes that differ in brightness; the name tells what was asked for."""
-    rng = np.random.default_rng(0)
-    y = np.arange(120) % 2
-    x = (rng.random((120, 1, 8, 8)) * 0.2 + y[:, None, None, None] * 0.7).astype(np.float32)
-    return Dataset(x[:80], y[:80], x[80:], y[80:], classes=("dark", "light"), name=f"{which}")
-
-
-def toy_table():
-    rng = np.random.default_rng(0)
-    y = np.arange(120) % 2
-    x = (rng.standard_normal((120, 3)) + 3 * y[:, None]).astype(np.float32)
-    return Dataset(x[:80], y[:80], x[80:], y[80:], classes=("ham", "spam"), name="table")
-
-
-@pytest.fixture
-def toys(monkeypatch):
-    monkeypatch.setattr(cli, "load_fashion_mnist", toy_images)
-    monkeypatch.setattr(cli, "load_digits", lambda: toy_images("digits"))
-    monkeypatch.setattr(cli, "load_spambase", toy_table)
 
 
 @pytest.fixture
 def settings(monkeypatch):
     """Record what the training is called with."""
     calls = []
-    fit = cli.fit
+    fit = cli.train.fit
 
     def spy(model, params, data, **options):
         calls.append(types.SimpleNamespace(model=model, params=params, data=data, **options))
         return fit(model, params, data, **options)
 
-    monkeypatch.setattr(cli, "fit", spy)
+    monkeypatch.setattr(cli.train, "fit", spy)
     return calls
-
-
-def one_error_line(capsys):
-    """Return the only line on standard error, without its start."""
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert err.startswith("agnostic-xent: error: ")
-    return err.removeprefix("agnostic-xent: error: ").rstrip("\n")
 
 
 def blocked(tmp_path, *modules):
@@ -129,7 +100,7 @@ def test_data_names(toys, capsys, tmp_path, monkeypatch, data):
         asked.append((which, folder))
         return toy_images(which)
 
-    monkeypatch.setattr(cli, "load_fashion_mnist", load)
+    monkeypatch.setattr(cli.recipes, "load_fashion_mnist", load)
     value = str(tmp_path) if data == "folder" else data
     out = tmp_path / "out"
     assert cli.main(["train", "--data", value, "--epochs", "1", "--out", str(out)]) == 0
@@ -144,7 +115,10 @@ def test_data_names(toys, capsys, tmp_path, monkeypatch, data):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("cupy", marks=pytest.mark.gpu), *sorted({*cli.BACKENDS} - {"numpy", "cupy"})],
+    [
+        pytest.param("cupy", marks=pytest.mark.gpu),
+        *sorted({*cli.options.BACKENDS} - {"numpy", "cupy"}),
+    ],
 )
 def test_backends_train_like_numpy(toys, settings, capsys, name):
     library = pytest.importorskip(name)
@@ -162,12 +136,12 @@ def test_backends_train_like_numpy(toys, settings, capsys, name):
 
 
 @pytest.mark.parametrize("model", ["cnn", "logistic"])
-def test_out_holds_model_history_and_picture(toys, settings, capsys, tmp_path, model):
+def test_out_holds_model_history_and_report(toys, settings, capsys, tmp_path, model):
     pytest.importorskip("matplotlib")
     out = tmp_path / "new" / "folder"
     assert cli.main(["train", model, "--epochs", "2", "--out", str(out)]) == 0
     files = sorted(path.name for path in out.iterdir())
-    assert files == ["history.json", "model.safetensors", "report.png"]
+    assert files == [*KEPT[:2], "report.html", "report.png", "run.json"]
     history = json.loads((out / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history] == [1, 2]
     (run,) = settings
@@ -183,7 +157,8 @@ def test_out_holds_model_history_and_picture(toys, settings, capsys, tmp_path, m
 
 def test_picture_shows_the_probabilities_of_the_model(toys, settings, monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(cli, "save_picture", lambda path, **shown: drawn.append(shown))
+    monkeypatch.setattr(cli.result, "save_picture", lambda path, **shown: drawn.append(shown))
+    monkeypatch.setattr(cli.result, "save_report", lambda path, **shown: None)
     for model in ("cnn", "logistic"):
         assert cli.main(["train", model, "--epochs", "3", "--out", str(tmp_path)]) == 0
     for shown, has_images in zip(drawn, (True, False), strict=True):
@@ -197,13 +172,13 @@ def test_picture_shows_the_probabilities_of_the_model(toys, settings, monkeypatc
 def test_files_are_written_after_every_epoch_before_its_line(toys, tmp_path, monkeypatch):
     seen = []
 
-    class Watch(cli.Progress):
+    class Watch(cli.train.Progress):
         def on_epoch(self, epoch, params):
             saved = agnostic_xent.load_params(tmp_path / "model.safetensors")
             same = all(np.array_equal(saved[name], params[name]) for name in params)
             seen.append((same, len(json.loads((tmp_path / "history.json").read_text()))))
 
-    monkeypatch.setattr(cli, "Progress", Watch)
+    monkeypatch.setattr(cli.train, "Progress", Watch)
     assert cli.main(["train", "logistic", "--epochs", "3", "--out", str(tmp_path)]) == 0
     assert seen == [(True, 1), (True, 2), (True, 3)]
 
@@ -215,7 +190,7 @@ def test_without_matplotlib_one_line_says_how_to_get_it(toys, capsys, monkeypatc
     assert LAST_LINE.fullmatch(out.rstrip("\n"))
     (line,) = (line for line in err.splitlines() if not line.startswith("epoch"))
     assert 'pip install "agnostic-xent[plot]"' in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == KEPT
 
 
 # --- errors: one line, exit code 2 ---------------------------------------------------------------
@@ -275,7 +250,7 @@ def test_backend_without_a_device_is_one_line(toys, capsys, monkeypatch):
     def zeros(shape):
         raise RuntimeError("cudaErrorNoDevice:\nno CUDA-capable device is detected")
 
-    monkeypatch.setattr(cli, "backend", lambda name: types.SimpleNamespace(zeros=zeros))
+    monkeypatch.setattr(cli.options, "backend", lambda name: types.SimpleNamespace(zeros=zeros))
     assert cli.main(["train", "--backend", "cupy"]) == 2
     line = one_error_line(capsys)
     assert line.startswith("backend 'cupy' has no working device")
@@ -297,7 +272,7 @@ def test_folder_that_takes_no_files_is_an_error_before_training(
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(cli.options.tempfile, "TemporaryFile", refuse)
     assert cli.main(["train", "--out", str(tmp_path)]) == 2
     assert one_error_line(capsys).endswith(f"cannot write to {tmp_path}: Permission denied")
     assert settings == []
@@ -308,7 +283,7 @@ def test_folder_that_takes_no_files_is_an_error_before_training(
 
 def test_info_is_aligned(capsys, monkeypatch):
     sections = {"versions": {"a": "1", "long-name": "2"}, "environment": {"B": "not set"}}
-    monkeypatch.setattr(cli, "info", lambda: sections)
+    monkeypatch.setattr(cli.info, "info", lambda: sections)
     assert cli.main(["info"]) == 0
     expected = "versions\n  a          1\n  long-name  2\nenvironment\n  B          not set\n"
     assert capsys.readouterr().out == expected
@@ -350,7 +325,7 @@ def test_interrupt_leaves_whole_files_of_finished_epochs(tmp_path):
     assert out == ""
     last = [line for line in err.splitlines() if not line.startswith("epoch")]
     assert last == ["agnostic-xent: interrupted"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == KEPT
     epochs = [epoch["epoch"] for epoch in json.loads((tmp_path / "history.json").read_text())]
     assert epochs[:2] == [1, 2]
     assert epochs == list(range(1, len(epochs) + 1))

@@ -1,196 +1,273 @@
-"""The picture of a run: what it shows, that it is written whole, and that nothing overlaps."""
+"""The report: what the page says, that it needs nothing else, and how a browser shows it."""
 
-import itertools
-import struct
+import base64
+import html.parser
+import io
+import re
+import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from agnostic_xent import report
-from agnostic_xent.training import Epoch, History
+from agnostic_xent.history import Epoch, History
+from agnostic_xent.layer_times import LayerTime
 
-figure = pytest.importorskip("matplotlib.figure")
-agg = pytest.importorskip("matplotlib.backends.backend_agg")
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+Image = pytest.importorskip("PIL.Image")
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "$\\alpha", "Sneaker")
+CLASSES = ("T-shirt/top", "<b>Trouser</b>", "Pullover & vest")
 HISTORY = History(
     [
         Epoch(1, 0.62, 0.77, 0.05, 5.0, 2000.0, 0.50, 0.82),
-        Epoch(2, 0.38, 0.86, 0.01, 5.0, 2000.0, 0.38, 0.86),
+        Epoch(2, 0.38, 0.86, 0.01, 5.5, 2000.0, 0.375, 0.86),
     ]
 )
+LAYERS = [
+    LayerTime(
+        "Conv2d(16, 3, activation='relu')", (16, 6, 6), 160, ["Numba, direct"], 0.00125, 0.002
+    ),
+    LayerTime("Flatten()", (576,), 0, [], 5e-6, 4e-6),
+    LayerTime("cross_entropy", (), 0, ["portable (no kernel for it)"], 1e-5, 1e-5),
+]
+BROWSERS = (
+    "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome",
+    "google-chrome-stable", "chrome-headless-shell",
+)  # fmt: skip
 
 
-def run(*, count=80, wrong=20, images=True, history=HISTORY, classes=CLASSES):
+def shown(*, wrong=4, **changed):
     """Return what a classifier predicted that is wrong on its first samples, the first the most."""
-    labels = np.arange(count) % len(classes)
-    predicted = np.where(np.arange(count) < wrong, (labels + 1) % len(classes), labels)
-    confidence = np.linspace(0.99, 0.6, count)
-    probabilities = np.full((count, len(classes)), 1.0) * (1 - confidence[:, None])
-    probabilities /= len(classes) - 1
-    probabilities[np.arange(count), predicted] = confidence
-    shape = (count, 1, 6, 6)
+    labels = np.arange(60) % 3
+    predicted = np.where(np.arange(60) < wrong, (labels + 1) % 3, labels)
+    confidence = np.linspace(0.99, 0.6, 60)
+    probabilities = np.repeat((1 - confidence)[:, None] / 2, 3, axis=1)
+    probabilities[np.arange(60), predicted] = confidence
+    rng = np.random.default_rng(0)
     return {
-        "history": history,
+        "title": "cnn on <toys>",
+        "history": HISTORY,
         "labels": labels,
         "probabilities": probabilities,
-        "images": np.random.default_rng(0).random(shape, np.float32) if images else None,
-        "classes": classes,
-        "title": "cnn on toys",
+        "images": rng.random((60, 1, 6, 6), np.float32),
+        "classes": CLASSES,
+        "filters": rng.standard_normal((16, 2, 3, 3), np.float32),
+        "layers": LAYERS,
+        "layers_note": "A training step of 64 samples.",
+        "settings": {"batch size": 64},
+        "versions": {"numpy": "2.4"},
+    } | changed
+
+
+class Page(html.parser.HTMLParser):
+    """The words of a page, its pictures, and the rows of its tables."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.words, self.pictures, self.rows, self.open = [], [], [], []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+        assert self.open == []  # every tag is closed
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.pictures.append(dict(attributes))
+        elif tag != "meta":
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip() and "style" not in self.open:
+            self.words.append(data.strip())
+            if self.open[-1] in ("td", "th"):
+                self.rows[-1].append(data.strip())
+
+
+def page(tmp_path, **settings):
+    report.save_report(tmp_path / "report.html", **shown(**settings))
+    return Page(tmp_path / "report.html")
+
+
+def pixels(picture):
+    content = base64.b64decode(picture["src"].removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+# --- what it says --------------------------------------------------------------------------------
+
+
+def test_numbers(tmp_path):
+    found = page(tmp_path)
+    summary = dict(zip(found.words[2:16:2], found.words[3:17:2], strict=True))
+    assert summary == {
+        "test accuracy": f"{56 / 60:.4f}",
+        "test loss": "0.375",
+        "calibration error": summary["calibration error"],
+        "test samples": "60",
+        "parameters": "160",
+        "epochs": "2",
+        "training": "10.5 s",
     }
+    assert ["batch size", "64"] in found.rows
+    assert ["numpy", "2.4"] in found.rows
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """Collect the figures that are written."""
-    figures = []
-    savefig = figure.Figure.savefig
-
-    def spy(self, *args, **kwargs):
-        figures.append(self)
-        savefig(self, *args, **kwargs)
-
-    monkeypatch.setattr(figure.Figure, "savefig", spy)
-    return figures
+def test_scores_of_classes(tmp_path):
+    labels = np.asarray([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
+    predicted = np.asarray([0, 0, 0, 1, 1, 1, 1, 0, 0, 0])
+    found = page(tmp_path, labels=labels, probabilities=np.eye(3)[predicted], images=None)
+    # class 0: 3 right of 6 predicted and 4 true; class 1: 3 of 4 and 6; class 2 is nowhere
+    assert [CLASSES[0], "0.500", "0.750", "0.600", "4"] in found.rows
+    assert [CLASSES[1], "0.750", "0.500", "0.600", "6"] in found.rows
+    assert [CLASSES[2], "–", "–", "–", "0"] in found.rows
 
 
-def texts(drawing):
-    found = drawing.findobj(lambda artist: hasattr(artist, "get_text") and artist.get_visible())
-    return [text for text in found if text.get_text().strip()]
+def test_names_are_text_not_markup(tmp_path):
+    found = page(tmp_path)
+    assert found.words[0] == "cnn on <toys>"
+    assert CLASSES[1] in found.words
+    assert "<b>Trouser" not in found.text
 
 
-def words(drawing):
-    return [text.get_text() for text in texts(drawing)]
+def test_layers(tmp_path):
+    rows = page(tmp_path).rows
+    name = "Conv2d(16, 3, activation='relu')"
+    assert [name, "1.250", "2.000", "Numba, direct", "16 × 6 × 6", "160"] in rows
+    assert ["Flatten()", "0.005", "0.004", "–", "576", "0"] in rows
+    last = ["cross_entropy", "0.010", "0.010", "portable (no kernel for it)", "scalar", "0"]
+    assert last in rows
 
 
-def png_size(path):
-    content = path.read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    assert content[-8:-4] == b"IEND"
-    return struct.unpack(">2I", content[16:24])
+@pytest.mark.parametrize("wrong", [0, 4, 40])
+def test_mistakes_are_the_most_confident_ones(tmp_path, wrong):
+    settings = shown(wrong=wrong)
+    order = np.random.default_rng(1).permutation(60)
+    shuffled = {name: settings[name][order] for name in ("labels", "probabilities", "images")}
+    found = page(tmp_path, wrong=wrong, **shuffled, filters=None)
+    pictures = [p for p in found.pictures if p["alt"] == ""]
+    assert len(pictures) == min(wrong, report.MISTAKES)
+    for rank, picture in enumerate(pictures):
+        assert pixels(picture).shape == (6, 6, 4)
+        image = settings["images"][rank, 0]
+        gray = pixels(picture)[..., 0].astype(float)
+        assert np.corrcoef(gray.ravel(), image.ravel())[0, 1] < -0.99  # dark where it is large
+        label, confidence = rank % 3, settings["probabilities"][rank].max()
+        at = found.words.index(f"{CLASSES[label]} → {CLASSES[(label + 1) % 3]}", 0)
+        assert re.fullmatch(r"0\.\d{3}", found.words[at + 1])
+        assert f"{confidence:.3f}" in found.words
+    assert ("None." in found.words) == (wrong == 0)
 
 
-def test_png_is_1600_wide_and_lower_without_images(tmp_path):
-    report.save_picture(tmp_path / "a.png", **run())
-    report.save_picture(tmp_path / "b.png", **run(images=False))
-    (width, height), (narrow, low) = png_size(tmp_path / "a.png"), png_size(tmp_path / "b.png")
-    assert width == narrow == 1600
-    assert low < height
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+def test_filters_have_one_scale(tmp_path):
+    filters = np.zeros((2, 1, 3, 3), np.float32)
+    filters[0, 0, 0] = -2, 0, 2
+    filters[1, 0, 0] = -1, 0, 1
+    found = page(tmp_path, filters=filters)
+    strong, weak = (pixels(p)[0].astype(int) for p in found.pictures if "Filter" in p["alt"])
+    assert strong[0, 2] > strong[0, 0]  # negative is blue
+    assert strong[2, 0] > strong[2, 2]  # positive is red
+    assert (strong[1] == weak[1]).all()
+    assert weak[2].sum() > strong[2].sum()  # half as much is paler
 
 
-def test_title_has_the_accuracy(tmp_path, drawn):
-    report.save_picture(tmp_path / "a.png", **run(count=80, wrong=20))
-    assert "cnn on toys: test accuracy 0.7500" in words(drawn[0])
+def test_what_is_not_there_is_left_out(tmp_path):
+    history = History([Epoch(1, 0.5, 0.8, 0.1, 1.0, 9.0)])
+    found = page(tmp_path, images=None, filters=None, history=history)
+    assert len(found.pictures) == 3
+    left_out = {"Most confident mistakes", "Filters of the first layer", "test loss"}
+    assert not left_out & set(found.words)
 
 
-def test_curves_are_the_history(tmp_path, drawn):
-    report.save_picture(tmp_path / "a.png", **run())
-    loss, accuracy = drawn[0].axes[:2]
-    lines = [tuple(line.get_ydata()) for ax in (loss, accuracy) for line in ax.lines]
-    assert sorted(lines) == sorted([(0.62, 0.38), (0.50, 0.38), (0.77, 0.86), (0.82, 0.86)])
-    assert {"training 0.38", "validation 0.38", "training 0.86"} <= set(words(drawn[0]))
+def test_the_page_is_the_same_each_time(tmp_path):
+    assert page(tmp_path).text == page(tmp_path).text
 
 
-def test_no_validation_no_second_curve(tmp_path, drawn):
-    report.save_picture(tmp_path / "a.png", **run(history=History([Epoch(1, 0.5, 0.8, 0.1, 1, 9)])))
-    assert [len(ax.lines) for ax in drawn[0].axes[:2]] == [1, 1]
-
-
-def test_confusion_counts_have_true_classes_in_rows(tmp_path, drawn):
-    settings = run(classes=("no", "yes"), count=10, wrong=0, images=False)
-    settings["labels"] = np.asarray([0, 0, 0, 0, 0, 0, 0, 1, 1, 1])
-    hits = np.asarray([1, 1, 0, 0, 0, 0, 0, 1, 1, 0])
-    settings["probabilities"] = np.eye(2)[hits]
-    report.save_picture(tmp_path / "a.png", **settings)
-    matrix = drawn[0].axes[2]
-    counts = {text.get_position(): text.get_text() for text in matrix.texts}
-    assert counts == {(0, 0): "5", (1, 0): "2", (0, 1): "1", (1, 1): "2"}  # (column, row)
-    assert (matrix.get_ylabel(), matrix.get_xlabel()) == ("true", "predicted")
-
-
-@pytest.mark.parametrize("wrong", [0, 3, 20])
-def test_mistakes_are_the_most_confident_ones(tmp_path, drawn, wrong):
-    settings = run(wrong=wrong)
-    order = np.random.default_rng(1).permutation(80)
-    for name in ("labels", "probabilities", "images"):
-        settings[name] = settings[name][order]
-    report.save_picture(tmp_path / "a.png", **settings)
-    shown = [ax for ax in drawn[0].axes[3:] if ax.images]
-    assert len(shown) == min(wrong, 16)
-    for rank, ax in enumerate(shown):
-        row = int(np.flatnonzero(order == rank)[0])
-        label = rank % len(CLASSES)
-        names = f"{CLASSES[label]} → {CLASSES[(label + 1) % len(CLASSES)]}"
-        assert ax.get_title() == f"{names}\n{settings['probabilities'][row].max():.3f}"
-        np.testing.assert_array_equal(ax.images[0].get_array(), settings["images"][row, 0])
-    assert ("No mistakes" in words(drawn[0])) == (wrong == 0)
-
-
-@pytest.mark.parametrize("images", [True, False])
-def test_texts_lie_inside_and_apart(tmp_path, drawn, images):
-    report.save_picture(tmp_path / "a.png", **run(images=images))
-    renderer = agg.FigureCanvasAgg(drawn[0]).get_renderer()
-    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts(drawn[0])]
-    for text, box in boxes:
-        if not text.isdecimal():  # matplotlib keeps ticks outside the axes that it never draws
-            assert 0 <= box.x0 < box.x1 <= 1600, text
-            assert 0 <= box.y0 < box.y1 <= drawn[0].bbox.height, text
-    boxes = [(text, box) for text, box in boxes if text not in CLASSES]  # slanted: boxes overlap
-    assert len(boxes) > 20
-    for (one, box), (other, other_box) in itertools.combinations(boxes, 2):
-        assert not box.padded(-0.5).overlaps(other_box), (one, other)
-
-
-def test_diverged_run_is_drawn(tmp_path):
-    nan = float("nan")
-    settings = run(history=History([Epoch(1, nan, 0.1, 0.1, 1.0, 9.0, nan, 0.1)]))
-    settings["probabilities"] = np.full_like(settings["probabilities"], nan)
-    report.save_picture(tmp_path / "a.png", **settings)
-    assert png_size(tmp_path / "a.png")[0] == 1600
+def test_it_refers_to_nothing_else(tmp_path):
+    found = page(tmp_path)
+    assert {p["src"].partition(",")[0] for p in found.pictures} == {
+        "data:image/svg+xml;base64",
+        "data:image/png;base64",
+    }
+    assert "script" not in found.text
+    assert "url(" not in found.text
+    assert "href" not in found.text
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"old")
+    path = tmp_path / "report.html"
+    path.write_text("old")
 
-    def fail(self, *args, **kwargs):
-        args[0].write(b"half a picture")
+    def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(figure.Figure, "savefig", fail)
+    monkeypatch.setattr(report, "_png", fail)
     with pytest.raises(OSError, match="disk full"):
-        report.save_picture(path, **run())
-    assert path.read_bytes() == b"old"
+        report.save_report(path, **shown())
+    assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_users_settings_are_kept_and_pyplot_is_not_loaded(tmp_path):
-    code = (
-        "import sys, matplotlib, numpy as np\n"
-        "from agnostic_xent.report import save_picture\n"
-        "from agnostic_xent.training import Epoch, History\n"
-        "matplotlib.rcParams['font.size'] = 7.5\n"
-        "save_picture(sys.argv[1], history=History([Epoch(1, 0.5, 0.8, 0.1, 1.0, 9.0)]),\n"
-        "    labels=np.asarray([0, 1]), probabilities=np.eye(2), images=None,\n"
-        "    classes=('a', 'b'), title='t')\n"
-        "print(matplotlib.rcParams['font.size'], 'matplotlib.pyplot' in sys.modules)\n"
+# --- in a browser --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browse():
+    """Return a function that runs a headless browser which reaches no network."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium")
+
+    def run(path, *options):
+        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += ["--host-resolver-rules=MAP * ~NOTFOUND", *options, path.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_screen(tmp_path, browse, width):
+    """No picture is broken, and nothing is wider than the screen."""
+    page(tmp_path)
+    path = tmp_path / "report.html"
+    measure = tmp_path / "measured.html"
+    measure.write_text(
+        path.read_text(encoding="utf-8")
+        + """<script>onload = () => document.title = [
+        innerWidth, document.documentElement.scrollWidth,
+        [...document.images].filter(x => x.complete && x.naturalWidth).length,
+        document.images.length, document.documentElement.scrollHeight].join(" ");</script>""",
+        encoding="utf-8",
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["7.5", "False"]
+    window = f"--window-size={width},900"
+    dom = browse(measure, window, "--dump-dom")
+    inner, needed, loaded, pictures, height = map(
+        int, re.search(r"<title>([\d ]+)</title>", dom)[1].split()
+    )
+    assert inner == width
+    assert needed <= width
+    assert loaded == pictures == 3 + 4 + 16
+    file = tmp_path / "screen.png"
+    browse(path, f"--window-size={width},{height}", f"--screenshot={file}")
+    screen = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    assert screen.shape == (height, width, 3)
+    dark = (screen.sum(axis=2) < 300).any(axis=1)  # text or pictures in each row
+    assert dark.mean() > 0.3
+    assert (np.ptp(screen, axis=2) > 60).mean() > 0.02  # blue, orange and red of the pictures
 
 
-def test_reliability_is_accuracy_over_confidence(tmp_path, drawn):
-    settings = run(classes=("no", "yes"), count=4, wrong=0, images=False)
-    settings["labels"] = np.asarray([0, 0, 1, 1])
-    settings["probabilities"] = np.asarray([[0.95, 0.05], [0.62, 0.38], [0.66, 0.34], [0.03, 0.97]])
-    report.save_picture(tmp_path / "a.png", **settings)
-    upper, lower = drawn[0].axes[3:5]
-    _, curve = upper.lines
-    np.testing.assert_allclose(curve.get_xdata(), [0.64, 0.96])
-    assert curve.get_ydata().tolist() == [0.5, 1.0]
-    assert [bar.get_height() for bar in lower.patches] == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
-    assert upper.get_title(loc="left") == "Reliability (error 0.090)"
+def test_paper(tmp_path, browse):
+    page(tmp_path)
+    file = tmp_path / "paper.pdf"
+    browse(tmp_path / "report.html", "--no-pdf-header-footer", f"--print-to-pdf={file}")
+    content = file.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 1 <= len(re.findall(rb"/Type ?/Page\b", content)) <= 4

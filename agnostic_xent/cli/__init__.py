@@ -1,0 +1,59 @@
+"""The command line: ``agnostic-xent COMMAND``, one module a command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import bench, evaluate, export, info, predict, train, warmup
+from .options import Parser
+
+COMMANDS = (train, evaluate, predict, export, bench, info, warmup)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 after success, 1 where the reader of the output has gone, 2 after an error, which is one line
+    on standard error, 130 after an interrupt.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; None takes those of the process.
+    """
+    try:
+        return _run(argv)
+    except BrokenPipeError:  # the reader of our output has gone, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("agnostic-xent: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        print("agnostic-xent: error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(argv)
+        options.command(options)
+    finally:
+        sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="agnostic-xent",
+        description="Train small networks on NumPy, CuPy, torch or JAX arrays.",
+        epilog="Exit codes: 0 success, 1 the reader of the output has gone, 2 an error, told in "
+        "one line, 130 interrupted. `agnostic-xent COMMAND --help` says more.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_to(commands)
+    return parser

@@ -1,0 +1,58 @@
+"""``agnostic-xent evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import evaluate, to_backend
+from .options import BACKENDS, check_writable, working_backend
+from .recipes import RECIPES, load
+from .result import write_report
+from .saved import read
+
+
+def add_to(commands: Any) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a trained model on test data and write its report",
+        description="Measure a model that train --out has written on the test part of its data, "
+        "and write report.html and report.png beside it. The last line on standard output is the "
+        "test accuracy.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
+    parser.add_argument(
+        "--data", help="as for train, with the same classes (default: what it was trained on)"
+    )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="array library (default: that of the training)"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate, write the report, and print loss and accuracy."""
+    settings, params, history = read(options.folder)
+    check_writable("DIR", options.folder)
+    settings = replace(
+        settings,
+        data=options.data or settings.data,
+        backend=options.backend or settings.backend,
+    )
+    xp, recipe = working_backend(settings.backend), RECIPES[settings.model]
+    data = load(settings.model, settings.data)
+    if (data.classes, data.test_x.shape[1:]) != (settings.classes, settings.input_shape):
+        raise ValueError(
+            f"argument --data: {settings.data} has samples of shape {data.test_x.shape[1:]} in "
+            f"{len(data.classes)} classes, but the model was trained on others: "
+            f"{settings.input_shape}, {len(settings.classes)}"
+        )
+    params = to_backend(params, xp)
+    test = (to_backend(data.test_x, xp), to_backend(recipe.targets(data.test_y), xp))
+    loss, accuracy = evaluate(settings.network(), params, test, loss=recipe.loss)
+    write_report(options.folder, settings, params, history, data)
+    print(f"test loss: {loss:.4g}")
+    print(f"test accuracy: {accuracy:.4f}")

@@ -1,0 +1,62 @@
+"""``agnostic-xent predict``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from .. import predict, to_backend
+from ..checkpoints import write_atomically
+from .options import BACKENDS, check_writable, working_backend
+from .recipes import probabilities
+from .samples import read_samples
+from .saved import read
+
+
+def add_to(commands: Any) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "predict",
+        help="write the probabilities of a trained model for new samples as CSV",
+        description="Write, as CSV, what a model that train --out has written says of new samples: "
+        "for each its name or position, the most probable class, and the probability of every "
+        "class. Samples have to be as the model was trained on: images of the same size, dark "
+        "ground as 0; rows of Spambase transformed in the same way.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
+    parser.add_argument(
+        "samples",
+        type=Path,
+        metavar="SAMPLES",
+        help="a .npy or .npz file of numbers (integers 0 to 255 are taken as images and divided "
+        "by 255), a .csv file without header, or a folder of images (needs Pillow)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write there instead of to standard output"
+    )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Predict, and write the table."""
+    settings, params, _ = read(options.folder)
+    if options.out is not None:
+        check_writable("--out", options.out.parent)
+    xp = working_backend(options.backend)
+    names, x = read_samples(options.samples, settings.input_shape)
+    logits = predict(settings.network(), to_backend(params, xp), to_backend(x, xp))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["sample", "class", *settings.classes])
+    for name, row in zip(names, probabilities(logits), strict=True):
+        writer.writerow([name, settings.classes[row.argmax()], *(f"{p:.6g}" for p in row)])
+    if options.out is None:
+        print(table.getvalue(), end="")
+    else:
+        write_atomically(options.out, table.getvalue().encode())

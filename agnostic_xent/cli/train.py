@@ -1,0 +1,130 @@
+"""``agnostic-xent train``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import SGD, Progress, cosine, fit, to_backend
+from ..communication import world
+from .options import BACKENDS, check_writable, count, rate, seed, working_backend
+from .recipes import RECIPES, load
+from .result import write_report
+from .saved import Save, Settings
+
+
+def add_to(commands: Any) -> None:
+    """Add the command and its options."""
+    train = commands.add_parser(
+        "train",
+        help="train a model and print its test accuracy",
+        description="Train a model by SGD, with a learning rate that falls to 0 along a half "
+        "cosine. Progress goes to standard error; the last line on standard output is the "
+        "test accuracy.",
+    )
+    add = train.add_argument
+    add(
+        "model",
+        nargs="?",
+        choices=tuple(RECIPES),
+        default="cnn",
+        help="cnn (default): two convolutions on images; logistic: logistic regression on e-mails",
+    )
+    add(
+        "--data",
+        help="for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
+        "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; "
+        f"for logistic: spambase ({_defaults('data')})",
+    )
+    add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
+    add("--epochs", type=count, metavar="N", help=f"passes over the data ({_defaults('epochs')})")
+    add(
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help=f"samples a step ({_defaults('batch_size')})",
+    )
+    add(
+        "--learning-rate",
+        type=rate,
+        metavar="RATE",
+        help=f"of the first step ({_defaults('learning_rate')})",
+    )
+    add(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="of the initial weights and the order of the samples (default: 0)",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write model.safetensors, history.json and run.json there after every epoch, and at "
+        "the end report.html, and report.png with its main pictures (both need the extra "
+        "agnostic-xent[plot])",
+    )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep the run there after every epoch; the same command goes on where it was "
+        "interrupted",
+    )
+    train.set_defaults(command=run)
+
+
+def _defaults(option: str) -> str:
+    values = (f"{name} {getattr(recipe, option)}" for name, recipe in RECIPES.items())
+    return f"default: {', '.join(values)}"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, keep what ``--out`` asks for, and print the test accuracy."""
+    names = ("data", "epochs", "batch_size", "learning_rate")
+    given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
+    ranks = world()
+    recipe, out = replace(RECIPES[options.model], **given), options.out
+    if out is not None:
+        check_writable("--out", out)
+    xp = working_backend(options.backend)
+    data = load(options.model, recipe.data)
+    steps = recipe.epochs * math.ceil(len(data.train_x) / recipe.batch_size)
+
+    model = recipe.network(len(data.classes))
+    params = to_backend(model.init(options.seed, data.train_x.shape[1:])[0], xp)
+    settings = Settings(
+        model=options.model,
+        data=recipe.data,
+        backend=options.backend,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        seed=options.seed,
+        classes=data.classes,
+        input_shape=data.train_x.shape[1:],
+    )
+    params, history = fit(
+        model,
+        params,
+        (to_backend(data.train_x, xp), to_backend(recipe.targets(data.train_y), xp)),
+        loss=recipe.loss,
+        optimizer=SGD(cosine(recipe.learning_rate, steps=steps), momentum=recipe.momentum),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        rng=options.seed,
+        validation=(to_backend(data.test_x, xp), to_backend(recipe.targets(data.test_y), xp)),
+        callbacks=[Progress()] if out is None else [Save(out, settings), Progress()],
+        checkpoint=options.checkpoint,
+        communicator=ranks,
+    )
+    if ranks.rank > 0:
+        return
+    if out is not None:
+        write_report(out, settings, params, history, data)
+    print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
