@@ -109,11 +109,15 @@ class ArraySource:
         """Yield the batches of an epoch, shuffled by ``rng`` if there is one."""
         order = None if rng is None else rng.permutation(len(self))
         for start in range(0, len(self), batch_size):
-            rows = slice(start, min(start + batch_size, len(self)))
+            rows = self._cut(start, min(start + batch_size, len(self)))
             if order is None:
                 yield self._rows(self.x, rows), self._rows(self.y, rows)
             else:
                 yield self._rows(self.x, order[rows]), self._rows(self.y, order[rows])
+
+    def _cut(self, start: int, stop: int) -> slice:
+        """Return which samples of a batch are handed out."""
+        return slice(start, stop)
 
     def pieces(self, x: Array, size: int) -> Iterator[Array]:
         """Yield ``x``, one of the two arrays, in order and ``size`` samples at a time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -69,7 +69,10 @@ class Sequential(Layer):
         rng: Any = None,
         input_grad: bool = True,
     ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
+        """Return the output and its pullback: dy -> (dx, grads).
+
+        The pullback hands each layer's gradients to a second argument, a function, at once.
+        """
         rng, pullbacks = generator(rng), []
         for prefix, layer in self._steps:
             own = _below(prefix, params)
@@ -77,11 +80,15 @@ class Sequential(Layer):
             pullbacks.append((prefix, pullback))
             input_grad = input_grad or bool(own)  # below the first parameters nobody asks for dx
 
-        def of_sequence(dy: Array | None) -> tuple[Array | None, Params]:
+        def of_sequence(
+            dy: Array | None, announce: Callable[[Params], None] = lambda grads: None
+        ) -> tuple[Array | None, Params]:
             grads: Params = {}
             for prefix, pullback in reversed(pullbacks):
                 dy, own = pullback(dy)
-                grads |= _prefixed(prefix, own)
+                own = _prefixed(prefix, own)
+                announce(own)
+                grads |= own
                 if dy is None:
                     break
             return dy, grads

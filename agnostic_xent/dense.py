@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import math
 
-from .arrays import Array, array_namespace, check_ndim, check_shape, float_namespace
+from array_api_compat import is_writeable_array
+
+from .arrays import (
+    Array,
+    array_namespace,
+    check_ndim,
+    check_shape,
+    float_namespace,
+    is_traced,
+)
 from .operation import Pullback, normalized, operation
 
 __all__ = ["dense"]
+
+PIECE = 2**20
+"""Numbers of the weights' gradient that are added to at a time, few enough for the cache."""
 
 
 @operation
@@ -70,3 +82,16 @@ def _(x: Array, w: Array, b: Array | None, *, wrt: frozenset[int]) -> tuple[Arra
         return dx, dw, db
 
     return _dense(x, w, b), pullback
+
+
+def add_product(dw: Array, dz: Array, x: Array) -> Array:
+    """Return ``dw + dz^T x``; where arrays can be written to, in place and piece by piece."""
+    dz = array_namespace(dz).matrix_transpose(dz)  # (classes, rows)
+    classes, features = dw.shape
+    if is_traced(dw) or not is_writeable_array(dw):
+        return dw + dz @ x
+    size = max(1, min(PIECE, math.prod(dz.shape) // 4) // max(1, features))
+    for start in range(0, classes, size):
+        piece = slice(start, min(start + size, classes))
+        dw[piece, ...] += dz[piece, ...] @ x
+    return dw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .arrays import Array
 
@@ -33,6 +33,9 @@ class Epoch:
         return json.dumps(_in_json(self), allow_nan=False)
 
 
+OPTIONAL = ("validation_loss", "validation_accuracy")
+
+
 class History(list[Epoch]):
     """The epochs of a run, in order.
 
@@ -50,6 +53,28 @@ class History(list[Epoch]):
         """Return the epochs as a JSON list of objects; null for what is not finite."""
         return json.dumps([_in_json(epoch) for epoch in self], indent=2, allow_nan=False) + "\n"
 
+    @classmethod
+    def from_json(cls, text: str) -> History:
+        """Return the history that `to_json` has written; what was not finite is NaN.
+
+        Raises
+        ------
+        ValueError
+            If the text is not one.
+        """
+        try:
+            entries = json.loads(text)
+            if not isinstance(entries, list):
+                raise ValueError("it is no list")
+            return cls(map(_from_json, entries))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"text must be the JSON of a history: {error}") from error
+
+
+def _from_json(values: dict[str, Any]) -> Epoch:
+    missing = {name: math.nan for name, v in values.items() if v is None and name not in OPTIONAL}
+    return Epoch(**{**values, **missing})
+
 
 def _in_json(epoch: Epoch) -> dict[str, float | None]:
     values = asdict(epoch)
@@ -66,6 +91,9 @@ class Callback:
     ...         return epoch.accuracy > 0.99
     >>> callbacks = [StopWhenGood()]
     """
+
+    every_rank: ClassVar[bool] = False
+    """Whether each rank of a distributed run calls it, or rank 0 alone."""
 
     def on_start(self, epochs: int, samples: int | None) -> None:
         """Before the first step; ``samples`` an epoch, None if unknown."""

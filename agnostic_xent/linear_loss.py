@@ -6,14 +6,11 @@ memory is that of a block and of the gradients, however many classes there are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from types import NoneType
 from typing import Any
-
-from array_api_compat import is_writeable_array
 
 from .arrays import (
     Array,
@@ -23,12 +20,21 @@ from .arrays import (
     constant,
     device,
     float_namespace,
-    is_traced,
     namespace,
     narrow,
     widen,
 )
-from .class_loss import ClassLoss, check_not_empty, class_options, is_labels, label_check
+from .class_loss import (
+    ClassLoss,
+    as_indices,
+    check_not_empty,
+    class_options,
+    is_labels,
+    label_check,
+)
+from .class_parallel_loss import ClassParallelLoss
+from .communication import Communicator
+from .dense import add_product
 from .losses import cross_entropy
 from .operation import Pullback, normalized, operation, repeatable
 from .reductions import Reduction
@@ -38,9 +44,6 @@ __all__ = ["linear_cross_entropy"]
 HELD_PORTABLE, HELD_BY_KERNEL = 8, 1.25
 """How many arrays of the size of a block's logits there are at the peak, measured: with the
 portable definition of `cross_entropy`, and with a kernel, which makes the logits their gradient."""
-
-PIECE = 2**20
-"""Numbers of the weights' gradient that are added to at a time, few enough for the cache."""
 
 
 @operation
@@ -60,6 +63,7 @@ def linear_cross_entropy(
     on_empty: str = "nan",
     check_labels: bool = True,
     memory: int = 64 * 2**20,
+    communicator: Communicator | None = None,
 ) -> Array:
     """Softmax cross entropy of the logits ``z = x weight^T + bias``, block of rows by block.
 
@@ -90,6 +94,11 @@ def linear_cross_entropy(
     memory : int
         Bytes that the temporary blocks of logits may take together; at least one row is computed
         at a time.
+    communicator : Communicator, optional
+        Such as `MPICommunicator`: the ranks over which the classes are split, the first ones on
+        rank 0. ``weight``, ``bias``, ``class_weight`` and probabilities are then a rank's slice,
+        and so are their gradients; x and labels have to be the same on all ranks, which get the
+        same value and gradient of x.
 
     Returns
     -------
@@ -106,7 +115,8 @@ def linear_cross_entropy(
     References
     ----------
     E. Wijmans, B. Huval, A. Hertzberg, V. Koltun, P. Krähenbühl. Cut your losses in
-    large-vocabulary language models. ICLR 2025, arXiv:2411.09009.
+    large-vocabulary language models. ICLR 2025, arXiv:2411.09009. Classes over ranks: M. Shoeybi
+    and others. Megatron-LM. arXiv:1909.08053.
 
     Examples
     --------
@@ -128,11 +138,16 @@ def linear_cross_entropy(
         ignore_index, label_smoothing, reduction, normalize, on_empty, "class_weight",
     )  # fmt: skip
     options |= {"temperature": float(temperature), "memory": int(memory)}
+    slices = () if communicator is None else tuple(communicator.gather(classes))
+    options |= {"communicator": communicator, "slices": slices}
+    classes = sum(slices) or classes
     check = label_check(2, target, classes, ignore_index) if check_labels else None
-    if on_empty == "raise" and reduction == "mean":
+    raises = on_empty == "raise" and reduction == "mean"
+    if raises or communicator is not None:  # ranks must not differ in what they remember
         if check is not None:
             check(x, weight, target)
-        check_not_empty(_LinearLoss(x, weight, target, bias, **options).denominator)
+        if raises:
+            check_not_empty(_LinearLoss(x, weight, target, bias, **options).denominator)
         return normalized(x, weight, target, bias, **options)
     return repeatable(x, weight, target, bias, check_values=check, **options)
 
@@ -190,6 +205,9 @@ class _LinearLoss:
     normalize: str | float | None
     on_empty: str
     memory: int
+    communicator: Communicator | None
+    slices: tuple[int, ...]
+    """How many of the classes each rank has, if they are split."""
 
     def sweep(
         self, dy: Array | None = None, wrt: frozenset[int] = frozenset()
@@ -208,7 +226,7 @@ class _LinearLoss:
             if 0 in wrt:
                 dxs.append(dz @ self.w)
             if dw is not None:
-                dw = _add_product(dw, dz, x)
+                dw = add_product(dw, dz, x)
             if dt is not None:
                 dts.append(dt)
             if db is not None:
@@ -216,6 +234,8 @@ class _LinearLoss:
             del dz  # before the next block is made
         value = self._reduction.value(xp.concat(terms, axis=0))
         dx = xp.concat(dxs, axis=0) if dxs else None
+        if dx is not None and self.communicator is not None:
+            dx = self.communicator.sum(dx)
         dt = self._target_gradient(xp.concat(dts, axis=0), dy, value) if dts else None
         return value, [dx, dw, dt, db]
 
@@ -235,9 +255,9 @@ class _LinearLoss:
         target, options = self._arguments(none)
         implementation, _ = cross_entropy.implementation(z, target, **options)
         held = HELD_BY_KERNEL if is_labels(target) else HELD_PORTABLE + 2
-        if implementation.name == "portable":
+        if implementation.name == "portable" or self.communicator is not None:
             held = HELD_PORTABLE
-        row_bytes: int = self.w.shape[0] * xp.finfo(self.w.dtype).bits // 8
+        row_bytes: int = max(self.w.shape[0], *self.slices, 0) * xp.finfo(self.w.dtype).bits // 8
         return max(1, int(self.memory / max(1, held * row_bytes)))
 
     def _block(
@@ -248,12 +268,34 @@ class _LinearLoss:
         if self.bias is not None:
             z += widen(self.bias)
         target, options = self._arguments(rows)
+        if self.communicator is not None:
+            return self._split_block(z, target, rows, scale, wrt)
         if scale is None:
             return cross_entropy(z, target, **options), None, None
         wanted = (0, 1) if 2 in wrt else (0,)
         terms, pullback = cross_entropy.vjp(z, target, wrt=wanted, **options)
         dz, dt = pullback(scale[rows])
         return terms, dz, dt
+
+    def _split_block(
+        self, z: Array, target: Array, rows: slice, scale: Array | None, wrt: frozenset[int]
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Return the same for a slice of the classes."""
+        assert self.communicator is not None
+        names = ("weight", "sample_weight", "ignore_index", "label_smoothing")
+        options = {name: self._arguments(rows)[1][name] for name in names}
+        loss = ClassParallelLoss(
+            z / self.temperature,
+            target,
+            self._first,
+            sum(self.slices),
+            self.communicator,
+            **options,
+        )
+        if scale is None:
+            return loss.terms, None, None
+        dt = loss.target_gradient(scale[rows]) if 2 in wrt and not is_labels(target) else None
+        return loss.terms, loss.gradient(scale[rows]) / self.temperature, dt
 
     def _arguments(self, rows: slice) -> tuple[Array, dict[str, Any]]:
         """Return the target and the options with which `cross_entropy` gives a block's terms."""
@@ -268,6 +310,11 @@ class _LinearLoss:
             "check_labels": False,
             "overwrite_logits": True,
         }
+
+    @property
+    def _first(self) -> int:
+        """Which of all classes is the first one here."""
+        return 0 if self.communicator is None else sum(self.slices[: self.communicator.rank])
 
     # --- the mean over all rows ------------------------------------------------------------------
 
@@ -284,22 +331,26 @@ class _LinearLoss:
         xp, classes = array_namespace(self.x), self.w.shape[0]
         zero: Array = constant(0, self.w)
         total: Array = 0
+        ignored = None if self.ignore_index is None else self.ignore_index - self._first
         for rows in self._blocks():
             target, options = self._arguments(rows)
+            if self.slices and is_labels(target):
+                target = as_indices(target) - self._first
             part = ClassLoss(
                 log_p=xp.broadcast_to(zero, (rows.stop - rows.start, classes)),  # for its shape
                 target=target,
                 axis=1,
                 weight=options["weight"],
                 sample_weight=options["sample_weight"],
-                ignore_index=self.ignore_index,
+                ignore_index=ignored,
                 label_smoothing=self.label_smoothing,
                 reduction="mean",
                 normalize=self.normalize,
                 on_empty=self.on_empty,
             )
             total = total + part.denominator
-        return total
+        by_class = self.class_weight is not None and part._by == "weight"
+        return self.communicator.sum(total) if self.communicator and by_class else total
 
     @cached_property
     def _reduction(self) -> Reduction:
@@ -320,19 +371,6 @@ class _LinearLoss:
         if self.sample_weight is not None:
             share = share * widen(self.sample_weight)
         return dt - array_namespace(dt).expand_dims(share, axis=1) * widen(self.class_weight)
-
-
-def _add_product(dw: Array, dz: Array, x: Array) -> Array:
-    """Return ``dw + dz^T x``; where arrays can be written to, in place and piece by piece."""
-    dz = array_namespace(dz).matrix_transpose(dz)  # (classes, rows)
-    classes, features = dw.shape
-    if is_traced(dw) or not is_writeable_array(dw):
-        return dw + dz @ x
-    size = max(1, min(PIECE, math.prod(dz.shape) // 4) // max(1, features))
-    for start in range(0, classes, size):
-        piece = slice(start, min(start + size, classes))
-        dw[piece, ...] += dz[piece, ...] @ x
-    return dw
 
 
 def _check_arrays(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["load_checkpoint"]
 
 FILE = "checkpoint.safetensors"
+PACKAGES = ("agnostic-xent", "numpy", "numba")
+"""Whose versions have to be the same on all ranks."""
+
 KIND = "checkpoint of agnostic_xent, version 1"
 
 
@@ -70,7 +73,7 @@ class RunFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for left_over in self.path.parent.glob(f"{self.path.name}.*.part"):
             left_over.unlink()  # of a process that was killed while it wrote
-        self._settings = _settings(self._task, run, self._seeded)
+        self._settings = settings(self._task, run, self._seeded)
         if not self.path.exists():
             self.save(run)
         record, arrays = load_record(self.path, KIND)  # also of a new run: one way to start
@@ -112,7 +115,7 @@ class RunFile:
             raise ValueError(f"{self.path} is of another run: {'; '.join(differences)}")
 
     def _check_rates(self, rates: list[tuple[int, float]]) -> None:
-        """Compare schedules where they have been: they are functions, of which nothing is kept."""
+        """Compare schedules where they have been: of a function nothing else is kept."""
         for step, rate in rates:
             if (here := self._task.optimizer.rate(step)) != rate:
                 raise ValueError(
@@ -163,7 +166,8 @@ def _history(record: Any) -> History:
 # --- what tells one run from another -------------------------------------------------------------
 
 
-def _settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
+def settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
+    """Return what tells a run from another, by name."""
     random = json.dumps(_plain(run.rng.bit_generator.state))
     loss = {name: x for name, x in options_of(task.loss).items() if name != "check_labels"}
     return {
@@ -175,6 +179,24 @@ def _settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
         "start (checksum of its parameters)": checksum("", host_arrays(run.params)),
         "rng (checksum of its first state)": checksum(random, {}) if seeded else "None",
     }
+
+
+def facts(task: Task, held_out: Task | None, run: Run, epochs: int) -> dict[str, Any]:
+    """Return, by name, what has to be the same on all ranks that train together."""
+    from importlib import metadata  # slow to import
+
+    return {
+        **{f"version of {name}": metadata.version(name) for name in PACKAGES},
+        **settings(task, run, True),
+        "validation": "None" if held_out is None else _shapes(held_out.source),
+        "epochs": epochs,
+    }
+
+
+def fingerprint(run: Run) -> dict[str, Any]:
+    """Return a checksum of the parameters, which all ranks have to compute alike."""
+    name = f"checksum of the parameters after epoch {len(run.history)}"
+    return {name: checksum("", host_arrays(run.params))}
 
 
 def _text(x: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,15 +56,30 @@ class Task:
             params = params | statistics
             yield params, state, totals_of_loss(self.loss, value, output, y)
 
+    def evaluate(self, params: Params) -> tuple[float, float]:
+        """Return mean loss and accuracy, in order and as in inference."""
+        return mean_scores(self.model, params, self.source, self.loss, self.batch_size)
+
 
 def loss_and_grads(
     model: Layer, params: Params, x: Array, y: Array, loss: Loss, rng: Any
 ) -> tuple[Array, Array, Params]:
     """Return the mean loss of a batch, the model's output, and what its pullback returns."""
     output, pull_model = model.vjp(params, x, train=True, rng=rng, input_grad=False)
-    value, pull_loss = _loss_vjp(loss, output, y)
+    value, pull_loss = loss_vjp(loss, output, y)
     (dy, _) = pull_loss(constant(1, value))
     return value, output, pull_model(dy)[1]
+
+
+def mean_scores(
+    model: Layer, params: Mapping[str, Array], source: Source, loss: Loss, batch_size: int
+) -> tuple[float, float]:
+    """Return the mean loss and the accuracy of a model on batches."""
+    totals = Totals()
+    for x, y in source.batches(batch_size):
+        output = model(params, x)
+        totals.add(totals_of_loss(loss, loss(output, y), output, y))
+    return totals.means()
 
 
 # --- the loss ------------------------------------------------------------------------------------
@@ -80,7 +95,8 @@ def options_of(loss: Loss) -> dict[str, Any]:
     return loss.keywords if isinstance(loss, functools.partial) else {}
 
 
-def _loss_vjp(loss: Loss, output: Array, target: Array) -> tuple[Array, Pullback]:
+def loss_vjp(loss: Loss, output: Array, target: Array) -> tuple[Array, Pullback]:
+    """Return the mean loss of an output, and its pullback."""
     result: tuple[Array, Pullback] = operation_of(loss).vjp(
         output, target, wrt=(0,), **options_of(loss)
     )

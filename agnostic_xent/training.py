@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -9,22 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .arrays import Array, array_namespace, generator, namespace
-from .batches import ArraySource, Source, as_source
+from .arrays import Array, array_namespace, namespace
+from .batches import ArraySource, as_source
+from .communication import Alone, Communicator, check_alike, first_rank_first, same_generator
 from .divergence import DivergenceError, divergence, stays_finite
 from .history import Callback, Epoch, History
 from .layers import Layer, Params
 from .operation import Operation
 from .optimizers import Optimizer
-from .runs import Run, RunFile
+from .runs import Run, RunFile, facts, fingerprint
 from .steps import (
     Loss,
     Stepper,
     Task,
     checked_once,
+    mean_scores,
     operation_of,
     options_of,
-    totals_of_loss,
 )
 from .totals import Totals
 
@@ -44,6 +46,7 @@ def fit(
     validation: Any = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
+    communicator: Communicator | None = None,
 ) -> tuple[Params, History]:
     """Train a model.
 
@@ -74,7 +77,12 @@ def fit(
         Where the run is kept after each epoch, in one file that is replaced whole. Where the
         folder holds a run already, that one goes on, after an interruption with the same bits as
         without it (on a CPU; an iterable has to give the same batches again). It has to be of the
-        same arguments; only ``epochs`` may grow.
+        same arguments; only ``epochs`` may grow, and the number of ranks change.
+    communicator : Communicator, optional
+        Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
+        All of them call `fit` with the same arguments, of which ``batch_size`` is that of all
+        together; what they return is the same, and but for rounding what one rank returns.
+        Callbacks run, and checkpoints are written, on rank 0 alone.
 
     Returns
     -------
@@ -88,7 +96,8 @@ def fit(
     ------
     ValueError, TypeError
         If an argument is out of range or does not fit, a label is out of range, or the checkpoint
-        is damaged or of another run; before the first step wherever it can be known by then.
+        is damaged or of another run, or the ranks differ in something; before the first step
+        wherever it can be known by then.
     DivergenceError
         If the loss or the parameters became NaN or infinite; it names the step and the layer that
         went first. The checkpoint stays that of the last good epoch.
@@ -117,20 +126,20 @@ def fit(
     _check_model(model, params, epochs=epochs, batch_size=batch_size)
     _check_loss(loss)
     _check_helpers(optimizer, callbacks)
-    run = Run(dict(params), optimizer.init(params), generator(rng))
-    like = next(iter(params.values()))
-    source = as_source("data", data, like, passes=epochs)
-    loss_here = checked_once(loss, model, run.params, source)
-    task = Task(model, source, loss_here, optimizer, batch_size)
-    held_out: Task | None = None
-    if validation is not None:
-        test = as_source("validation", validation, like, passes=epochs)
-        held_out = replace(task, source=test, loss=checked_once(loss, model, run.params, test))
+    communicator = Alone() if communicator is None else communicator
+    run = Run(dict(params), optimizer.init(params), same_generator(rng, communicator))
+    task, held_out = _tasks(
+        model, run.params, data, validation, loss, optimizer, epochs, batch_size, communicator
+    )
+    check_alike(communicator, lambda: facts(task, held_out, run, epochs))
     file = None
     if checkpoint is not None:
         file = RunFile(checkpoint, task, seeded=rng is not None)
-        file.resume(run, epochs)
-    samples = len(source) if isinstance(source, ArraySource) else None
+        first_rank_first(communicator, functools.partial(file.resume, run, epochs))
+    callbacks = [
+        callback for callback in callbacks if communicator.rank == 0 or callback.every_rank
+    ]
+    samples = len(task.source) if isinstance(task.source, ArraySource) else None
     take_steps = task.stepper(run.params)
     try:
         for callback in callbacks:
@@ -139,14 +148,16 @@ def fit(
                 callback.on_resume(run.history, run.params)
         while len(run.history) < epochs and not run.ended:
             handed_out = bool(callbacks or file) or len(run.history) + 1 == epochs
-            epoch = _epoch(task, run, take_steps, callbacks, look=handed_out)
+            look = any(communicator.gather(handed_out))
+            epoch = _epoch(task, run, take_steps, callbacks, look=look)
             if held_out is not None:
-                scores = _evaluate(model, run.params, held_out.source, held_out.loss, batch_size)
+                scores = held_out.evaluate(run.params)
                 epoch = replace(epoch, validation_loss=scores[0], validation_accuracy=scores[1])
             run.history.append(epoch)
             answers = [callback.on_epoch(epoch, run.params) for callback in callbacks]
-            run.ended = any(answers)
-            if file is not None:
+            run.ended = any(communicator.gather(any(answers)))
+            check_alike(communicator, lambda: fingerprint(run))
+            if file is not None and communicator.rank == 0:
                 file.save(run)
     except DivergenceError as error:
         if file is not None:
@@ -156,6 +167,32 @@ def fit(
         for callback in callbacks:
             callback.on_end()
     return run.params, run.history
+
+
+def _tasks(
+    model: Layer,
+    params: Params,
+    data: Any,
+    validation: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int,
+    communicator: Communicator,
+) -> tuple[Task, Task | None]:
+    """Return what is trained, and what is evaluated after each epoch, if anything is."""
+    like, tasks = next(iter(params.values())), []
+    for name, part in (("data", data), ("validation", validation)):
+        if name == "data" or part is not None:
+            source = as_source(name, part, like, passes=epochs)
+            loss_here = checked_once(loss, model, params, source)
+            task = Task(model, source, loss_here, optimizer, batch_size)
+            if communicator.size > 1:
+                from .distributed import distributed  # it needs NumPy, which is slow to import
+
+                task = distributed(task, communicator)
+            tasks.append(task)
+    return tasks[0], tasks[1] if len(tasks) > 1 else None
 
 
 def _epoch(
@@ -208,7 +245,7 @@ def evaluate(
     _check_model(model, params, batch_size=batch_size)
     _check_loss(loss)
     source = as_source("data", data, next(iter(params.values())))
-    return _evaluate(model, params, source, loss, batch_size)
+    return mean_scores(model, params, source, loss, batch_size)
 
 
 def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: int = 512) -> Array:
@@ -267,13 +304,3 @@ def _check_helpers(optimizer: Any, callbacks: Any) -> None:
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
-
-
-def _evaluate(
-    model: Layer, params: Mapping[str, Array], source: Source, loss: Loss, batch_size: int
-) -> tuple[float, float]:
-    totals = Totals()
-    for x, y in source.batches(batch_size):
-        output = model(params, x)
-        totals.add(totals_of_loss(loss, loss(output, y), output, y))
-    return totals.means()
