@@ -67,13 +67,23 @@ def _library_of_type(cls: Any) -> str:
 
 
 def backend(name: str) -> ModuleType:
-    """Import an array library by name and return its Array API namespace."""
+    """Import an array library by name and return its Array API namespace.
+
+    Raises
+    ------
+    ValueError
+        For another name than those of `INSTALL`.
+    ImportError
+        If the library is not installed.
+    OSError
+        If it is CuPy and there is no GPU.
+    """
     if name not in INSTALL:
         raise ValueError(f"backend must be one of {', '.join(INSTALL)}; got {name!r}")
     compat = {"numpy", "cupy", "torch", "dask"}
     module = f"array_api_compat.{name}" if name in compat else name
     try:
-        importlib.import_module(name)
+        check_device(importlib.import_module(name))
         return importlib.import_module(
             {"dask": "array_api_compat.dask.array", "jax": "jax.numpy"}.get(name, module)
         )
@@ -82,6 +92,17 @@ def backend(name: str) -> ModuleType:
             f"backend {name!r} is not installed; "
             f'python -m pip install "{INSTALL[name]}" installs it ({error})'
         ) from error
+
+
+def check_device(xp: ModuleType) -> None:
+    """Raise OSError if a library is CuPy and has no GPU, without which it makes no array."""
+    if xp.__name__.rpartition(".")[2] == "cupy":
+        try:
+            xp.cuda.runtime.getDeviceCount()
+        except RuntimeError as error:
+            raise OSError(
+                f"CuPy is installed, but there is no GPU that it can use ({error})"
+            ) from error
 
 
 # --- checks of arguments -------------------------------------------------------------------------
@@ -314,6 +335,8 @@ def to_backend(params: Any, xp: ModuleType, device: Any = None) -> Any:
     ------
     TypeError
         If the library cannot hold the dtype (JAX without ``jax_enable_x64``).
+    OSError
+        If the library is CuPy and there is no GPU.
 
     Examples
     --------
@@ -326,6 +349,7 @@ def to_backend(params: Any, xp: ModuleType, device: Any = None) -> Any:
     if hasattr(params, "__sklearn_array_api_convert__"):  # an estimator: a copy of it
         return params.__sklearn_array_api_convert__(lambda x: to_backend(x, xp, device))
     namespace(params=params)
+    check_device(xp)
     host = to_numpy(params).copy()
     result = _compat(xp).asarray(host, device=device)
     if str(result.dtype).rpartition(".")[2] != str(host.dtype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -108,6 +109,19 @@ def test_a_missing_backend_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r'"torch" installs it'):
         backend("torch")
+
+
+def test_cupy_without_a_gpu_says_so(monkeypatch):
+    def count():
+        raise RuntimeError("cudaErrorNoDevice")
+
+    runtime = types.SimpleNamespace(getDeviceCount=count)
+    cupy = types.ModuleType("cupy")
+    cupy.cuda = types.SimpleNamespace(runtime=runtime)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    for ask in (lambda: backend("cupy"), lambda: ax.to_backend({"w": np.ones(1)}, cupy)):
+        with pytest.raises(OSError, match=r"there is no GPU that it can use \(cudaErrorNoDevice"):
+            ask()
 
 
 @pytest.mark.parametrize("bad", ["seed", -1, 1.5, object()])

@@ -16,5 +16,12 @@ Where no kernel takes a call, the portable definition runs. A kernel whose NumPy
 infinity or NaN silences it itself (``arrays.quiet``).
 """
 
-KERNEL_PACKAGES = {"numpy": "agnostic_xent.kernels.cpu"}
+KERNEL_PACKAGES = {
+    "numpy": "agnostic_xent.kernels.cpu",
+    "cupy": "agnostic_xent.kernels.cuda",
+}
 """Library -> the package that registers its kernels, imported when its first array is seen."""
+
+
+class NoKernels(ImportError):
+    """Raised by a package of kernels that cannot run here; `explain` gives its message."""

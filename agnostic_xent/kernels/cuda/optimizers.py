@@ -1,0 +1,205 @@
+"""The kernels of an optimizer's step: up to TOGETHER parameters in one launch, one read, one write.
+
+A block does BLOCK elements of one parameter; a table says which. It depends on the parameters'
+sizes alone and stays on the device, so that a step copies nothing there.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import dtypes
+from .device import SIMULATED, contiguous, register_routine, xp
+from .launching import Kernel, cuda
+from .ptx import get, put
+
+THREADS = 256
+PER_THREAD = 16  # elements
+BLOCK = THREADS * PER_THREAD
+TABLE = 3  # numbers of a row: which parameter, its first element of the block, its end
+TOGETHER = 56
+"""Parameters of a launch: seven pointers to each fit the 4 KB that a kernel is given."""
+
+
+def takes(*arrays: Any, **options: Any) -> str | None:
+    """Say why these arguments are not taken, if they are not."""
+    given = [x for x in arrays if hasattr(x, "dtype")]
+    if given[0].dtype.name not in ("float32", "float64"):
+        return f"it takes float32 and float64, not {given[0].dtype}"
+    if any(x.dtype != given[0].dtype for x in given):
+        return "it takes arrays of one dtype"
+    return dtypes.takes(*given)
+
+
+# --- the kernels ---------------------------------------------------------------------------------
+
+
+def sgd(
+    weights: Any, grads: Any, velocities: Any, new_weights: Any, new_velocities: Any, table: Any,
+    rate: float, momentum: float, fresh: float, decay: float, nesterov: int, first: int,
+) -> None:  # fmt: skip
+    """Write parameters and velocities after a step; at the first one there are no velocities.
+
+    Without momentum there are none at all. ``fresh`` is 1 - dampening.
+    """
+    row = np.int64(cuda.blockIdx.x) * TABLE
+    k, end = get(table, row), get(table, row + 2)
+    w, g, v, new_w, new_v = weights[k], grads[k], velocities[k], new_weights[k], new_velocities[k]
+    start = get(table, row + 1) + cuda.threadIdx.x
+    for u in range(PER_THREAD):
+        i = start + u * THREADS
+        if i < end:
+            old, step = get(w, i), get(g, i)
+            if decay != 0:
+                step += decay * old
+            if momentum != 0:
+                speed = step if first else momentum * get(v, i) + fresh * step
+                put(new_v, i, speed)
+                step = step + momentum * speed if nesterov else speed
+            put(new_w, i, old - rate * step)
+
+
+def adamw(
+    weights: Any, grads: Any, means: Any, squares: Any,
+    new_weights: Any, new_means: Any, new_squares: Any, table: Any,
+    b1: float, c1: float, b2: float, c2: float, root: float, eps: float, keep: float, rate: float,
+    first: int,
+) -> None:  # fmt: skip
+    """Write parameters and their state after a step; at the first one the state is zeros."""
+    row = np.int64(cuda.blockIdx.x) * TABLE
+    k, end = get(table, row), get(table, row + 2)
+    w, g, m, v = weights[k], grads[k], means[k], squares[k]
+    new_w, new_m, new_v = new_weights[k], new_means[k], new_squares[k]
+    start = get(table, row + 1) + cuda.threadIdx.x
+    for u in range(PER_THREAD):
+        i = start + u * THREADS
+        if i < end:
+            slope = get(g, i)
+            mean, square = c1 * slope, c2 * slope * slope
+            if not first:
+                mean += b1 * get(m, i)
+                square += b2 * get(v, i)
+            put(new_m, i, mean)
+            put(new_v, i, square)
+            put(new_w, i, get(w, i) * keep - rate * (mean / (math.sqrt(square) / root + eps)))
+
+
+@functools.cache
+def kernel(function: Callable[..., None], code: str) -> Kernel:
+    """Return a kernel for a dtype's code."""
+    arrays, floats, integers = SHAPES[function]
+    parameters = f"{code}*{TOGETHER} " * arrays + "i8* " + f"{code} " * floats + "i4 " * integers
+    return Kernel(function, parameters, THREADS, 4)
+
+
+SHAPES = {sgd: (5, 4, 2), adamw: (7, 8, 1)}
+"""Lists of arrays, floating numbers and integers that a kernel takes."""
+
+# --- the steps -----------------------------------------------------------------------------------
+
+
+def run(
+    function: Callable[..., None], lists: Sequence[Any], new: Sequence[Any], *numbers: Any
+) -> None:
+    """Write ``new`` lists of arrays, of other lists and numbers."""
+    dtype, floats = lists[0][0].dtype, SHAPES[function][1]
+    values = *map(dtype.type, numbers[:floats]), *numbers[floats:]
+    for start in range(0, len(lists[0]), TOGETHER):
+        part = slice(start, start + TOGETHER)
+        table = blocks_of(tuple([w.size for w in lists[0][part]]))
+        if table.size:
+            arrays = [pointers(x[part]) for x in (*lists, *new)]
+            kernel(function, dtype.str[1:])(table.size // TABLE, *arrays, table, *values)
+
+
+def pointers(arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """Return as many arrays as a launch has pointers; None stands for those that are not there."""
+    there = [None if x is None else contiguous(x) for x in arrays]
+    return *there, *[None] * (TOGETHER - len(there))
+
+
+def blocks_of(sizes: tuple[int, ...]) -> Any:
+    """Return the table of blocks for parameters of these sizes."""
+    return _blocks_of(sizes, None if SIMULATED else xp.cuda.Device().id)
+
+
+@functools.lru_cache(maxsize=64)
+def _blocks_of(sizes: tuple[int, ...], device: Any) -> Any:
+    rows = [
+        (k, start, min(size, start + BLOCK))
+        for k, size in enumerate(sizes)
+        for start in range(0, size, BLOCK)
+    ]
+    return xp.asarray(np.array(rows, np.int64).reshape(-1))
+
+
+def places_of(keys: Iterable[Any]) -> dict[Any, list[int]]:
+    """Return the places of each key."""
+    places: dict[Any, list[int]] = {}
+    for i, key in enumerate(keys):
+        places.setdefault(key, []).append(i)
+    return places
+
+
+def at(places: Sequence[int], *lists: Sequence[Any]) -> list[list[Any]]:
+    """Return what lists hold at some places."""
+    return [[x[i] for i in places] for x in lists]
+
+
+def sgd_step(
+    weights: Sequence[Any],
+    grads: Sequence[Any],
+    velocities: Sequence[Any],
+    *,
+    rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    dampening: float,
+) -> tuple[list[Any], list[Any]]:
+    """Return the weights and velocities after a step of `SGD`."""
+    new_weights: list[Any] = [xp.empty(w.shape, w.dtype) for w in weights]
+    new_velocities = [xp.empty(w.shape, w.dtype) if momentum else None for w in weights]
+    numbers = rate, momentum, 1 - dampening, weight_decay, nesterov
+    for first, places in places_of(v is None for v in velocities).items():
+        lists = at(places, weights, grads, velocities)
+        run(sgd, lists, at(places, new_weights, new_velocities), *numbers, first)
+    return new_weights, new_velocities
+
+
+def adamw_step(
+    weights: Sequence[Any],
+    grads: Sequence[Any],
+    means: Sequence[Any],
+    squares: Sequence[Any],
+    steps: Sequence[float],
+    *,
+    rate: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the weights, means and squares after a step of `AdamW`."""
+    new = [[xp.empty(w.shape, w.dtype) for w in weights] for _ in range(3)]
+    keys = [(t, m is None) for t, m in zip(steps, means, strict=True)]
+    for (t, first), places in places_of(keys).items():
+        by, root = 1 - b1**t, math.sqrt(1 - b2**t)
+        numbers = b1, 1 - b1, b2, 1 - b2, root, eps, 1 - rate * weight_decay, rate / by
+        lists = at(places, weights, grads, means, squares)
+        run(adamw, lists, at(places, *new), *numbers, first)
+    return new[0], new[1], new[2]
+
+
+def variants() -> list[Kernel]:
+    """Return all kernels of this file."""
+    return [kernel(function, code) for function in SHAPES for code in ("f4", "f8")]
+
+
+for step in (sgd_step, adamw_step):
+    register_routine(step.__name__, step, takes)

@@ -1,0 +1,143 @@
+"""The kernels of softmax and log_softmax: rows by a thread, a warp or a block.
+
+Two sweeps: the greatest number and the sum of the other exponentials, kept up to date as greater
+numbers come; then the results, for which a row is read again while it is in cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...operation import OPERATIONS, Pullback
+from .device import contiguous, register, xp
+from .dtypes import WIDE, code_of, stored, takes
+from .launching import Kernel
+from .ptx import get, narrow, put, widen
+from .teams import LANES, absorb, cuda, team_merge, team_sum
+
+THREADS = 256
+TEAMS = (1, LANES, THREADS)
+FEW, MANY = 8, 1024
+"""Classes up to which a thread, and a warp, does a row."""
+
+FEW_PIXELS = 32
+"""Pixels behind the classes' axis below which a copy with the classes last is faster."""
+
+
+def make_value(code: str, team: int) -> Callable[..., None]:
+    """Return the kernel of the values for a dtype; ``inner`` elements lie between two classes."""
+    kind: Any = WIDE[code]
+
+    def softmax(x: Any, y: Any, count: int, classes: int, inner: int, log: int) -> None:
+        room = cuda.shared.array(32, kind)
+        t = cuda.threadIdx.x
+        n = np.int64(cuda.blockIdx.x) * (THREADS // team) + t // team
+        if n >= count:  # all of a team
+            return
+        start = n // inner * classes * inner + n % inner
+        top, rest, one = kind(-math.inf), kind(0), kind(1)
+        for j in range(t % team, classes, team):
+            top, rest = absorb(top, rest, widen(get(x, start + j * inner)), one)
+        top, rest = team_merge(top, rest, one, room, t, team)
+        log_sum = kind(math.log1p(rest))
+        for j in range(t % team, classes, team):
+            d = widen(get(x, start + j * inner)) - top
+            v = d - log_sum if log else kind(math.exp(d)) / (one + rest)
+            put(y, start + j * inner, narrow(y, v))
+
+    softmax.__qualname__ = f"softmax_{team}"
+    return softmax
+
+
+def make_gradient(code: str, team: int) -> Callable[..., None]:
+    """Return the kernel of the pullbacks for a dtype, from the values y."""
+    kind: Any = WIDE[code]
+
+    def gradient(y: Any, dy: Any, dx: Any, count: int, classes: int, inner: int, log: int) -> None:
+        room = cuda.shared.array(32, kind)
+        t = cuda.threadIdx.x
+        n = np.int64(cuda.blockIdx.x) * (THREADS // team) + t // team
+        if n >= count:
+            return
+        start = n // inner * classes * inner + n % inner
+        total = kind(0)
+        for j in range(t % team, classes, team):
+            v = widen(get(dy, start + j * inner))
+            total += v if log else widen(get(y, start + j * inner)) * v
+        total = team_sum(total, room, t, team)
+        for j in range(t % team, classes, team):
+            i = start + j * inner
+            p, v = widen(get(y, i)), widen(get(dy, i))
+            v = v - kind(math.exp(p)) * total if log else p * (v - total)
+            put(dx, i, narrow(dx, v))
+
+    gradient.__qualname__ = f"softmax_gradient_{team}"
+    return gradient
+
+
+@functools.cache
+def value_kernel(code: str, team: int) -> Kernel:
+    """Return the kernel of a dtype and a team."""
+    return Kernel(make_value(code, team), f"{code}* {code}* i8 i8 i8 i4", THREADS, 4)
+
+
+@functools.cache
+def gradient_kernel(code: str, team: int) -> Kernel:
+    """Return the kernel of the pullback."""
+    return Kernel(make_gradient(code, team), f"{code}* {code}* {code}* i8 i8 i8 i4", THREADS, 4)
+
+
+def run(make: Callable[[str, int], Kernel], log: bool, axis: int, *arrays: Any) -> Any:
+    """Return what a kernel writes of arrays of one shape."""
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    inner = math.prod(shape[axis + 1 :])
+    if 1 < inner < FEW_PIXELS:
+        moved = [xp.moveaxis(x, axis, -1) for x in arrays]
+        return contiguous(xp.moveaxis(run(make, log, len(shape) - 1, *moved), -1, axis))
+    y, classes = xp.empty(shape, dtype), shape[axis]
+    count = y.size // classes
+    team = team_for(classes, inner)
+    blocks = -(-count // (THREADS // team))
+    given = [stored(contiguous(x)) for x in (*arrays, y)]
+    make(code_of(y), team)(blocks, *given, count, classes, inner, log)
+    return y
+
+
+def team_for(classes: int, inner: int) -> int:
+    """Return the threads of a row: one where its classes are few, or lie apart."""
+    if inner > 1 or classes <= FEW:
+        return 1
+    return LANES if classes <= MANY else THREADS
+
+
+def add(name: str, log: bool) -> None:
+    """Register the kernels of an activation."""
+    portable = OPERATIONS[name]._portable
+
+    def value(x: Any, *, axis: int) -> Any:
+        if not 0 < x.size < THREADS << 31:  # nothing to do, or more blocks than a grid has
+            return portable.value(x, axis=axis)
+        return run(value_kernel, log, axis, x)
+
+    def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
+        if not 0 < x.size < THREADS << 31:
+            return portable.vjp(x, axis=axis)
+        y = run(value_kernel, log, axis, x)
+        return y, lambda dy: (run(gradient_kernel, log, axis, y, dy),)
+
+    register(name, value, vjp, takes)
+
+
+def variants() -> list[Kernel]:
+    """Return all kernels of this file."""
+    made = value_kernel, gradient_kernel
+    return [make(code, team) for make in made for code in WIDE for team in TEAMS]
+
+
+add("softmax", False)
+add("log_softmax", True)

@@ -1,0 +1,344 @@
+"""On a GPU: what the card can do at most, losses, convolutions, training steps, memory.
+
+Times are between CUDA events on CuPy's current stream, on which torch runs as well; "host" is what
+issuing a step costs the processor. torch is measured where it is there: its convolutions are
+cuDNN's. In Numba's simulator the same functions run over NumPy arrays and tiny problems, which
+measures nothing: a rehearsal.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import agnostic_xent as ax
+from agnostic_xent.kernels import KERNEL_PACKAGES
+from agnostic_xent.kernels.cuda.device import SIMULATED, xp
+from agnostic_xent.layers import split_statistics
+from agnostic_xent.steps import loss_and_grads
+
+from . import gpu_peers as peers
+from .measure import machine, table, write
+
+if SIMULATED:
+    KERNEL_PACKAGES["numpy"] = "agnostic_xent.kernels.cuda"
+
+ROUNDS = 1 if SIMULATED else 7
+SECONDS = 0.001 if SIMULATED else 0.02  # of a function in a round
+LOSSES = [(4096, 1000), (512, 32000), (64, 128256), (16384, 64), (65536, 10), (128, 10)]
+LAYERS = {  # N, C, H, W, filters, window, stride, padding
+    "LeNet 1": (128, 1, 28, 28, 32, 3, 1, 1),
+    "LeNet 2": (128, 32, 28, 28, 64, 3, 1, 1),
+    "ResNet 64": (64, 64, 32, 32, 64, 3, 1, 1),
+    "ResNet 256": (64, 256, 8, 8, 256, 3, 1, 1),
+    "1x1": (64, 256, 16, 16, 64, 1, 1, 0),
+    "stride 2": (64, 64, 32, 32, 128, 3, 2, 1),
+    "stem 7x7": (16, 3, 224, 224, 64, 7, 2, 3),
+}
+NETWORKS: dict[str, tuple[ax.Sequential, tuple[int, ...]]] = {
+    "LeNet": (ax.lenet(), (128, 1, 28, 28)),
+    "ResNet 20": (ax.resnet(20), (128, 3, 32, 32)),
+}
+VOCABULARY, WORDS, FEATURES = 32000, 4096, 1024
+COPIED, MULTIPLIED = 2**28, 8192
+if SIMULATED:
+    LOSSES, LAYERS = [(3, 5)], {"tiny": (1, 2, 4, 4, 3, 3, 1, 1)}
+    tiny = ax.Sequential(ax.Conv2d(2, 3), ax.ReLU(), ax.Flatten(), ax.Dense(3))
+    NETWORKS = {"tiny": (tiny, (2, 1, 5, 5))}
+    VOCABULARY, WORDS, FEATURES, COPIED, MULTIPLIED = 7, 4, 3, 2**10, 16
+
+Functions = dict[str, Callable[[], Any]]
+
+
+def main(quick: bool, inner: str | None) -> None:
+    """Measure all, and write the results, into a folder if one is named."""
+    name = card()
+    result: dict[str, Any] = {
+        "card": name,
+        "machine": machine(),
+        "libraries": ax.info()["backends"],
+    }
+    for part in (ceilings, losses, convolutions, steps, memory):
+        try:
+            result[part.__name__] = part()
+        except Exception:  # the other parts are worth having
+            result[part.__name__] = {"failed": traceback.format_exc()}
+    write(f"gpu_{name.replace(' ', '_')}", result, report(result), Path(inner) if inner else None)
+    failed = [key for key, part in result.items() if isinstance(part, dict) and "failed" in part]
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def card() -> str:
+    """Return the name of the GPU."""
+    if SIMULATED:
+        return "rehearsal"
+    return str(xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)["name"].decode())
+
+
+# --- clocks --------------------------------------------------------------------------------------
+
+
+def seconds(functions: Functions) -> dict[str, float]:
+    """Return seconds a call on the GPU: medians of rounds in turns."""
+    for f in functions.values():
+        f()
+    counts = {name: max(1, int(SECONDS / span(f, 1))) for name, f in functions.items()}
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(ROUNDS):
+        for name, f in functions.items():
+            times[name].append(span(f, counts[name]))
+    return {name: float(np.median(t)) for name, t in times.items()}
+
+
+def span(f: Callable[[], Any], count: int) -> float:
+    """Return seconds a call on the GPU, of so many calls."""
+    if SIMULATED:
+        return host(f, count)
+    start, end = xp.cuda.Event(), xp.cuda.Event()
+    start.record()
+    for _ in range(count):
+        f()
+    end.record()
+    end.synchronize()
+    return 1e-3 * float(xp.cuda.get_elapsed_time(start, end)) / count
+
+
+def host(f: Callable[[], Any], count: int = 1 if SIMULATED else 50) -> float:
+    """Return seconds a call until the processor is free again."""
+    start = time.perf_counter()
+    for _ in range(count):
+        f()
+    found = (time.perf_counter() - start) / count
+    if not SIMULATED:
+        xp.cuda.runtime.deviceSynchronize()
+    return found
+
+
+def numbers(*shape: int, seed: int = 0) -> Any:
+    """Return random float32 numbers."""
+    return xp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+# --- what is measured ----------------------------------------------------------------------------
+
+
+def ceilings() -> dict[str, float]:
+    """Return bytes a second of a copy, and operations a second of matrix products."""
+    x, y = numbers(COPIED // 4), xp.empty(COPIED // 4, np.float32)
+    a, b = numbers(MULTIPLIED, MULTIPLIED), numbers(MULTIPLIED, MULTIPLIED, seed=1)
+    work = {"copy": lambda: xp.copyto(y, x), "float32 product": lambda: xp.matmul(a, b)}
+    work |= peers.products(a, b)
+    amounts = dict.fromkeys(work, 2.0 * MULTIPLIED**3) | {"copy": 2.0 * COPIED}
+    return {name: amounts[name] / t for name, t in seconds(work).items()}
+
+
+def losses() -> list[dict[str, Any]]:
+    """Return seconds of loss and gradient of softmax cross entropy, and of a copy of logits."""
+    found = []
+    for n, classes in LOSSES:
+        z, room = numbers(n, classes), xp.empty((n, classes), np.float32)
+        labels = xp.asarray(np.random.default_rng(0).integers(0, classes, n))
+        one = xp.ones((), np.float32)
+
+        def ours(z: Any = z, labels: Any = labels, one: Any = one) -> Any:
+            with ax.kernels("require"):
+                _, pullback = ax.cross_entropy.vjp(z, labels, check_labels=False)
+            return pullback(one)
+
+        work = {"ours": ours, "copy": lambda z=z, room=room: xp.copyto(room, z)}
+        times = seconds(work | peers.loss(z, labels))
+        found.append({"shape": [n, classes], "seconds": times})
+    return found
+
+
+def convolutions() -> list[dict[str, Any]]:
+    """Return seconds of each direction of each layer, in all precisions."""
+    found = []
+    for layer, (n, c, h, w, filters, window, stride, padding) in LAYERS.items():
+        x, weights = numbers(n, c, h, w), numbers(filters, c, window, window, seed=1)
+        options = {"stride": stride, "padding": padding}
+        dy = numbers(*ax.conv2d(x, weights, **options).shape, seed=2)
+        theirs = peers.convolution(x, weights, dy, options)
+        operations = 2 * dy.size * c * window**2
+        for direction in ("forward", "input gradient", "weight gradient"):
+            work = {
+                mode: our_convolution(mode, direction, x, weights, dy, options)
+                for mode in ("require", "tf32", "tf32x3")
+            }
+            times = seconds(work | theirs.get(direction, {}))
+            found.append({
+                "layer": layer, "direction": direction, "seconds": times, "operations": operations,
+            })  # fmt: skip
+    return found
+
+
+def our_convolution(
+    mode: str, direction: str, x: Any, weights: Any, dy: Any, options: dict[str, int]
+) -> Callable[[], Any]:
+    """Return one direction of a convolution in a mode of kernels."""
+    wrt = {"forward": [], "input gradient": [0], "weight gradient": [1]}[direction]
+
+    def forward() -> Any:
+        with ax.kernels(mode):
+            return ax.conv2d(x, weights, **options)
+
+    with ax.kernels(mode):
+        pullback = ax.conv2d.vjp(x, weights, wrt=wrt, **options)[1]
+
+    def backward() -> Any:
+        with ax.kernels(mode):
+            return pullback(dy)
+
+    return backward if wrt else forward
+
+
+def steps() -> list[dict[str, Any]]:
+    """Return seconds of training steps, on the GPU and of the host, and whether a graph takes them.
+
+    The host's are of a batch of one image, which leaves the GPU little to do.
+    """
+    found = []
+    for name, (model, shape) in NETWORKS.items():
+        work = {f"ours {mode}": our_step(mode, model, shape) for mode in ("auto", "tf32")}
+        single = {"ours": our_step("auto", model, (1, *shape[1:]))}
+        theirs = peers.step(name, shape)
+        times = seconds(work | theirs)
+        if theirs:
+            single["torch"] = peers.step(name, (1, *shape[1:]))["torch"]
+        for f in single.values():
+            f()
+        found.append({
+            "network": name, "batch": shape[0], "seconds": times,
+            "host": {key: host(f) for key, f in single.items()},
+            "graph": replayed(work["ours auto"]),
+        })  # fmt: skip
+    return found
+
+
+def our_step(mode: str, model: ax.Sequential, shape: tuple[int, ...]) -> Callable[[], Any]:
+    """Return a training step by SGD with momentum."""
+    params = ax.to_backend(model.init(0, shape[1:])[0], xp)
+    x, labels = numbers(*shape), xp.asarray(np.arange(shape[0]) % 3)
+    optimizer = ax.SGD(0.01, momentum=0.9)
+    state = optimizer.init(params)
+
+    def step() -> None:
+        nonlocal params, state
+        with ax.kernels(mode):
+            grads = loss_and_grads(model, params, x, labels, peers.unchecked(), 0)[2]
+            grads, statistics = split_statistics(grads)
+            params, state = optimizer.update(params, grads, state)
+            params = params | statistics
+
+    return step
+
+
+def replayed(step: Callable[[], Any]) -> Any:
+    """Return seconds of a step that is replayed from a CUDA graph, or why it cannot be."""
+    if SIMULATED:
+        return "not in the simulator"
+    try:
+        with xp.cuda.Stream(non_blocking=True) as stream:
+            step()
+            stream.begin_capture()
+            step()
+            graph = stream.end_capture()
+            return seconds({"graph": graph.launch})["graph"]
+    except Exception as error:
+        return f"no: {error}"
+
+
+def memory() -> dict[str, Any]:
+    """Return the bytes that the loss of a large vocabulary needs beside its arguments."""
+    x, weight = numbers(WORDS, FEATURES), numbers(VOCABULARY, FEATURES, seed=1)
+    labels = xp.asarray(np.arange(WORDS) % VOCABULARY)
+    one = xp.ones((), np.float32)
+
+    def fused() -> Any:
+        return ax.linear_cross_entropy.vjp(x, weight, labels, check_labels=False)[1](one)
+
+    def whole() -> Any:
+        z, through = ax.dense.vjp(x, weight)
+        return through(ax.cross_entropy.vjp(z, labels, check_labels=False)[1](one)[0])
+
+    work = {"linear_cross_entropy": fused, "dense, cross_entropy": whole}
+    return {
+        "shape": [WORDS, FEATURES, VOCABULARY],
+        "bytes": {name: peak(f) for name, f in work.items()},
+        "seconds": seconds(work),
+    }
+
+
+def peak(f: Callable[[], Any]) -> int | None:
+    """Return the bytes that CuPy's pool takes from the GPU for a call, gradients with it."""
+    if SIMULATED:
+        f()
+        return None
+    f()
+    pool = xp.get_default_memory_pool()
+    pool.free_all_blocks()
+    before = pool.total_bytes()
+    f()
+    return int(pool.total_bytes() - before)
+
+
+# --- report --------------------------------------------------------------------------------------
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the results in Markdown."""
+    text = f"# {result['card']}\n\nWritten by `python -m benchmarks gpu`. Microseconds on the GPU: "
+    text += "medians of rounds in turns.\n"
+    if SIMULATED:
+        text += "\n**A rehearsal in the simulator: no number here says anything.**\n"
+    for part, rows in (
+        ("ceilings", ceiling_rows), ("losses", time_rows), ("convolutions", time_rows),
+        ("steps", time_rows), ("memory", memory_rows),
+    ):  # fmt: skip
+        found = result[part]
+        text += f"\n## {part.capitalize()}\n\n"
+        if isinstance(found, dict) and "failed" in found:
+            text += f"```\n{found['failed']}```\n"
+        else:
+            header, lines = rows(found)
+            text += table(header, lines)
+    return text
+
+
+def ceiling_rows(found: dict[str, float]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of what the card can do."""
+    unit = {name: "TB/s" if name == "copy" else "TFLOP/s" for name in found}
+    return ["what", "at most"], [[k, f"{v / 1e12:.2f} {unit[k]}"] for k, v in found.items()]
+
+
+def time_rows(found: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return a table with a column for each function, and what else is known of each line."""
+    names = list(found[0]["seconds"])
+    others = [key for key in found[0] if key not in ("seconds", "operations")]
+    rows = [
+        [shown(line[key]) for key in others] + [shown(line["seconds"][name]) for name in names]
+        for line in found
+    ]
+    return others + names, rows
+
+
+def shown(value: Any) -> str:
+    """Return seconds as microseconds, and anything else as it is."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(entry)}" for key, entry in value.items())
+    return f"{1e6 * value:.1f}" if isinstance(value, float) else str(value)
+
+
+def memory_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of what a large vocabulary needs."""
+    rows = [
+        [name, "" if size is None else f"{size / 2**20:.0f}", f"{1e3 * found['seconds'][name]:.2f}"]
+        for name, size in found["bytes"].items()
+    ]
+    return [f"words, features, vocabulary: {found['shape']}", "MiB", "ms"], rows

@@ -1,0 +1,33 @@
+"""Tests of the CUDA kernels over NumPy arrays, in Numba's simulator or on a GPU.
+
+``NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda`` or ``AGNOSTIC_XENT_TEST_GPU=1 pytest tests/cuda``: in a
+process of their own, since the simulator is chosen when Numba is loaded, and the CUDA kernels take
+the place of those of the CPU. ``test_cuda.py`` starts it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agnostic_xent.kernels import KERNEL_PACKAGES
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+ON_GPU = os.environ.get("AGNOSTIC_XENT_TEST_GPU") == "1" and not SIMULATED
+SIMULATOR_ALONE = ("mistake", "not_taken")
+"""Tests that change the text of kernels, or ask them about NumPy arrays."""
+
+if SIMULATED:
+    KERNEL_PACKAGES["numpy"] = "agnostic_xent.kernels.cuda"
+elif ON_GPU:
+    KERNEL_PACKAGES["numpy"] = "on_gpu"
+else:
+    collect_ignore_glob = ["test_*"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out, on a GPU, what only the simulator can do."""
+    for item in items:
+        if ON_GPU and any(word in item.name for word in SIMULATOR_ALONE):
+            item.add_marker(pytest.mark.skip(reason="in the simulator alone"))

@@ -1,0 +1,373 @@
+"""The CUDA kernels of conv2d, forward and backward, against the portable definition in float64."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from agnostic_xent import conv2d, explain, kernels, max_pool2d
+from agnostic_xent.kernels.cuda import conv_weight, convolution
+from agnostic_xent.kernels.cuda.launching import KERNELS
+
+DEVIATIONS = 6
+"""Standard deviations that independent rounding errors may add up to."""
+
+UNIT = {
+    "float32": 2**-24,
+    "float64": 2**-53,
+    "float16": 2**-24,
+    "bfloat16": 2**-24,
+    "tf32": 2**-11 * 2**0.5,
+    "tf32x3": 2**-22,
+}
+"""Rounding errors of a product: two numbers of 11 bits for TF32; what three products leave."""
+
+STORED = {"float32": 2**-23, "float64": 2**-52, "float16": 2**-10, "bfloat16": 2**-7}
+"""From 1 to the next number."""
+
+RELU = {"activation": "relu"}
+
+
+def case(x, w, bias=True, **options):
+    return x, w, bias, options
+
+
+FEW = [  # up to eight channels, a thread makes all of a pixel
+    case((1, 1, 1, 1), (1, 1, 1, 1)),
+    case((2, 3, 5, 6), (2, 3, 3, 3), padding=1, **RELU),
+    case((1, 2, 7, 5), (3, 2, 2, 3), padding=((1, 0), (2, 1)), stride=(2, 1), bias=False),
+    case((3, 1, 8, 9), (6, 1, 5, 5), padding="same", stride=2, max_pool=2, **RELU),
+    case((1, 3, 6, 7), (8, 3, 3, 2), dilation=(2, 3), padding=2),
+    case((1, 2, 11, 11), (2, 2, 9, 8), padding=3),  # more than 63 taps
+    case((2, 2, 12, 11), (3, 2, 2, 2), stride=(3, 4)),  # pixels that meet no tap
+    case((1, 2, 3, 3), (2, 2, 2, 2), padding=5, stride=3),  # outputs that meet no pixel
+    case((2, 5, 6, 5), (5, 1, 3, 3), groups=5, padding=1, **RELU),
+    case((1, 3, 9, 7), (6, 1, 2, 3), groups=3, stride=2, dilation=2, padding=2),
+    case((1, 4, 5, 5), (4, 1, 4, 4), groups=4, padding=2, bias=False),
+]
+
+TILES = [
+    case((1, 9, 4, 4), (9, 9, 3, 3), padding=1, **RELU),
+    case((3, 8, 7, 7), (17, 8, 2, 2), stride=2, padding=((0, 1), (1, 0))),
+    case((1, 16, 12, 11), (33, 16, 1, 1), **RELU),  # more than a tile of pixels
+    case((2, 20, 5, 6), (24, 10, 3, 3), groups=2, padding=1, dilation=2),
+    case((1, 5, 3, 5), (70, 5, 2, 2), bias=False, max_pool=2, padding=1),
+    case((1, 33, 4, 4), (40, 33, 2, 1), stride=(1, 2)),
+    case((1, 9, 5, 5), (10, 9, 2, 2), stride=2, padding=1, bias=False),
+]
+
+
+def numbers(shape, dtype, seed):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def arrays(problem, dtype="float32"):
+    """Return x, w and b, which may be None."""
+    x, w, bias, _ = problem
+    return [
+        numbers(x, dtype, 0), numbers(w, dtype, 1), numbers(w[:1], dtype, 2) if bias else None
+    ]  # fmt: skip
+
+
+def check(problem, dtype="float32", way=None, place=lambda x: x):
+    """Check value and pullback, each error against the spread that rounding explains."""
+    x, w, b = arrays(problem, dtype)
+    options = dict(problem[3])
+    with kernels(way or "require" if "max_pool" not in options else way or "auto"):
+        assert "CUDA" in explain(conv2d, x, w, b, **options)
+        found, pullback = conv2d.vjp(
+            *(None if a is None else place(a) for a in (x, w, b)), **options
+        )
+        dy = numbers(found.shape, dtype, 3)
+        gradients = pullback(place(dy))
+        pool = options.pop("max_pool", None)
+        y = conv2d(x, w, b, **options) if pool else found
+    wide = [None if a is None else a.astype("float64") for a in (x, w, b)]
+    relu = options.pop("activation", None)
+    with kernels("portable"):
+        if pool:
+            pooled, unpool = max_pool2d.vjp(y, pool)
+            np.testing.assert_array_equal(found, pooled)
+            (dy,) = unpool(dy)
+        dy = np.where(y <= 0, 0, dy).astype("float64") if relu else dy.astype("float64")
+        expected, exact = conv2d.vjp(*wide, **options)
+        squares, spread = conv2d.vjp(*(None if a is None else a**2 for a in wide), **options)
+    near(y, np.maximum(expected, 0) if relu else expected, squares, dtype, way, terms=w[0].size)
+    pixels, reached = dy[:, 0].size, w[:, 0].size
+    for name, found, wanted, square in zip(
+        ("dx", "dw", "db"), gradients, exact(dy), spread(dy**2), strict=True
+    ):
+        if wanted is None:
+            assert found is None
+        else:
+            terms = {"dx": reached, "dw": pixels, "db": pixels}[name]
+            near(found, wanted, square, dtype, way, terms, name)
+
+
+def near(found, expected, square, dtype, way, terms, name="y"):
+    assert found.shape == expected.shape, name
+    assert found.dtype == dtype, name
+    unit = UNIT[dtype if way is None or name == "db" else way]
+    bound = DEVIATIONS * (unit + UNIT[dtype] * terms**0.5) * np.sqrt(square)
+    bound += STORED[dtype] * np.abs(expected) + (2**-25 if dtype == "float16" else 1e-38)
+    error = np.abs(found.astype("float64") - expected)
+    worst = float(np.max(error / bound, initial=0)) if np.isfinite(error).all() else np.nan
+    assert worst <= 1, f"{name} is wrong by {worst:.3g} times what rounding explains"
+
+
+# --- values and gradients -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("problem", FEW, ids=str)
+def test_few_channels(problem, dtype):
+    check(problem, dtype)
+
+
+@pytest.mark.parametrize("problem", TILES, ids=str)
+def test_tiles(problem):
+    check(problem)
+
+
+@pytest.mark.parametrize("problem", [*TILES[:4], TILES[6]], ids=str)
+def test_tiles_of_float64(problem):
+    check(problem, "float64")
+
+
+@pytest.mark.parametrize("problem", TILES[2:5], ids=str)
+def test_wide_tiles_of_large_problems(monkeypatch, problem):
+    monkeypatch.setattr(convolution, "BLOCKS", 0)
+    check(problem)
+
+
+@pytest.mark.parametrize("problem", [*FEW[2:4], FEW[8], TILES[0], *TILES[2:5:2]], ids=str)
+def test_float16(problem):
+    check(problem, "float16")
+
+
+@pytest.mark.parametrize("way", ["tf32", "tf32x3"])
+@pytest.mark.parametrize("problem", TILES[2:6], ids=str)
+def test_tensor_cores(problem, way):
+    check(problem, way=way)
+
+
+@pytest.mark.parametrize("problem", [TILES[2], TILES[5]], ids=str)
+def test_tf32_is_no_float32(monkeypatch, problem):
+    """What passes above would not pass as float32: the tensor cores have run, forward at least."""
+    monkeypatch.setitem(UNIT, "tf32", UNIT["float32"])
+    with pytest.raises(AssertionError, match="y is wrong"):
+        check(problem, way="tf32")
+
+
+@pytest.mark.parametrize("problem", [FEW[3], TILES[1], TILES[5], FEW[8]], ids=str)
+def test_many_parts_of_the_weight_gradient(monkeypatch, problem):
+    monkeypatch.setattr(conv_weight, "LEAST", 8)
+    check(problem)
+
+
+@pytest.mark.parametrize("problem", [FEW[1], *TILES[1:3]], ids=str)
+def test_bfloat16(problem):
+    pytest.importorskip("ml_dtypes", reason="it gives NumPy the dtype")
+    check(problem, "bfloat16")
+
+
+# --- what arguments may be ------------------------------------------------------------------------
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def strided(x):
+    wide = np.zeros([2 * n + 1 for n in x.shape], x.dtype)
+    part = wide[tuple(slice(1, None, 2) for _ in x.shape)]
+    part[...] = x
+    return part
+
+
+def beside(x):
+    """Return an array that starts between two multiples of 16 bytes."""
+    wide = np.zeros(x.size + 1, x.dtype)
+    wide[1:] = x.ravel()
+    return wide[1:].reshape(x.shape)
+
+
+@pytest.mark.parametrize("place", [read_only, strided, beside, np.asfortranarray])
+@pytest.mark.parametrize("problem", [FEW[1], TILES[0]], ids=str)
+def test_arrays_lie_anywhere(problem, place):
+    check(problem, place=place)
+
+
+def test_wanted_gradients_alone_are_computed(monkeypatch):
+    x, w, b = arrays(FEW[1])
+    with kernels("require"):
+        y, pullback = conv2d.vjp(x, w, b, wrt=[2], padding=1)
+        for name in ("product_of", "weight_gradient"):
+            monkeypatch.setattr(convolution, name, None)
+        dx, dw, db = pullback(np.ones_like(y))
+    assert dx is dw is None
+    np.testing.assert_array_equal(db, np.full(w.shape[0], y[:, 0].size, "float32"))
+
+
+@pytest.mark.parametrize("problem", [FEW[1], TILES[0]], ids=str)
+def test_nan_and_infinity(problem):
+    x, w, b = arrays(problem)
+    x[0, 0, 0, 0], x[0, 1, 2, 1] = np.nan, np.inf
+    found, expected = [], []
+    for mode, out in (("require", found), ("portable", expected)):
+        with kernels(mode):
+            y, pullback = conv2d.vjp(x, w, b, **problem[3])
+            dy = np.ones_like(y)
+            dy[0, 0, 1, 1], dy[0, 1, 3, 3] = -np.inf, np.nan
+            out += [y, *pullback(dy)]
+    for a, e in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(e))
+        np.testing.assert_array_equal(np.isinf(a) * np.sign(a), np.isinf(e) * np.sign(e))
+
+
+def test_nothing_is_left_to_the_portable_definition():
+    with kernels("require"):
+        y, pullback = conv2d.vjp(np.zeros((0, 2, 4, 4), "f4"), np.ones((3, 2, 3, 3), "f4"))
+        dx, dw, db = pullback(y)
+    assert db is None
+    assert (y.shape, dx.shape) == ((0, 3, 2, 2), (0, 2, 4, 4))
+    np.testing.assert_array_equal(dw, np.zeros((3, 2, 3, 3), "f4"))
+
+
+@pytest.mark.parametrize("shape", [(1, 1 << 11, 1 << 11, 1 << 11), (1 << 21, 4, 32, 32)])
+def test_numbers_past_the_range_are_declined(shape):
+    x = np.broadcast_to(np.float32(0), shape)
+    w = np.broadcast_to(np.float32(0), (2, shape[1], 1, 1))
+    options = {"groups": 1, "stride": (1, 1), "dilation": (1, 1), "padding": ((0, 0), (0, 0))}
+    assert not convolution.runs(x, w, options)
+
+
+def test_the_same_bits_each_time(monkeypatch):
+    monkeypatch.setattr(conv_weight, "LEAST", 8)
+    x, w, b = arrays(TILES[1])
+    with kernels("require"):
+        runs = []
+        for _ in range(2):
+            y, pullback = conv2d.vjp(x, w, b, **TILES[1][3])
+            runs.append([y, *pullback(y)])
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# --- mistakes are caught --------------------------------------------------------------------------
+
+FOLDER = Path(inspect.getsourcefile(convolution)).parent
+BARRIER = "            cuda.syncthreads()\n"
+BY_PIXELS = "if n < filters and p < left"
+
+MISTAKES = {
+    "fragment of weights": (
+        "conv_arithmetic", "(row + q + e // 2 * 4) * row_w + column + i * 16 + g + e % 2 * 8",
+        "(row + q + e % 2 * 4) * row_w + column + i * 16 + g + e // 2 * 8", TILES[2], "tf32",
+    ),
+    "fragment of sums": (
+        "conv_arithmetic", "s = (i // 2 * 8 + j) * 4 + i % 2 * 2",
+        "s = (i % 2 * 8 + j) * 4 + i // 2 * 2", TILES[2], "tf32x3",
+    ),
+    "a small product left out": (
+        "conv_arithmetic", "c = mma_tf32(c, rest, b)", "pass", TILES[2], "tf32x3",
+    ),
+    "a vector of columns": (
+        "conv_arithmetic", "(h * 8 + ty) * u, u)", "(h * 8 + tx % 8) * u, u)", TILES[0], None,
+    ),
+    "a filter too many": (
+        "conv_arithmetic", BY_PIXELS, "if n <= filters and p < left", TILES[0], None,
+    ),
+    "a pixel too many": ("conv_arithmetic", "p + 1 < left", "p + 1 <= left", TILES[6], None),
+    "no barrier in tiles": ("conv_tiled", BARRIER, "", TILES[0], None),
+    "one buffer": ("conv_tiled", "(tile & 1) * DEPTH", "0", TILES[0], None),
+    "tap of a tile": (
+        "conv_tiled", "first + (tile + 1) * DEPTH", "first + tile * DEPTH", TILES[1], None,
+    ),
+    "read before the copy has landed": (
+        "conv_tensor", "wait_async(1)", "wait_async(2)", TILES[2], "tf32",
+    ),
+    "no barrier in stages": ("conv_tensor", BARRIER, "", TILES[2], "tf32"),
+    "a stage too few": ("conv_tensor", "STAGES = 3", "STAGES = 2", TILES[5], "tf32"),
+    "no barrier in weights": (
+        "conv_weight", BARRIER + "            read(", "            read(", TILES[1], None,
+    ),
+    "a pixel too many in weights": (
+        "conv_weight", "if m < end and", "if m <= end and", TILES[1], None,
+    ),
+    "a part left out": ("conv_weight", "range(1, parts)", "range(2, parts)", TILES[1], None),
+    "rows of a depthwise filter": (
+        "conv_weight", "(row0 + i) * TABLE", "(row0 + i + 1) * TABLE", FEW[8], None,
+    ),
+    "a row above the image": ("gather", "start + g.corner[axis]", "start", FEW[2], None),
+    "a phase at the wrong place": (
+        "gather", "start[0] * width + start[1]", "start[1]", FEW[6], None,
+    ),
+    "ReLU of nothing": ("cotangents", "<= 0", "< 0", FEW[1], None),
+    "a column of the matrix": (
+        "conv_pixels", "n * weight_step", "n * weight_step + 1", TILES[0], None,
+    ),
+}  # fmt: skip
+
+ORDER = (
+    "gather", "conv_pixels", "conv_arithmetic", "conv_few", "conv_tiled", "conv_tensor",
+    "conv_weight", "cotangents", "convolution",
+)  # fmt: skip
+"""The files of the convolution, each after those that it imports."""
+
+
+def with_mistake(monkeypatch, name, old, new):
+    """Load all files of the convolution anew, one of them with other text."""
+    for module in ORDER:
+        full = f"agnostic_xent.kernels.cuda.{module}"
+        text = (FOLDER / f"{module}.py").read_text()
+        if module == name:
+            assert old in text
+            text = text.replace(old, new)
+        if module == "convolution":
+            text = text[: text.rindex("register(")]
+        made = ModuleType(full)
+        made.__package__ = "agnostic_xent.kernels.cuda"
+        monkeypatch.setitem(sys.modules, full, made)
+        exec(compile(text, f"{module}, mistaken", "exec"), made.__dict__)
+    for part in ("product_of", "weight_gradient", "sums_of_channels"):
+        monkeypatch.setattr(convolution, part, getattr(made, part))
+    monkeypatch.setattr(sys.modules["agnostic_xent.kernels.cuda.conv_weight"], "LEAST", 8)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_caught(monkeypatch, mistake):
+    name, old, new, problem, way = MISTAKES[mistake]
+    with_mistake(monkeypatch, name, old, new)
+    with pytest.raises((AssertionError, IndexError, RuntimeError)):
+        check(problem, way=way)
+
+
+@pytest.mark.parametrize("way", [None, "tf32", "tf32x3"])
+def test_without_a_mistake_nothing_is_caught(monkeypatch, way):
+    with_mistake(monkeypatch, "gather", "FAR", "FAR")
+    for problem in (FEW[2], FEW[8], TILES[1], TILES[2]):
+        check(problem, way=way)
+
+
+# --- what is compiled -----------------------------------------------------------------------------
+
+
+def test_variants_are_all_kernels():
+    """What the check of compiled code makes is all that ran here."""
+    check(FEW[1])
+    modules = [f"agnostic_xent.kernels.cuda.{name}" for name in ORDER]
+    known = set()
+    for module in map(importlib.import_module, modules):
+        made = module.variants() if hasattr(module, "variants") else []
+        known |= {(k.function.__qualname__, k.parameters) for k in made}
+    ran = [k for k in KERNELS if k.function.__module__ in modules]
+    assert {(k.function.__qualname__, k.parameters) for k in ran} <= known

@@ -1,0 +1,433 @@
+"""The CUDA kernels of cross entropy over labels against the portable definition in float64."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from agnostic_xent import cross_entropy, explain, kernels
+from agnostic_xent.kernels.cuda import (
+    cross_entropy as host,
+)
+from agnostic_xent.kernels.cuda import (
+    loss_formulas,
+    loss_rows,
+    loss_streams,
+    loss_sums,
+)
+from agnostic_xent.kernels.cuda.device import SIMULATED
+from agnostic_xent.kernels.cuda.launching import KERNELS
+from tests.conftest import assert_close
+
+SEED = 3
+ROWS = [  # each team, its least and most classes
+    (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 125), (3, 126), (1, 509), (2, 510),
+]  # fmt: skip
+PLANES = [((2, 3, 5, 7), 1), ((3, 33, 1), 0), ((2, 9, 4), 1), ((300, 2), 0)]
+OPTIONS = {
+    "plain": {},
+    "sum": {"reduction": "sum"},
+    "none": {"reduction": "none"},
+    "smoothed": {"label_smoothing": 0.25},
+    "weight": {"weight": True},
+    "weight and smoothed": {"weight": True, "label_smoothing": 0.1, "temperature": 0.5},
+    "all": {
+        "weight": True, "sample_weight": True, "ignore_index": 1, "label_smoothing": 0.1,
+        "temperature": 2.0,
+    },
+    "ignored": {"ignore_index": 0},
+    "ignored by no label": {"ignore_index": -100, "reduction": "sum"},
+    "sample weight": {"sample_weight": True},
+    "count": {"weight": True, "sample_weight": True, "ignore_index": 1, "normalize": "count"},
+    "number": {"sample_weight": True, "normalize": 7.0},
+    "none of all": {
+        "weight": True, "sample_weight": True, "ignore_index": 1, "reduction": "none",
+        "label_smoothing": 0.1,
+    },
+    "only smoothing": {"label_smoothing": 1.0},
+}  # fmt: skip
+
+
+def draw(shape, axis=-1, dtype="float32", label_dtype="int64", **options):
+    """Return logits, labels and options with arrays in place of True."""
+    rng = np.random.default_rng(SEED)
+    axis %= len(shape)
+    samples = shape[:axis] + shape[axis + 1 :]
+    logits = (3 * rng.standard_normal(shape)).astype(dtype)
+    labels = np.asarray(rng.integers(0, shape[axis], samples, dtype=label_dtype))
+    labels.reshape(-1)[2::5], labels.reshape(-1)[3::5] = 0, 1 % shape[axis]
+    if "weight" in options:
+        options["weight"] = rng.random(shape[axis]).astype(dtype)
+        options["weight"][-1] = shape[axis] == 1
+    if "sample_weight" in options:
+        options["sample_weight"] = np.asarray(rng.random(samples)).astype(dtype)
+        options["sample_weight"].reshape(-1)[::4] = 0  # these samples' logits count for nothing
+        np.moveaxis(logits, axis, -1)[options["sample_weight"] == 0] = np.nan
+    return logits, labels, options | {"axis": axis}
+
+
+def widened(options):
+    return {
+        name: x.astype("float64") if isinstance(x, np.ndarray) else x for name, x in options.items()
+    }
+
+
+def check(logits, labels, options, place=lambda x: x, finite=True):
+    """Compare value and gradient with the definition, for cotangents of 1 and others."""
+    dtype = str(logits.dtype)
+    terms = 8 + logits.shape[options["axis"]] ** 0.5
+    with kernels("portable"):
+        expected, exact = cross_entropy.vjp(logits.astype("float64"), labels, **widened(options))
+    assert np.all(np.isfinite(expected)) or not finite
+    ones = np.ones(expected.shape, logits.dtype)
+    other = np.random.default_rng(1).standard_normal(expected.shape).astype(logits.dtype)
+    placed = {name: place(x) if hasattr(x, "dtype") else x for name, x in options.items()}
+    with kernels("require"):
+        assert "CUDA" in explain(cross_entropy, place(logits), place(labels), **placed)
+        value = cross_entropy(place(logits), place(labels), **placed)
+        found, pullback = cross_entropy.vjp(place(logits), place(labels), **placed)
+        for dy in (ones, other):
+            dx, nothing = pullback(dy)
+            assert nothing is None
+            assert dx.dtype == logits.dtype
+            assert_close(dx, exact(dy.astype("float64"))[0], dtype, terms)
+    assert found.dtype == logits.dtype
+    np.testing.assert_array_equal(found, value)
+    assert_close(found, expected, dtype, terms)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_rows(shape, dtype):
+    check(*draw(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("shape", [(7, 6), (2, 130)], ids=str)
+def test_options_of_rows(shape, name):
+    check(*draw(shape, **OPTIONS[name]))
+
+
+@pytest.mark.parametrize("name", ["plain", "all", "none of all"])
+@pytest.mark.parametrize(("shape", "axis"), PLANES, ids=str)
+def test_planes(monkeypatch, shape, axis, name):
+    check(*draw(shape, axis, **OPTIONS[name]))
+    monkeypatch.setattr(host, "FEW_PIXELS", 0)
+    check(*draw(shape, axis, "float64", **OPTIONS[name]))
+
+
+@pytest.mark.parametrize("name", ["plain", "all", "none of all", "weight and smoothed"])
+@pytest.mark.parametrize("classes", [1, 3, 700, 1500])
+def test_wide_rows(monkeypatch, classes, name):
+    monkeypatch.setattr(loss_rows, "TEAMS", ())
+    check(*draw((3, classes), **OPTIONS[name]))
+
+
+@pytest.mark.parametrize("name", ["plain", "all"])
+@pytest.mark.parametrize("shape", [(3, 2042), (3, 4090)], ids=str)
+def test_largest_teams(shape, name):
+    check(*draw(shape, **OPTIONS[name]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["plain", "all"])
+@pytest.mark.parametrize("shape", [(5, 10), (3, 40), (2, 300)], ids=str)
+def test_halves(monkeypatch, shape, name, dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes", reason="it gives NumPy the dtype").bfloat16
+    logits, labels, options = draw(shape, dtype=dtype, **OPTIONS[name])
+    # rounded once: half a unit of float16 is two of 2**-12
+    with kernels("portable"):
+        wide = {k: x.astype("f4") if hasattr(x, "dtype") else x for k, x in options.items()}
+        expected, exact = cross_entropy.vjp(logits.astype("f4"), labels, **wide)
+        dx = exact(np.ones(expected.shape, "f4"))[0]
+    for teams in (loss_rows.TEAMS, ()):
+        monkeypatch.setattr(loss_rows, "TEAMS", teams)
+        with kernels("require"):
+            found, pullback = cross_entropy.vjp(logits, labels, **options)
+            gradient = pullback(np.ones(found.shape, dtype))[0]
+        unit = 2.0**-10 if logits.dtype.name == "float16" else 2.0**-7
+        for one, other in ((found, expected), (gradient, dx)):
+            assert one.dtype == logits.dtype
+            one, other = np.asarray(one, "f8"), np.asarray(other, "f8")
+            assert np.all(np.isfinite(other))
+            assert np.all(np.abs(one - other) <= unit * np.abs(other) + 2.0**-24)
+
+
+# --- special values -------------------------------------------------------------------------------
+
+
+def special(width):
+    """Return rows of logits that are far off, infinite and NaN; the label is 0."""
+    rows = np.random.default_rng(0).standard_normal((11, width)).astype("float32")
+    rows[1] += 1e30
+    rows[2, 1] = np.nan
+    rows[3, 1] = np.inf
+    rows[4, :] = -np.inf
+    rows[5, 0] = -np.inf
+    rows[6, 1] = -np.inf
+    rows[7, 0] = np.nan
+    rows[8, 0], rows[8, 1:] = 40, -40
+    rows[9, 0], rows[9, 1:] = -200, 200
+    rows[10, 1:] = -np.inf
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "teams"),
+    [
+        *(
+            (name, width, loss_rows.TEAMS)
+            for name in ("plain", "smoothed", "weight", "weight and smoothed")
+            for width in (5, 140)
+        ),
+        ("weight and smoothed", 5, ()),
+    ],
+    ids=str,
+)
+def test_special_values(monkeypatch, width, name, teams):
+    monkeypatch.setattr(loss_rows, "TEAMS", teams)
+    logits = special(width)
+    _, _, options = draw(logits.shape, **OPTIONS[name])
+    if "weight" in options:
+        options["weight"][0] = 0.5
+        options["weight"][1] = 0
+    labels, options = np.zeros(len(logits), "int64"), options | {"reduction": "none"}
+    check(logits, labels, options, finite=False)
+    check(logits.T.copy(), labels, options | {"axis": 0}, finite=False)
+
+
+def test_a_sample_that_is_almost_certain_keeps_its_digits():
+    logits = np.array([[40.0, 0.0, 1.0], [20.0, 0.0, -1.0]], "float32")
+    labels = np.zeros(2, "int64")
+    with kernels("require"):
+        found, pullback = cross_entropy.vjp(logits, labels, reduction="none")
+        (dx, _) = pullback(np.ones(2, "float32"))
+    wide = logits.astype("float64")
+    others = np.exp(wide[:, 1:] - wide[:, :1])
+    sums = np.sum(others, axis=1)
+    for one, other in ((found, np.log1p(sums)), (dx[:, 0], -sums / (1 + sums))):
+        assert_close(one / other, np.ones(2), "float32", terms=4)
+
+
+@pytest.mark.parametrize("teams", [loss_rows.TEAMS, ()])
+def test_bad_labels(monkeypatch, teams):
+    monkeypatch.setattr(loss_rows, "TEAMS", teams)
+    logits, _, _ = draw((5, 4))
+    labels = np.array([0, -1, 4, 2**40, 3])
+    with kernels("require"), pytest.raises(ValueError, match=r"target\[1\] is -1"):
+        cross_entropy(logits, labels)
+    options = {"axis": 1, "reduction": "none", "check_labels": False}
+    for extra in ({}, {"ignore_index": -1}, {"weight": np.ones(4, "f4")}, {"reduction": "mean"}):
+        check(logits, labels, options | extra, finite=False)
+
+
+@pytest.mark.parametrize("on_empty", ["nan", "zero"])
+@pytest.mark.parametrize("extra", [{"ignore_index": 1}, {"sample_weight": np.zeros(3, "f4")}])
+def test_nothing_counts(on_empty, extra):
+    logits, labels, options = draw((3, 4), on_empty=on_empty)
+    check(logits, np.ones_like(labels), options | extra, finite=False)
+
+
+@pytest.mark.parametrize("label_dtype", ["int8", "uint8", "int32", "uint64"])
+def test_dtypes_of_labels(label_dtype):
+    check(*draw((6, 5), label_dtype=label_dtype, ignore_index=2))
+    check(*draw((6, 5), label_dtype=label_dtype, ignore_index=-100))
+
+
+def test_one_sample_without_an_axis():
+    check(*draw((6,)))
+    check(*draw((6,), reduction="none", label_smoothing=0.1))
+
+
+# --- what arguments may be ------------------------------------------------------------------------
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def strided(x):
+    wide = np.zeros([2 * n + 1 for n in x.shape], x.dtype)
+    part = wide[tuple(slice(1, None, 2) for _ in x.shape)]
+    part[...] = x
+    return part
+
+
+def beside(x):
+    """Return an array that starts between two multiples of 16 bytes."""
+    wide = np.zeros(x.size + 1, x.dtype)
+    wide[1:] = x.ravel()
+    return wide[1:].reshape(x.shape)
+
+
+@pytest.mark.parametrize("place", [read_only, strided, beside])
+def test_arrays_lie_anywhere(place):
+    check(*draw((5, 7), **OPTIONS["all"]), place=place)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 7), 1), ((2, 3, 8, 5), 1)], ids=str)
+def test_the_gradient_may_go_over_the_logits(shape, axis):
+    logits, labels, options = draw(shape, axis)
+    with kernels("require"):
+        expected = cross_entropy.vjp(logits, labels, **options)[1](np.ones((), "f4"))[0]
+        given = logits.copy()
+        _, pullback = cross_entropy.vjp(given, labels, overwrite_logits=True, **options)
+        (dx, _) = pullback(np.ones((), "f4"))
+        assert np.shares_memory(dx, given) or not SIMULATED
+        np.testing.assert_array_equal(dx, expected)
+        with pytest.raises(RuntimeError, match="called but once"):
+            pullback(np.ones((), "f4"))
+
+
+def test_nothing_is_left_to_the_portable_definition():
+    with kernels("require"):
+        loss, pullback = cross_entropy.vjp(np.ones((0, 3), "f4"), np.ones(0, "i8"))
+        assert np.isnan(loss)
+        assert pullback(loss)[0].shape == (0, 3)
+    assert not host.fits(np.broadcast_to(np.float32(0), (1 << 31, 1 << 9)))
+
+
+def test_probabilities_are_not_taken():
+    x = np.ones((2, 3), "float32")
+    options = {"weight": None, "sample_weight": None}
+    assert "probabilities" in host.takes(x, x, **options)
+    assert "native" in host.takes(x.astype(">f4"), np.ones(2, "i8"), **options)
+    assert "int16" in host.takes(x.astype("i2"), np.ones(2, "i8"), **options)
+
+
+def test_sums_of_several_levels(monkeypatch):
+    monkeypatch.setattr(loss_sums, "PER_THREAD", 1)
+    monkeypatch.setattr(loss_sums, "BLOCK", loss_sums.THREADS)
+    monkeypatch.setattr(loss_streams, "PER_THREAD", 1)
+    monkeypatch.setattr(host, "PER_THREAD", 1)
+    check(*draw((1000, 2), ignore_index=1))
+
+
+def test_the_same_bits_each_time():
+    logits, labels, options = draw((40, 11), **OPTIONS["all"])
+    with kernels("require"):
+        runs = [cross_entropy.vjp(logits, labels, **options) for _ in range(2)]
+        gradients = [pullback(loss)[0] for loss, pullback in runs]
+    assert runs[0][0] == runs[1][0]
+    np.testing.assert_array_equal(*gradients)
+
+
+# --- mistakes are caught --------------------------------------------------------------------------
+
+ROW, FEW, WIDE_ROW = (2, 130), (7, 6), (2, 1500)
+MISTAKES = {
+    "the last class left out": (
+        "loss_rows", "j + u < classes:\n                        v",
+        "j + u < classes - 1:\n                        v", FEW, "plain",
+    ),
+    "a vector over the end": ("loss_rows", "j + width <= classes", "j < classes", FEW, "plain"),
+    "a row too many": ("loss_rows", "min(row, count - 1)", "min(row, count)", FEW, "plain"),
+    "classes of a shifted row": ("loss_rows", "- (start & (width - 1))", "", FEW, "plain"),
+    "the label among the others": (
+        "loss_rows", "kind(0) if j == label else e[i]", "e[i]", FEW, "plain",
+    ),
+    "no maximum": (
+        "loss_rows", "top = team_max(read(e, x, start, first, classes), room, t, team)",
+        "top = read(e, x, start, first, classes)", ROW, "plain",
+    ),
+    "sharpness": (
+        "loss_rows", "shift = (at_label - top) * sharpness", "shift = at_label - top", FEW,
+        "all",
+    ),
+    "who has no weight": (
+        "loss_formulas", "get(sample_weight, n) == 0", "get(sample_weight, n) == 1", FEW,
+        "all",
+    ),
+    "smoothing of the label": (
+        "loss_formulas", "kept * w + spread * w", "kept * w", FEW, "smoothed",
+    ),
+    "the rest of q": ("loss_formulas", "spread * (whole - w)", "spread * whole", FEW, "smoothed"),
+    "shifts": (
+        "loss_formulas", "whole * log_sum - shifts", "whole * log_sum + shifts", FEW,
+        "smoothed",
+    ),
+    "others or own": ("loss_formulas", "total * (own / s) - q", "total * (own / s)", FEW, "plain"),
+    "the sum of weights": (
+        "loss_formulas", "get(weight_sum, 0)", "classes", FEW, "weight and smoothed",
+    ),
+    "others of a smaller maximum": (
+        "loss_streams", "others *= math.exp((top - most) * sharpness)", "pass", WIDE_ROW,
+        "plain",
+    ),
+    "others of other threads": (
+        "loss_streams", "others * math.exp((mine - top) * sharpness)", "others", WIDE_ROW,
+        "plain",
+    ),
+    "a class of four": ("loss_streams", "team * AT_ONCE):", "team * 5):", WIDE_ROW, "plain"),
+    "masses of who is ignored": (
+        "loss_streams", "if is_counted(n, label, sample_weight, ignore, flags):", "if True:",
+        FEW, "count",
+    ),
+    "the cotangent of each": ("loss_streams", "n if each else 0", "0", FEW, "none"),
+    "a level of the tree": (
+        "loss_sums", "if t + k * THREADS < n", "if t + k * THREADS < n - 1", FEW, "plain",
+    ),
+    "weights of a count": ("cross_entropy", '0 if by == "count" else', "", FEW, "count"),
+}  # fmt: skip
+
+ORDER = ("loss_formulas", "loss_rows", "loss_streams", "loss_sums", "cross_entropy")
+
+
+def with_mistake(monkeypatch, name, old, new):
+    """Load all files of the loss anew, one of them with other text."""
+    assert name in ORDER
+    for module in ORDER:
+        full = f"agnostic_xent.kernels.cuda.{module}"
+        text = inspect.getsource(sys.modules[full] if module != "cross_entropy" else host)
+        if module == name:
+            assert old in text
+            text = text.replace(old, new)
+        if module == "cross_entropy":
+            text = text[: text.rindex("register(")]
+        made = ModuleType(full)
+        made.__package__ = "agnostic_xent.kernels.cuda"
+        exec(compile(text, f"{module}, mistaken", "exec"), made.__dict__)
+        if module != "cross_entropy":
+            monkeypatch.setitem(sys.modules, full, made)
+            monkeypatch.setattr(sys.modules["agnostic_xent.kernels.cuda"], module, made)
+    monkeypatch.setattr(host, "Problem", made.Problem)
+    return made
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_caught(monkeypatch, mistake):
+    name, old, new, shape, options = MISTAKES[mistake]
+    sources = [loss_formulas, loss_rows, loss_streams, loss_sums, host]
+    assert old in inspect.getsource(dict(zip(ORDER, sources, strict=True))[name])
+    if shape == WIDE_ROW:
+        monkeypatch.setattr(loss_rows, "TEAMS", ())
+    made = with_mistake(monkeypatch, name, old, new)
+    if shape == WIDE_ROW:
+        monkeypatch.setattr(sys.modules[made.rows_kernel.__module__], "TEAMS", ())
+    with pytest.raises((AssertionError, IndexError, RuntimeError)):
+        check(*draw(shape, **OPTIONS[options]))
+
+
+def test_without_a_mistake_nothing_is_caught(monkeypatch):
+    with_mistake(monkeypatch, "loss_rows", "TEAMS", "TEAMS")
+    for shape in (FEW, ROW):
+        check(*draw(shape, **OPTIONS["all"]))
+
+
+# --- what is compiled -----------------------------------------------------------------------------
+
+
+def test_variants_are_all_kernels():
+    check(*draw(FEW, **OPTIONS["all"]))
+    modules = loss_rows, loss_streams, loss_sums
+    known = {(k.function.__qualname__, k.parameters) for m in modules for k in m.variants()}
+    names = {m.__name__ for m in modules}
+    ran = [k for k in KERNELS if k.function.__module__ in names]
+    assert {(k.function.__qualname__, k.parameters) for k in ran} <= known

@@ -1,0 +1,230 @@
+"""The CUDA kernels without a GPU: in the simulator, and as machine code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agnostic_xent as ax
+from agnostic_xent.operation import OPERATIONS, ROUTINES
+
+TESTS = Path(__file__).parent
+SOURCES = Path(ax.__file__).parent / "kernels" / "cuda"
+CAPABILITIES = ((8, 0), (9, 0), (10, 0))  # A100, H100, B200
+REGISTERS = 65536  # of a multiprocessor
+CLEAN = "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"
+WITH_KERNELS = sorted(
+    path.stem for path in SOURCES.glob("*.py") if "def variants()" in path.read_text()
+)
+
+
+def run(program: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *program], env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+def cuda(module: str = ""):
+    """Return a module of the kernels; skip where they cannot be compiled, with the reason."""
+    pytest.importorskip("cuda.bindings.nvjitlink")
+    name = f"agnostic_xent.kernels.cuda{module and '.'}{module}"
+    return pytest.importorskip(name, exc_type=ImportError)
+
+
+def test_in_the_simulator():
+    """Its own process, for the simulator is chosen when Numba is loaded."""
+    pytest.importorskip("numba_cuda")
+    pytest.importorskip("greenlet")
+    last = last_line_of_tests(NUMBA_ENABLE_CUDASIM="1")
+    assert "skipped" not in last
+
+
+@pytest.mark.gpu
+def test_on_the_gpu():
+    cupy = pytest.importorskip("cupy")
+    if not cupy.cuda.is_available():
+        pytest.skip("no GPU is here")
+    last_line_of_tests(NUMBA_ENABLE_CUDASIM="0", AGNOSTIC_XENT_TEST_GPU="1")
+
+
+def last_line_of_tests(**environment: str) -> str:
+    """Run tests/cuda; return its count of what passed."""
+    # PYTEST_ADDOPTS: workers of ours leave no processor to workers of its own
+    environment |= {"PYTEST_ADDOPTS": "", "AGNOSTIC_XENT_TEST_BACKENDS": ""}
+    done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "cuda")], **environment)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert re.search(r"\d+ passed", last)
+    return last
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("module", WITH_KERNELS)
+def test_machine_code(module, capability):
+    """No kernel keeps anything on a stack, and as many blocks fit as it promises."""
+    compile_for = cuda("compiling").compile_for
+    kernels = cuda(module).variants()
+    assert kernels
+    for kernel in kernels:
+        bounds = kernel.threads, kernel.blocks
+        report = compile_for(capability, kernel.function, kernel.parameters, bounds).report
+        assert CLEAN in report, f"{kernel}: {report}"
+        (registers,) = re.findall(r"Used (\d+) registers", report)
+        allocated = -(-int(registers) // 8) * 8 * kernel.threads * kernel.blocks
+        assert allocated <= REGISTERS, f"{kernel}: {report}"
+
+
+def test_every_kernel_is_among_the_variants():
+    """A module that makes kernels tells which, or the checks of machine code pass it by."""
+    making = {p.stem for p in SOURCES.glob("*.py") if re.search(r"[^`\w]Kernel\(", p.read_text())}
+    assert making - {"launching"} == {*WITH_KERNELS}
+
+
+def test_no_two_kernels_share_a_name():
+    """Compiled code is kept by it."""
+    name_of = cuda("compiling").name_of
+    kernels = [kernel for module in WITH_KERNELS for kernel in cuda(module).variants()]
+    names = {(*name_of(k.function), k.parameters, k.threads, k.blocks) for k in kernels}
+    assert len(names) == len(kernels)
+
+
+def test_value_and_pullback_run_on_the_device_of_the_arrays(monkeypatch):
+    device = cuda("device")
+    entered = []
+
+    class Somewhere:
+        """An array, and the device where it lies."""
+
+        device = property(lambda self: self)
+
+        def __enter__(self):
+            entered.append(self)
+
+        def __exit__(self, *error):
+            entered.pop()
+
+    x, dy = Somewhere(), Somewhere()
+
+    @device.on_its_device
+    def vjp(w, lists, *, wrt):
+        assert entered == [x]
+
+        def pullback(dy):
+            assert entered == [dy]
+            return (w,)
+
+        return x, pullback
+
+    monkeypatch.setattr(device, "is_array", lambda a: isinstance(a, Somewhere))
+    value, pullback = vjp(None, [None, x], wrt=frozenset())
+    assert (value, pullback(dy)) == (x, (None,))
+    assert entered == []
+
+
+def test_every_operation_is_registered_so():
+    cuda()
+    for operation in (OPERATIONS | ROUTINES).values():
+        for kernel in operation._kernels.get("cupy", ()):
+            assert kernel.name == "CUDA"
+            assert kernel.value.__qualname__ == kernel.value.__wrapped__.__qualname__
+
+
+def test_the_page_names_kernels_that_there_are():
+    cuda()
+    page = (TESTS.parent / "docs" / "gpu.md").read_text()
+    rows = re.findall(r"^\| (.*?) \| kernels", page, re.M)
+    listed = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    registered = {name for name, op in OPERATIONS.items() if op._kernels.get("cupy")}
+    assert listed - {"SGD", "AdamW"} <= registered
+    assert {"conv2d", "cross_entropy"} <= listed
+
+
+# --- where they cannot run -----------------------------------------------------------------------
+
+MISSING = """
+import sys, types
+import numpy as np
+import agnostic_xent as ax
+from agnostic_xent.kernels import KERNEL_PACKAGES
+
+def library(hip=False, capability="90"):
+    runtime = types.SimpleNamespace(is_hip=hip, getDeviceCount=lambda: 1, CUDARuntimeError=OSError)
+    device = types.SimpleNamespace(id=0, compute_capability=capability)
+    cuda = types.SimpleNamespace(runtime=runtime, Device=lambda number: device)
+    return types.SimpleNamespace(cuda=cuda, ndarray=type("ndarray", (), {}))
+
+sys.modules["numba_cuda"] = types.SimpleNamespace(__spec__="a specification")
+sys.modules["cupy"] = library()
+MISSING
+KERNEL_PACKAGES["numpy"] = KERNEL_PACKAGES["cupy"]  # NumPy's arrays stand for those on a GPU
+print(ax.explain(ax.relu, np.ones(1)))
+print(ax.relu(np.asarray([-1.0, 2.0])).tolist())
+"""
+REASONS = {
+    'sys.modules["numba_cuda"] = None': "the kernels need numba-cuda, which is not installed",
+    'sys.modules["cupy"] = None': "the kernels need CuPy, which cannot be imported",
+    'sys.modules["cupy"] = library(hip=True)': "this CuPy is built for ROCm",
+    'sys.modules["cupy"] = library(capability="75")': "need compute capability 8.0, ",
+}
+
+
+@pytest.mark.parametrize("missing", REASONS)
+def test_without_kernels_calls_run_portably_and_say_why(missing):
+    done = run(["-c", MISSING.replace("\nMISSING\n", f"\n{missing}\n")], NUMBA_ENABLE_CUDASIM="0")
+    assert done.returncode == 0, done.stderr
+    explained, value = done.stdout.splitlines()
+    assert explained.startswith("relu: portable (")
+    assert REASONS[missing] in explained
+    assert value == "[0.0, 2.0]"
+
+
+ENTRIES = """
+import cupy, numpy
+import agnostic_xent as ax
+from agnostic_xent import arrays
+
+for enter in (lambda: arrays.backend("cupy"), lambda: ax.to_backend(numpy.ones(1), cupy)):
+    try:
+        enter()
+    except OSError as error:
+        print(error)
+print(ax.info()["backends"]["cupy"])
+"""
+
+
+def test_cupy_without_a_gpu_says_so_at_every_entry():
+    """With the real CuPy, of which nothing is imitated."""
+    cupy = pytest.importorskip("cupy")
+    if cupy.cuda.is_available():
+        pytest.skip("a GPU is here")
+    done = run(["-c", ENTRIES])
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    train = run(["-m", "agnostic_xent", "train", "--backend", "cupy"])
+    assert train.returncode == 2
+    lines += train.stderr.splitlines()
+    assert len(lines) == 4
+    assert all("there is no GPU that it can use (cudaError" in line for line in lines)
+
+
+# --- the command for a GPU -----------------------------------------------------------------------
+
+
+def test_rehearsal_of_the_command_for_a_gpu(tmp_path):
+    pytest.importorskip("numba_cuda")
+    pytest.importorskip("greenlet")
+    done = subprocess.run(
+        ["bash", str(TESTS.parent / "ci" / "gpu.sh"), "--rehearse", str(tmp_path)],
+        env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("rehearsal: all passed")
+    written = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
+    assert {"ceilings", "losses", "convolutions", "steps", "memory"} < written.keys()
+    assert "no number here says anything" in (tmp_path / "gpu_rehearsal.md").read_text()
