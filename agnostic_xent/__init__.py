@@ -20,9 +20,11 @@ from .callbacks import (
     find_learning_rate,
 )
 from .checkpoints import load_params, save_params
+from .communication import MPICommunicator, NCCLCommunicator
 from .containers import Residual, Sequential
 from .convolution import conv2d
 from .dense import dense
+from .distributed_layers import synchronize_batch_norm
 from .divergence import DivergenceError
 from .exchange import export_onnx, match_params
 from .history import Callback, History
@@ -45,10 +47,11 @@ from .models import lenet, logistic, resnet, small_cnn
 from .modes import kernels
 from .normalization import batch_norm, dropout
 from .operation import explain
-from .optimizers import SGD, AdamW, constant, cosine, step_decay, warmup
+from .optimizers import SGD, AdamW
 from .pooling import avg_pool2d, global_avg_pool2d, max_pool2d
 from .progress import Progress
 from .runs import load_checkpoint
+from .schedules import constant, cosine, step_decay, warmup
 from .training import evaluate, fit, predict
 
 __version__ = "0.1.0"
@@ -83,7 +86,9 @@ __all__ = [
     "JsonLines",
     "KeepBest",
     "LearningRates",
+    "MPICommunicator",
     "MaxPool2d",
+    "NCCLCommunicator",
     "Progress",
     "ReLU",
     "Residual",
@@ -134,6 +139,7 @@ __all__ = [
     "small_cnn",
     "softmax",
     "step_decay",
+    "synchronize_batch_norm",
     "to_backend",
     "to_numpy",
     "top_k_accuracy",

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("xent", "linear_xent", "conv", "train", "elementwise", "logistic", "fashion_mnist")
+NAMES = (
+    "xent", "linear_xent", "conv", "train", "scale", "overhead", "elementwise", "logistic",
+    "fashion_mnist",
+    "gpu", "gpu_code",
+)  # fmt: skip
 
 
 def main() -> None:

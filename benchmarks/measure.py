@@ -112,11 +112,12 @@ def in_subprocess(name: str, quick: bool, environment: dict[str, str]) -> Any:
         return json.loads(path.read_text())
 
 
-def write(name: str, result: dict[str, Any], markdown: str) -> None:
+def write(name: str, result: dict[str, Any], markdown: str, folder: Path | None = None) -> None:
     """Write a result as JSON and as Markdown."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(markdown)
+    folder = folder or RESULTS
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(markdown)
     print(markdown)
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that has to hold, in a new virtual environment: the README's two commands, lint, types.
+# Everything that has to hold, in a new virtual environment: the README's two commands, the
+# documentation, lint, types.
 # Torch is no dependency of the tests, but its row of the matrix has to run here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,6 +29,9 @@ echo "+ $test"
 export PYTEST_ADDOPTS="--numprocesses=auto"
 AGNOSTIC_XENT_TEST_BACKENDS=numpy,numpy-readonly,strict@device1,strict@no_float64,torch,jax,dask \
     bash -c "$test"
+
+python -m pip install --quiet ".[docs]"
+python -m sphinx --quiet --fail-on-warning docs "$environment/docs"
 
 ruff check .
 ruff format --check .

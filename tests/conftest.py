@@ -68,6 +68,8 @@ class Row:
         assert str(y.dtype).rpartition(".")[2] == dtype
         if self.library == "array_api_strict":
             assert device(y) == self.place()
+        if self.name == "torch-cuda":
+            assert device(y).type == self.device
 
 
 def _readonly(x: Any) -> Any:
@@ -96,6 +98,7 @@ ROWS = (
     Row("jax", "jax", run=_jit),
     Row("dask", "dask", make=_chunked, guard=_lazy, empty=False),
     Row("cupy", "cupy", marks=(pytest.mark.gpu,)),
+    Row("torch-cuda", "torch", device="cuda", marks=(pytest.mark.gpu,)),
 )
 
 
@@ -103,7 +106,7 @@ def _version(row: Row) -> str | None:
     """Return the version of a row's library, None when it cannot run here."""
     try:
         module = importlib.import_module(row.library)
-        if row.library == "cupy" and not module.cuda.is_available():
+        if pytest.mark.gpu in row.marks and not module.cuda.is_available():
             return None
     except ImportError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import doctest
 import importlib
 import pkgutil
@@ -13,6 +14,7 @@ import pytest
 
 import agnostic_xent as ax
 from agnostic_xent import calibration, metrics
+from agnostic_xent.kernels import NoKernels
 from agnostic_xent.operation import OPERATIONS
 
 PACKAGE = Path(ax.__file__).parent
@@ -27,26 +29,29 @@ LAYERS = (  # imports point downwards: a module imports only from rows below its
     {"__main__"},
     {"cli"},
     {"__init__"},
-    {"report", "progress", "callbacks", "estimators"},
+    {"report", "progress", "estimators"},
+    {"pictures", "layer_times"},
     {"cnn_classifier", "logistic_regression"},
     {"classifier"},
     {"estimator_training", "logistic_solver"},
+    {"callbacks"},
     {"training", "estimator_data"},
+    {"distributed"},
     {"divergence", "runs"},
     {"steps"},
-    {"linear_sgd"},
-    {"batches", "models", "exchange"},
+    {"linear_sgd", "distributed_shares"},
+    {"batches", "models", "exchange", "distributed_layers", "distributed_sums"},
     {"containers"},
     {"layers", "optimizers", "datasets", "checkpoints", "info"},
     {"calibration"},
     {"linear_loss", "metrics"},
-    {"losses", "totals", "history"},
+    {"losses", "totals", "history", "class_parallel_loss"},
     {"class_loss", "binary_losses", "convolution", "dense", "normalization"},
     {"pooling"},
     {"activations", "windows", "reductions"},
     {"operation"},
-    {"modes"},
-    {"arrays", "kernels"},
+    {"modes", "communication"},
+    {"arrays", "kernels", "schedules"},
 )
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 BACKENDS = re.compile(r"\b(cupy|torch|jax|dask)\b")
@@ -55,7 +60,10 @@ BACKENDS = re.compile(r"\b(cupy|torch|jax|dask)\b")
 @pytest.mark.parametrize("module", MODULES)
 def test_examples(row, module):
     """Every docstring's example runs on every row, with its namespace as ``xp``."""
-    found = importlib.import_module(module)
+    try:
+        found = importlib.import_module(module)
+    except NoKernels as error:
+        pytest.skip(str(error))
     names = {name: getattr(ax, name) for name in ax.__all__}
     with_rows = OPERATIONS.keys() | {"SGD", "AdamW", "Sequential", "fit", "evaluate", "predict"}
     with_rows |= {*metrics.__all__, *calibration.__all__}
@@ -92,12 +100,11 @@ def issubclass_of_layer(member) -> bool:
 
 
 def test_public_names_are_those_that_the_modules_define():
-    defined = {
-        name
-        for module in MODULES
-        for name in getattr(importlib.import_module(module), "__all__", ())
-        if name in vars(ax)
-    }
+    defined = set()
+    for module in MODULES:
+        with contextlib.suppress(NoKernels):
+            found = importlib.import_module(module)
+            defined |= vars(ax).keys() & getattr(found, "__all__", ())
     assert set(ax.__all__) == defined
     assert OPERATIONS.keys() <= defined
 
@@ -117,10 +124,11 @@ def test_sizes(path):
 def test_imports_point_downwards(path):
     if "kernels" in path.parts:
         return
+    here = Path(path.parts[0]).stem  # of the package's root: a package's own files are one row
     for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
+        if isinstance(node, ast.ImportFrom) and node.level == len(path.parts):
             target = node.module or "__init__"
-            assert DEPTH[target] > DEPTH[path.stem], f"{path.stem} imports {target}"
+            assert DEPTH[target] > DEPTH[here], f"{path} imports {target}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

@@ -20,7 +20,7 @@ def test_code_blocks(capsys):
             exec(code, space)
     assert len(space["history"]) == 1
     assert space["dlogits"].shape == (1, 3)
-    predicted, score, kernel, portable = capsys.readouterr().out.splitlines()
+    score, predicted, kernel, portable = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\[\d( \d){4}\]", predicted)
     assert 0.5 < float(score) <= 1
     assert kernel == "cross_entropy: Numba loops (it takes these arguments)"
