@@ -122,7 +122,24 @@ def test_options(shape, axis, reduction):
                 agree(*both(z, y, **options), terms=64)
 
 
-@pytest.mark.parametrize(("classes", "axis"), [(6, -1), (60, -1), (6, 1)])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"temperature": 2.5}], ids=str)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_maxima_that_rise_along_a_row(options, overwrite):
+    """The exponentials of a piece know the maximum so far only."""
+    z = np.random.default_rng(6).normal(scale=5, size=(5, 2500)).astype("float32")
+    z[0], z[1], z[2, :1100] = np.sort(z[0]), -np.sort(-z[1]), -1e5
+    z[3, -1], z[4, :1024] = 200, -np.inf
+    weight = (z[4] > -np.inf).astype("float32")  # with smoothing, -inf needs a weight of 0
+    for y in np.array([[0, 0, 0, 0, 1024], [2499, 2499, 1099, 2499, 2000]]):
+        given = options | {"weight": weight, "reduction": "none"}
+        _, expected = both(z, y, **given)
+        with ax.kernels("require"):
+            loss, back = ax.cross_entropy.vjp(z.copy(), y, overwrite_logits=overwrite, **given)
+        dy = np.random.default_rng(2).standard_normal(5).astype("float32")
+        agree((loss, back(dy)[0]), expected, terms=64)
+
+
+@pytest.mark.parametrize(("classes", "axis"), [(6, -1), (60, -1), (1030, -1), (6, 1)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_special_values(classes, axis, smoothing, weighted):

@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from .softmax import PIECE, exponentials, inlined, plain
-from .vector_math import SUM, borrowed, from_key, log1p, njit, row_max, row_sum, to_key
+from .vector_math import SUM, borrowed, larger, log1p, njit, row_max, row_sum
 
 BLOCK = 16384  # elements of a unit of work
 
@@ -40,16 +40,15 @@ def weigh(x: Any, top: Any, t: Any, weight: Any, inverse_temperature: Any) -> An
     A factor of 0 leaves out -inf.
     """
     zero = x.dtype.type(0)
-    mass, pull, even_pull, largest = zero, zero, zero, to_key(zero)
+    mass, pull, even_pull, largest = zero, zero, zero, zero
     for j in range(x.size):
         q = weight[j] * t[j]
         d = (x[j] - top) * inverse_temperature
         mass += q
         pull += zero if (q == zero) & (d == -np.inf) else q * d
         even_pull += zero if (weight[j] == zero) & (d == -np.inf) else weight[j] * d
-        key = to_key(q)  # the maximum of integers goes in lanes
-        largest = key if key > largest else largest
-    return mass, pull, even_pull, from_key(largest)
+        largest = larger(q, largest)
+    return mass, pull, even_pull, largest
 
 
 @inlined

@@ -18,9 +18,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .vector_math import STRICT, SUM, borrowed, exp_biased, log1p, njit, row_max, row_sum
+from .vector_math import (
+    STRICT,
+    SUM,
+    borrowed,
+    exp_biased,
+    larger,
+    log1p,
+    njit,
+    row_max,
+    row_sum,
+)
 
-PIECE = 4096  # classes that are summed in the dtype of the logits; pieces are added in float64
+PIECE = 1024  # classes that are summed in the dtype of the logits; pieces are added in float64
 NOBODY, HIDDEN = -1, -2  # in place of a label: out of range, or of a sample that does not count
 
 plain = njit(**STRICT)
@@ -139,43 +149,63 @@ def write_terms(samples: Samples, first: Any, problem: Any, terms: Any) -> None:
 # --- sweeps over a row ---------------------------------------------------------------------------
 
 
-@njit(**SUM)
-def exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
-    """Store the biased exponentials of a piece of a row and return their sum."""
+@njit(**SUM, forceinline=True)
+def _exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
     total = x.dtype.type(0)
-    if inverse_temperature == 1:
-        for j in range(x.size):
-            value = exp_biased(x[j] - top)
-            e[j] = value
-            total += value
-    else:
-        for j in range(x.size):
-            value = exp_biased((x[j] - top) * inverse_temperature)
-            e[j] = value
-            total += value
-    return total
-
-
-@njit(**SUM)
-def exponentials_in_place(e: Any, top: Any, inverse_temperature: Any) -> Any:
-    """Do as `exponentials`, over the logits; two arrays that overlap would not go in lanes."""
-    total = e.dtype.type(0)
-    for j in range(e.size):
-        value = exp_biased((e[j] - top) * inverse_temperature)
+    for j in range(x.size):
+        value = exp_biased((x[j] - top) * inverse_temperature)
         e[j] = value
         total += value
     return total
 
 
 @njit(**SUM)
+def exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
+    """Store the biased exponentials of a piece of a row and return their sum."""
+    if inverse_temperature == 1:  # a factor that is known to be 1 costs nothing
+        return _exponentials(x, top, x.dtype.type(1), e)
+    return _exponentials(x, top, inverse_temperature, e)
+
+
+@njit(**SUM, forceinline=True)
+def _exponentials_and_maximum(
+    x: Any, top: Any, inverse_temperature: Any, e: Any, ahead: Any
+) -> Any:
+    total, best = x.dtype.type(0), ahead[0]
+    both = min(x.size, ahead.size)
+    for j in range(both):
+        value = exp_biased((x[j] - top) * inverse_temperature)
+        e[j] = value
+        total += value
+        best = larger(ahead[j], best)
+    if both < x.size:
+        total += exponentials(x[both:], top, inverse_temperature, e[both:])
+    if both < ahead.size:
+        best = larger(row_max(ahead[both:]), best)
+    return np.float64(total), best
+
+
+@inlined
+def exponentials_and_maximum(x: Any, top: Any, inverse_temperature: Any, e: Any, ahead: Any) -> Any:
+    """Do as `exponentials`, and return the maximum of another piece as well.
+
+    The processor computes while the other piece is on its way from memory.
+    """
+    if inverse_temperature == 1:
+        return _exponentials_and_maximum(x, top, x.dtype.type(1), e, ahead)
+    return _exponentials_and_maximum(x, top, inverse_temperature, e, ahead)
+
+
+@njit(**SUM)
 def weighted_shifts(x: Any, top: Any, inverse_temperature: Any, weight: Any) -> Any:
-    """Return the sum of w (z - max) / T, where w = 0 leaves out -inf."""
+    """Return the sums of w (z - max) / T, where w = 0 leaves out -inf, and of w."""
     zero = x.dtype.type(0)
-    total = zero
+    total = mass = zero
     for j in range(x.size):
         d = (x[j] - top) * inverse_temperature
         total += zero if (weight[j] == zero) & (d == -np.inf) else weight[j] * d
-    return total
+        mass += weight[j]
+    return np.float64(total), np.float64(mass)
 
 
 @inlined
@@ -196,79 +226,78 @@ def scale_and_spread(e: Any, a: Any, weight: Any, b: Any) -> None:
 
 
 @inlined
-def sum_others(x: Any, label: Any, own: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
-    """Store the exponentials of a piece and return their sum without the label's, if it is here."""
-    if x.ctypes.data == e.ctypes.data:
-        total = exponentials_in_place(e, top, inverse_temperature)
-    else:
-        total = exponentials(x, top, inverse_temperature, e)
-    if not 0 <= label < x.size:
-        return total
-    others = total - own
+def without(label: Any, total: Any, e: Any) -> Any:
+    """Return the sum of the exponentials of a piece but for the label's."""
+    own = e[label]
+    others = total - np.float64(own)
     if own > others:  # the difference has lost digits
         e[label] = 0
-        others = row_sum(e)
+        others = np.float64(row_sum(e))
         e[label] = own
     return others
 
 
-@inlined
-def sum_row(x: Any, label: Any, own: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
-    """Do as `sum_others` for a row.
+@plain
+def sum_rows(x: Any, samples: Samples, problem: Problem, g: Any, scratch: Any, tops: Any) -> None:
+    """Complete the `Samples` of rows, and leave the exponentials in g, if that has elements.
 
-    ``e`` is as long as the row, or as a piece where the exponentials are not wanted.
+    Those of a piece are taken from the maximum of the row so far, which goes to ``tops``, so that
+    a row comes from memory but once: while exponentials are taken, the next piece is looked at.
     """
-    if x.size <= PIECE:
-        return np.float64(sum_others(x, label, own, top, inverse_temperature, e))
-    others = 0.0
-    for start in range(0, x.size, PIECE):
-        piece = x[start : start + PIECE]
-        stored = e[start : start + PIECE] if e.size == x.size else e[: piece.size]
-        part = sum_others(piece, label - start, own, top, inverse_temperature, stored)
-        others += np.float64(part)
-    return others
+    tag, _, _, owns, rests, shift, shifts = samples
+    scratch, tops = borrowed(scratch), borrowed(tops)
+    inverse_temperature, unbias = x.dtype.type(problem.inverse_temperature), problem.unbias
+    in_place = x.ctypes.data == g.ctypes.data
+    apart, rows = in_place or not g.size, np.flatnonzero(tag >= 0)
+    best = row_max(x[rows[0], :PIECE]) if rows.size else scratch[0]
+    for i in range(rows.size):
+        k, follower = rows[i], rows[min(i + 1, rows.size - 1)]
+        at_label, top = x[k, tag[k]], np.finfo(x.dtype).min
+        own = others = distance = mass = 0.0
+        for p in range(tops.shape[1]):
+            start, stop, label = p * PIECE, (p + 1) * PIECE, tag[k] - p * PIECE
+            more = stop < x.shape[1]
+            piece, ahead = (
+                x[k, start:stop],
+                x[k, stop : stop + PIECE] if more else x[follower, :PIECE],
+            )
+            if best > top:
+                if p:
+                    step = (np.float64(top) - np.float64(best)) * problem.inverse_temperature
+                    own, others = own * np.exp(step), others * np.exp(step)
+                    distance += mass * step if mass > 0 else 0.0
+                top = best
+            tops[k, p] = top
+            if problem.smoothing > 0:
+                w = problem.weight[start:stop]
+                moved, weighed = weighted_shifts(piece, top, inverse_temperature, w)
+                distance, mass = distance + moved, mass + weighed
+            e = scratch[: piece.size] if apart else g[k, start:stop]
+            total, best = exponentials_and_maximum(piece, top, inverse_temperature, e, ahead)
+            if 0 <= label < piece.size:
+                own, total = np.float64(e[label]), without(label, total, e)
+            others += total
+            if in_place:
+                g[k, start:stop] = e
+        owns[k], rests[k], shifts[k] = own * unbias, others * unbias, distance
+        shift[k] = (at_label - top) * inverse_temperature
 
 
 @plain
 def long_rows(x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any) -> None:
-    """Do rows first to last of many classes: sweep by sweep, for a row alone is mostly waiting."""
-    x, g = borrowed(x), borrowed(g)
-    count, classes, kind = last - first, x.shape[1], x.dtype.type
-    samples = describe(labels, first, count, classes, problem)
-    tag, _, _, own, others, shift, shifts = samples
-    inverse_temperature, unbias = kind(problem.inverse_temperature), problem.unbias
-    top, at_label = np.empty(count, x.dtype), np.empty(count, x.dtype)
-    for k in range(count):
-        top[k] = row_max(x[first + k])
-    for k in range(count):
-        at_label[k] = (x[first + k, max(tag[k], 0)] - top[k]) * inverse_temperature
-    for k in range(count):
-        shift[k] = at_label[k]
-        at_label[k] = exp_biased(at_label[k])
-    if problem.smoothing > 0:
-        for k in range(count):
-            for start in range(0, classes, PIECE):
-                piece, w = (
-                    x[first + k, start : start + PIECE],
-                    problem.weight[start : start + PIECE],
-                )
-                part = weighted_shifts(piece, top[k], inverse_temperature, w)
-                shifts[k] += np.float64(part)
-    scratch = np.empty(0 if g.size else min(PIECE, classes), x.dtype)
-    for k in range(count):
-        if tag[k] >= 0:
-            e = g[first + k] if g.size else scratch
-            row = x[first + k]
-            rest = sum_row(row, tag[k], at_label[k], top[k], inverse_temperature, e)
-            own[k], others[k] = np.float64(at_label[k]) * unbias, rest * unbias
+    """Do rows first to last of many classes."""
+    x, g = borrowed(x)[first:last], borrowed(g)[first:last]
+    samples = describe(labels, first, last - first, x.shape[1], problem)
+    tops = np.empty((last - first, (x.shape[1] + PIECE - 1) // PIECE), x.dtype)
+    sum_rows(x, samples, problem, g, np.empty(min(PIECE, x.shape[1]), x.dtype), tops)
     write_terms(samples, first, problem, terms)
     if g.size:
-        write_gradient(samples, first, problem, g)
+        write_gradient(samples, problem, g, tops)
 
 
 @plain
-def write_gradient(samples: Samples, first: Any, problem: Any, g: Any) -> None:
-    """Turn the exponentials of a block of rows into their gradient."""
+def write_gradient(samples: Samples, problem: Any, g: Any, tops: Any) -> None:
+    """Turn the exponentials of rows into their gradient."""
     tag, factor, weight, own, others, _, _ = samples
     kind, scales, at_label = g.dtype.type, np.empty(tag.size), np.empty(tag.size)
     for k in range(tag.size):
@@ -276,13 +305,18 @@ def write_gradient(samples: Samples, first: Any, problem: Any, g: Any) -> None:
     for k in range(tag.size):
         at_label[k] = label_gradient(factor[k], weight[k], own[k], others[k], problem)
     for k in range(tag.size):
-        e, label = g[first + k], tag[k]
+        label = tag[k]
         if label < 0:
-            e[:] = 0 if label == HIDDEN else np.nan
+            g[k, :] = 0 if label == HIDDEN else np.nan
             continue
-        if problem.smoothing > 0:
-            b = kind(problem.unit * factor[k] * problem.spread)
-            scale_and_spread(e, kind(scales[k]), problem.weight, b)
-        else:
-            scale(e, kind(scales[k]))
-        e[label] = at_label[k]
+        b, last = kind(problem.unit * factor[k] * problem.spread), tops.shape[1] - 1
+        for p in range(tops.shape[1]):
+            a, top, start = scales[k], np.float64(tops[k, p]), p * PIECE
+            if tops[k, p] != tops[k, last]:
+                a *= np.exp((top - np.float64(tops[k, last])) * problem.inverse_temperature)
+            e = g[k, start : start + PIECE]
+            if problem.smoothing > 0:
+                scale_and_spread(e, kind(a), problem.weight[start : start + PIECE], b)
+            else:
+                scale(e, kind(a))
+        g[k, label] = at_label[k]

@@ -20,6 +20,8 @@ from numba import njit as _njit
 from numba import types
 from numba.core import cgutils as _cgutils
 
+from .helpers import CALLEE
+
 # Numba's annotations know neither options from a dict nor what an intrinsic looks like from outside
 njit: Any = _njit
 intrinsic: Any = _extending.intrinsic
@@ -27,10 +29,6 @@ overload: Any = _extending.overload
 cgutils: Any = _cgutils
 
 BIAS = {np.dtype(np.float32): 2.0**24, np.dtype(np.float64): 2.0**54}
-CALLEE = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Options of a function that only compiled code calls; what Python would call takes as long to
-compile as the function."""
-
 STRICT = {"fastmath": False} | CALLEE
 """Options of a function whose every rounding is meant."""
 
@@ -73,32 +71,17 @@ def exponent(context: Any, t: Any) -> Any:
 
 
 @intrinsic
-def to_key(context: Any, x: Any) -> Any:
-    """Map a float to an integer of its width that is ordered as the floats are; NaN is on top."""
+def larger(context: Any, x: Any, y: Any) -> Any:
+    """Return the larger of two numbers; of NaN and another, either.
+
+    Only with this promise, that it need not matter, does a maximum of floats go in lanes.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        integer, _ = _bits(signature.args[0])
-        return _fold(builder, builder.bitcast(args[0], integer))
+        flags = ("nnan", "nsz")
+        return builder.select(builder.fcmp_ordered(">", *args, flags=flags), *args, flags=flags)
 
-    return (types.int32 if x == types.float32 else types.int64)(x), emit
-
-
-@intrinsic
-def from_key(context: Any, key: Any) -> Any:
-    """Invert `to_key`."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FloatType() if signature.args[0] == types.int32 else ir.DoubleType()
-        return builder.bitcast(_fold(builder, args[0]), kind)
-
-    return (types.float32 if key == types.int32 else types.float64)(key), emit
-
-
-def _fold(builder: Any, bits: Any) -> Any:
-    """Turn the order of negative numbers around: a float's bits are sign and magnitude."""
-    width = bits.type.width
-    sign = builder.ashr(bits, ir.Constant(bits.type, width - 1))
-    return builder.xor(bits, builder.and_(sign, ir.Constant(bits.type, 2 ** (width - 1) - 1)))
+    return x(x, y), emit
 
 
 @intrinsic
@@ -228,14 +211,13 @@ def log1p(x: Any) -> Any:
 def row_max(x: Any) -> Any:
     """Return the maximum of a contiguous row that is not empty.
 
-    The maximum of integers vectorises without a promise that there is no NaN. What comes out for
-    a row with NaN does not matter: the exponential of the NaN itself spoils the sum.
+    What comes out for a row with NaN does not matter: the exponential of the NaN itself spoils
+    the sum.
     """
-    top = to_key(x[0])
+    top = x[0]
     for j in range(x.size):
-        key = to_key(x[j])
-        top = key if key > top else top
-    return from_key(top)
+        top = larger(x[j], top)
+    return top
 
 
 @njit(**SUM)
