@@ -1,9 +1,4 @@
-"""Convolutions to try kernels on: a plain reference in float64, and how far rounding may lead away.
-
-An error is compared with the root of the sum of squares of all that is added up for a number, times
-the roundings that follow each other. Where an algorithm goes through other numbers than the
-products themselves, as Winograd's does, these are what is squared.
-"""
+"""Convolutions to try kernels on, a plain reference in float64, and the check of one against it."""
 
 from __future__ import annotations
 
@@ -15,11 +10,9 @@ from oracles import margins, pair
 
 import agnostic_xent as ax
 from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
-from agnostic_xent.kernels.cpu.conv.tiling import Stride1, Stride2, Stride2Gradient
-from agnostic_xent.kernels.cpu.conv.winograd_transforms import SCHEMES
+from agnostic_xent.kernels.cpu.conv import column_plans, direct_plans, winograd_plans
 
-PLANS = {"direct": direct_plans, "winograd": winograd_plans}
+PLANS = {"direct": direct_plans, "winograd": winograd_plans, "columns": column_plans}
 RELU, POOL = {"activation": "relu"}, {"max_pool": 2}
 BOTH = RELU | POOL
 
@@ -62,6 +55,81 @@ def case(x: Any, w: Any, bias: bool = True, **options: Any) -> Case:
 def use(monkeypatch: Any, name: str) -> None:
     """Have one algorithm run whatever the rule says."""
     monkeypatch.setattr(convolution, "algorithm", lambda geometry, dtype: PLANS[name])
+
+
+DIRECT = [
+    case((1, 1, 1, 1), (1, 1, 1, 1)),
+    case((2, 3, 7, 5), (4, 3, 1, 1), bias=False, **RELU),
+    case((1, 5, 40, 50), (7, 5, 1, 1), **BOTH),  # several rows are taken for one
+    case((2, 9, 7, 7), (13, 9, 1, 1), **RELU),
+    case((3, 40, 23, 27), (16, 20, 1, 1), groups=2, **POOL),  # more pixels than are summed at once
+    case((9, 8, 8, 8), (64, 8, 1, 1), bias=False),
+    case((2, 2, 41, 3), (3, 2, 1, 1), stride=2),
+    case((2, 3, 8, 9), (5, 3, 1, 1), padding=2, stride=(1, 3)),
+    *(case((2, 3, 6, 19), (k, 3, 3, 3), padding=1) for k in (2, 3, 6, 7, 9, 12, 13, 17)),
+    *(case((1, 2, 4, w), (6, 2, 3, 3), padding="same", **BOTH) for w in (15, 16, 17, 31, 33, 65)),
+    case((2, 3, 11, 13), (6, 3, 2, 2), stride=2),
+    case((2, 3, 11, 12), (6, 3, 2, 4), padding="same", stride=(2, 3), **POOL),
+    case((3, 2, 13, 37), (4, 2, 5, 3), stride=(3, 2), padding=((0, 3), (4, 1))),
+    case((2, 2, 5, 4), (3, 2, 3, 3), padding=((7, 0), (0, 6))),  # outputs that meet no pixel
+    case((1, 2, 6, 5), (3, 2, 2, 2), padding=5, stride=3),
+    case((2, 3, 14, 15), (8, 3, 3, 3), dilation=(2, 3), padding=(2, 4), **RELU),
+    case((2, 1, 9, 20), (2, 1, 3, 2), dilation=(3, 5), stride=2, padding=3),
+    case((1, 3, 12, 12), (3, 3, 2, 3), dilation=4, stride=3, padding=2),  # pixels without a tap
+    case((2, 6, 9, 11), (4, 3, 3, 3), groups=2, padding=1, **BOTH),
+    case((2, 7, 9, 35), (7, 1, 3, 3), groups=7, padding=1, **RELU),
+    case((3, 5, 10, 8), (10, 1, 5, 5), groups=5, padding=2, stride=2),
+    case((1, 1, 1, 70), (3, 1, 1, 7), padding=(0, 3)),
+    case((1, 1, 70, 1), (3, 1, 7, 1), padding=(3, 0)),
+    case((19, 2, 3, 2), (1, 2, 3, 2)),
+    case((1, 64, 20, 64), (8, 64, 3, 3), padding=1),  # more than a band
+    case((2, 3, 23, 300), (9, 3, 7, 7), padding=3, stride=2, **BOTH),
+]
+WINOGRAD = [
+    case((1, 1, 1, 1), (1, 1, 3, 3), padding=1),
+    case((1, 1, 3, 3), (1, 1, 3, 3)),
+    *(case((2, 3, h, w), (4, 3, 3, 3), padding=1) for h, w in [(2, 3), (4, 4), (5, 7), (8, 6)]),
+    *(case((1, 2, n, 9), (3, 2, 3, 3), padding=1, **BOTH) for n in (2, 3, 5, 6, 7)),
+    *(case((1, 2, 9, n), (3, 2, 3, 3), padding=1, **POOL) for n in (2, 3, 5, 6, 7)),
+    *(case((2, c, 6, 10), (5, c, 3, 3), padding=1, **RELU) for c in (15, 16, 17, 33)),
+    *(case((2, 5, 6, 10), (k, 5, 3, 3), padding=1, **BOTH) for k in (16, 17, 32, 48, 64, 65, 96)),
+    case((2, 16, 12, 12), (128, 16, 3, 3), padding=1, **RELU),
+    *(
+        case((2, 4, 11, 7), (6, 4, 3, 3), padding=((top, 2 - top), (left, 2)), **BOTH)
+        for top in (0, 1, 2)
+        for left in (0, 1, 2)
+    ),
+    case((2, 12, 9, 10), (9, 4, 3, 3), groups=3, padding=1, **BOTH),
+    case((3, 4, 13, 5), (4, 1, 3, 3), groups=4, padding=1, bias=False),
+    case((17, 3, 5, 3), (2, 3, 3, 3)),
+    case((1, 96, 9, 13), (97, 96, 3, 3), padding=1, **BOTH),  # the threads share out the points
+    case((3, 100, 34, 33), (100, 100, 3, 3), padding=1),
+    case((1, 3, 5, 1030), (5, 3, 3, 3), padding=1, **BOTH),  # more tiles than DEPTH in a row
+    case((3, 32, 30, 31), (64, 32, 3, 3), padding=1, **BOTH),
+    # stride 2
+    *(case((2, 3, n, n), (4, 3, 3, 3), padding=1, stride=2) for n in (1, 2, 3, 7, 8, 9, 15, 16)),
+    *(case((2, 5, 9, n), (17, 5, 3, 3), padding=1, stride=2, **BOTH) for n in (17, 18, 19, 31)),
+    case((2, 4, 11, 13), (6, 4, 3, 3), padding=((1, 0), (1, 0)), stride=2, **RELU),
+    case((2, 4, 12, 14), (6, 4, 3, 3), padding=((1, 0), (1, 0)), stride=2, **POOL),
+    case((3, 12, 18, 11), (9, 4, 3, 3), groups=3, padding=1, stride=2, **BOTH),
+    case((3, 64, 17, 33), (100, 64, 3, 3), padding=1, stride=2),  # the threads share the points
+]
+COLUMNS = [
+    case((1, 1, 1, 1), (1, 1, 3, 3), padding=1),
+    *(case((2, 3, 13, 14), (5, 3, kh, 3), padding=1, **RELU) for kh in range(3, 8)),
+    *(case((2, 3, 13, 14), (5, 3, kh, 3), padding=2, stride=2) for kh in (5, 6, 7, 8, 13)),
+    *(case((2, 3, n, 9), (4, 3, 5, 5), padding=2, **BOTH) for n in (2, 3, 4, 5, 7, 8, 9)),
+    *(case((2, 3, 9, n), (4, 3, 5, 4), padding=2, **POOL) for n in (15, 16, 17, 29, 30, 33)),
+    *(case((2, 2, 6, 19), (k, 2, 4, 3), padding=1, **RELU) for k in (1, 2, 3, 6, 7, 9, 12, 17)),
+    case((2, 3, 23, 300), (9, 3, 7, 7), padding=3, stride=2, **BOTH),
+    case((3, 3, 20, 21), (4, 3, 5, 4), stride=(1, 2), padding=((2, 0), (0, 3)), bias=False),
+    case((3, 3, 20, 21), (4, 3, 6, 5), stride=(2, 1), padding=((0, 3), (1, 0)), **RELU),
+    case((2, 2, 5, 4), (3, 2, 3, 3), padding=((7, 0), (0, 6))),  # outputs that meet no pixel
+    case((2, 12, 9, 10), (9, 4, 5, 5), groups=3, padding=2, **BOTH),
+    case((3, 5, 10, 8), (10, 1, 5, 5), groups=5, padding=2, stride=2),
+    case((1, 1, 70, 1), (3, 1, 7, 1), padding=(3, 0)),
+    case((9, 33, 14, 15), (17, 33, 5, 5), padding=2),  # a block has rows of several images
+]
 
 
 # --- the formula, a tap after another -------------------------------------------------------------
@@ -126,138 +194,6 @@ class Reference:
             dw[..., u, v] = np.einsum("ngkij,ngcij->gkc", dy[outputs], self.x[pixels])
         return dw.reshape(self.w_shape)
 
-
-# --- the spread of rounding errors ----------------------------------------------------------------
-
-
-class DirectSpread:
-    """Roots of sums of squares, and how many roundings follow each other."""
-
-    def __init__(self, x: Any, w: Any, options: dict[str, Any]):
-        self.squares = Reference(np.square(x, dtype="f8"), np.square(w, dtype="f8"), options)
-
-    def value(self, b: Any) -> tuple[Any, int]:
-        squares = None if b is None else np.square(b, dtype="f8")
-        return np.sqrt(self.squares.value(squares)), self.squares.w[0, 0].size + 1
-
-    def input_gradient(self, dy: Any) -> tuple[Any, int]:
-        spread = np.sqrt(self.squares.input_gradient(np.square(dy, dtype="f8")))
-        return spread, self.squares.w[0, :, 0].size
-
-    def weight_gradient(self, dy: Any) -> tuple[Any, int]:
-        spread = np.sqrt(self.squares.weight_gradient(np.square(dy, dtype="f8")))
-        return spread, dy[:, 0].size
-
-
-# --- and for Winograd's algorithm -----------------------------------------------------------------
-
-
-class Plain:
-    """The arithmetic of the transforms, on numbers."""
-
-    def add(self, x: Any, y: Any) -> Any:
-        return x + y
-
-    def subtract(self, x: Any, y: Any) -> Any:
-        return x - y
-
-    def plus(self, factor: float, x: Any, y: Any) -> Any:
-        return factor * x + y
-
-    def times(self, factor: float, x: Any) -> Any:
-        return factor * x
-
-
-def matrix(transform: Any, size: int) -> Any:
-    """Return the matrix of a transform."""
-    return np.array(transform(Plain(), list(np.eye(size))))
-
-
-class Points:
-    """The matrices of a class of tilings, and the roundings of its transforms."""
-
-    def __init__(self, tiling: Any):
-        self.scheme = SCHEMES[tiling]
-        side, self.read, self.step, self.written = tiling.SIZES
-        self.of_input = matrix(self.scheme.of_input, self.read)
-        self.of_output = matrix(self.scheme.of_output, side)
-        self.of_weights = matrix(self.scheme.of_weights, 3)
-        # two directions, and the operations and inexact constants of each
-        self.roundings = 2 * (2 + 4 + (3 if side == 6 else 4))
-        self.roundings_back = 2 * (2 + 2 + 6)
-
-
-POINTS = {tiling: Points(tiling) for tiling in SCHEMES}
-
-
-def points_of(stride: Any) -> tuple[Points, Points]:
-    """Return those of the value and weight gradient, and those of the input gradient."""
-    classes = (Stride1, Stride1) if stride in (1, (1, 1)) else (Stride2, Stride2Gradient)
-    return POINTS[classes[0]], POINTS[classes[1]]
-
-
-class WinogradSpread:
-    """The same where all is summed by way of the points of a tile."""
-
-    def __init__(self, x: Any, w: Any, options: dict[str, Any]):
-        self.plain = Reference(x, w, options)
-        self.x, self.w = self.plain.x**2, self.plain.w**2
-        (self.top, _), (self.left, _) = self.plain.margins
-        self.points, self.points_back = points_of(self.plain.stride)
-
-    def value(self, b: Any) -> tuple[Any, int]:
-        terms = self.w.shape[2] + self.points.roundings + 1
-        squares = correlated(self.x, self.w, (self.top, self.left), self.plain.output, self.points)
-        squares = squares.reshape(len(self.x), -1, *self.plain.output)
-        bias = 0 if b is None else np.square(b, dtype="f8")[:, None, None]
-        return np.sqrt(squares + bias), terms
-
-    def input_gradient(self, dy: Any) -> tuple[Any, int]:
-        turned = np.swapaxes(self.w, 1, 2)[..., ::-1, ::-1]
-        corner = (0, 0) if self.points_back.written == 8 else (2 - self.top, 2 - self.left)
-        dy = self.plain.split(dy) ** 2
-        squares = correlated(dy, turned, corner, self.plain.image, self.points_back)
-        terms = turned.shape[2] + self.points_back.roundings
-        return np.sqrt(squares.reshape(self.plain.x_shape)), terms
-
-    def weight_gradient(self, dy: Any) -> tuple[Any, int]:
-        dy, p, size = self.plain.split(dy) ** 2, self.points, self.plain.output
-        v = tiles(self.x, (self.top, self.left), size, (p.read, p.step, p.written))
-        g = tiles(dy, (0, 0), size, (p.written, p.written, p.written))
-        v, g = transformed(p.of_input, v), transformed(p.of_output.T, g)
-        du = np.einsum("ngkabij,ngcabij->gkcij", g, v, optimize=True)
-        squares = transformed(p.of_weights.T, du).reshape(self.plain.w_shape)
-        return np.sqrt(squares), g[:, 0, 0, :, :, 0, 0].size + p.roundings_back
-
-
-def correlated(x: Any, w: Any, corner: tuple[int, int], output: Any, p: Points) -> Any:
-    """Return sums of squares of a Winograd convolution, from squares."""
-    v = transformed(p.of_input, tiles(x, corner, output, (p.read, p.step, p.written)))
-    m = np.einsum("gkcij,ngcabij->ngkabij", transformed(p.of_weights, w), v, optimize=True)
-    y = np.swapaxes(transformed(p.of_output, m), -3, -2)  # (..., tile rows, 4, tile columns, 4)
-    y = y.reshape(*y.shape[:3], p.written * y.shape[3], p.written * y.shape[5])
-    return y[..., : output[0], : output[1]]
-
-
-def transformed(matrix: Any, squares: Any) -> Any:
-    return matrix**2 @ squares @ matrix.T**2
-
-
-def tiles(x: Any, corner: tuple[int, int], output: Any, sizes: tuple[int, int, int]) -> Any:
-    """Return all tiles of an image: (..., rows, columns, read, read); sizes as of a tiling."""
-    read, step, written = sizes
-    places = [
-        np.arange(-(-n // written))[:, None] * step + np.arange(read) - first
-        for n, first in zip(output, corner, strict=True)
-    ]
-    (rows, rows_in), (columns, columns_in) = (
-        (np.clip(p, 0, n - 1), (p >= 0) & (p < n)) for p, n in zip(places, x.shape[3:], strict=True)
-    )
-    found = x[..., rows[:, None, :, None], columns[None, :, None, :]]
-    return found * (rows_in[:, None, :, None] & columns_in[None, :, None, :])
-
-
-SPREADS = {"direct": DirectSpread, "winograd": WinogradSpread}
 
 # --- the check ------------------------------------------------------------------------------------
 

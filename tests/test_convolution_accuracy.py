@@ -7,23 +7,12 @@ import pytest
 
 pytest.importorskip("numba")
 
-from convolution_case import (
-    PLANS,
-    POINTS,
-    POOL,
-    RELU,
-    SPREADS,
-    Reference,
-    case,
-    check,
-    matrix,
-    points_of,
-    rounding,
-    use,
-)
+from convolution_case import PLANS, POOL, RELU, Reference, case, check, rounding, use
+from convolution_spread import POINTS, SPREADS, ColumnPoints, Plain, matrix, points_of
 
 from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import column_plans, direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv.column_transforms import of_cotangents
 from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
 from agnostic_xent.kernels.cpu.conv.tiling import Stride1, Stride2Gradient
 
@@ -52,7 +41,7 @@ def amplification(taps, after, *before):
 
     Their root mean square for normal x and w, where it is largest, for a single channel and |x| and
     |w| of 1; an output has ``taps`` products in each of the two directions. Both roots together are
-    one square.
+    one square; in one direction it is the root of this.
     """
     squares = np.prod([np.sum(m**2, axis=1) for m in before], axis=0)
     return float(np.max(after**2 @ squares / np.square(taps)))
@@ -64,7 +53,7 @@ def stated(algorithm, terms, sums):
     Direct: 6e-7, for any number of products. Winograd's sums are of as many numbers as there are
     channels (or tiles), which are larger than products, and have roundings of the transforms on
     top: 4e-6 to 9e-6 for 16 channels and tiles or more, up to 3e-5 for a single channel; with
-    stride 2, 1e-6 to 7e-6 and 2e-5.
+    stride 2, 1e-6 to 7e-6 and 2e-5. Down the columns: 1e-6 to 4e-6, up to 1.1e-5.
     """
     if algorithm == "direct":
         return rounding("f4", 1) * GAUSSIAN
@@ -78,6 +67,9 @@ def directions(algorithm, x, w, dy, options):
     exact, sizes = Reference(x, w, options), Reference(abs(x), abs(w), options)
     shapes |= {"stride": exact.stride, "padding": exact.margins}
     geometry, plans = geometry_of(x, w, shapes), PLANS[algorithm]
+    if algorithm == "columns":
+        yield from of_columns(geometry, x, w, dy, exact, sizes)
+        return
     p, back = points_of(exact.stride)
     met = 3 if back.written == 4 else np.array([1, 2] * 4)  # outputs, by a row of pixels
     tiles = x.shape[0] * int(np.prod([-(-n // 4) for n in exact.output]))
@@ -98,11 +90,48 @@ def directions(algorithm, x, w, dy, options):
     )  # fmt: skip
 
 
+def of_columns(geometry, x, w, dy, exact, sizes):
+    """Yield the same, with the largest sum |x| |w| of each column of a tile."""
+    plans = PLANS["columns"]
+    c, k, n = geometry.channels, geometry.filters, geometry.images
+    (step, _), (_, window), rows = geometry.stride, geometry.window, exact.output[0]
+    p = ColumnPoints(-(-geometry.window[0] // step))
+    met = geometry.window[0] / step
+    factor = np.sqrt(amplification(met, p.of_output, p.of_input, p.of_weights))
+    yield (
+        plans.forward(geometry, x, w, None, False) - exact.value(),
+        largest(sizes.value(), p.written), c, (c * step * window + p.roundings, factor),
+    )  # fmt: skip
+    error = plans.input_gradient(geometry, dy, w) - exact.input_gradient(dy)
+    size = sizes.input_gradient(abs(dy))
+    if geometry.stride == (1, 1):
+        yield error, largest(size, p.written), k, (k * window + p.roundings, factor)
+    else:  # which is direct
+        yield error, size, 1, (1, 1)
+    back = np.sqrt(amplification(p.written, p.of_weights.T, p.of_input, p.of_output.T))
+    yield (
+        plans.weight_gradient(geometry, x, dy) - exact.weight_gradient(dy),
+        sizes.weight_gradient(abs(dy)), dy[:, 0].size / p.written,
+        (n * -(-rows // p.written) * exact.output[1] + p.roundings, back),
+    )  # fmt: skip
+
+
+def largest(sizes, rows):
+    """Return the largest number of each column of each tile of so many rows."""
+    found = np.zeros_like(sizes)
+    for first in range(0, sizes.shape[2], rows):
+        tile = sizes[:, :, first : first + rows]
+        found[:, :, first : first + rows] = tile.max(axis=2, keepdims=True)
+    return found
+
+
 FITTING = [
     (algorithm, layer)
     for algorithm in PLANS
     for layer, (_, _, _, window, stride, _) in LAYERS.items()
-    if algorithm == "direct" or window == 3
+    if algorithm == "direct"
+    or (algorithm == "winograd" and window == 3)
+    or (algorithm == "columns" and window > 2 * stride)
 ]
 
 
@@ -168,6 +197,17 @@ def test_transforms_make_a_convolution(tiling):
         back = matrix(p.scheme.of_output_gradient, 4), matrix(p.scheme.of_weight_gradient, side)
         np.testing.assert_array_equal(back[0], p.of_output.T)
         np.testing.assert_allclose(back[1], p.of_weights.T, rtol=rounding("f8", 1))
+
+
+@pytest.mark.parametrize("window", range(3, 8))
+def test_transforms_down_the_columns_make_a_convolution(window):
+    p = ColumnPoints(window)
+    found = np.einsum("yp,pw,px->ywx", p.of_output, p.of_weights, p.of_input)
+    exact = [[np.eye(8)[i + u] for u in range(window)] for i in range(p.written)]
+    products = np.einsum("yp,pw,px->ywx", *map(np.abs, (p.of_output, p.of_weights, p.of_input)))
+    assert np.all(np.abs(found - exact) <= rounding("f8", 8) * products)
+    rows = [*np.eye(p.written), *np.zeros((6 - p.written, p.written))]
+    np.testing.assert_array_equal(of_cotangents(Plain(), rows), p.of_output.T[:-1])
 
 
 @pytest.mark.parametrize("tiling", POINTS)
@@ -246,21 +286,21 @@ def swap_winners(monkeypatch):
     monkeypatch.setattr(convolution, "max_vjp", changed)
 
 
-def changed_loop(monkeypatch, name, number):
-    """Make a number that a Winograd loop gets or leaves a thousandth larger."""
-    loop = winograd_plans.loop
+def changed_loop(monkeypatch, plans, name, number, after):
+    """Make a number that a loop gets or leaves a thousandth larger."""
+    loop = plans.loop
 
-    def changed(function, tiling):
+    def changed(function, *key):
         def run(*args):
-            if name == "finish":
-                args[number][3] *= 1.001
-            loop(function, tiling)(*args)
-            if name != "finish":
-                args[number][3] *= 1.001
+            if after:
+                loop(function, *key)(*args)
+            args[number].flat[3] *= 1.001
+            if not after:
+                loop(function, *key)(*args)
 
-        return run if function.__name__ == name else loop(function, tiling)
+        return run if function.__name__ == name else loop(function, *key)
 
-    monkeypatch.setattr(winograd_plans, "loop", changed)
+    monkeypatch.setattr(plans, "loop", changed)
 
 
 BREAKS = {
@@ -278,8 +318,10 @@ BREAKS = {
         flip_a_mask_bit,
     ),
     "winner, winograd": ("winograd", changed_result, winograd_plans, "pooled", swap_a_winner),
-    "transformed weight": ("winograd", changed_loop, "transform_weights", 1),
-    "transformed gradient": ("winograd", changed_loop, "finish", 0),
+    "transformed weight": ("winograd", changed_loop, winograd_plans, "transform_weights", 1, True),
+    "transformed gradient": ("winograd", changed_loop, winograd_plans, "finish", 0, False),
+    "weight, columns": ("columns", changed_loop, column_plans, "forward", 1, False),
+    "gradient, columns": ("columns", changed_loop, column_plans, "weight_gradient", 3, True),
 }
 
 

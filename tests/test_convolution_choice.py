@@ -10,7 +10,7 @@ import agnostic_xent as ax
 pytest.importorskip("numba")
 
 from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import column_plans, direct_plans, winograd_plans
 from agnostic_xent.kernels.cpu.conv.geometry import Geometry
 
 
@@ -25,7 +25,7 @@ def test_winograd_is_chosen_for_its_geometry_only(change):
     layer = Geometry(8, 64, 28, 28, 64, 1, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
     assert convolution.algorithm(layer, np.dtype("f4")) is winograd_plans
     assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
-    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
+    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is not winograd_plans
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,24 @@ def test_winograd_with_stride_2_is_chosen_for_its_geometry_only(change):
     assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
 
 
+@pytest.mark.parametrize(
+    "change", [{"window": (8, 5)}, {"window": (2, 5)}, {"stride": (3, 1)}, {"dilation": (1, 2)}]
+)
+def test_columns_are_chosen_for_their_geometry_only(change):
+    layer = Geometry(8, 16, 28, 28, 16, 1, (5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1))
+    assert convolution.algorithm(layer, np.dtype("f4")) is column_plans
+    assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
+    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
+
+
 def test_explain_names_the_algorithm():
     x, w = np.zeros((8, 64, 28, 28), "f4"), np.zeros((64, 64, 3, 3), "f4")
     fast = "conv2d: Numba, Winograd F(4x4, 3x3) (it takes these arguments)"
     assert ax.explain(ax.conv2d, x, w, padding=1) == fast
     assert ax.explain(ax.conv2d, x, w, dilation=2) == fast.replace("Winograd F(4x4, 3x3)", "direct")
     assert "Winograd F(4x4, 3x3) with stride 2" in ax.explain(ax.conv2d, x, w, padding=1, stride=2)
+    wide = np.zeros((16, 64, 5, 5), "f4")
+    assert "Winograd F(4, 5) down the columns" in ax.explain(ax.conv2d, x, wide)
     with ax.kernels("direct"):
         assert "direct" in ax.explain(ax.conv2d, x, w, padding=1)
     with ax.kernels("portable"):

@@ -16,13 +16,19 @@ import agnostic_xent as ax
 
 numba = pytest.importorskip("numba")
 
-from convolution_case import BOTH, PLANS, POOL, RELU, SPREADS, case, check  # noqa: E402
+from convolution_case import BOTH, PLANS, POOL, RELU, case, check  # noqa: E402
+from convolution_spread import SPREADS  # noqa: E402
 from test_kernels_dense import SIZES, normal  # noqa: E402
 from test_kernels_dense import check as check_dense  # noqa: E402
 from test_threads import MANY, run_python  # noqa: E402
 
 from agnostic_xent.kernels.cpu import convolution  # noqa: E402
-from agnostic_xent.kernels.cpu.conv import cotangents, matrices, vectors  # noqa: E402
+from agnostic_xent.kernels.cpu.conv import (  # noqa: E402
+    cotangents,
+    matrices,
+    pointwise_plans,
+    vectors,
+)
 
 SOME = {
     "direct": [
@@ -40,9 +46,15 @@ SOME = {
         case((3, 5, 13, 22), (7, 5, 3, 3), padding=1, stride=2, **BOTH),
         case((1, 96, 16, 21), (97, 96, 3, 3), padding=1, stride=2, **RELU),
     ],
+    "columns": [
+        case((3, 5, 13, 22), (7, 5, 5, 5), padding=2, **BOTH),
+        case((3, 3, 21, 37), (9, 3, 7, 7), padding=3, stride=2, **RELU),
+        case((2, 6, 13, 22), (2, 3, 4, 3), groups=2, padding=((0, 3), (1, 0))),
+        case((9, 17, 9, 15), (12, 17, 3, 3), padding=1, **POOL),
+    ],
 }
 
-DTYPES = {"direct": ("float32", "float64"), "winograd": ("float32",)}
+DTYPES = {"direct": ("float32", "float64"), "winograd": ("float32",), "columns": ("float32",)}
 
 
 def run_all(work):
@@ -146,7 +158,7 @@ def check_guarded(at_end):
         y[...] = x
         return y
 
-    for module in (*PLANS.values(), cotangents, matrices):
+    for module in (*PLANS.values(), pointwise_plans, cotangents, matrices):
         module.empty = empty
     check_all(place)
     for rows, units, features in SIZES:

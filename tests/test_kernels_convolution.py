@@ -1,4 +1,4 @@
-"""The CPU kernels of conv2d, both algorithms, against a plain reference in float64."""
+"""The CPU kernels of conv2d, all algorithms, against a plain reference in float64."""
 
 from __future__ import annotations
 
@@ -14,72 +14,20 @@ numba = pytest.importorskip("numba")
 
 from convolution_case import (  # noqa: E402
     BOTH,
+    COLUMNS,
+    DIRECT,
     PLANS,
     POOL,
     RELU,
-    SPREADS,
+    WINOGRAD,
     Reference,
     case,
     check,
     use,
 )
+from convolution_spread import SPREADS  # noqa: E402
 
-from agnostic_xent.kernels.cpu.conv import cotangents, direct_plans, winograd_plans  # noqa: E402
-
-DIRECT = [
-    case((1, 1, 1, 1), (1, 1, 1, 1)),
-    case((2, 3, 7, 5), (4, 3, 1, 1), bias=False, **RELU),
-    case((1, 5, 40, 50), (7, 5, 1, 1), **BOTH),  # several rows are taken for one
-    case((2, 2, 41, 3), (3, 2, 1, 1), stride=2),
-    case((2, 3, 8, 9), (5, 3, 1, 1), padding=2, stride=(1, 3)),
-    *(case((2, 3, 6, 19), (k, 3, 3, 3), padding=1) for k in (2, 3, 6, 7, 9, 12, 13, 17)),
-    *(case((1, 2, 4, w), (6, 2, 3, 3), padding="same", **BOTH) for w in (15, 16, 17, 31, 33, 65)),
-    case((2, 3, 11, 13), (6, 3, 2, 2), stride=2),
-    case((2, 3, 11, 12), (6, 3, 2, 4), padding="same", stride=(2, 3), **POOL),
-    case((3, 2, 13, 37), (4, 2, 5, 3), stride=(3, 2), padding=((0, 3), (4, 1))),
-    case((2, 2, 5, 4), (3, 2, 3, 3), padding=((7, 0), (0, 6))),  # outputs that meet no pixel
-    case((1, 2, 6, 5), (3, 2, 2, 2), padding=5, stride=3),
-    case((2, 3, 14, 15), (8, 3, 3, 3), dilation=(2, 3), padding=(2, 4), **RELU),
-    case((2, 1, 9, 20), (2, 1, 3, 2), dilation=(3, 5), stride=2, padding=3),
-    case((1, 3, 12, 12), (3, 3, 2, 3), dilation=4, stride=3, padding=2),  # pixels without a tap
-    case((2, 6, 9, 11), (4, 3, 3, 3), groups=2, padding=1, **BOTH),
-    case((2, 7, 9, 35), (7, 1, 3, 3), groups=7, padding=1, **RELU),
-    case((3, 5, 10, 8), (10, 1, 5, 5), groups=5, padding=2, stride=2),
-    case((1, 1, 1, 70), (3, 1, 1, 7), padding=(0, 3)),
-    case((1, 1, 70, 1), (3, 1, 7, 1), padding=(3, 0)),
-    case((19, 2, 3, 2), (1, 2, 3, 2)),
-    case((1, 64, 20, 64), (8, 64, 3, 3), padding=1),  # more than a band
-    case((2, 3, 23, 300), (9, 3, 7, 7), padding=3, stride=2, **BOTH),
-]
-WINOGRAD = [
-    case((1, 1, 1, 1), (1, 1, 3, 3), padding=1),
-    case((1, 1, 3, 3), (1, 1, 3, 3)),
-    *(case((2, 3, h, w), (4, 3, 3, 3), padding=1) for h, w in [(2, 3), (4, 4), (5, 7), (8, 6)]),
-    *(case((1, 2, n, 9), (3, 2, 3, 3), padding=1, **BOTH) for n in (2, 3, 5, 6, 7)),
-    *(case((1, 2, 9, n), (3, 2, 3, 3), padding=1, **POOL) for n in (2, 3, 5, 6, 7)),
-    *(case((2, c, 6, 10), (5, c, 3, 3), padding=1, **RELU) for c in (15, 16, 17, 33)),
-    *(case((2, 5, 6, 10), (k, 5, 3, 3), padding=1, **BOTH) for k in (16, 17, 32, 48, 64, 65, 96)),
-    case((2, 16, 12, 12), (128, 16, 3, 3), padding=1, **RELU),
-    *(
-        case((2, 4, 11, 7), (6, 4, 3, 3), padding=((top, 2 - top), (left, 2)), **BOTH)
-        for top in (0, 1, 2)
-        for left in (0, 1, 2)
-    ),
-    case((2, 12, 9, 10), (9, 4, 3, 3), groups=3, padding=1, **BOTH),
-    case((3, 4, 13, 5), (4, 1, 3, 3), groups=4, padding=1, bias=False),
-    case((17, 3, 5, 3), (2, 3, 3, 3)),
-    case((1, 96, 9, 13), (97, 96, 3, 3), padding=1, **BOTH),  # the threads share out the points
-    case((3, 100, 34, 33), (100, 100, 3, 3), padding=1),
-    case((1, 3, 5, 1030), (5, 3, 3, 3), padding=1, **BOTH),  # more tiles than DEPTH in a row
-    case((3, 32, 30, 31), (64, 32, 3, 3), padding=1, **BOTH),
-    # stride 2
-    *(case((2, 3, n, n), (4, 3, 3, 3), padding=1, stride=2) for n in (1, 2, 3, 7, 8, 9, 15, 16)),
-    *(case((2, 5, 9, n), (17, 5, 3, 3), padding=1, stride=2, **BOTH) for n in (17, 18, 19, 31)),
-    case((2, 4, 11, 13), (6, 4, 3, 3), padding=((1, 0), (1, 0)), stride=2, **RELU),
-    case((2, 4, 12, 14), (6, 4, 3, 3), padding=((1, 0), (1, 0)), stride=2, **POOL),
-    case((3, 12, 18, 11), (9, 4, 3, 3), groups=3, padding=1, stride=2, **BOTH),
-    case((3, 64, 17, 33), (100, 64, 3, 3), padding=1, stride=2),  # the threads share the points
-]
+from agnostic_xent.kernels.cpu.conv import cotangents, pointwise_plans  # noqa: E402
 
 
 @pytest.fixture(params=list(PLANS))
@@ -92,7 +40,7 @@ def algorithm(request, monkeypatch):
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch):
     """Have NaN stand in every work space and result that is not written to."""
-    for module in (direct_plans, winograd_plans, cotangents):
+    for module in (*PLANS.values(), pointwise_plans, cotangents):
         monkeypatch.setattr(module, "empty", poisoned)
 
 
@@ -137,6 +85,12 @@ def test_winograd(monkeypatch, shapes):
     check(shapes, SPREADS["winograd"])
 
 
+@pytest.mark.parametrize("shapes", COLUMNS, ids=lambda c: c.id)
+def test_columns(monkeypatch, shapes):
+    use(monkeypatch, "columns")
+    check(shapes, SPREADS["columns"])
+
+
 @pytest.mark.parametrize("shapes", WINOGRAD[::5], ids=lambda c: c.id)
 def test_direct_where_winograd_might_run(monkeypatch, shapes):
     use(monkeypatch, "direct")
@@ -151,7 +105,7 @@ def test_random_shapes(algorithm, seed):
 
 
 def random_case(rng, algorithm):
-    """Return a case that fits; Winograd's window is given."""
+    """Return a case that fits the algorithm."""
 
     def one(*values):
         return int(rng.choice(values))
@@ -164,6 +118,10 @@ def random_case(rng, algorithm):
         most, window = 6, (one(1, 2, 3, 4, 5), one(1, 2, 3, 4, 5))
         options["stride"] = one(1, 1, 2, 3), one(1, 1, 2, 3)
         options["dilation"] = one(1, 1, 2, 3), one(1, 1, 2)
+    elif algorithm == "columns":
+        options["stride"] = one(1, 1, 2), one(1, 1, 2)
+        rows = range(2 * options["stride"][0] + 1, 7 * options["stride"][0] + 1)
+        most, window = 6, (one(*rows), one(1, 2, 3, 5))
     elif rng.random() < 0.4:
         options["stride"] = 2
     margin = range(most + 1)
@@ -224,6 +182,7 @@ LAYOUTS = [readonly, np.asfortranarray, strided, channels_last, backwards]
 SOME = {
     "direct": case((3, 4, 10, 18), (6, 4, 3, 3), padding=1, stride=2, **BOTH),
     "winograd": case((3, 4, 10, 18), (6, 4, 3, 3), padding=1, **BOTH),
+    "columns": case((3, 4, 10, 18), (6, 4, 5, 3), padding=2, **BOTH),
 }
 
 
@@ -303,13 +262,14 @@ def refused(*args):
 def whole_numbers(shapes):
     """Return small integers, of which no sum is rounded, with many ties.
 
-    Filters have a tap each, a multiple of 24 * 24, so that Winograd's transforms are exact too.
+    Filters have a tap each, a multiple of 24 * 24 and of 90, so that Winograd's transforms are
+    exact too.
     """
     rng = np.random.default_rng(0)
     x, b = (rng.integers(-2, 3, s).astype("f4") for s in (shapes.x, shapes.w[0]))
     w = np.zeros((shapes.w[0] * shapes.w[1], 9), "f4")
-    w[np.arange(len(w)), rng.integers(0, 9, len(w))] = 576 * rng.integers(-2, 3, len(w))
-    return x, w.reshape(shapes.w), 576 * b
+    w[np.arange(len(w)), rng.integers(0, 9, len(w))] = 2880 * rng.integers(-2, 3, len(w))
+    return x, w.reshape(shapes.w), 2880 * b
 
 
 @pytest.mark.parametrize("follows", [{}, RELU, POOL, BOTH])
@@ -323,8 +283,8 @@ def test_whole_numbers_are_exact(algorithm, follows):
     with ax.kernels("require"):
         y, pullback = ax.conv2d.vjp(*arrays, **shapes.options)
     dx, dw, db = pullback(dy)
-    if algorithm == "winograd":
-        dw = np.rint(dw)  # is divided by 24 * 24
+    if algorithm != "direct":
+        dw = np.rint(dw)  # is divided by 24 * 24 or 90
     for found, e in zip((y, dx, dw, db), expected, strict=True):
         np.testing.assert_array_equal(found, e)
 
@@ -359,7 +319,7 @@ def tuple1(dy):
 def test_direct_spreads_special_values_no_farther(monkeypatch, special):
     use(monkeypatch, "direct")
     x, w, b = whole_numbers(case((2, 3, 12, 20), (4, 3, 3, 3)))
-    w[w == 0] = 576  # infinity times 0 is NaN, whoever multiplies
+    w[w == 0] = 2880  # infinity times 0 is NaN, whoever multiplies
     x[1, 2, 5, 7] = special
     for options in ({"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 3}):
         with ax.kernels("portable"):
@@ -370,6 +330,18 @@ def test_direct_spreads_special_values_no_farther(monkeypatch, special):
             found, of_kernel = ax.conv2d.vjp(x, w, b, **options)
         for f, e in zip((found, *of_kernel(dy)), (y, *pullback(dy)), strict=True):
             np.testing.assert_array_equal(f, e)
+
+
+def test_columns_spread_special_values_over_tiles_only(monkeypatch):
+    use(monkeypatch, "columns")
+    x, w, b = case((2, 3, 16, 20), (4, 3, 5, 5)).arrays()
+    clean = ax.conv2d(x, w, b, padding=2)
+    x[1, 2, 5, 7] = np.nan  # of the tiles in rows 0 to 3 and 4 to 7
+    y = ax.conv2d(x, w, b, padding=2)
+    touched = np.zeros(y.shape, bool)
+    touched[1, :, :8, 5:10] = True
+    np.testing.assert_array_equal(y[~touched], clean[~touched])
+    assert np.isnan(y[1, :, 3:8, 5:10]).all()  # the pixels whose windows hold it
 
 
 def test_winograd_spreads_special_values_over_tiles_only(monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 from ...arrays import quiet
 from ...operation import OPERATIONS, Implementation, Pullback, current_mode
 from .conv import direct_plans, winograd_plans
+from .conv.costs import fastest
 from .conv.cotangents import bias_gradient, through_relu
 from .conv.geometry import Geometry, geometry_of
 from .conv.winograd_plans import NOT_POOLED
@@ -86,9 +87,8 @@ def _same(dy: Any) -> tuple[Any]:
 
 
 def algorithm(geometry: Geometry, dtype: Any) -> ModuleType:
-    """Return the faster of direct and Winograd convolution, unless the former is asked for."""
-    fast = winograd_plans.pays(geometry, dtype) and current_mode() != "direct"
-    return winograd_plans if fast else direct_plans
+    """Return the plans of the fastest algorithm, or of direct convolution if that is asked for."""
+    return direct_plans if current_mode() == "direct" else fastest(geometry, dtype)
 
 
 def describe(x: Any, w: Any, b: Any, **options: Any) -> str:

@@ -13,17 +13,14 @@ import numpy as np
 
 from ..compiling import array_in, array_out, compiled_in_parts, threads, types
 from ..memory import empty
-from . import direct
+from . import direct, pointwise_plans
 from .direct import TILES, Bands, Phase
-from .geometry import Geometry, with_long_rows
+from .geometry import SECTIONS, Geometry, flat, with_long_rows
 from .micro_kernels import TAPS
 from .vectors import lanes_of
 
 BAND_BYTES = 384 << 10
 """What a packed band may take: less than half of a second-level cache."""
-
-SECTIONS = 8
-"""Partial sums of a weight gradient; at least so many units of work where images are few."""
 
 REMEMBERED = 512
 """Geometries whose tables are kept."""
@@ -31,6 +28,8 @@ REMEMBERED = 512
 
 def forward(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
     """Return y (N, K, OH, OW)."""
+    if pointwise_plans.applies(geometry, x.dtype):
+        return pointwise_plans.forward(geometry, x, w, b, relu)
     y = forward_plan(with_long_rows(geometry), x.dtype).run(x, w, b, relu)
     return y.reshape(*y.shape[:2], *geometry.output)
 
@@ -41,12 +40,16 @@ def input_gradient(geometry: Geometry, dy: Any, w: Any, winners: Any = None) -> 
     Zeros stand where a window hangs over the edge of dy, so a weight that is NaN or infinite makes
     NaN of the pixels at the edge too that do not meet it.
     """
+    if pointwise_plans.applies(geometry, dy.dtype):
+        return pointwise_plans.input_gradient(geometry, dy, w)
     dx = input_gradient_plan(with_long_rows(geometry), dy.dtype).run(dy, w, None, False)
     return dx.reshape(*dx.shape[:2], geometry.height, geometry.width)
 
 
 def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) -> Any:
     """Return dw (K, C / groups, KH, KW)."""
+    if pointwise_plans.applies(geometry, x.dtype):
+        return pointwise_plans.weight_gradient(geometry, x, dy)
     dtype, lanes = x.dtype, lanes_of(x.dtype)
     packing = forward_plan(with_long_rows(geometry), dtype).packing
     bands, filters, taps = packing.bands, geometry.filters, packing.offsets.size
@@ -68,6 +71,11 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
 def name_of(geometry: Geometry) -> str:
     """Return what the algorithm is called."""
     return "direct"
+
+
+def applies(geometry: Geometry, dtype: Any) -> bool:
+    """Tell whether direct convolution can be used: always."""
+    return True
 
 
 class Packing:
@@ -207,11 +215,6 @@ class _Axis:
 
 
 _axis = functools.lru_cache(REMEMBERED)(_Axis)
-
-
-def flat(x: Any) -> Any:
-    """Return the numbers of an array in order, without a copy where it can be."""
-    return np.ascontiguousarray(x).reshape(-1)
 
 
 @functools.cache

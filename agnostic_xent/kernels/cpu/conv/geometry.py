@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
+SECTIONS = 8
+"""Partial sums of a weight gradient; at least so many units of work where images are few."""
+
+
+def flat(x: Any) -> Any:
+    """Return the numbers of an array in order, without a copy where it can be."""
+    return np.ascontiguousarray(x).reshape(-1)
+
 
 class Geometry(NamedTuple):
     """Shapes and normalised options of a convolution."""

@@ -77,6 +77,16 @@ class Vectors:
             offset = self.index(offset)
         return self.builder.gep(pointer, [offset])
 
+    def places(self, pointer: Any, stride: Any, count: int) -> list[Any]:
+        """Return pointers that are so many elements apart.
+
+        Each is the one before plus the stride: products would all be kept ready, in memory.
+        """
+        found = [pointer]
+        for _ in range(count - 1):
+            found.append(self.at(found[-1], stride))
+        return found
+
     # --- vectors and memory ---
 
     def load(self, pointer: Any) -> Any:

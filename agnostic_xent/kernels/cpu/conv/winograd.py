@@ -67,6 +67,13 @@ def clear(x: Any, first: Any, count: Any) -> None:
 
 
 @plain
+def copy(x: Any, y: Any) -> None:
+    """Copy a stretch to another."""
+    for i in range(x.size):
+        y[i] = x[i]
+
+
+@plain
 def area_of(height: Any, width: Any, pooled: Any) -> Any:
     """Return the pixels of an image, or of what a 2 x 2 pool leaves of it."""
     return (height // POOL) * (width // POOL) if pooled else height * width
@@ -111,8 +118,8 @@ def read_tiles(
     x0 = (n * t.groups + group) * t.channels * area_of(t.height, t.width, winners.size > 0)
     line = columns * padded
     if follows:
-        for i in range(shared * line):
-            space[s0 + i] = space[s0 + t.step * line + i]
+        source = s0 + t.step * line
+        copy(space[source : source + shared * line], space[s0 : s0 + shared * line])
     for r in range(shared if follows else 0, t.read):
         h = row * t.step + r - t.top
         read_pixels(lanes, x, winners, x0, t.channels, t.height, t.width, h,

@@ -13,8 +13,7 @@ from ..compiling import array_in, array_out, compiled_in_parts, threads, types
 from ..memory import empty
 from . import winograd
 from . import winograd_gradient as gradient
-from .direct_plans import SECTIONS, flat
-from .geometry import Geometry
+from .geometry import SECTIONS, Geometry, flat
 from .tiling import Stride1, Stride2, Stride2Gradient, Tiling
 from .vectors import VECTOR_BYTES
 from .winograd import NARROW_ROWS, ROOM, SKEW
@@ -228,34 +227,3 @@ def applies(g: Geometry, dtype: Any) -> bool:
     elif g.stride != (1, 1):
         return False
     return bool(dtype == np.float32 and fits and (g.window, g.dilation) == ((3, 3), (1, 1)))
-
-
-INPUT_CYCLES, OUTPUT_CYCLES, WEIGHT_CYCLES = 500, 600, 300
-"""Of the transforms of a vector of channels of a tile of 36 points, and of the weights of one
-(measured); with more points, so much more."""
-
-
-@functools.lru_cache(512)
-def pays(g: Geometry, dtype: Any) -> bool:
-    """Tell whether Winograd convolution can be used, and should be faster than direct.
-
-    Counts vector multiplications, one a cycle, and the cycles of the transforms, for a pass
-    forward and backward; direct convolution has nothing but 9 multiplications an output.
-    """
-    if not applies(g, dtype):
-        return False
-    oh, ow = g.output
-    tiles = g.images * -(-oh // 4) * -(-ow // 4)
-    points = forward_tiling(g).side ** 2
-    winograd = _cycles(points, tiles, g.channels, g.filters)
-    winograd += _cycles(points, tiles, g.filters, g.channels)
-    winograd += _cycles(points, tiles, _up(g.channels, LANES), _up(g.filters, 2 * LANES))
-    pixels = g.images * _up(oh * ow, 2 * LANES)
-    return winograd < 3 * 9 * pixels * g.channels * g.filters / LANES
-
-
-def _cycles(points: int, tiles: int, channels: int, filters: int) -> float:
-    padded = _up(filters, panel_of(filters) * LANES)
-    transforms = INPUT_CYCLES * -(-channels // LANES) + OUTPUT_CYCLES * padded // LANES
-    cycles = points * (channels * padded / LANES + transforms / 36)
-    return tiles * cycles + WEIGHT_CYCLES * channels * padded / LANES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -16,15 +17,20 @@ NOBODY = 4
 """The winner where ReLU lets no gradient through."""
 
 
-def _both_ways(v: Vectors, transform: Transform, size: int, x: Any, strides: Any) -> list[Any]:
-    """Load size x size vectors and return the transform of their columns and then rows."""
-    o, b = Arithmetic(v), v.builder
-    columns = []
-    for j in range(size):
-        top = v.at(x, b.mul(strides[1], v.index(j)))
-        pixels = [v.load(v.at(top, b.mul(strides[0], v.index(i)))) for i in range(size)]
-        columns.append(transform(o, pixels))
-    return [transform(o, [column[i] for column in columns]) for i in range(len(columns[0]))]
+def _both_ways(
+    v: Vectors, transform: Transform, size: int, x: Any, strides: Any
+) -> Iterator[list[Any]]:
+    """Load size x size vectors, transform their columns and yield the transform of each row.
+
+    A row should be stored before the next one is asked for: then few vectors wait in memory.
+    """
+    o = Arithmetic(v)
+    columns = [
+        transform(o, [v.load(place) for place in v.places(top, strides[0], size)])
+        for top in v.places(x, strides[1], size)
+    ]
+    for i in range(len(columns[0])):
+        yield transform(o, [column[i] for column in columns])
 
 
 def _tile_transform(transform: Transform, size: int) -> Any:
@@ -34,11 +40,11 @@ def _tile_transform(transform: Transform, size: int) -> Any:
         v: Vectors, x: Any, y: Any, x0: Any, x_row: Any, x_column: Any,
         y0: Any, y_row: Any, y_column: Any,
     ) -> None:  # fmt: skip
-        b = v.builder
-        for i, row in enumerate(_both_ways(v, transform, size, v.at(x, x0), (x_row, x_column))):
-            line = v.at(v.at(y, y0), b.mul(y_row, v.index(i)))
-            for j, vector in enumerate(row):
-                v.store(vector, v.at(line, b.mul(y_column, v.index(j))))
+        line = v.at(y, y0)
+        for row in _both_ways(v, transform, size, v.at(x, x0), (x_row, x_column)):
+            for vector, place in zip(row, v.places(line, y_column, len(row)), strict=True):
+                v.store(vector, place)
+            line = v.at(line, y_row)
 
     return emit
 
@@ -53,11 +59,11 @@ def _output_tile(transform: Transform, size: int) -> Any:
         b = v.builder
         start = v.load(v.at(bias, b0))
         lowest = b.select(b.icmp_signed("!=", relu, v.index(0)), v.zero, v.constant(float("-inf")))
-        for i, row in enumerate(_both_ways(v, transform, size, v.at(x, x0), (x_row, x_column))):
-            line = v.at(v.at(y, y0), b.mul(y_row, v.index(i)))
-            for j, vector in enumerate(row):
-                result = v.at_least(b.fadd(vector, start), lowest)
-                v.store(result, v.at(line, b.mul(y_column, v.index(j))))
+        line = v.at(y, y0)
+        for row in _both_ways(v, transform, size, v.at(x, x0), (x_row, x_column)):
+            for vector, place in zip(row, v.places(line, y_column, len(row)), strict=True):
+                v.store(v.at_least(b.fadd(vector, start), lowest), place)
+            line = v.at(line, y_row)
 
     return emit
 

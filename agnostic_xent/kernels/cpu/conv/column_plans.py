@@ -1,0 +1,185 @@
+"""Winograd convolution down the columns: sizes of its blocks, and the calls of its loops."""
+
+from __future__ import annotations
+
+import functools
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ..compiling import array_in, array_out, compiled_in_parts, threads, types
+from ..memory import empty
+from . import columns, direct_plans
+from .column_transforms import HIGHEST, LOWEST, POINTS, weight_matrix
+from .columns import Columns
+from .direct import TILES
+from .geometry import SECTIONS, Geometry, flat
+from .micro_kernels import TAPS
+from .vectors import VECTOR_BYTES
+
+LANES = VECTOR_BYTES // 4
+"""All of this is float32."""
+
+RUN = 384
+"""Pixels of a block: the products of 8 filters and points are 96 KB."""
+
+GRADIENT_BYTES = 512 << 10
+"""Of a block of the weight gradient, pixels and cotangents: half of a second-level cache."""
+
+
+def forward(g: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
+    """Return y (N, K, OH, OW)."""
+    return _run(sizes(g), x, w, b, relu)
+
+
+def input_gradient(g: Geometry, dy: Any, w: Any, winners: Any = None) -> Any:
+    """Return dx (N, C, H, W): with stride 1, a convolution of dy with the taps turned around."""
+    if g.stride != (1, 1):
+        return direct_plans.input_gradient(g, dy, w)
+    turned = w.reshape(g.groups, g.filters, g.channels, *g.window)[..., ::-1, ::-1]
+    turned = np.swapaxes(turned, 1, 2).reshape(-1, g.filters, *g.window)
+    return _run(sizes(adjoint(g)), dy, turned, None, False)
+
+
+def weight_gradient(g: Geometry, x: Any, dy: Any, winners: Any = None) -> Any:
+    """Return dw (K, C / groups, KH, KW)."""
+    t, window = sizes(g), _window(g)
+    t = _blocked(t, GRADIENT_BYTES // (4 * POINTS * (_planes(t) + t.filters)))
+    offsets = _offsets(t, g.window[1])
+    taps, tile = offsets.size, LANES // TAPS
+    tap_blocks = -(-taps // TAPS)
+    sections = min(SECTIONS, g.images * -(-t.out_height // t.written))
+    shape = (sections, g.groups, POINTS, -(-g.filters // tile), tap_blocks)
+    totals = np.zeros((*shape, LANES), np.float32)
+    size = POINTS * (_planes(t) + t.filters) * t.run + 2 * LANES
+    loop(columns.weight_gradient)(
+        flat(x), flat(dy), np.pad(offsets, (0, tap_blocks * TAPS - taps), "edge"), totals,
+        empty((threads() * size,), np.float32), t, LANES,
+    )  # fmt: skip
+    sums = totals.sum(axis=0).reshape(*shape[1:], tile, TAPS)
+    sums = np.swapaxes(sums, 3, 4).reshape(g.groups, POINTS, -1, tap_blocks * TAPS)
+    sums = sums[:, :, : g.filters, :taps].swapaxes(0, 1)  # (points, groups, filters, taps)
+    dw = (weight_matrix(window).T @ sums.reshape(POINTS, -1)).reshape(
+        window, -1, g.channels, g.stride[0], g.window[1]
+    )
+    dw = dw.transpose(1, 2, 0, 3, 4).reshape(*dw.shape[1:3], -1, g.window[1])
+    return np.ascontiguousarray(dw[:, :, : g.window[0]])
+
+
+def name_of(g: Geometry) -> str:
+    """Return what the algorithm is called."""
+    return f"Winograd F({POINTS + 1 - _window(g)}, {_window(g)}) down the columns"
+
+
+def applies(g: Geometry, dtype: Any) -> bool:
+    """Tell whether the algorithm can be used."""
+    return bool(
+        dtype == np.float32
+        and g.dilation == (1, 1)
+        and max(g.stride) <= 2
+        and LOWEST <= _window(g) <= HIGHEST
+    )
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def _window(g: Geometry) -> int:
+    """Return the rows of the window that meet every ``stride``-th row of the image."""
+    return -(-g.window[0] // g.stride[0])
+
+
+def _planes(t: Columns) -> int:
+    return t.channels * t.row_step * t.column_step
+
+
+def adjoint(g: Geometry) -> Geometry:
+    """Return the convolution of cotangents that is the input gradient; its end is left open."""
+    (top, _), (left, _) = g.padding
+    kh, kw = g.window
+    height, width = g.output
+    return g._replace(
+        channels=g.filters, filters=g.channels, height=height, width=width,
+        padding=((kh - 1 - top, g.height - height + top), (kw - 1 - left, g.width - width + left)),
+    )  # fmt: skip
+
+
+@functools.lru_cache(512)
+def sizes(g: Geometry) -> Columns:
+    """Return the sizes of the forward pass."""
+    (top, _), (left, _) = g.padding
+    pitch = g.output[1] + (g.window[1] - 1) // g.stride[1]
+    t = Columns(
+        g.images, g.groups, g.channels, g.height, g.width, top, left, *g.stride, g.filters,
+        *g.output, POINTS + 1 - _window(g), pitch, 1, 0,
+    )  # fmt: skip
+    return _blocked(t, RUN)
+
+
+def _blocked(t: Columns, run: int) -> Columns:
+    """Return the same with about as many tile rows a block as have so many pixels.
+
+    Of these numbers the one that fills the last tile of two vectors best.
+    """
+    most = max(1, min(run // t.pitch, t.images * -(-t.out_height // t.written)))
+    counts = range(-(-most // 2), most + 1)
+    block = max(counts, key=lambda n: (n * t.pitch / _up(n * t.pitch, 2 * LANES), n))
+    return t._replace(block=block, run=_up(block * t.pitch, LANES) + LANES)
+
+
+@functools.lru_cache(512)
+def _offsets(t: Columns, window: int) -> Any:
+    """Return where the taps of a row of the window are: (channels, row phases, columns)."""
+    return np.asarray([
+        (plane * t.column_step + v % t.column_step) * t.run + v // t.column_step
+        for plane, v in product(range(t.channels * t.row_step), range(window))
+    ], np.int64)  # fmt: skip
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+def _run(t: Columns, x: Any, w: Any, b: Any, relu: bool) -> Any:
+    tile = min(TILES, key=lambda tile: (-(-t.filters // tile) * tile, -tile))
+    y = empty((t.images, t.groups * t.filters, t.out_height, t.out_width), np.float32)
+    outputs, room = t.groups * t.filters, TILES[tile] * LANES
+    bias = np.zeros(outputs + tile, np.float32)
+    if b is not None:
+        bias[:outputs] = b
+    size = POINTS * (_planes(t) + tile) * t.run + room
+    loop(columns.forward)(
+        flat(x), _weights(t, w, tile), np.zeros(tile, np.float32), bias, _offsets(t, w.shape[3]),
+        y.reshape(-1), empty((threads() * size,), np.float32), t, tile, LANES, relu,
+    )  # fmt: skip
+    return y
+
+
+def _weights(t: Columns, w: Any, tile: int) -> Any:
+    """Return u (groups, blocks of filters, points, taps, tile), flat."""
+    window, (kh, kw) = POINTS + 1 - t.written, w.shape[2:]
+    blocks = -(-t.filters // tile)
+    rows = np.zeros((t.groups, blocks * tile, t.channels, window * t.row_step, kw), np.float32)
+    rows[:, : t.filters, :, :kh] = w.reshape(t.groups, t.filters, t.channels, kh, kw)
+    rows = rows.reshape(t.groups, blocks, tile, t.channels, window, t.row_step * kw)
+    taps = rows.transpose(4, 0, 1, 3, 5, 2).reshape(window, -1)
+    u = (weight_matrix(window) @ taps).reshape(POINTS, t.groups, blocks, -1)
+    return np.ascontiguousarray(np.moveaxis(u, 0, 2)).reshape(-1)
+
+
+@functools.cache
+def loop(function: Any) -> Any:
+    """Return compiled loops."""
+    read, write = array_in(types.float32, 1), array_out(types.float32, 1)
+    table, integer = array_in(types.int64, 1), types.int64
+    sizes = types.NamedUniTuple(integer, len(Columns._fields), Columns)
+    signature: Any = (
+        read, read, read, read, table, write, write, sizes, integer, integer, types.boolean,
+    )  # fmt: skip
+    if function is columns.weight_gradient:
+        signature = read, read, table, array_out(types.float32, 6), write, sizes, integer
+    return compiled_in_parts(function, signature)

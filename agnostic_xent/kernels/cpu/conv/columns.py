@@ -1,0 +1,171 @@
+"""Winograd convolution down the columns: what is compiled.
+
+A block of tile rows, each some rows of outputs, goes through three steps while it stays in the
+second-level cache: transform of 8 rows of pixels, the sum over channels and the taps of a row of
+the window for each of the 8 points, by the micro-kernels of direct convolution, and the transform
+to rows of the output. ``column_plans.py`` has the sizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .column_transforms import (
+    POINTS,
+    read_cotangents,
+    read_every_other,
+    read_rows,
+    write_rows,
+)
+from .direct import run_of_pixels
+from .images import plain
+from .micro_kernels import TAPS, product_tile
+
+
+class Columns(NamedTuple):
+    """Sizes of the images that are read and written, and of the blocks; all are integers."""
+
+    images: int
+    groups: int
+    channels: int
+    """Of a group, in the image that is read."""
+    height: int
+    width: int
+    top: int
+    left: int
+    """Zeros above and to the left."""
+    row_step: int
+    column_step: int
+    """The stride: so many images of every other row and column are read for one."""
+    filters: int
+    """Of a group, in the image that is written."""
+    out_height: int
+    out_width: int
+    written: int
+    """Rows of outputs of a tile row."""
+    pitch: int
+    """Pixels of a tile row: some more than an output row has."""
+    block: int
+    """Tile rows of a block."""
+    run: int
+    """Numbers of a plane: a block's pixels and some room."""
+
+
+@plain
+def tile_rows_of(t: Any) -> Any:
+    """Return how many tile rows an image has."""
+    return -(-t.out_height // t.written)
+
+
+@plain
+def read_block(
+    x: Any, group: Any, first: Any, last: Any, t: Any, space: Any, s0: Any, point: Any
+) -> None:
+    """Transform tile rows to (points, channels, row phases, column phases, run)."""
+    tile_rows = tile_rows_of(t)
+    for r in range(first, last):
+        h0 = r % tile_rows * t.written * t.row_step - t.top
+        image = (r // tile_rows * t.groups + group) * t.channels * t.height * t.width
+        target = s0 + (r - first) * t.pitch
+        for c in range(t.channels):
+            for a in range(t.row_step):
+                h = h0 + a
+                top = (-h + t.row_step - 1) // t.row_step  # the first row inside the image
+                bottom = (t.height - h + t.row_step - 1) // t.row_step
+                row = image + (c * t.height + h) * t.width
+                for left in range(-t.left, t.column_step - t.left):
+                    if t.column_step == 1:
+                        read_rows(x, space, row, t.row_step * t.width, top, bottom, left,
+                                  t.width, target, point, t.pitch)  # fmt: skip
+                    else:
+                        read_every_other(x, space, row, t.row_step * t.width, top, bottom, left,
+                                         t.width, target, point, t.pitch)  # fmt: skip
+                    target += t.run
+
+
+def forward(
+    x: Any,
+    u: Any,
+    nothing: Any,
+    bias: Any,
+    offsets: Any,
+    y: Any,
+    space: Any,
+    t: Any,
+    tile: Any,
+    lanes: Any,
+    relu: Any,
+    parts: Any,
+    part: Any,
+) -> None:
+    """Write y from x and the weights u (groups, blocks of filters, points, taps, tile)."""
+    tile_rows, depth = tile_rows_of(t), offsets.size
+    rows, blocks = t.images * tile_rows, -(-t.filters // tile)
+    tasks = -(-rows // t.block) * t.groups
+    v_point = t.channels * t.row_step * t.column_step * t.run
+    s0 = part * (space.size // parts)
+    m0 = s0 + POINTS * v_point
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        group, first = task % t.groups, task // t.groups * t.block
+        last = min(first + t.block, rows)
+        read_block(x, group, first, last, t, space, s0, v_point)
+        for block in range(blocks):
+            ours = min(tile, t.filters - block * tile)
+            weights = (group * blocks + block) * POINTS * depth * tile
+            for point in range(POINTS):
+                run_of_pixels(tile, lanes, space, s0 + point * v_point, offsets, 0, u,
+                              weights + point * depth * tile, depth, nothing, 0,
+                              space, m0 + point * tile * t.run, t.run, ours,
+                              (last - first) * t.pitch, False)  # fmt: skip
+            for r in range(first, last):
+                k = group * t.filters + block * tile
+                h = r % tile_rows * t.written
+                image = (r // tile_rows * t.groups * t.filters + k) * t.out_height + h
+                for f in range(ours):
+                    write_rows(space, bias, y, m0 + f * t.run + (r - first) * t.pitch,
+                               tile * t.run, k + f, (image + f * t.out_height) * t.out_width,
+                               t.out_width, min(t.written, t.out_height - h), t.written,
+                               t.out_width, relu)  # fmt: skip
+
+
+def weight_gradient(
+    x: Any,
+    dy: Any,
+    offsets: Any,
+    totals: Any,
+    space: Any,
+    t: Any,
+    lanes: Any,
+    parts: Any,
+    part: Any,
+) -> None:
+    """Add up totals (sections, groups, points, blocks of filters, blocks of taps, lanes)."""
+    sections, groups, points, blocks, tap_blocks, _ = totals.shape
+    tile_rows, tile = tile_rows_of(t), lanes // TAPS
+    rows, tasks, sums = t.images * tile_rows, sections * groups, totals.reshape(-1)
+    v_point, g_point = t.channels * t.row_step * t.column_step * t.run, t.filters * t.run
+    s0 = part * (space.size // parts)
+    g0 = s0 + POINTS * v_point
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        section, group = task // groups, task % groups
+        end = rows * (section + 1) // sections
+        for first in range(rows * section // sections, end, t.block):
+            last = min(first + t.block, end)
+            read_block(x, group, first, last, t, space, s0, v_point)
+            for r in range(first, last):
+                h = r % tile_rows * t.written
+                image = (r // tile_rows * groups + group) * t.filters * t.out_height + h
+                for k in range(t.filters):
+                    read_cotangents(dy, space, (image + k * t.out_height) * t.out_width,
+                                    t.out_width, min(t.written, t.out_height - h), t.written,
+                                    t.out_width, g0 + k * t.run + (r - first) * t.pitch, g_point,
+                                    t.pitch)  # fmt: skip
+            pixels = (last - first - 1) * t.pitch + t.out_width
+            for point in range(points):
+                for block in range(blocks):
+                    source = g0 + point * g_point + block * tile * t.run
+                    for taps in range(tap_blocks):
+                        target = ((task * points + point) * blocks + block) * tap_blocks + taps
+                        product_tile(space, offsets, space, sums, s0 + point * v_point,
+                                     taps * TAPS, source, t.run, t.filters - block * tile,
+                                     pixels, target * lanes)  # fmt: skip
