@@ -13,7 +13,7 @@ from .arrays import (
     constant,
     float_namespace,
 )
-from .operation import Pullback, normalized, operation
+from .operation import Pullback, operation, repeatable
 from .pooling import max_pool2d
 from .windows import (
     Padding,
@@ -112,7 +112,7 @@ def conv2d(
     if max_pool:
         size = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
         check_fits(size, (2, 2), ((0, 0), (0, 0)), (1, 1))
-    return normalized(
+    return repeatable(
         x,
         w,
         b,

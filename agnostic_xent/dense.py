@@ -14,7 +14,7 @@ from .arrays import (
     float_namespace,
     is_traced,
 )
-from .operation import Pullback, normalized, operation
+from .operation import Pullback, operation, repeatable
 
 __all__ = ["dense"]
 
@@ -60,7 +60,7 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
         )
     if b is not None:
         check_shape("b", b, (w.shape[0],), "one bias a unit")
-    return normalized(x, w, b)
+    return repeatable(x, w, b)
 
 
 @dense.definition

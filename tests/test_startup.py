@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import os
+import pickle
 import pkgutil
 import re
 import subprocess
@@ -77,6 +79,16 @@ def test_the_second_process_compiles_nothing(tmp_path):
     assert (second.stdout, second.stderr) == (first.stdout, "")
 
 
+def test_what_an_older_version_left_is_compiled_anew(tmp_path):
+    first = run(FIRST_USE, tmp_path)
+    (index,) = tmp_path.rglob("*.elements-*.nbi")
+    version = pickle.dumps(importlib.metadata.version("numba"))
+    index.write_bytes(version + b"cagnostic_xent.kernels.cpu.compiling\nGone\n.")
+    again = run(FIRST_USE, tmp_path)
+    assert (again.stdout, again.stderr) == (first.stdout, first.stderr)
+    assert run(NO_COMPILATION + FIRST_USE, tmp_path).stdout == first.stdout
+
+
 def test_warmup_leaves_nothing_to_compile(tmp_path):
     warm = run(WARM, tmp_path)
     lines = warm.stdout.splitlines()
@@ -88,11 +100,11 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
 
 
 def test_the_command_prints_what_is_ready(capsys, monkeypatch):
-    monkeypatch.setattr(warmup, "LOOPS", ((optimizers.sgd_loop, warmup.FLOATS, (False,)),))
+    monkeypatch.setattr(warmup, "LOOPS", ((optimizers.sgd_loop, warmup.FLOATS),))
     assert cli.main(["warmup"]) == 0
     *ready, end = capsys.readouterr().out.splitlines()
     names = sorted(line.split("s  ")[1] for line in ready)
-    assert names == [f"optimizers.sgd_loop({dtype}, False)" for dtype in ("float32", "float64")]
+    assert names == [f"optimizers.sgd_loop({dtype})" for dtype in ("float32", "float64")]
     assert re.fullmatch(r"all kernels are ready after \d+ s", end)
 
 
@@ -138,17 +150,25 @@ def forget():
         maker.cache_clear()
 
 
+COMPILERS = ("compiled", "compiled_in_parts")
+
+
 def record(monkeypatch, wrap):
-    """Replace `compiled` everywhere by a function that notes what it is asked for."""
+    """Replace what compiles everywhere by a function that notes what it is asked for."""
     asked = set()
 
-    def compiled(function, signature, parallel=False):
-        asked.add((function.__module__, function.__name__, str(signature), parallel))
-        return wrap(function, signature, parallel)
+    def noted(name):
+        def compiler(function, signature, **options):
+            key = (function.__module__, function.__name__, str(signature), *options.items())
+            asked.add(key)
+            return wrap(name, function, signature, **options)
+
+        return compiler
 
     for module in modules():
-        if hasattr(module, "compiled") and module.__name__ != compiling_name():
-            monkeypatch.setattr(module, "compiled", compiled)
+        for name in COMPILERS:
+            if hasattr(module, name) and module.__name__ != compiling_name():
+                monkeypatch.setattr(module, name, noted(name))
     return asked
 
 
@@ -159,13 +179,13 @@ def compiling_name() -> str:
 def test_the_table_has_all_that_kernels_ask_for(monkeypatch, forgetful):
     """Sample calls, large and small, ask for no loop that warmup would not have made."""
     with monkeypatch.context() as patch:
-        table = record(patch, lambda *args: None)
+        table = record(patch, lambda *args, **options: None)
         for function, args in warmup.calls():
             function(*args)
     forget()
-    real = importlib.import_module(compiling_name()).compiled
+    real = importlib.import_module(compiling_name())
     with monkeypatch.context() as patch:
-        asked = record(patch, real)
+        asked = record(patch, lambda name, *args, **o: getattr(real, name)(*args, **o))
         for sample in SAMPLES:
             for dtype in ("float32", "float64"):
                 sampled(sample, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -88,7 +89,10 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
         gradients(ax.max_pool2d, normal(17, 9, 29, 31), 2),
         gradients(ax.max_pool2d, normal(17, 9, 29, 31), 3, stride=2, padding=1),
     ],
-    "avg_pool2d": [gradients(ax.avg_pool2d, normal(17, 9, 29, 31), 3, stride=2, padding=1)],
+    "avg_pool2d": [
+        gradients(ax.avg_pool2d, normal(17, 9, 29, 31), 2),
+        gradients(ax.avg_pool2d, normal(17, 9, 29, 31), 3, stride=2, padding=1),
+    ],
     "global_avg_pool2d": [gradients(ax.global_avg_pool2d, normal(17, 9, 29, 31))],
     "batch_norm": [
         gradients(ax.batch_norm, normal(17, 9, 29, 31), *channels(9), train=train)
@@ -237,39 +241,49 @@ import numpy as np
 import agnostic_xent as ax
 
 warnings.simplefilter("ignore")  # of the fork itself
-x = np.ones((64, 8, 32, 32), "float32")
+x, labels = np.zeros((64, 8, 32, 32), "float32"), np.zeros((64, 32, 32), int)
+call = lambda: float({call})
 if {early}:
-    ax.max_pool2d(x, 2)
+    call()
 child = os.fork()
 if child == 0:
     try:
-        print(float(ax.max_pool2d(x, 2).sum()), flush=True)
+        print(call(), flush=True)
     except RuntimeError as error:
         with ax.kernels("portable"):
-            print(float(ax.max_pool2d(x, 2).sum()), error, flush=True)
+            print(call(), error, flush=True)
     os._exit(0)
 print("child:", os.waitpid(child, 0)[1], flush=True)
-print("parent:", float(ax.max_pool2d(x, 2).sum()))
+print("parent:", call())
 """
+LOSS, IN_PARTS = "ax.cross_entropy(x, labels, axis=1) + 1", "ax.max_pool2d(x, 2).size"
+VALUES = {LOSS: str(1 + math.log(8))[:6], IN_PARTS: "131072"}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
 def test_a_forked_child_says_that_it_has_no_threads(layer):
-    done = run_python(FORK.format(early=True), NUMBA_THREADING_LAYER=layer)
+    done = run_python(FORK.format(call=LOSS, early=True), NUMBA_THREADING_LAYER=layer)
     if "No threading layer could be loaded" in done.stderr:
         pytest.skip(f"no {layer} here")
-    child, *rest = done.stdout.splitlines()
-    assert "131072.0 this process was forked" in child
+    child, end, parent = done.stdout.splitlines()
+    assert child.startswith(VALUES[LOSS])
+    assert "this process was forked" in child
     assert "spawn" in child
-    assert rest == ["child: 0", "parent: 131072.0"]
+    assert end == "child: 0"
+    assert parent.startswith(f"parent: {VALUES[LOSS]}")
     assert (done.stderr, done.returncode) == ("", 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-def test_a_child_forked_before_the_threads_start_has_its_own():
-    done = run_python(FORK.format(early=False))
-    assert done.stdout.splitlines() == ["131072.0", "child: 0", "parent: 131072.0"]
+@pytest.mark.parametrize(("call", "early"), [(LOSS, False), (IN_PARTS, False), (IN_PARTS, True)])
+def test_a_child_has_threads_of_its_own(call, early):
+    """Those of Numba if it was forked before they started, those of Python always."""
+    done = run_python(FORK.format(call=call, early=early))
+    child, end, parent = done.stdout.splitlines()
+    assert child.startswith(VALUES[call])
+    assert end == "child: 0"
+    assert parent.startswith(f"parent: {VALUES[call]}")
     assert (done.stderr, done.returncode) == ("", 0)
 
 

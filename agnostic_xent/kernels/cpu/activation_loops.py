@@ -1,7 +1,7 @@
 """Loops of the activations: over elements of flat arrays, and over rows of classes.
 
-``elements`` and ``rows`` are compiled on their own: they do any of the activations, or its
-pullback, in blocks that are the same whatever the number of threads.
+``elements`` and ``rows`` are compiled on their own: they do a part of any of the activations, or of
+its pullback.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from .soft_targets import sum_beside_maximum
 from .softmax import PIECE, exponentials, inlined, plain, scale
 from .vector_math import SUM, borrowed, exp_biased, log1p, njit, row_max, row_sum
 
-SMALL = 16384  # elements below which one thread is faster than waking the others
-BLOCK = 16384  # elements of a unit of work
+FEW = 65536  # elements below which one thread is faster than waking the others
+SMALL = BLOCK = 16384  # the same for loops that Numba shares out, and their unit of work
 
 RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = range(6)
 
@@ -81,32 +80,24 @@ def log_sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
         dx[j] = dy[j] * ((one if x[j] < 0 else e) / (one + e))
 
 
-@plain
-def some_elements(what: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
-    """Do a block: the value without ``dy``, else the pullback."""
-    if dy.size == 0:
-        if what == RELU:
+def elements(what: Any, x: Any, dy: Any, unbias: Any, y: Any, parts: Any, part: Any) -> None:
+    """Do an activation of elements, or its pullback where ``dy`` has elements."""
+    first, last = x.size * part // parts, x.size * (part + 1) // parts
+    value, x, dy, y = dy.size == 0, x[first:last], dy[first:last], y[first:last]
+    if what == RELU:
+        if value:
             relu(x, y)
-        elif what == SIGMOID:
+        else:
+            relu_pullback(x, dy, y)
+    elif what == SIGMOID:
+        if value:
             sigmoid(x, unbias, y)
         else:
-            log_sigmoid(x, unbias, y)
-    elif what == RELU:
-        relu_pullback(x, dy, y)
-    elif what == SIGMOID:
-        sigmoid_pullback(x, dy, unbias, y)
+            sigmoid_pullback(x, dy, unbias, y)
+    elif value:
+        log_sigmoid(x, unbias, y)
     else:
         log_sigmoid_pullback(x, dy, unbias, y)
-
-
-def elements(what: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
-    """Do an activation of elements, or its pullback where ``dy`` has elements."""
-    if x.size < SMALL:
-        some_elements(what, x, dy, unbias, y)
-    else:
-        for i in prange((x.size + BLOCK - 1) // BLOCK):
-            start, stop = i * BLOCK, i * BLOCK + BLOCK
-            some_elements(what, x[start:stop], dy[start:stop], unbias, y[start:stop])
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -194,12 +185,15 @@ def logsumexp_row_pullback(x: Any, dy: Any, dx: Any) -> None:
         scale(dx, x.dtype.type(dy / sum_exponentials(x, top, dx)))
 
 
-@plain
-def some_rows(what: Any, first: Any, last: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
-    """Do rows first to last."""
+def rows(what: Any, x: Any, dy: Any, unbias: Any, y: Any, parts: Any, part: Any) -> None:
+    """Do an activation of rows, or its pullback where ``dy`` has elements.
+
+    x is then the value that the activation had, and with LOGSUMEXP its argument; what belongs to a
+    row as a whole is an array of one column.
+    """
     x, dy, y = borrowed(x), borrowed(dy), borrowed(y)
     scratch = np.empty(x.shape[1] if what == LOGSUMEXP else 0, x.dtype)
-    for n in range(first, last):
+    for n in range(x.shape[0] * part // parts, x.shape[0] * (part + 1) // parts):
         if dy.size == 0:
             if what == SOFTMAX:
                 softmax_row(x[n], y[n])
@@ -213,18 +207,3 @@ def some_rows(what: Any, first: Any, last: Any, x: Any, dy: Any, unbias: Any, y:
             log_softmax_row_pullback(x[n], dy[n], unbias, y[n])
         else:
             logsumexp_row_pullback(x[n], dy[n, 0], y[n])
-
-
-def rows(what: Any, x: Any, dy: Any, unbias: Any, y: Any) -> None:
-    """Do an activation of rows, or its pullback where ``dy`` has elements.
-
-    x is then the value that the activation had, and with LOGSUMEXP its argument; what belongs to a
-    row as a whole is an array of one column.
-    """
-    step = max(1, BLOCK // x.shape[1])
-    if x.size < SMALL:
-        some_rows(what, 0, x.shape[0], x, dy, unbias, y)
-    else:
-        for i in prange((x.shape[0] + step - 1) // step):
-            last = min(i * step + step, x.shape[0])
-            some_rows(what, i * step, last, x, dy, unbias, y)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...operation import OPERATIONS, Implementation, Pullback
 from . import activation_loops as loops
-from .compiling import array_in, array_out, compiled, types
+from .compiling import array_in, array_out, compiled_in_parts, types
 from .memory import empty
 from .vector_math import BIAS
 
@@ -32,9 +32,9 @@ def compiled_loops(dtype: Any, ndim: int) -> Callable[..., None]:
     """Return the compiled loops over elements (one dimension) or rows (two)."""
     kind = types.float32 if dtype == np.float32 else types.float64
     read, write, unbias = array_in(kind, ndim), array_out(kind, ndim), types.float64
-    signature = types.void(types.int64, read, read, unbias, write)
     function = loops.elements if ndim == 1 else loops.rows
-    made: Callable[..., None] = compiled(function, signature, parallel=True)
+    signature = (types.int64, read, read, unbias, write)
+    made: Callable[..., None] = compiled_in_parts(function, signature)
     return made
 
 
@@ -45,7 +45,8 @@ def elements(what: int, x: Any, dy: Any = None) -> Any:
     """Return an activation of each element, or its pullback of dy."""
     y, flat = empty(x.shape, x.dtype), np.ascontiguousarray(x).reshape(-1)
     slope = NOTHING[x.dtype, 1] if dy is None else np.ascontiguousarray(dy).reshape(-1)
-    compiled_loops(x.dtype, 1)(what, flat, slope, 1 / BIAS[x.dtype], y.reshape(-1))
+    loop, alone = compiled_loops(x.dtype, 1), x.size < loops.FEW
+    loop(what, flat, slope, 1 / BIAS[x.dtype], y.reshape(-1), alone=alone)
     return y
 
 
@@ -78,7 +79,8 @@ def rows(what: int, x: Any, dy: Any = None, columns: int | None = None) -> Any:
     """Return an activation of (rows, classes), or its pullback of dy at its value x."""
     y = empty((len(x), columns or x.shape[1]), x.dtype)
     slope = NOTHING[x.dtype, 2] if dy is None else dy
-    compiled_loops(x.dtype, 2)(what, x, slope, 1 / BIAS[x.dtype], y)
+    loop, alone = compiled_loops(x.dtype, 2), x.size < loops.FEW
+    loop(what, x, slope, 1 / BIAS[x.dtype], y, alone=alone)
     return y
 
 

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import njit as _njit
 from numba import types as _types
 from numba.core.caching import FunctionCache
 
 from .threads import guarded, in_parts, start_threads
 from .threads import threads as threads
 
-types: Any = _types  # Numba is typed in part only
+njit: Any = _njit  # Numba is typed in part only
+types: Any = _types
 logger = logging.getLogger("agnostic_xent")
 
 
@@ -40,7 +41,12 @@ class PackageCache(FunctionCache):  # type: ignore[misc,unused-ignore]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Load compiled code, or say that it is about to be made."""
         load: Any = super().load_overload
-        found = load(sig, target_context)
+        try:
+            found = load(sig, target_context)
+        except (AttributeError, ImportError):  # an older version left names that are gone
+            forget: Any = self.flush
+            forget()
+            found = None
         if found is None:
             logger.info("compiling %s for the first time on this machine", self._py_func.__name__)
         return found
@@ -50,7 +56,8 @@ def compiled(function: Callable[..., Any], signature: Any, parallel: bool = Fals
     """Compile a function for one signature, or load it from disk."""
     if parallel:
         start_threads()
-    dispatcher: Any = njit(parallel=parallel, error_model="numpy", nogil=True)(function)
+    options = {"parallel": parallel, "error_model": "numpy", "nogil": True}
+    dispatcher: Any = njit(**options, no_cfunc_wrapper=True)(function)
     make_cache: Any = PackageCache
     try:
         dispatcher._cache = make_cache(function)

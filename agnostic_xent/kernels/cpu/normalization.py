@@ -12,7 +12,7 @@ from ...arrays import quiet
 from ...operation import OPERATIONS, Implementation, Pullback
 from . import channel_loops
 from .activations import takes as takes_array
-from .compiling import array_in, array_out, compiled, types
+from .compiling import array_in, array_out, compiled_in_parts, types
 from .memory import empty
 
 from_dtype: Any = _from_dtype  # Numba is typed in part only
@@ -51,7 +51,7 @@ def loops(dtype: Any) -> Loops:
         "gradient": (planes, planes, channel, channel, channel, channel, written),
     }
     return Loops(*(
-        compiled(getattr(channel_loops, name), types.void(*arguments), parallel=True)
+        compiled_in_parts(getattr(channel_loops, name), arguments)
         for name, arguments in signatures.items()
     ))  # fmt: skip
 
@@ -63,6 +63,7 @@ class Planes:
         self.shape, self.dtype, self.loops = x.shape, x.dtype, loops(x.dtype)
         self.x, self.train = self.of(x), train
         self.count = x.size // x.shape[1]
+        self.alone = x.size < channel_loops.SMALL
         self.weight = weight.astype(np.float64)
         if train:
             self.mean, self.var = self.statistics()
@@ -86,7 +87,7 @@ class Planes:
     def statistics(self) -> tuple[Any, Any]:
         """Return mean and biased variance of each channel, from those of its planes."""
         means, spreads = self.sums(), self.sums()
-        self.loops.moments(self.x, means.reshape(-1), spreads.reshape(-1))
+        self.loops.moments(self.x, means.reshape(-1), spreads.reshape(-1), alone=self.alone)
         with quiet():
             mean = means.mean(axis=0)
             between = self.x.shape[1] * np.square(means - mean)
@@ -97,7 +98,7 @@ class Planes:
         y = empty(self.shape, self.dtype)
         mean, scale = self.rounded(self.mean, self.weight * self.inverse)
         bias = np.ascontiguousarray(bias)
-        self.loops.transform(self.x, mean, scale, bias, self.of(y))
+        self.loops.transform(self.x, mean, scale, bias, self.of(y), alone=self.alone)
         return y
 
     def gradients(self, dy: Any, wrt: frozenset[int]) -> tuple[Any, Any, Any]:
@@ -106,7 +107,8 @@ class Planes:
         dy = self.of(dy)
         if self.train or wrt & {1, 2}:
             sums, products = self.sums(), self.sums()
-            self.loops.products(dy, self.x, self.mean, sums.reshape(-1), products.reshape(-1))
+            flat = sums.reshape(-1), products.reshape(-1)
+            self.loops.products(dy, self.x, self.mean, *flat, alone=self.alone)
             with quiet():
                 dweight, dbias = products.sum(axis=0) * self.inverse, sums.sum(axis=0)
         if 0 in wrt:
@@ -124,7 +126,8 @@ class Planes:
             with quiet():
                 slope, shift = dweight * self.inverse / self.count, dbias / self.count
                 slope, shift = self.rounded(slope, shift)
-        self.loops.gradient(dy, self.x, mean, scale, slope, shift, self.of(dx))
+        numbers = mean, scale, slope, shift
+        self.loops.gradient(dy, self.x, *numbers, self.of(dx), alone=self.alone)
         return dx
 
 

@@ -11,17 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from ...operation import ROUTINES, Implementation
-from .compiling import array_in, array_out, compiled, types
+from .compiling import array_in, array_out, compiled_in_parts, types
 from .memory import empty
 from .vector_math import BIAS, STRICT, njit
 
 SMALL = 65536
 """Elements below which one thread is faster than waking the others."""
-
-BLOCK = 16384  # elements of a unit of work
 
 plain = njit(**STRICT)
 
@@ -56,7 +53,7 @@ def decayed(g: Any, decay: Any, w: Any) -> Any:
 
 def sgd(
     w: Any, g: Any, v: Any, rate: float, momentum: float, dampening: float, decay: float,
-    nesterov: bool, new_w: Any, new_v: Any,
+    nesterov: bool, new_w: Any, new_v: Any, parts: Any, part: Any,
 ) -> None:  # fmt: skip
     """Write a parameter and its velocity after a step.
 
@@ -64,6 +61,9 @@ def sgd(
     """
     kind = w.dtype.type
     rate, momentum, fresh, decay = kind(rate), kind(momentum), kind(1 - dampening), kind(decay)
+    first, last = w.size * part // parts, w.size * (part + 1) // parts
+    w, g, v = w[first:last], g[first:last], v[first:last]
+    new_w, new_v = new_w[first:last], new_v[first:last]
     if new_v.size == 0:
         for i in range(w.size):
             new_w[i] = w[i] - rate * decayed(g[i], decay, w[i])
@@ -76,22 +76,6 @@ def sgd(
             step = decayed(g[i], decay, w[i])
             speed = new_v[i] = momentum * v[i] + fresh * step
             new_w[i] = w[i] - rate * (step + momentum * speed if nesterov else speed)
-
-
-sgd_block = plain(sgd)
-
-
-def sgd_in_parallel(
-    w: Any, g: Any, v: Any, rate: float, momentum: float, dampening: float, decay: float,
-    nesterov: bool, new_w: Any, new_v: Any,
-) -> None:  # fmt: skip
-    """Do as `sgd` on all threads."""
-    for k in prange((w.size + BLOCK - 1) // BLOCK):
-        i, j = k * BLOCK, (k + 1) * BLOCK
-        sgd_block(
-            w[i:j], g[i:j], v[i:j], rate, momentum, dampening, decay, nesterov,
-            new_w[i:j], new_v[i:j],
-        )  # fmt: skip
 
 
 def sgd_step(
@@ -111,9 +95,9 @@ def sgd_step(
     for w, g, v in zip(weights, grads, velocities, strict=True):
         new_w = empty(w.shape, dtype)
         new_v = empty(w.shape, dtype) if momentum else None
-        sgd_loop(dtype, w.size >= SMALL)(
+        sgd_loop(dtype)(
             flat(w, dtype), flat(g, dtype), flat(v, dtype), rate, momentum, dampening,
-            weight_decay, nesterov, new_w.ravel(), flat(new_v, dtype),
+            weight_decay, nesterov, new_w.ravel(), flat(new_v, dtype), alone=w.size < SMALL,
         )  # fmt: skip
         new_weights.append(new_w)
         new_velocities.append(new_v)
@@ -121,39 +105,32 @@ def sgd_step(
 
 
 @functools.cache
-def sgd_loop(dtype: Any, parallel: bool) -> Callable[..., None]:
-    """Return the compiled loop for a dtype, on one thread or all."""
+def sgd_loop(dtype: Any) -> Callable[..., None]:
+    """Return the compiled loop for a dtype."""
     kind = types.float32 if dtype == np.float32 else types.float64
     read, write = array_in(kind, 1), array_out(kind, 1)
-    signature = types.void(*[read] * 3, *[types.float64] * 4, types.boolean, write, write)
-    function = sgd_in_parallel if parallel else sgd
-    made: Callable[..., None] = compiled(function, signature, parallel=parallel)
+    signature = (*[read] * 3, *[types.float64] * 4, types.boolean, write, write)
+    made: Callable[..., None] = compiled_in_parts(sgd, signature)
     return made
 
 
 # --- AdamW ---------------------------------------------------------------------------------------
 
 
-def adamw(w: Any, g: Any, m: Any, v: Any, numbers: Any, new_w: Any, new_m: Any, new_v: Any) -> None:
+def adamw(
+    w: Any, g: Any, m: Any, v: Any, numbers: Any, new_w: Any, new_m: Any, new_v: Any,
+    parts: Any, part: Any,
+) -> None:  # fmt: skip
     """Write a parameter and its state after a step."""
     b1, c1, b2, c2 = numbers[0], numbers[1], numbers[2], numbers[3]
     root, eps, keep, rate = numbers[4], numbers[5], numbers[6], numbers[7]
+    first, last = w.size * part // parts, w.size * (part + 1) // parts
+    w, g, m, v = w[first:last], g[first:last], m[first:last], v[first:last]
+    new_w, new_m, new_v = new_w[first:last], new_m[first:last], new_v[first:last]
     for i in range(w.size):
         mean = new_m[i] = b1 * m[i] + c1 * g[i]
         square = new_v[i] = b2 * v[i] + c2 * g[i] * g[i]
         new_w[i] = w[i] * keep - rate * (mean / (np.sqrt(square) / root + eps))
-
-
-adamw_block = plain(adamw)
-
-
-def adamw_in_parallel(
-    w: Any, g: Any, m: Any, v: Any, numbers: Any, new_w: Any, new_m: Any, new_v: Any
-) -> None:
-    """Do as `adamw` on all threads."""
-    for k in prange((w.size + BLOCK - 1) // BLOCK):
-        i, j = k * BLOCK, (k + 1) * BLOCK
-        adamw_block(w[i:j], g[i:j], m[i:j], v[i:j], numbers, new_w[i:j], new_m[i:j], new_v[i:j])
 
 
 def adamw_step(
@@ -181,22 +158,19 @@ def adamw_step(
         m = np.zeros(w.shape, dtype) if m is None else m
         v = np.zeros(w.shape, dtype) if v is None else v
         made = [empty(w.shape, dtype) for _ in new]
-        adamw_loop(dtype, w.size >= SMALL)(
-            *[x.ravel() for x in (w, g, m, v)], numbers[t], *[x.ravel() for x in made]
-        )
+        arrays = *[x.ravel() for x in (w, g, m, v)], numbers[t], *[x.ravel() for x in made]
+        adamw_loop(dtype)(*arrays, alone=w.size < SMALL)
         for values, x in zip(new, made, strict=True):
             values.append(x)
     return new
 
 
 @functools.cache
-def adamw_loop(dtype: Any, parallel: bool) -> Callable[..., None]:
-    """Return the compiled loop for a dtype, on one thread or all."""
+def adamw_loop(dtype: Any) -> Callable[..., None]:
+    """Return the compiled loop for a dtype."""
     kind = types.float32 if dtype == np.float32 else types.float64
     read, write = array_in(kind, 1), array_out(kind, 1)
-    function = adamw_in_parallel if parallel else adamw
-    signature = types.void(*[read] * 5, *[write] * 3)
-    made: Callable[..., None] = compiled(function, signature, parallel=parallel)
+    made: Callable[..., None] = compiled_in_parts(adamw, (*[read] * 5, *[write] * 3))
     return made
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .helpers import INNER
 from .softmax import (
     HIDDEN,
     NOBODY,
@@ -23,7 +24,7 @@ from .softmax import (
     row_scale,
     write_terms,
 )
-from .vector_math import borrowed, exp_biased
+from .vector_math import borrowed, exp_biased, njit
 
 GROUP = 64  # classes that are summed in the dtype of the logits; groups are added in float64
 
@@ -134,7 +135,7 @@ def block(
             g[tag[p], start + p] = at_label[p]
 
 
-@plain
+@njit(**INNER)
 def transpose(x: Any, y: Any) -> None:
     """Copy x to the transposed y; on its own, for inlined it becomes slow scattered stores."""
     for i in range(x.shape[0]):
@@ -142,7 +143,7 @@ def transpose(x: Any, y: Any) -> None:
             y[j, i] = x[i, j]
 
 
-@plain
+@njit(**INNER)
 def transpose_back(x: Any, y: Any) -> None:
     """Copy the transposed x to y."""
     for i in range(y.shape[0]):

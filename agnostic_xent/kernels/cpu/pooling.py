@@ -15,13 +15,12 @@ from ...pooling import window_counts
 from ...windows import Margins, Pair, output_size
 from . import pool_loops as loops
 from .activations import takes
-from .compiling import array_in, array_out, compiled, types
+from .compiling import array_in, array_out, compiled_in_parts, threads, types
 from .conv.vectors import lanes_of
 from .memory import empty
 
 from_dtype: Any = _from_dtype  # Numba is typed in part only
 
-WINDOWS = types.NamedUniTuple(types.int64, len(loops.Windows._fields), loops.Windows)
 max_pool2d, avg_pool2d = OPERATIONS["max_pool2d"], OPERATIONS["avg_pool2d"]
 global_avg_pool2d = OPERATIONS["global_avg_pool2d"]
 
@@ -37,20 +36,92 @@ def windows(
     )
 
 
+def go_by_rows(w: loops.Windows, lanes: int) -> bool:
+    """Tell whether windows are 2x2 with step 2 inside the image, and half a vector's or more."""
+    pairs = {w.down, w.across, w.step_down, w.step_across} == {2}
+    near = w.apart_down == w.apart_across == 1
+    inside = 0 == w.top <= w.height - 2 * w.rows and 0 == w.left <= w.width - 2 * w.columns
+    return pairs and near and inside and 2 * w.columns >= lanes
+
+
+@functools.lru_cache
+def met_pixels(w: loops.Windows) -> Any:
+    """Return which pixels the window of each output meets.
+
+    These are the first, how many rows and columns of taps meet any, and the number of the first of
+    these taps, or that behind all where there is none.
+    """
+    h, down, u = _inside(w.height, w.rows, w.down, w.step_down, w.apart_down, w.top)
+    c, across, v = _inside(w.width, w.columns, w.across, w.step_across, w.apart_across, w.left)
+    met = np.empty((w.rows, w.columns, 4), np.int64)
+    met[..., 0] = h[:, None] * w.width + c
+    met[..., 1], met[..., 2] = down[:, None], across
+    met[..., 3] = np.where(down[:, None] * across > 0, u[:, None] * w.across + v, w.down * w.across)
+    return met.reshape(-1, 4)
+
+
+def _inside(
+    size: int, outputs: int, taps: int, step: int, apart: int, before: int
+) -> tuple[Any, Any, Any]:
+    """Return, along an axis, the first pixel met, the number of taps inside, and the first."""
+    start = np.arange(outputs) * step + before
+    first = np.maximum(0, -(start // apart))
+    count = np.maximum(0, np.minimum(taps, -((start - size) // apart)) - first)
+    return start + first * apart, count, first
+
+
+def run(pair: Any, x: Any, w: loops.Windows, y: Any, others: Any) -> None:
+    """Run the loops that suit the windows, from x to y, with the taps' numbers or the counts."""
+    lanes, alone = lanes_of(x.dtype), max(x.size, y.size) < loops.SMALL
+    by_rows, numbers = go_by_rows(w, lanes), None if others.dtype == x.dtype else others.dtype
+    loop = loop_of(pair, by_rows, x.dtype, numbers)
+    x, y, others = flat(x), y.reshape(-1), others.reshape(-1)
+    if by_rows:
+        loop(x, w, y, others, alone=alone)
+    else:
+        size = (w.height * w.width + w.rows * w.columns) * lanes
+        space = empty(((1 if alone else threads()) * size,), x.dtype)
+        loop(x, w, met_pixels(w), y, others, space, lanes, alone=alone)
+
+
 def flat(x: Any) -> Any:
     """Return an array's elements as the loops read them."""
     return np.ascontiguousarray(x).reshape(-1)
 
 
+@functools.cache
+def loop_of(pair: Any, by_rows: bool, dtype: Any, numbers: Any = None) -> Callable[..., None]:
+    """Return a compiled loop for dtypes of the pixels, and of the taps' numbers if there are."""
+    kind, integer = from_dtype(dtype), types.int64
+    read, write, others = array_in(kind, 1), array_out(kind, 1), from_dtype(numbers or dtype)
+    w = types.NamedUniTuple(integer, len(loops.Windows._fields), loops.Windows)
+    signature: Any = (read, w, write, array_out(others, 1))
+    if not by_rows:
+        met = array_in(integer, 2)
+        signature = (read, w, met, write, array_out(others, 1), write, integer)
+    made: Callable[..., None] = compiled_in_parts(pair[not by_rows], signature)
+    return made
+
+
+MAXIMA = loops.maxima_by_rows, loops.maxima_by_planes
+MAXIMA_GRADIENT = loops.maxima_gradient_by_rows, loops.maxima_gradient_by_planes
+MEANS = loops.means_by_rows, loops.means_by_planes
+MEANS_GRADIENT = loops.means_gradient_by_rows, loops.means_gradient_by_planes
+
 # --- max -----------------------------------------------------------------------------------------
 
 
 def maxima(x: Any, w: loops.Windows) -> tuple[Any, Any]:
-    """Return the maxima, and the numbers of their taps in rows with room for whole vectors."""
-    room = -(-w.columns // lanes_of(x.dtype)) * lanes_of(x.dtype)
+    """Return the maxima, and the numbers of their taps as the loops lay them out."""
+    lanes = lanes_of(x.dtype)
     y = empty((*x.shape[:2], w.rows, w.columns), x.dtype)
-    numbers = empty((*y.shape[:3], room), np.min_scalar_type(w.down * w.across))
-    compiled_maxima(x.dtype, numbers.dtype)(flat(x), w, y.reshape(-1), numbers.reshape(-1))
+    planes, columns = x.shape[0] * x.shape[1], w.columns
+    if go_by_rows(w, lanes):
+        columns = -(-columns // lanes) * lanes
+    else:
+        planes = -(-planes // lanes) * lanes
+    numbers = empty((planes * w.rows * columns,), np.min_scalar_type(w.down * w.across))
+    run(MAXIMA, x, w, y, numbers)
     return y, numbers
 
 
@@ -62,44 +133,18 @@ def max_value(x: Any, **geometry: Any) -> Any:
 
 
 def max_vjp(x: Any, **geometry: Any) -> tuple[Any, Pullback]:
-    """Return the maxima and the pullback, which keeps the numbers of their taps."""
+    """Return the maxima and the pullback, which keeps the numbers of their taps, and not x."""
     if x.size == 0:
         return max_pool2d._portable.vjp(x, **geometry)
-    w = windows(x.shape[2:], **geometry)
+    shape, w = x.shape, windows(x.shape[2:], **geometry)
     y, numbers = maxima(x, w)
 
     def pullback(dy: Any) -> tuple[Any]:
-        dx = empty(x.shape, x.dtype)
-        down, across = np.arange(w.down)[:, None], np.arange(w.across)
-        offsets = down * (w.apart_down * w.width) + across * w.apart_across
-        loop = compiled_maxima_gradient(x.dtype, numbers.dtype)
-        loop(flat(dy), numbers.reshape(-1), offsets.reshape(-1), w, dx.reshape(-1))
+        dx = empty(shape, dy.dtype)
+        run(MAXIMA_GRADIENT, dy, w, dx, numbers)
         return (dx,)
 
     return y, pullback
-
-
-@functools.cache
-def compiled_maxima(dtype: Any, numbers: Any) -> Callable[..., None]:
-    """Return the compiled loop for dtypes of the pixels and of the taps' numbers."""
-    pixels = from_dtype(dtype)
-    signature = types.void(
-        array_in(pixels, 1), WINDOWS, array_out(pixels, 1), array_out(from_dtype(numbers), 1)
-    )
-    made: Callable[..., None] = compiled(loops.maxima, signature, parallel=True)
-    return made
-
-
-@functools.cache
-def compiled_maxima_gradient(dtype: Any, numbers: Any) -> Callable[..., None]:
-    """Return the compiled loop of the pullback."""
-    pixels = from_dtype(dtype)
-    signature = types.void(
-        array_in(pixels, 1), array_in(from_dtype(numbers), 1), array_in(types.int64, 1), WINDOWS,
-        array_out(pixels, 1),
-    )  # fmt: skip
-    made: Callable[..., None] = compiled(loops.maxima_gradient, signature, parallel=True)
-    return made
 
 
 # --- mean ----------------------------------------------------------------------------------------
@@ -107,14 +152,7 @@ def compiled_maxima_gradient(dtype: Any, numbers: Any) -> Callable[..., None]:
 
 def avg_value(x: Any, *, window: Pair, stride: Pair, padding: Margins, counted: Margins) -> Any:
     """Return the means."""
-    options: dict[str, Any] = {"window": window, "stride": stride, "padding": padding}
-    if x.size == 0:
-        return avg_pool2d._portable.value(x, **options, counted=counted)
-    w = windows(x.shape[2:], **options, dilation=(1, 1))
-    y = empty((*x.shape[:2], w.rows, w.columns), x.dtype)
-    counts = window_counts(x, **options, counted=counted)
-    compiled_means(x.dtype, False)(flat(x), counts.reshape(-1), w, y.reshape(-1))
-    return y
+    return avg_vjp(x, window=window, stride=stride, padding=padding, counted=counted)[0]
 
 
 def avg_vjp(
@@ -124,24 +162,17 @@ def avg_vjp(
     options: dict[str, Any] = {"window": window, "stride": stride, "padding": padding}
     if x.size == 0:
         return avg_pool2d._portable.vjp(x, **options, counted=counted)
+    shape, w = x.shape, windows(x.shape[2:], **options, dilation=(1, 1))
+    counts = window_counts(x, **options, counted=counted)
+    y = empty((*shape[:2], w.rows, w.columns), x.dtype)
+    run(MEANS, x, w, y, counts)
 
     def pullback(dy: Any) -> tuple[Any]:
-        w = windows(x.shape[2:], **options, dilation=(1, 1))
-        dx = empty(x.shape, x.dtype)
-        counts = window_counts(x, **options, counted=counted)
-        compiled_means(x.dtype, True)(flat(dy), counts.reshape(-1), w, dx.reshape(-1))
+        dx = empty(shape, dy.dtype)
+        run(MEANS_GRADIENT, dy, w, dx, counts)
         return (dx,)
 
-    return avg_value(x, **options, counted=counted), pullback
-
-
-@functools.cache
-def compiled_means(dtype: Any, gradient: bool) -> Callable[..., None]:
-    """Return the compiled loop of the means, or of their pullback."""
-    read, write = array_in(from_dtype(dtype), 1), array_out(from_dtype(dtype), 1)
-    loop = loops.means_gradient if gradient else loops.means
-    made: Callable[..., None] = compiled(loop, types.void(read, read, WINDOWS, write), True)
-    return made
+    return y, pullback
 
 
 # --- mean of all pixels --------------------------------------------------------------------------
@@ -152,7 +183,8 @@ def global_value(x: Any) -> Any:
     if x.size == 0:
         return global_avg_pool2d._portable.value(x)
     y = np.empty(x.shape[:2], x.dtype)
-    compiled_plane_means(x.dtype)(flat(x), y.reshape(-1))
+    loop, alone = compiled_plane_means(x.dtype), x.size < loops.SMALL
+    loop(flat(x), y.reshape(-1), alone=alone)
     return y
 
 
@@ -170,8 +202,8 @@ def global_vjp(x: Any) -> tuple[Any, Pullback]:
 @functools.cache
 def compiled_plane_means(dtype: Any) -> Callable[..., None]:
     """Return the compiled loop."""
-    signature = types.void(array_in(from_dtype(dtype), 1), array_out(from_dtype(dtype), 1))
-    made: Callable[..., None] = compiled(loops.plane_means, signature, parallel=True)
+    signature = array_in(from_dtype(dtype), 1), array_out(from_dtype(dtype), 1)
+    made: Callable[..., None] = compiled_in_parts(loops.plane_means, signature)
     return made
 
 

@@ -1,7 +1,8 @@
 """Numba's threads: how they wait, who may call them, and what is left of them after a fork.
 
 Numba's OpenMP layer serves several Python threads at once; its own work queue, where there is
-nothing else, ends the process. None of them survives a fork: the child has no threads left.
+nothing else, ends the process. None of them survives a fork: the child has no threads left, but
+for those of Python, of which it starts its own.
 """
 
 from __future__ import annotations
@@ -135,9 +136,17 @@ _workers = Workers()
 
 
 def in_parts(loop: Callable[..., Any]) -> Callable[..., None]:
-    """Return a loop ``(*args, parts, part)`` as a function of the arguments before these two."""
+    """Return a loop ``(*args, parts, part)`` as a function of the arguments before these two.
 
-    def run(*args: Any) -> None:
-        _workers.run(loop, args, threads())
+    ``alone``: all of it runs in the thread of the caller, which is faster where there is little.
+    After a fork there are new threads for the rest.
+    """
+    _watch_forks()
+
+    def run(*args: Any, alone: bool = False) -> None:
+        if alone:
+            loop(*args, 1, 0)
+        else:
+            _workers.run(loop, args, threads())
 
     return run
