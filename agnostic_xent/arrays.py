@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import array_api_compat
 from array_api_compat import device as device
@@ -358,6 +358,20 @@ def to_backend(params: Any, xp: ModuleType, device: Any = None) -> Any:
             "for 64-bit arrays in JAX set jax_enable_x64"
         )
     return result
+
+
+def uploaded(batches: Iterator[tuple[Array, ...]], like: Array) -> Iterator[tuple[Array, ...]]:
+    """Return batches with the parts that NumPy holds moved to where ``like`` is."""
+    if library(like) == "numpy":
+        return batches
+    if library(like) == "cupy":  # which computes on one batch while the next one is copied
+        moved = importlib.import_module(f"{__package__}.kernels.uploads").overlapped
+        return cast(Iterator[tuple[Array, ...]], moved(batches, device(like)))
+    xp, place = array_namespace(like), device(like)
+    return (
+        tuple([to_backend(x, xp, place) if library(x) == "numpy" else x for x in batch])
+        for batch in batches
+    )
 
 
 def _compat(xp: ModuleType) -> ModuleType:

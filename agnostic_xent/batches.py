@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .arrays import Array, array_namespace, device, is_dask, namespace, to_backend
+from .arrays import Array, array_namespace, device, is_dask, namespace, to_numpy, uploaded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,12 +108,12 @@ class ArraySource:
     def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch, shuffled by ``rng`` if there is one."""
         order = None if rng is None else rng.permutation(len(self))
-        for start in range(0, len(self), batch_size):
-            rows = self._cut(start, min(start + batch_size, len(self)))
-            if order is None:
-                yield self._rows(self.x, rows), self._rows(self.y, rows)
-            else:
-                yield self._rows(self.x, order[rows]), self._rows(self.y, order[rows])
+        x, y = self._picker(self.x, order), self._picker(self.y, order)
+        spans = (
+            self._cut(start, min(start + batch_size, len(self)))
+            for start in range(0, len(self), batch_size)
+        )
+        yield from self._there((x(rows), y(rows)) for rows in spans)
 
     def _cut(self, start: int, stop: int) -> slice:
         """Return which samples of a batch are handed out."""
@@ -121,16 +121,33 @@ class ArraySource:
 
     def pieces(self, x: Array, size: int) -> Iterator[Array]:
         """Yield ``x``, one of the two arrays, in order and ``size`` samples at a time."""
-        for start in range(0, len(self), size):
-            yield self._rows(x, slice(start, min(start + size, len(self))))
+        pick = self._picker(x, None)
+        starts = range(0, len(self), size)
+        found = ((pick(slice(start, min(start + size, len(self)))),) for start in starts)
+        for (piece,) in self._there(found):
+            yield piece
 
-    def _rows(self, x: Array, rows: Any) -> Array:
+    def _picker(self, x: Array, order: np.ndarray | None) -> Callable[[slice], Array]:
+        """Return what picks samples of ``x`` by their places in the order; stored ones as NumPy."""
         if is_stored(x):
-            return to_backend(x[rows], array_namespace(self.like), device(self.like))
-        if isinstance(rows, slice):
-            return x[rows, ...]
+            return lambda rows: fetched(x[rows if order is None else order[rows]])
+        if order is None:
+            return lambda rows: x[rows, ...]
         xp = array_namespace(x)
-        return xp.take(x, xp.asarray(rows, device=device(x)), axis=0)
+        places = xp.asarray(order, device=device(x))  # sent to a GPU once an epoch
+        return lambda rows: xp.take(x, places[rows], axis=0)
+
+    def _there(self, batches: Iterator[tuple[Array, ...]]) -> Iterator[tuple[Array, ...]]:
+        """Return batches where ``like`` is."""
+        stored = is_stored(self.x) or is_stored(self.y)
+        return uploaded(batches, self.like) if stored else batches
+
+
+def fetched(x: Array) -> np.ndarray:
+    """Return samples of a file or a graph as an array of NumPy's own type."""
+    import numpy as np
+
+    return np.asarray(to_numpy(x))
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,17 @@ LAYERS = {  # N, C, H, W, filters, window, stride, padding
 NETWORKS: dict[str, tuple[ax.Sequential, tuple[int, ...]]] = {
     "LeNet": (ax.lenet(), (128, 1, 28, 28)),
     "ResNet 20": (ax.resnet(20), (128, 3, 32, 32)),
-}
+    "convolutions": (  # no matrix product of CuPy's, which no CUDA graph takes
+        ax.Sequential(
+            ax.Conv2d(32, 3, padding=1), ax.ReLU(), ax.Conv2d(64, 3, stride=2, padding=1),
+            ax.ReLU(), ax.Conv2d(10, 1), ax.GlobalAvgPool2d(),
+        ),
+        (128, 1, 28, 28),
+    ),
+}  # fmt: skip
 VOCABULARY, WORDS, FEATURES = 32000, 4096, 1024
 COPIED, MULTIPLIED = 2**28, 8192
+WHOLE = LOSSES, LAYERS
 if SIMULATED:
     LOSSES, LAYERS = [(3, 5)], {"tiny": (1, 2, 4, 4, 3, 3, 1, 1)}
     tiny = ax.Sequential(ax.Conv2d(2, 3), ax.ReLU(), ax.Flatten(), ax.Dense(3))
@@ -240,15 +248,21 @@ def our_step(mode: str, model: ax.Sequential, shape: tuple[int, ...]) -> Callabl
 
 
 def replayed(step: Callable[[], Any]) -> Any:
-    """Return seconds of a step that is replayed from a CUDA graph, or why it cannot be."""
+    """Return seconds of a step that is replayed from a CUDA graph, or why it cannot be.
+
+    Each time the same step: its batch, its parameters and their rate are those of the capture.
+    """
     if SIMULATED:
         return "not in the simulator"
+    pool = xp.cuda.MemoryPool()  # of its own, for the graph writes there again at each launch
     try:
-        with xp.cuda.Stream(non_blocking=True) as stream:
+        with xp.cuda.using_allocator(pool.malloc), xp.cuda.Stream(non_blocking=True) as stream:
             step()
             stream.begin_capture()
-            step()
-            graph = stream.end_capture()
+            try:
+                step()
+            finally:
+                graph = stream.end_capture()
             return seconds({"graph": graph.launch})["graph"]
     except Exception as error:
         return f"no: {error}"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import PRESENT
 
 import agnostic_xent as ax
 from agnostic_xent.operation import OPERATIONS, ROUTINES
@@ -80,6 +81,28 @@ def test_machine_code(module, capability):
         assert allocated <= REGISTERS, f"{kernel}: {report}"
 
 
+INSTRUCTIONS = {  # 16 bytes at a time, in the one read and the one write of a row
+    ("loss_rows", "rows_128_16", "f4"): {r"ld\.global\.v4\.f32": 4, r"st\.global\.v4\.f32": 4},
+    ("loss_rows", "rows_128_16", "f8"): {r"ld\.global\.v2\.f64": 8, r"st\.global\.v2\.f64": 8},
+    ("loss_rows", "rows_128_16", "f2"): {r"ld\.global\.v4\.b32": 2, r"st\.global\.v4\.u16": 4},
+}
+"""Of the losses; those of the convolutions are in test_cuda_convolution.py."""
+
+
+@pytest.mark.parametrize(("module", "name", "code"), INSTRUCTIONS)
+def test_instructions(module, name, code):
+    compile_for = cuda("compiling").compile_for
+    (kernel,) = (
+        k
+        for k in cuda(module).variants()
+        if k.function.__qualname__ == name and k.parameters.startswith(f"{code}*")
+    )
+    bounds = kernel.threads, kernel.blocks
+    ptx = compile_for((9, 0), kernel.function, kernel.parameters, bounds).ptx
+    for instruction, least in INSTRUCTIONS[module, name, code].items():
+        assert len(re.findall(instruction, ptx)) >= least, instruction
+
+
 def test_every_kernel_is_among_the_variants():
     """A module that makes kernels tells which, or the checks of machine code pass it by."""
     making = {p.stem for p in SOURCES.glob("*.py") if re.search(r"[^`\w]Kernel\(", p.read_text())}
@@ -92,6 +115,28 @@ def test_no_two_kernels_share_a_name():
     kernels = [kernel for module in WITH_KERNELS for kernel in cuda(module).variants()]
     names = {(*name_of(k.function), k.parameters, k.threads, k.blocks) for k in kernels}
     assert len(names) == len(kernels)
+
+
+def test_the_floors_know_every_kernel_that_is_launched(tmp_path):
+    """Where the benchmark notes the launches of its problems."""
+    cuda()
+    done = run(
+        ["-m", "benchmarks", "gpu_code", "--inner", str(tmp_path / "found.json")],
+        NUMBA_ENABLE_CUDASIM="1", PYTHONPATH=str(TESTS.parent),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    launched = {tuple(launch) for p in found["problems"] for launch in p["launches"]}
+    known = {
+        (module, k.function.__qualname__, k.parameters)
+        for module in WITH_KERNELS
+        for k in cuda(module).variants()
+    }
+    assert launched <= known
+    assert all(p["bytes"] > 0 and p["operations"] > 0 for p in found["problems"])
+    ran = {p["problem"].partition(" ")[0].rstrip(",") for p in found["problems"]}
+    registered = {name for name, op in OPERATIONS.items() if op._kernels.get("cupy")}
+    assert registered <= ran
 
 
 def test_value_and_pullback_run_on_the_device_of_the_arrays(monkeypatch):
@@ -121,10 +166,17 @@ def test_value_and_pullback_run_on_the_device_of_the_arrays(monkeypatch):
 
         return x, pullback
 
+    monkeypatch.setattr(device, "DEVICES", 2)
     monkeypatch.setattr(device, "is_array", lambda a: isinstance(a, Somewhere))
     value, pullback = vjp(None, [None, x], wrt=frozenset())
     assert (value, pullback(dy)) == (x, (None,))
     assert entered == []
+
+
+def test_a_single_device_is_not_looked_for(monkeypatch):
+    device = cuda("device")
+    monkeypatch.setattr(device, "DEVICES", 1)
+    assert device.on_its_device(abs)(-2) == 2
 
 
 def test_every_operation_is_registered_so():
@@ -206,25 +258,53 @@ def test_cupy_without_a_gpu_says_so_at_every_entry():
     done = run(["-c", ENTRIES])
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    train = run(["-m", "agnostic_xent", "train", "--backend", "cupy"])
-    assert train.returncode == 2
-    lines += train.stderr.splitlines()
-    assert len(lines) == 4
+    for command in ("train", "warmup"):
+        done = run(["-m", "agnostic_xent", command, "--backend", "cupy"])
+        assert done.returncode == 2
+        lines += done.stderr.splitlines()
+    assert len(lines) == 5
     assert all("there is no GPU that it can use (cudaError" in line for line in lines)
+
+
+def test_what_needs_a_gpu_is_counted_as_skipped():
+    """Also where a run names its rows, as that of CI does."""
+    if any(pytest.mark.gpu in row.marks for row in PRESENT):
+        pytest.skip("a GPU is here")
+    tests = ["-k", "no_float", str(TESTS / "test_arrays.py")]
+    done = run(
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        AGNOSTIC_XENT_TEST_BACKENDS="numpy", PYTEST_ADDOPTS="",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    found = re.findall(r"need a GPU: 0 passed, 0 failed, (\d+) skipped", done.stdout)
+    assert len(found) == 1
+    assert int(found[0]) > 0
 
 
 # --- the command for a GPU -----------------------------------------------------------------------
 
 
+def run_gpu_sh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(TESTS.parent / "ci" / "gpu.sh"), *arguments]
+    environment = os.environ | {"PYTHON": sys.executable}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
 def test_rehearsal_of_the_command_for_a_gpu(tmp_path):
     pytest.importorskip("numba_cuda")
     pytest.importorskip("greenlet")
-    done = subprocess.run(
-        ["bash", str(TESTS.parent / "ci" / "gpu.sh"), "--rehearse", str(tmp_path)],
-        env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_gpu_sh("--rehearse", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("rehearsal: all passed")
     written = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
     assert {"ceilings", "losses", "convolutions", "steps", "memory"} < written.keys()
     assert "no number here says anything" in (tmp_path / "gpu_rehearsal.md").read_text()
+
+
+def test_the_command_for_a_gpu_says_that_there_is_none(tmp_path):
+    if any(pytest.mark.gpu in row.marks for row in PRESENT):
+        pytest.skip("a GPU is here")
+    done = run_gpu_sh(str(tmp_path))
+    assert done.returncode == 1
+    assert re.match("FAILED: .*(no GPU|not installed).*; --rehearse needs no GPU", done.stderr)
+    assert not any(tmp_path.iterdir())

@@ -15,8 +15,8 @@ from agnostic_xent.kernels import KERNEL_PACKAGES
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 ON_GPU = os.environ.get("AGNOSTIC_XENT_TEST_GPU") == "1" and not SIMULATED
-SIMULATOR_ALONE = ("mistake", "not_taken")
-"""Tests that change the text of kernels, or ask them about NumPy arrays."""
+SIMULATOR_ALONE = ("mistake", "not_taken", "watched")
+"""Tests that change the text of kernels, or what passes for arrays."""
 
 if SIMULATED:
     KERNEL_PACKAGES["numpy"] = "agnostic_xent.kernels.cuda"

@@ -71,8 +71,8 @@ def test_arrays_lie_anywhere(activation, place):
 
 
 MISTAKES = {
-    "an element too many": ("if i < n:", "if i <= n:", sigmoid),
-    "elements left out": ("THREADS * PER_THREAD + cuda", "THREADS + cuda", relu),
+    "an element too many": ("* THREADS < n:", "* THREADS <= n:", sigmoid),
+    "elements left out": ("THREADS * AT_ONCE + cuda", "THREADS + cuda", relu),
     "overflow": ("math.exp(-abs(v))", "math.exp(-v)", sigmoid),
     "a slope of squares": ("(one + e) * (one + e)", "one + e", sigmoid),
     "the other side": ("sigmoid_of(-v)", "sigmoid_of(v)", log_sigmoid),
@@ -95,7 +95,7 @@ def test_mistakes_are_caught(monkeypatch, mistake):
     (kernel,) = activation._kernels["numpy"]
     for part, function in mistaken.items():
         monkeypatch.setitem(vars(kernel), part, function)
-    x = np.resize(np.array(SPECIAL, "float32"), 1500)
+    x = np.resize(np.array(SPECIAL, "float32"), 2500)
     with pytest.raises((AssertionError, IndexError, OverflowError)):
         check(activation, x, np.ones_like(x))
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 
-from agnostic_xent import cross_entropy, explain, kernels
+from agnostic_xent import cross_entropy, explain, kernels, linear_cross_entropy
 from agnostic_xent.kernels.cuda import (
     cross_entropy as host,
 )
 from agnostic_xent.kernels.cuda import (
-    loss_formulas,
     loss_rows,
     loss_streams,
     loss_sums,
@@ -22,82 +17,12 @@ from agnostic_xent.kernels.cuda import (
 from agnostic_xent.kernels.cuda.device import SIMULATED
 from agnostic_xent.kernels.cuda.launching import KERNELS
 from tests.conftest import assert_close
+from tests.cuda.cross_entropy_case import OPTIONS, check, draw
 
-SEED = 3
 ROWS = [  # each team, its least and most classes
     (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 125), (3, 126), (1, 509), (2, 510),
 ]  # fmt: skip
 PLANES = [((2, 3, 5, 7), 1), ((3, 33, 1), 0), ((2, 9, 4), 1), ((300, 2), 0)]
-OPTIONS = {
-    "plain": {},
-    "sum": {"reduction": "sum"},
-    "none": {"reduction": "none"},
-    "smoothed": {"label_smoothing": 0.25},
-    "weight": {"weight": True},
-    "weight and smoothed": {"weight": True, "label_smoothing": 0.1, "temperature": 0.5},
-    "all": {
-        "weight": True, "sample_weight": True, "ignore_index": 1, "label_smoothing": 0.1,
-        "temperature": 2.0,
-    },
-    "ignored": {"ignore_index": 0},
-    "ignored by no label": {"ignore_index": -100, "reduction": "sum"},
-    "sample weight": {"sample_weight": True},
-    "count": {"weight": True, "sample_weight": True, "ignore_index": 1, "normalize": "count"},
-    "number": {"sample_weight": True, "normalize": 7.0},
-    "none of all": {
-        "weight": True, "sample_weight": True, "ignore_index": 1, "reduction": "none",
-        "label_smoothing": 0.1,
-    },
-    "only smoothing": {"label_smoothing": 1.0},
-}  # fmt: skip
-
-
-def draw(shape, axis=-1, dtype="float32", label_dtype="int64", **options):
-    """Return logits, labels and options with arrays in place of True."""
-    rng = np.random.default_rng(SEED)
-    axis %= len(shape)
-    samples = shape[:axis] + shape[axis + 1 :]
-    logits = (3 * rng.standard_normal(shape)).astype(dtype)
-    labels = np.asarray(rng.integers(0, shape[axis], samples, dtype=label_dtype))
-    labels.reshape(-1)[2::5], labels.reshape(-1)[3::5] = 0, 1 % shape[axis]
-    if "weight" in options:
-        options["weight"] = rng.random(shape[axis]).astype(dtype)
-        options["weight"][-1] = shape[axis] == 1
-    if "sample_weight" in options:
-        options["sample_weight"] = np.asarray(rng.random(samples)).astype(dtype)
-        options["sample_weight"].reshape(-1)[::4] = 0  # these samples' logits count for nothing
-        np.moveaxis(logits, axis, -1)[options["sample_weight"] == 0] = np.nan
-    return logits, labels, options | {"axis": axis}
-
-
-def widened(options):
-    return {
-        name: x.astype("float64") if isinstance(x, np.ndarray) else x for name, x in options.items()
-    }
-
-
-def check(logits, labels, options, place=lambda x: x, finite=True):
-    """Compare value and gradient with the definition, for cotangents of 1 and others."""
-    dtype = str(logits.dtype)
-    terms = 8 + logits.shape[options["axis"]] ** 0.5
-    with kernels("portable"):
-        expected, exact = cross_entropy.vjp(logits.astype("float64"), labels, **widened(options))
-    assert np.all(np.isfinite(expected)) or not finite
-    ones = np.ones(expected.shape, logits.dtype)
-    other = np.random.default_rng(1).standard_normal(expected.shape).astype(logits.dtype)
-    placed = {name: place(x) if hasattr(x, "dtype") else x for name, x in options.items()}
-    with kernels("require"):
-        assert "CUDA" in explain(cross_entropy, place(logits), place(labels), **placed)
-        value = cross_entropy(place(logits), place(labels), **placed)
-        found, pullback = cross_entropy.vjp(place(logits), place(labels), **placed)
-        for dy in (ones, other):
-            dx, nothing = pullback(dy)
-            assert nothing is None
-            assert dx.dtype == logits.dtype
-            assert_close(dx, exact(dy.astype("float64"))[0], dtype, terms)
-    assert found.dtype == logits.dtype
-    np.testing.assert_array_equal(found, value)
-    assert_close(found, expected, dtype, terms)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -110,6 +35,21 @@ def test_rows(shape, dtype):
 @pytest.mark.parametrize("shape", [(7, 6), (2, 130)], ids=str)
 def test_options_of_rows(shape, name):
     check(*draw(shape, **OPTIONS[name]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_options_in_combination(seed):
+    rng = np.random.default_rng(seed)
+    options = {name: True for name in ("weight", "sample_weight") if rng.integers(2)}
+    every = {
+        "ignore_index": (None, 0, -100), "label_smoothing": (0.0, 0.1, 1.0),
+        "temperature": (1.0, 0.5), "reduction": ("mean", "sum", "none"),
+        "normalize": (None, "weight", "count", 7), "on_empty": ("nan", "zero", "raise"),
+        "check_labels": (True, False),
+    }  # fmt: skip
+    options |= {name: choice[rng.integers(len(choice))] for name, choice in every.items()}
+    shape, axis = [((7, 6), 1), ((6, 7), 0), ((3, 2, 5), 1), ((2, 40), -1)][rng.integers(4)]
+    check(*draw(shape, axis, ["float32", "float64"][seed % 2], **options))
 
 
 @pytest.mark.parametrize("name", ["plain", "all", "none of all"])
@@ -125,6 +65,14 @@ def test_planes(monkeypatch, shape, axis, name):
 def test_wide_rows(monkeypatch, classes, name):
     monkeypatch.setattr(loss_rows, "TEAMS", ())
     check(*draw((3, classes), **OPTIONS[name]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_longest_rows(monkeypatch, dtype):
+    assert loss_streams.team_of_row("f4", 4 * 50_000) == 1024
+    monkeypatch.setattr(loss_rows, "TEAMS", ())
+    monkeypatch.setattr(loss_streams, "LONG", 0)
+    check(*draw((2, 1100), dtype=dtype, **OPTIONS["all"]))
 
 
 @pytest.mark.parametrize("name", ["plain", "all"])
@@ -239,6 +187,28 @@ def test_dtypes_of_labels(label_dtype):
     check(*draw((6, 5), label_dtype=label_dtype, ignore_index=-100))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_linear_layer(dtype):
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in [(9, 4), (6, 4), (6,)])
+    labels, weight = rng.integers(0, 6, 9), rng.random(6).astype(dtype)
+    options = {"memory": 4 * 6 * 8, "label_smoothing": 0.1}
+    wide = (a.astype("f8") for a in (x, w))
+    with kernels("portable"):
+        expected, exact = linear_cross_entropy.vjp(
+            *wide, labels, b.astype("f8"), class_weight=weight.astype("f8"), **options
+        )
+    with kernels("require"):
+        assert "CUDA" in explain(linear_cross_entropy, x, w, labels, b, **options)
+        value, pullback = linear_cross_entropy.vjp(x, w, labels, b, class_weight=weight, **options)
+        found = pullback(np.ones((), dtype))
+    slopes = exact(np.ones(()))
+    for one, other in zip((value, *found), (expected, *slopes), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert_close(one, other, dtype, terms=16)
+
+
 def test_one_sample_without_an_axis():
     check(*draw((6,)))
     check(*draw((6,), reduction="none", label_smoothing=0.1))
@@ -297,7 +267,7 @@ def test_nothing_is_left_to_the_portable_definition():
 def test_probabilities_are_not_taken():
     x = np.ones((2, 3), "float32")
     options = {"weight": None, "sample_weight": None}
-    assert "probabilities" in host.takes(x, x, **options)
+    assert host.takes(x, x, **options) == "it takes labels"
     assert "native" in host.takes(x.astype(">f4"), np.ones(2, "i8"), **options)
     assert "int16" in host.takes(x.astype("i2"), np.ones(2, "i8"), **options)
 
@@ -319,113 +289,11 @@ def test_the_same_bits_each_time():
     np.testing.assert_array_equal(*gradients)
 
 
-# --- mistakes are caught --------------------------------------------------------------------------
-
-ROW, FEW, WIDE_ROW = (2, 130), (7, 6), (2, 1500)
-MISTAKES = {
-    "the last class left out": (
-        "loss_rows", "j + u < classes:\n                        v",
-        "j + u < classes - 1:\n                        v", FEW, "plain",
-    ),
-    "a vector over the end": ("loss_rows", "j + width <= classes", "j < classes", FEW, "plain"),
-    "a row too many": ("loss_rows", "min(row, count - 1)", "min(row, count)", FEW, "plain"),
-    "classes of a shifted row": ("loss_rows", "- (start & (width - 1))", "", FEW, "plain"),
-    "the label among the others": (
-        "loss_rows", "kind(0) if j == label else e[i]", "e[i]", FEW, "plain",
-    ),
-    "no maximum": (
-        "loss_rows", "top = team_max(read(e, x, start, first, classes), room, t, team)",
-        "top = read(e, x, start, first, classes)", ROW, "plain",
-    ),
-    "sharpness": (
-        "loss_rows", "shift = (at_label - top) * sharpness", "shift = at_label - top", FEW,
-        "all",
-    ),
-    "who has no weight": (
-        "loss_formulas", "get(sample_weight, n) == 0", "get(sample_weight, n) == 1", FEW,
-        "all",
-    ),
-    "smoothing of the label": (
-        "loss_formulas", "kept * w + spread * w", "kept * w", FEW, "smoothed",
-    ),
-    "the rest of q": ("loss_formulas", "spread * (whole - w)", "spread * whole", FEW, "smoothed"),
-    "shifts": (
-        "loss_formulas", "whole * log_sum - shifts", "whole * log_sum + shifts", FEW,
-        "smoothed",
-    ),
-    "others or own": ("loss_formulas", "total * (own / s) - q", "total * (own / s)", FEW, "plain"),
-    "the sum of weights": (
-        "loss_formulas", "get(weight_sum, 0)", "classes", FEW, "weight and smoothed",
-    ),
-    "others of a smaller maximum": (
-        "loss_streams", "others *= math.exp((top - most) * sharpness)", "pass", WIDE_ROW,
-        "plain",
-    ),
-    "others of other threads": (
-        "loss_streams", "others * math.exp((mine - top) * sharpness)", "others", WIDE_ROW,
-        "plain",
-    ),
-    "a class of four": ("loss_streams", "team * AT_ONCE):", "team * 5):", WIDE_ROW, "plain"),
-    "masses of who is ignored": (
-        "loss_streams", "if is_counted(n, label, sample_weight, ignore, flags):", "if True:",
-        FEW, "count",
-    ),
-    "the cotangent of each": ("loss_streams", "n if each else 0", "0", FEW, "none"),
-    "a level of the tree": (
-        "loss_sums", "if t + k * THREADS < n", "if t + k * THREADS < n - 1", FEW, "plain",
-    ),
-    "weights of a count": ("cross_entropy", '0 if by == "count" else', "", FEW, "count"),
-}  # fmt: skip
-
-ORDER = ("loss_formulas", "loss_rows", "loss_streams", "loss_sums", "cross_entropy")
-
-
-def with_mistake(monkeypatch, name, old, new):
-    """Load all files of the loss anew, one of them with other text."""
-    assert name in ORDER
-    for module in ORDER:
-        full = f"agnostic_xent.kernels.cuda.{module}"
-        text = inspect.getsource(sys.modules[full] if module != "cross_entropy" else host)
-        if module == name:
-            assert old in text
-            text = text.replace(old, new)
-        if module == "cross_entropy":
-            text = text[: text.rindex("register(")]
-        made = ModuleType(full)
-        made.__package__ = "agnostic_xent.kernels.cuda"
-        exec(compile(text, f"{module}, mistaken", "exec"), made.__dict__)
-        if module != "cross_entropy":
-            monkeypatch.setitem(sys.modules, full, made)
-            monkeypatch.setattr(sys.modules["agnostic_xent.kernels.cuda"], module, made)
-    monkeypatch.setattr(host, "Problem", made.Problem)
-    return made
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_caught(monkeypatch, mistake):
-    name, old, new, shape, options = MISTAKES[mistake]
-    sources = [loss_formulas, loss_rows, loss_streams, loss_sums, host]
-    assert old in inspect.getsource(dict(zip(ORDER, sources, strict=True))[name])
-    if shape == WIDE_ROW:
-        monkeypatch.setattr(loss_rows, "TEAMS", ())
-    made = with_mistake(monkeypatch, name, old, new)
-    if shape == WIDE_ROW:
-        monkeypatch.setattr(sys.modules[made.rows_kernel.__module__], "TEAMS", ())
-    with pytest.raises((AssertionError, IndexError, RuntimeError)):
-        check(*draw(shape, **OPTIONS[options]))
-
-
-def test_without_a_mistake_nothing_is_caught(monkeypatch):
-    with_mistake(monkeypatch, "loss_rows", "TEAMS", "TEAMS")
-    for shape in (FEW, ROW):
-        check(*draw(shape, **OPTIONS["all"]))
-
-
 # --- what is compiled -----------------------------------------------------------------------------
 
 
 def test_variants_are_all_kernels():
-    check(*draw(FEW, **OPTIONS["all"]))
+    check(*draw((7, 6), **OPTIONS["all"]))
     modules = loss_rows, loss_streams, loss_sums
     known = {(k.function.__qualname__, k.parameters) for m in modules for k in m.variants()}
     names = {m.__name__ for m in modules}

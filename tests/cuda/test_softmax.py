@@ -99,11 +99,13 @@ def test_nothing_is_left_to_the_portable_definition(operation):
 # --- mistakes are caught --------------------------------------------------------------------------
 
 MISTAKES = {
-    "a class left out": ("range(t % team, classes, team)", "range(t % team, classes - 1, team)", 9),
+    "a class left out": ("if c < classes else", "if c < classes - 1 else", 9),
+    "a class not written": ("if c < classes:", "if c < classes - 1:", 9),
+    "classes at once": ("team * AT_ONCE", "team * 5", 1100),
     "no sum of a team": ("total = team_sum(total, room, t, team)", "pass", 9),
     "no maximum of a team": ("team_merge(top, rest, one, room, t, team)", "(top, rest)", 1100),
     "a row too many": ("if n >= count", "if n > count", 3),
-    "classes apart": ("j * inner", "j", 40),
+    "classes apart": ("c * inner", "c", 40),
     "lost digits": ("math.log1p(rest)", "math.log(one + rest)", 0),
     "a sum without the greatest": ("(one + rest)", "rest", 9),
 }

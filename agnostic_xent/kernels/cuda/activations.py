@@ -17,7 +17,8 @@ from .ptx import get, narrow, put, widen
 from .teams import cuda, device
 
 THREADS = 256
-PER_THREAD = 4  # elements
+AT_ONCE = 8  # elements that a thread waits for together
+BLOCKS = {"f4": 4, "f8": 2, "f2": 4, "u2": 4}  # of a multiprocessor
 
 # --- formulas ------------------------------------------------------------------------------------
 
@@ -75,31 +76,39 @@ FORMULAS = {
 }
 
 
-def make_value(name: str) -> Callable[..., None]:
+def make_value(name: str, code: str) -> Callable[..., None]:
     """Return the kernel of a formula of one number."""
-    formula = FORMULAS[name][0]
+    formula, kind = FORMULAS[name][0], WIDE[code]
 
     def value(x: Any, y: Any, n: int) -> None:
-        i = np.int64(cuda.blockIdx.x) * THREADS * PER_THREAD + cuda.threadIdx.x
-        for _ in range(PER_THREAD):
-            if i < n:
-                put(y, i, narrow(y, formula(widen(get(x, i)))))
-            i += THREADS
+        v = cuda.local.array(AT_ONCE, kind)
+        first = np.int64(cuda.blockIdx.x) * THREADS * AT_ONCE + cuda.threadIdx.x
+        for u in range(AT_ONCE):
+            if first + u * THREADS < n:
+                v[u] = widen(get(x, first + u * THREADS))
+        for u in range(AT_ONCE):
+            if first + u * THREADS < n:
+                put(y, first + u * THREADS, narrow(y, formula(v[u])))
 
     value.__qualname__ = name
     return value
 
 
-def make_gradient(name: str) -> Callable[..., None]:
+def make_gradient(name: str, code: str) -> Callable[..., None]:
     """Return the kernel of a formula of a number and a cotangent."""
-    formula = FORMULAS[name][1]
+    formula, kind = FORMULAS[name][1], WIDE[code]
 
     def gradient(x: Any, dy: Any, dx: Any, n: int) -> None:
-        i = np.int64(cuda.blockIdx.x) * THREADS * PER_THREAD + cuda.threadIdx.x
-        for _ in range(PER_THREAD):
-            if i < n:
-                put(dx, i, narrow(dx, formula(widen(get(x, i)), widen(get(dy, i)))))
-            i += THREADS
+        v = cuda.local.array(AT_ONCE, kind)
+        dv = cuda.local.array(AT_ONCE, kind)
+        first = np.int64(cuda.blockIdx.x) * THREADS * AT_ONCE + cuda.threadIdx.x
+        for u in range(AT_ONCE):
+            if first + u * THREADS < n:
+                v[u] = widen(get(x, first + u * THREADS))
+                dv[u] = widen(get(dy, first + u * THREADS))
+        for u in range(AT_ONCE):
+            if first + u * THREADS < n:
+                put(dx, first + u * THREADS, narrow(dx, formula(v[u], dv[u])))
 
     gradient.__qualname__ = f"{name}_gradient"
     return gradient
@@ -108,19 +117,20 @@ def make_gradient(name: str) -> Callable[..., None]:
 @functools.cache
 def value_kernel(name: str, code: str) -> Kernel:
     """Return the kernel of an activation for a dtype."""
-    return Kernel(make_value(name), f"{code}* {code}* i8", THREADS, 4)
+    return Kernel(make_value(name, code), f"{code}* {code}* i8", THREADS, BLOCKS[code])
 
 
 @functools.cache
 def gradient_kernel(name: str, code: str) -> Kernel:
     """Return the kernel of an activation's pullback for a dtype."""
-    return Kernel(make_gradient(name), f"{code}* {code}* {code}* i8", THREADS, 4)
+    parameters = f"{code}* {code}* {code}* i8"
+    return Kernel(make_gradient(name, code), parameters, THREADS, BLOCKS[code])
 
 
 def run(made: Callable[[str, str], Kernel], name: str, *arrays: Any) -> Any:
     """Return what a kernel writes of arrays of one shape."""
     y = xp.empty(arrays[0].shape, arrays[0].dtype)
-    blocks = -(-y.size // (THREADS * PER_THREAD))
+    blocks = -(-y.size // (THREADS * AT_ONCE))
     if blocks:
         given = [stored(contiguous(x)) for x in arrays]
         made(name, code_of(y))(blocks, *given, stored(y), y.size)

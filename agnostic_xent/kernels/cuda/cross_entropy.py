@@ -14,7 +14,14 @@ from .dtypes import WIDE, code_of, elements, stored, wide
 from .launching import Kernel
 from .loss_formulas import DIVIDED, IGNORES, SAMPLED, SMOOTHED, WEIGHTED, WRITES
 from .loss_rows import rows_kernel, rows_of, team_for
-from .loss_streams import PER_THREAD, THREADS, masses_kernel, multiply_kernel, streams_kernel
+from .loss_streams import (
+    PER_THREAD,
+    THREADS,
+    masses_kernel,
+    multiply_kernel,
+    streams_kernel,
+    team_of_row,
+)
 
 FEW_PIXELS = 32
 """Pixels behind the classes' axis below which a copy with the classes last is faster."""
@@ -28,12 +35,15 @@ portable = OPERATIONS["cross_entropy"]._portable
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
     """Say why these arguments are not taken, if they are not."""
     if target.dtype.kind not in "iu":
-        return "it takes labels, not probabilities"
+        return "it takes labels"
     return dtypes.takes(logits, target, **options)
 
 
 class Problem:
     """A call: its arrays as the kernels read them, and what the options are to them."""
+
+    by_default = "weight"
+    """What a mean divides by if nothing is said."""
 
     def __init__(self, logits: Any, target: Any, weight: Any, sample_weight: Any, options: Any):
         axis, self.shape, self.dtype = options["axis"], logits.shape, logits.dtype
@@ -43,13 +53,22 @@ class Problem:
         self.inner = 1 if self.moves else inner
         self.samples = self.shape[:axis] + self.shape[axis + 1 :]
         self.count, self.classes = math.prod(self.samples), self.shape[axis]
-        self.x = elements(xp.moveaxis(logits, axis, -1) if self.moves else logits)
-        self.labels = elements(target.astype(np.int64, copy=False))
+        self.x, self.target = self.read(logits), self.read_target(target)
         self.weight, self.sample_weight = wide(weight), wide(sample_weight)
         self.ignore = ignored(options["ignore_index"], target.dtype)
         self.flags = WEIGHTED * (weight is not None) | SAMPLED * (sample_weight is not None)
         self.flags |= IGNORES * (self.ignore is not None)
         self.unit, self.divisor = self.unit_and_divisor()
+        self.flags |= DIVIDED * (self.divisor is not None)
+        self.flags |= SMOOTHED * (options["label_smoothing"] > 0)
+
+    def read(self, x: Any) -> Any:
+        """Return the elements of an array of the logits' shape."""
+        return elements(xp.moveaxis(x, self.options["axis"], -1) if self.moves else x)
+
+    def read_target(self, target: Any) -> Any:
+        """Return the labels."""
+        return elements(target.astype(np.int64, copy=False))
 
     def unit_and_divisor(self) -> tuple[float, Any]:
         """Return the gradient of the loss with respect to a term.
@@ -57,7 +76,7 @@ class Problem:
         If the device has to find out what the mean divides by, that is 1, with the sum and its
         reciprocal on the device, else None.
         """
-        by = self.options["normalize"]
+        by = self.options["normalize"] or self.by_default
         if self.options["reduction"] != "mean":
             return 1.0, None
         if isinstance(by, float):
@@ -65,30 +84,36 @@ class Problem:
         weights = 0 if by == "count" else self.flags & (WEIGHTED | SAMPLED)
         if not weights and self.ignore is None:
             return 1 / self.count, None
+        empty = 0.0 if self.options["on_empty"] == "zero" else math.nan
+        return 1.0, loss_sums.divisor(self.masses(weights), empty)
+
+    def masses(self, weights: int) -> Any:
+        """Return numbers whose sum the mean divides by, with these weights."""
         sums = xp.empty(-(-self.count // (THREADS * PER_THREAD)), np.float64)
         masses_kernel(np.dtype(WIDE[self.code]).str[1:])(
-            sums.size, self.labels, self.weight, self.sample_weight, sums,
+            sums.size, self.target, self.weight, self.sample_weight, sums,
             self.count, self.classes, self.ignore or 0, weights | self.flags & IGNORES,
         )  # fmt: skip
-        empty = 0.0 if self.options["on_empty"] == "zero" else math.nan
-        return 1.0, loss_sums.divisor(sums, empty)
+        return sums
 
-    def run(self, g: Any) -> Any:
+    def run(self, g: Any = None) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if there is one."""
         kind, terms, weight_sum = WIDE[self.code], xp.empty(self.count, np.float64), None
-        smoothing, flags = self.options["label_smoothing"], self.flags
+        smoothing = self.options["label_smoothing"]
         if smoothing and self.weight is not None:
             weight_sum = xp.sum(self.weight, dtype=np.float64, keepdims=True)
-        flags |= SMOOTHED * (smoothing > 0) | WRITES * (g is not None)
-        flags |= DIVIDED * (self.divisor is not None)
         sharpness = 1 / self.options["temperature"]
         numbers = 1 - smoothing, smoothing / self.classes, sharpness, self.unit * sharpness
         kernel, blocks = self.kernel()
         kernel(
-            blocks, self.x, self.labels, self.weight, self.sample_weight, weight_sum, self.divisor,
-            g, terms, self.count, self.classes, self.inner, self.ignore or 0, flags,
-            *map(kind, numbers),
+            blocks, self.x, self.target, self.weight, self.sample_weight, weight_sum, self.divisor,
+            g, terms, self.count, self.classes, self.inner, self.ignore or 0,
+            self.flags | WRITES * (g is not None), *map(kind, numbers),
         )  # fmt: skip
+        return self.reduced(terms)
+
+    def reduced(self, terms: Any) -> Any:
+        """Return the loss of terms."""
         if self.options["reduction"] == "none":
             return terms.astype(self.dtype).reshape(self.samples)
         return loss_sums.total(terms, self.dtype, self.unit, self.divisor)
@@ -99,18 +124,24 @@ class Problem:
         if self.inner > 1:
             return streams_kernel(self.code, 1), -(-self.count // THREADS)
         if team is None:
-            return streams_kernel(self.code, THREADS), self.count
+            of_row = team_of_row(self.code, self.classes * self.dtype.itemsize)
+            return streams_kernel(self.code, of_row), self.count
         return rows_kernel(self.code, *team), -(-self.count // rows_of(team[0]))
 
     def multiply(self, g: Any, dy: Any) -> Any:
-        """Multiply a gradient by the cotangent, in place, and lay it out as the logits."""
+        """Multiply a gradient by the cotangent, in place."""
         blocks = -(-g.size // (THREADS * PER_THREAD))
         multiply_kernel(self.code)(
-            blocks, g, self.labels, self.sample_weight, elements(dy), self.count, self.classes,
+            blocks, g, self.target, self.sample_weight, elements(dy), self.count, self.classes,
             self.inner, self.ignore or 0, self.flags, self.options["reduction"] == "none",
         )  # fmt: skip
-        if self.dtype.name == "bfloat16":
-            g = g.view(self.dtype)
+        return self.laid_out(g)
+
+    def laid_out(self, g: Any) -> Any:
+        """Return a gradient as an array like the logits; None stays None."""
+        if g is None:
+            return None
+        g = g.view(self.dtype)
         axis = self.options["axis"]
         if self.moves:
             return contiguous(xp.moveaxis(g.reshape(*self.samples, self.classes), -1, axis))
@@ -123,8 +154,7 @@ class Problem:
 
 def ignored(index: int | None, dtype: Any) -> int | None:
     """Return the label to ignore as int64 holds it; None if there is none that dtype can hold."""
-    limits = np.iinfo(dtype)
-    if index is None or not limits.min <= index <= limits.max:
+    if index is None or not np.iinfo(dtype).min <= index <= np.iinfo(dtype).max:
         return None
     return int(np.asarray(index, dtype).astype(np.int64))
 
@@ -139,7 +169,7 @@ def value(logits: Any, target: Any, *, weight: Any, sample_weight: Any, **option
     if not fits(logits):
         options |= {"weight": weight, "sample_weight": sample_weight}
         return portable.value(logits, target, **options)
-    return Problem(logits, target, weight, sample_weight, options).run(None)
+    return Problem(logits, target, weight, sample_weight, options).run()
 
 
 def vjp(
@@ -157,7 +187,7 @@ def vjp(
         return portable.vjp(logits, target, **options)
     problem = Problem(logits, target, weight, sample_weight, options)
     if 0 not in wrt:
-        return problem.run(None), lambda dy: (None, None)
+        return problem.run(), lambda dy: (None, None)
     over = options["overwrite_logits"] and getattr(problem.x.flags, "writeable", True)
     ready = [problem.x if over else problem.new()]
     loss = problem.run(ready[0])
@@ -179,3 +209,7 @@ def vjp(
 
 
 register("cross_entropy", value, vjp, takes)
+
+# Of a linear layer: the products are cuBLAS's, and the kernels run on each block of logits.
+linear = OPERATIONS["linear_cross_entropy"]._portable
+register("linear_cross_entropy", linear.value, linear.vjp, dtypes.takes)

@@ -36,26 +36,27 @@ except ImportError as error:
     raise NoKernels(f"the kernels need CuPy, which cannot be imported ({error})") from error
 
 
-def check_devices() -> None:
-    """Raise NoKernels unless the kernels can run on all devices that are there."""
+def count_devices() -> int:
+    """Return the number of devices; raise NoKernels unless the kernels can run on all of them."""
     if SIMULATED:
-        return
+        return 1
     runtime = xp.cuda.runtime
     if runtime.is_hip:
         raise NoKernels("the kernels are written for CUDA, and this CuPy is built for ROCm")
     try:
-        count = runtime.getDeviceCount()
+        count = int(runtime.getDeviceCount())
     except runtime.CUDARuntimeError:  # none: kernels can be compiled all the same
-        return
+        return 0
     for device in map(xp.cuda.Device, range(count)):
         if int(device.compute_capability) < CAPABILITY:
             raise NoKernels(
                 f"the kernels need compute capability {CAPABILITY / 10}, "
                 f"device {device.id} has {int(device.compute_capability) / 10}"
             )
+    return count
 
 
-check_devices()
+DEVICES = count_devices()
 
 
 def is_array(x: Any) -> bool:
@@ -98,6 +99,8 @@ def on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def there(*args: Any, **options: Any) -> Any:
+        if DEVICES == 1:
+            return function(*args, **options)
         with first_array(args).device:
             found = function(*args, **options)
         if isinstance(found, tuple) and callable(found[-1]):

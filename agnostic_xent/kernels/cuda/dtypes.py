@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,12 @@ def takes(*arrays: Any, **options: Any) -> str | None:
 
 def code_of(x: Any) -> str:
     """Return the code of an array's dtype."""
-    return STORED[x.dtype.name]
+    return _code(x.dtype)
+
+
+@functools.cache
+def _code(dtype: Any) -> str:
+    return STORED[dtype.name]  # the name is made anew each time
 
 
 def elements(x: Any) -> Any:
@@ -50,7 +56,7 @@ def elements(x: Any) -> Any:
 
 def stored(x: Any) -> Any:
     """Return a contiguous array as kernels see it."""
-    return x.view(xp.uint16) if x.dtype.name == "bfloat16" else x
+    return x.view(xp.uint16) if x.dtype.kind == "V" else x  # bfloat16, of those that are taken
 
 
 def wide(x: Any) -> Any:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import importlib
+import struct
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,10 +39,7 @@ class Kernel:
     def __init__(self, function: Callable[..., None], parameters: str, threads: int, blocks: int):
         self.function, self.parameters = function, parameters
         self.threads, self.blocks = threads, blocks
-        self._numbers = [
-            None if "*" in code else np.dtype(code).type for code in parameters.split()
-        ]
-        self._loaded: dict[int, Any] = {}
+        self._loaded: dict[int, Callable[..., None]] = {}
         KERNELS.append(self)
 
     def __repr__(self) -> str:
@@ -49,7 +50,12 @@ class Kernel:
         grid = (grid, 1, 1) if isinstance(grid, int) else (*grid, 1, 1)[:3]
         launch(self, grid, args)
 
-    def loaded(self) -> Any:
+    @functools.cached_property
+    def arguments(self) -> Arguments:
+        """Where the arguments of a launch are written."""
+        return Arguments(self.parameters)
+
+    def loaded(self) -> Callable[..., None]:
         """Return the function as the current device has it."""
         device = xp.cuda.runtime.getDevice()
         if device not in self._loaded:
@@ -68,16 +74,59 @@ KERNELS: list[Kernel] = []
 """Every kernel, for those who compile or check them all."""
 
 
+def number_types(parameters: str) -> list[Any]:
+    """Return NumPy's type of each parameter, None for pointers."""
+    return [None if "*" in code else np.dtype(code).type for code in parameters.split()]
+
+
+# --- on a GPU ------------------------------------------------------------------------------------
+
+
+class Arguments:
+    """Memory for a kernel's arguments, all written at once; the driver reads them at a launch.
+
+    Else CuPy makes an object of each argument, which costs more than all else of a launch.
+    """
+
+    def __init__(self, parameters: str):
+        codes = [
+            "P" * int(code.partition("*")[2] or 1) if kind is None else np.dtype(kind).char
+            for code, kind in zip(parameters.split(), number_types(parameters), strict=True)
+        ]
+        layout = "".join(codes)
+        self._layout = struct.Struct(f"@{layout}")
+        self._memory = ctypes.create_string_buffer(self._layout.size)
+        ends = [struct.calcsize(f"@{layout[:i]}") for i in range(1, len(layout) + 1)]
+        starts = [end - struct.calcsize(code) for end, code in zip(ends, layout, strict=True)]
+        first, pointer = ctypes.addressof(self._memory), xp.cuda.function.CPointer
+        self.pointers = [pointer(first + start) for start in starts]
+        """What CuPy passes on to the driver: where each argument is."""
+        self.lock = threading.Lock()
+        """To be held from the writing until the driver has read."""
+
+    def write(self, args: Iterable[Any]) -> None:
+        """Write addresses of arrays, and numbers; struct.error tells of one that does not fit."""
+        values: list[Any] = []
+        for x in args:
+            kind = type(x)
+            if kind is xp.ndarray:
+                values.append(x.data.ptr)
+            elif kind is tuple:
+                values += [0 if array is None else array.data.ptr for array in x]
+            else:
+                values.append(0 if x is None else x)
+        self._layout.pack_into(self._memory, 0, *values)
+
+
 def launch_on_gpu(kernel: Kernel, grid: tuple[int, ...], args: Sequence[Any]) -> None:
     """Start a kernel on CuPy's current stream."""
-    values: list[Any] = []
-    for kind, x in zip(kernel._numbers, args, strict=True):
-        if kind is None:
-            arrays = x if isinstance(x, tuple) else (x,)
-            values += [0 if a is None else a.data.ptr for a in arrays]
-        else:
-            values.append(kind(x))
-    kernel.loaded()(grid, (kernel.threads, 1, 1), values)
+    function, arguments = kernel.loaded(), kernel.arguments
+    with arguments.lock:
+        arguments.write(args)
+        function(grid, (kernel.threads, 1, 1), arguments.pointers)
+
+
+# --- in the simulator ----------------------------------------------------------------------------
 
 
 def launch_in_simulator(kernel: Kernel, grid: tuple[int, ...], args: Sequence[Any]) -> None:
@@ -90,10 +139,11 @@ def launch_in_simulator(kernel: Kernel, grid: tuple[int, ...], args: Sequence[An
         return arrays.FakeWithinKernelCUDAArray(arrays.FakeCUDAArray(x.reshape(-1)))
 
     values: list[Any] = []
-    for kind, x in zip(kernel._numbers, args, strict=True):
+    for kind, x in zip(number_types(kernel.parameters), args, strict=True):
         if kind is None:
             values.append(tuple(map(pointer, x)) if isinstance(x, tuple) else pointer(x))
         else:
+            struct.pack(np.dtype(kind).char, x)  # as on a GPU
             assert kind(x) == x or x != x, f"{x} does not fit {kind.__name__}"
             values.append(kind(x))
     with warnings.catch_warnings():

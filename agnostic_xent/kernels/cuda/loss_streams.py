@@ -34,6 +34,11 @@ from .ptx import get, narrow, put, widen
 from .teams import cuda, device, team_max, team_sum
 
 THREADS = 256
+MOST = {"f4": 1024, "f8": 512, "f2": 1024, "u2": 1024}
+"""Threads of a row so long that a multiprocessor shall do but one: the rows that all of them do at
+a time then stay in cache until they are read again."""
+
+LONG = 1 << 16  # bytes of such a row
 AT_ONCE = 4  # logits that a thread waits for together
 PER_THREAD = 16  # samples, or elements
 
@@ -93,7 +98,7 @@ def make_sweeps(code: str, team: int) -> tuple[Callable[..., Any], ...]:
 
 def make_streams(code: str, team: int) -> Callable[..., None]:
     """Return the kernel of a dtype, by a block or a thread a sample."""
-    kind, in_block = WIDE[code], THREADS // team
+    kind, in_block = WIDE[code], max(1, THREADS // team)
     summed, written = make_sweeps(code, team)
 
     def streams(
@@ -178,8 +183,14 @@ def multiply(
 @functools.cache
 def streams_kernel(code: str, team: int) -> Kernel:
     """Return the kernel of a dtype, by a block or a thread a sample."""
-    parameters = PARAMETERS.format(x=code, k=of_wide(code))
-    return Kernel(make_streams(code, team), parameters, THREADS, 2 if code == "f8" else 3)
+    parameters, threads = PARAMETERS.format(x=code, k=of_wide(code)), max(THREADS, team)
+    blocks = max(1, (512 if code == "f8" else 768) // threads)
+    return Kernel(make_streams(code, team), parameters, threads, blocks)
+
+
+def team_of_row(code: str, size: int) -> int:
+    """Return the threads of a row of so many bytes."""
+    return THREADS if size < LONG else MOST[code]
 
 
 @functools.cache
@@ -197,5 +208,5 @@ def multiply_kernel(code: str) -> Kernel:
 
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
-    made = [streams_kernel(code, team) for code in WIDE for team in (1, THREADS)]
+    made = [streams_kernel(code, team) for code in WIDE for team in (1, THREADS, MOST[code])]
     return made + [masses_kernel(code) for code in ("f4", "f8")] + list(map(multiply_kernel, WIDE))

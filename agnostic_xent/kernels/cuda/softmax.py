@@ -18,15 +18,27 @@ from .device import contiguous, register, xp
 from .dtypes import WIDE, code_of, stored, takes
 from .launching import Kernel
 from .ptx import get, narrow, put, widen
-from .teams import LANES, absorb, cuda, team_merge, team_sum
+from .teams import LANES, absorb, cuda, device, team_merge, team_sum
 
 THREADS = 256
+BLOCKS = {"f4": 4, "f8": 2, "f2": 4, "u2": 4}  # of a multiprocessor
 TEAMS = (1, LANES, THREADS)
+AT_ONCE = 4  # classes that a thread waits for together
 FEW, MANY = 8, 1024
 """Classes up to which a thread, and a warp, does a row."""
 
 FEW_PIXELS = 32
 """Pixels behind the classes' axis below which a copy with the classes last is faster."""
+
+
+@device
+def read_some(
+    v: Any, x: Any, start: Any, first: Any, team: Any, classes: Any, inner: Any, nothing: Any
+) -> None:
+    """Read a row's next classes of a thread; where there are no more, ``nothing``."""
+    for u in range(AT_ONCE):
+        c = first + u * team
+        v[u] = widen(get(x, start + c * inner)) if c < classes else nothing
 
 
 def make_value(code: str, team: int) -> Callable[..., None]:
@@ -35,20 +47,26 @@ def make_value(code: str, team: int) -> Callable[..., None]:
 
     def softmax(x: Any, y: Any, count: int, classes: int, inner: int, log: int) -> None:
         room = cuda.shared.array(32, kind)
+        v = cuda.local.array(AT_ONCE, kind)
         t = cuda.threadIdx.x
         n = np.int64(cuda.blockIdx.x) * (THREADS // team) + t // team
         if n >= count:  # all of a team
             return
         start = n // inner * classes * inner + n % inner
-        top, rest, one = kind(-math.inf), kind(0), kind(1)
-        for j in range(t % team, classes, team):
-            top, rest = absorb(top, rest, widen(get(x, start + j * inner)), one)
+        top, rest, one, nothing = kind(-math.inf), kind(0), kind(1), kind(-math.inf)
+        for j in range(t % team, classes, team * AT_ONCE):
+            read_some(v, x, start, j, team, classes, inner, nothing)
+            for u in range(AT_ONCE):
+                top, rest = absorb(top, rest, v[u], one)
         top, rest = team_merge(top, rest, one, room, t, team)
         log_sum = kind(math.log1p(rest))
-        for j in range(t % team, classes, team):
-            d = widen(get(x, start + j * inner)) - top
-            v = d - log_sum if log else kind(math.exp(d)) / (one + rest)
-            put(y, start + j * inner, narrow(y, v))
+        for j in range(t % team, classes, team * AT_ONCE):
+            read_some(v, x, start, j, team, classes, inner, nothing)
+            for u in range(AT_ONCE):
+                c, d = j + u * team, v[u] - top
+                if c < classes:
+                    p = d - log_sum if log else kind(math.exp(d)) / (one + rest)
+                    put(y, start + c * inner, narrow(y, p))
 
     softmax.__qualname__ = f"softmax_{team}"
     return softmax
@@ -60,21 +78,28 @@ def make_gradient(code: str, team: int) -> Callable[..., None]:
 
     def gradient(y: Any, dy: Any, dx: Any, count: int, classes: int, inner: int, log: int) -> None:
         room = cuda.shared.array(32, kind)
+        v = cuda.local.array(AT_ONCE, kind)
+        dv = cuda.local.array(AT_ONCE, kind)
         t = cuda.threadIdx.x
         n = np.int64(cuda.blockIdx.x) * (THREADS // team) + t // team
         if n >= count:
             return
         start = n // inner * classes * inner + n % inner
-        total = kind(0)
-        for j in range(t % team, classes, team):
-            v = widen(get(dy, start + j * inner))
-            total += v if log else widen(get(y, start + j * inner)) * v
+        total, nothing = kind(0), kind(0)
+        for j in range(t % team, classes, team * AT_ONCE):
+            read_some(v, y, start, j, team, classes, inner, nothing)
+            read_some(dv, dy, start, j, team, classes, inner, nothing)
+            for u in range(AT_ONCE):
+                total += dv[u] if log else v[u] * dv[u]
         total = team_sum(total, room, t, team)
-        for j in range(t % team, classes, team):
-            i = start + j * inner
-            p, v = widen(get(y, i)), widen(get(dy, i))
-            v = v - kind(math.exp(p)) * total if log else p * (v - total)
-            put(dx, i, narrow(dx, v))
+        for j in range(t % team, classes, team * AT_ONCE):
+            read_some(v, y, start, j, team, classes, inner, nothing)
+            read_some(dv, dy, start, j, team, classes, inner, nothing)
+            for u in range(AT_ONCE):
+                c, p = j + u * team, v[u]
+                d = dv[u] - kind(math.exp(p)) * total if log else p * (dv[u] - total)
+                if c < classes:
+                    put(dx, start + c * inner, narrow(dx, d))
 
     gradient.__qualname__ = f"softmax_gradient_{team}"
     return gradient
@@ -83,13 +108,14 @@ def make_gradient(code: str, team: int) -> Callable[..., None]:
 @functools.cache
 def value_kernel(code: str, team: int) -> Kernel:
     """Return the kernel of a dtype and a team."""
-    return Kernel(make_value(code, team), f"{code}* {code}* i8 i8 i8 i4", THREADS, 4)
+    return Kernel(make_value(code, team), f"{code}* {code}* i8 i8 i8 i4", THREADS, BLOCKS[code])
 
 
 @functools.cache
 def gradient_kernel(code: str, team: int) -> Kernel:
     """Return the kernel of the pullback."""
-    return Kernel(make_gradient(code, team), f"{code}* {code}* {code}* i8 i8 i8 i4", THREADS, 4)
+    parameters = f"{code}* {code}* {code}* i8 i8 i8 i4"
+    return Kernel(make_gradient(code, team), parameters, THREADS, BLOCKS[code])
 
 
 def run(make: Callable[[str, int], Kernel], log: bool, axis: int, *arrays: Any) -> Any:

@@ -1,0 +1,61 @@
+"""Compilation of all CUDA kernels ahead, for later processes to load from disk."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import pkgutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from .compiling import machine_code
+from .device import config, xp
+from .launching import Kernel
+
+PACKAGE = __name__.rpartition(".")[0]
+Capability = tuple[int, int]
+
+
+def variants_of(module: str) -> list[Kernel]:
+    """Return all kernels of a file of this package; of most files there are none."""
+    found: list[Kernel] = getattr(
+        importlib.import_module(f"{PACKAGE}.{module}"), "variants", list
+    )()
+    return found
+
+
+def modules() -> list[str]:
+    """Return the names of the files of this package."""
+    return sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__))
+
+
+def capabilities() -> list[Capability]:
+    """Return the compute capabilities of the devices that are here."""
+    devices = map(xp.cuda.Device, range(xp.cuda.runtime.getDeviceCount()))
+    found = {int(device.compute_capability) for device in devices}
+    return [divmod(capability, 10) for capability in sorted(found)]
+
+
+def compile_all() -> Iterator[tuple[str, float]]:
+    """Compile in as many processes as there are cores; yield what is ready, and its seconds."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.NUMBA_NUM_THREADS, context) as pool:
+        futures = [
+            pool.submit(timed, module, place, capability)
+            for module in modules()
+            for place in range(len(variants_of(module)))
+            for capability in capabilities()
+        ]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def timed(module: str, place: int, capability: Capability) -> tuple[str, float]:
+    """Compile the kernel at a place among those of a file; return its name, and seconds."""
+    start = time.perf_counter()
+    kernel = variants_of(module)[place]
+    bounds = kernel.threads, kernel.blocks
+    machine_code(capability, kernel.function, kernel.parameters, bounds)
+    name = f"{module}.{kernel.function.__qualname__}({kernel.parameters})"
+    return name, time.perf_counter() - start

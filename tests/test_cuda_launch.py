@@ -1,0 +1,158 @@
+"""A launch of a CUDA kernel up to the driver, with CuPy's own arrays over the host's memory.
+
+No GPU is needed: what CuPy would hand to the driver is read back instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+import struct
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+cupy = pytest.importorskip("cupy")
+pytest.importorskip("cuda.bindings.nvjitlink")
+
+KERNELS = "agnostic_xent.kernels.cuda"
+launching, optimizers, compiling, warmup = (
+    pytest.importorskip(f"{KERNELS}.{name}", exc_type=ImportError)
+    for name in ("launching", "optimizers", "compiling", "warmup")
+)
+
+PARAMETERS = "f4* f8*3 i4 b1 f4 u2 f8 i8 f2 f4*"
+FORMATS = "PPPPi?fHdqeP"
+
+
+def hosted(x):
+    """Return a CuPy array whose memory is that of a NumPy array."""
+    memory = cupy.cuda.UnownedMemory(x.ctypes.data, x.nbytes, x, 0)
+    return cupy.ndarray(x.shape, x.dtype, memptr=cupy.cuda.MemoryPointer(memory, 0))
+
+
+def launched(*args, parameters=PARAMETERS, grid=(1, 1, 1), during=lambda: None):
+    """Launch, and return what the driver would read."""
+    found = []
+
+    def function(grid, block, pointers):
+        during()
+        types = zip(FORMATS, pointers, strict=True)
+        found.append((grid, block, [read(pointer.ptr, code) for code, pointer in types]))
+
+    kernel = SimpleNamespace(
+        threads=64, arguments=launching.Arguments(parameters), loaded=lambda: function
+    )
+    launching.launch_on_gpu(kernel, grid, args)
+    return found[0]
+
+
+def read(address, code):
+    """Return the number of a type at an address."""
+    assert address % struct.calcsize(code) == 0  # C's alignment
+    return struct.unpack(code, ctypes.string_at(address, struct.calcsize(code)))[0]
+
+
+def test_arguments_are_where_the_driver_reads_them():
+    x, y = np.zeros(3, np.float32), np.zeros((2, 2))
+    numbers = [-7, True, np.float32(0.1), 65535, -1e300, 1 << 40, 0.5]
+    grid, block, found = launched(
+        hosted(x), (hosted(y), None, hosted(y[1])), *numbers, None, grid=(5, 6, 7)
+    )
+    assert (grid, block) == ((5, 6, 7), (64, 1, 1))
+    assert found == [x.ctypes.data, y.ctypes.data, 0, y[1].ctypes.data, *numbers, 0]
+
+
+@pytest.mark.parametrize(("place", "number"), [(2, 1 << 31), (5, -1), (5, 0.5), (7, 1 << 63)])
+def test_a_number_that_does_not_fit_is_an_error(place, number):
+    args = [None, (None,) * 3, 0, False, 0.0, 0, 0.0, 0, 0.0, None]
+    launched(*args)
+    args[place] = number
+    with pytest.raises(struct.error):
+        launched(*args)
+
+
+def test_threads_do_not_mix_their_arguments():
+    """Between the writing of the arguments and the launch the interpreter may turn to another."""
+    found, both = [], threading.Barrier(2)
+    kernel = SimpleNamespace(threads=1, arguments=launching.Arguments("i4"))
+
+    def function(grid, block, pointers):
+        threading.Event().wait(0.01)
+        found.append((grid[0], read(pointers[0].ptr, "i")))
+
+    def run(number):
+        both.wait()
+        for _ in range(5):
+            launching.launch_on_gpu(kernel, (number, 1, 1), (number,))
+
+    kernel.loaded = lambda: function
+    threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [(1, 1)] * 5 + [(2, 2)] * 5
+
+
+def test_the_driver_is_given_as_many_arguments_as_the_kernel_has():
+    """A tuple of pointers is as many parameters, and so is every one that is not used."""
+    kernel = optimizers.variants()[0]
+    bounds = kernel.threads, kernel.blocks
+    code = compiling.compile_for((9, 0), kernel.function, kernel.parameters, bounds)
+    parameters = re.findall(r"\.param \.(\w+) .*_param_\d+", code.ptx)
+    assert len(parameters) == len(launching.Arguments(kernel.parameters).pointers)
+
+
+def test_a_kernel_is_loaded_once_for_each_device(monkeypatch):
+    """By CuPy, as it is called: its module and device are stand-ins."""
+    loaded, device = [], [0]
+
+    class Module:
+        def load(self, cubin):
+            loaded.append((device[0], cubin))
+
+        def get_function(self, name):
+            return functools.partial(pytest.fail, name)
+
+    cuda = SimpleNamespace(
+        runtime=SimpleNamespace(getDevice=lambda: device[0]),
+        Device=lambda number: SimpleNamespace(compute_capability=["80", "120"][number]),
+        function=SimpleNamespace(Module=Module),
+    )
+    monkeypatch.setattr(launching, "xp", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(
+        compiling,
+        "machine_code",
+        lambda capability, function, *key: (function.__name__, capability),
+    )
+    monkeypatch.setattr(launching, "KERNELS", [])
+    kernel = launching.Kernel(read, "f4*", 32, 1)
+    for number in (0, 1, 0, 1):
+        device[0] = number
+        assert kernel.loaded().args == ("read",)
+    assert loaded == [(0, (8, 0)), (1, (12, 0))]
+
+
+def test_kernels_are_compiled_ahead(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(warmup, "modules", lambda: ["device", "optimizers"])
+    monkeypatch.setattr(warmup, "capabilities", lambda: [(9, 0)])
+    ready = dict(warmup.compile_all())
+    assert {name.partition("(")[0] for name in ready} == {"optimizers.sgd", "optimizers.adamw"}
+    kernels = optimizers.variants()
+    assert len(ready) == len(kernels) == len(list(tmp_path.rglob("*.cubin")))
+    monkeypatch.setattr(compiling, "compile_for", None)  # they are found on disk
+    for kernel in kernels:
+        bounds = kernel.threads, kernel.blocks
+        code = compiling.machine_code((9, 0), kernel.function, kernel.parameters, bounds)
+        assert code[1].startswith(b"\x7fELF")
+
+
+def test_no_kernel_is_forgotten():
+    assert {module for module in warmup.modules() if warmup.variants_of(module)} > {
+        "conv_tiled", "loss_rows", "optimizers", "pooling", "softmax"
+    }  # fmt: skip
