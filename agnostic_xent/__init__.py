@@ -59,7 +59,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Import the estimators where they are used: they need scikit-learn."""
-    if name not in ("CNNClassifier", "LogisticRegression"):
+    if name not in ("CNNClassifier", "LogisticRegression", "save_report"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return getattr(importlib.import_module(".estimators", __name__), name)

@@ -143,8 +143,15 @@ def _deserialized(path: str | os.PathLike[str], content: bytes) -> dict[str, np.
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that at every moment the old or the new content is there, whole."""
+    """Write a file so that at every moment the old or the new content is there, whole.
+
+    A link stays one, and its target is replaced; a device or a pipe is written to.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
@@ -153,6 +160,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:  # a full disk does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from .estimator_data import (
     host,
 )
 from .estimator_training import HeldOut, Trained
+from .history import History
 from .layers import Params
 from .optimizers import State
 
@@ -239,9 +241,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _remember(self, trained: Trained, state: State | None, partial: bool) -> None:
         """Set the attributes that tell how the training went."""
-        before = getattr(self, "loss_curve_", []) if partial else []
-        self.loss_curve_ = [*before, *trained.history.column("loss")]
-        self.n_iter_ = len(self.loss_curve_)
+        before = getattr(self, "history_", []) if partial else []
+        later = [replace(e, epoch=len(before) + e.epoch) for e in trained.history]
+        self.history_ = History([*before, *later])
+        self.loss_curve_ = self.history_.column("loss")
+        self.n_iter_ = len(self.history_)
         if trained.validation_losses:
             self.validation_loss_curve_ = trained.validation_losses
         self._state = state

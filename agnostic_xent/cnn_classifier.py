@@ -80,6 +80,8 @@ class CNNClassifier(Classifier):
         The mean loss of each epoch.
     validation_loss_curve_ : list of float
         Of the held-out part after each epoch, if there is one.
+    history_ : History
+        Loss, accuracy, learning rate and seconds of each epoch.
     n_features_in_, feature_names_in_
         As everywhere in scikit-learn; an image of (C, H, W) has C * H * W features.
 

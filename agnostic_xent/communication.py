@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["MPICommunicator", "NCCLCommunicator"]
 
 INSTALL = 'MPICommunicator needs mpi4py: pip install "agnostic-xent[mpi]"'
+INSTALL_NCCL = (
+    "NCCLCommunicator needs NCCL: pip install nvidia-nccl-cu13 (or -cu12, as the CuPy installed)"
+)
+
+THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that tell libraries, when they are loaded, how many threads to start."""
 
 
 class Communicator(Protocol):
@@ -157,6 +165,13 @@ class MPICommunicator:
         found: list[Any] = self.comm.allgather(value)
         return found
 
+    def gather_here(self, value: Any) -> list[Any]:
+        """Return what each rank of this machine passed, in their order, on each of them."""
+        here = self.comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        found: list[Any] = here.allgather(value)
+        here.Free()
+        return found
+
     def _reduced(self, x: Array, operation: Any) -> Array:
         xp, wide = array_namespace(x), widen(x)
         if self.device_arrays:
@@ -164,9 +179,9 @@ class MPICommunicator:
             self._finish_device_work()
             self.comm.Allreduce(self._mpi.IN_PLACE, result, operation)
             return narrow(result, x)
-        host = to_backend(wide, backend("numpy"))
+        host = to_backend(wide, backend("numpy"))  # a copy
         self.comm.Allreduce(self._mpi.IN_PLACE, host, operation)
-        return narrow(to_backend(host, xp, device(x)), x)
+        return narrow(host if library(x) == "numpy" else to_backend(host, xp, device(x)), x)
 
     def _finish_device_work(self) -> None:
         """Wait for the kernels that write what MPI is to read: it knows nothing of streams."""
@@ -177,12 +192,22 @@ class MPICommunicator:
 class NCCLCommunicator(MPICommunicator):
     """The ranks of an MPI job that sum their CuPy arrays by NCCL, one GPU a rank.
 
-    MPI carries what is small: numbers, settings, NCCL's own start. It has never run on a GPU.
+    Of a machine's GPUs each rank makes its own the current one, on which arrays are then made. MPI
+    carries what is small: numbers, settings, NCCL's own start. It has never run on a GPU.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Comm, optional
         By default all ranks of the job.
+
+    Raises
+    ------
+    ImportError
+        If CuPy or NCCL is not installed.
+    OSError
+        If there is no GPU.
+    ValueError
+        If ranks would have to share a GPU, which NCCL cannot do.
 
     Examples
     --------
@@ -194,10 +219,25 @@ class NCCLCommunicator(MPICommunicator):
     def __init__(self, comm: Any = None):
         super().__init__(comm)
         self._cuda = backend("cupy").cuda
-        self._nccl = self._cuda.nccl
+        self._nccl = importlib.import_module("cupy.cuda.nccl")  # which CuPy loads on request only
+        if not self._nccl.available:
+            raise ImportError(INSTALL_NCCL)
+        self._take_device()
         identity = self.broadcast(self._nccl.get_unique_id() if self.rank == 0 else None)
         self._link = self._nccl.NcclCommunicator(self.size, identity, self.rank)
         self._stream = self._cuda.Stream(non_blocking=True)
+
+    def _take_device(self) -> None:
+        """Make a GPU of its own current: two ranks on one would wait for each other forever."""
+        number = self._cuda.runtime.getDeviceCount()  # 1 where a launcher shows each its own
+        own = self._cuda.Device(self.gather_here(self.rank).index(self.rank) % number)
+        taken = self.gather_here(own.pci_bus_id)
+        if len({*taken}) < len(taken):
+            raise ValueError(
+                f"NCCLCommunicator takes one GPU a rank, but {len(taken)} ranks of this machine "
+                f"see {len({*taken})}; start fewer, or use MPICommunicator"
+            )
+        own.use()
 
     def buffer(self, count: int, like: Array) -> Array:
         """Return a flat array where ``like`` is."""
@@ -226,12 +266,33 @@ class NCCLCommunicator(MPICommunicator):
         self._link.allReduce(x.data.ptr, x.data.ptr, x.size, dtype, operation, stream.ptr)
 
 
-def world() -> Communicator:
-    """Return the ranks of this job: of MPI where ``python -m mpi4py`` started several."""
-    if "mpi4py" not in sys.modules:
+def world(library: str) -> Communicator:
+    """Return the ranks of this job for arrays of a library: those of MPI, if there are several."""
+    if not started_by_mpi():
         return Alone()
     found = MPICommunicator()
-    return found if found.size > 1 else Alone()
+    if found.size == 1:
+        return Alone()
+    return NCCLCommunicator() if library == "cupy" else found
+
+
+def started_by_mpi() -> bool:
+    """Tell whether ``python -m mpi4py`` runs this process."""
+    return "mpi4py" in sys.modules
+
+
+def share_cores() -> None:
+    """Let libraries that are not loaded yet start as many threads as there are cores for a rank.
+
+    What the environment says already stays. A launcher may have given each rank cores of its own.
+    """
+    if not started_by_mpi() or not hasattr(os, "sched_getaffinity"):  # macOS does not tell
+        return
+    own = os.sched_getaffinity(0)
+    sharing = MPICommunicator().gather_here(own)
+    share = sum(1 / sum(core in other for other in sharing) for core in own)
+    for name in THREADS:
+        os.environ.setdefault(name, str(max(1, round(share))))
 
 
 def same_generator(rng: Any, communicator: Communicator) -> np.random.Generator:

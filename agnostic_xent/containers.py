@@ -71,7 +71,8 @@ class Sequential(Layer):
     ) -> tuple[Array, LayerPullback]:
         """Return the output and its pullback: dy -> (dx, grads).
 
-        The pullback hands each layer's gradients to a second argument, a function, at once.
+        The pullback takes a function as a second argument: to it, it hands each layer's gradients
+        at once, and does not keep them.
         """
         rng, pullbacks = generator(rng), []
         for prefix, layer in self._steps:
@@ -81,14 +82,14 @@ class Sequential(Layer):
             input_grad = input_grad or bool(own)  # below the first parameters nobody asks for dx
 
         def of_sequence(
-            dy: Array | None, announce: Callable[[Params], None] = lambda grads: None
+            dy: Array | None, take: Callable[[Params], None] | None = None
         ) -> tuple[Array | None, Params]:
             grads: Params = {}
+            take = grads.update if take is None else take
             for prefix, pullback in reversed(pullbacks):
                 dy, own = pullback(dy)
-                own = _prefixed(prefix, own)
-                announce(own)
-                grads |= own
+                take(_prefixed(prefix, own))
+                del own  # the next pullback needs the memory
                 if dy is None:
                     break
             return dy, grads

@@ -19,7 +19,7 @@ from .arrays import Array, array_namespace, constant, narrow, to_numpy, widen
 from .batches import Batch
 from .binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
 from .class_loss import ClassLoss, check_not_empty, is_labels
-from .communication import Communicator
+from .communication import Communicator, check_alike
 from .containers import Sequential
 from .distributed_shares import ShareOfDraws, shared
 from .distributed_sums import GradientSums
@@ -74,13 +74,21 @@ class DistributedTask(Task):
         return self._epoch
 
     def steps(self, batches: Iterable[Batch], params: Params, state: State, rng: Any) -> Steps:
-        """Take steps; yield parameters, state and the whole batch's totals after each."""
+        """Take steps; yield parameters, state and the whole batch's totals after each.
+
+        Raises
+        ------
+        ValueError
+            If the batches of some ranks end before those of others.
+        """
         sums = GradientSums(self.communicator)
         for x, y in batches:
-            samples, divisor = self._of_batch(x, y, params)
-            scale = _scale(self.loss, samples, divisor)
-            draws = ShareOfDraws(rng, samples, self.communicator)
+            own = self._divisor(y, next(iter(params.values())))
+            agreed = self._agree(x.shape[0], own, going_on=True)
+            draws = ShareOfDraws(rng, agreed, self.communicator)
             output, pull_model = self.model.vjp(params, x, train=True, rng=draws, input_grad=False)
+            samples, divisor = agreed()  # on its way during the forward pass
+            scale = _scale(self.loss, samples, divisor)
             value, pull_loss = loss_vjp(_of_share(self.loss, samples), output, y)
             sums.add({NUMBERS: _numbers(self.loss, value, output, y)})
             add = functools.partial(_add_in_part, sums, x.shape[0] / samples)
@@ -95,6 +103,7 @@ class DistributedTask(Task):
                 k: array_namespace(v).asarray(v, copy=True) for k, v in statistics.items()
             }
             yield params, state, _totals(samples, scale, numbers)
+        self._agree(going_on=False)()
 
     def evaluate(self, params: Params) -> tuple[float, float]:
         """Return mean loss and accuracy; the ranks add up their numbers at the end."""
@@ -103,6 +112,7 @@ class DistributedTask(Task):
             output = self.model(params, x)
             value = _of_share(self.loss, self.batch_size)(output, y)
             rows.append((_numbers(self.loss, value, output, y), self._divisor(y, value)))
+        check_alike(self.communicator, lambda: {"number of validation batches": len(rows)})
         table = np.asarray(
             [[*to_numpy(numbers), divisor] for numbers, divisor in rows], dtype=float
         )
@@ -111,11 +121,28 @@ class DistributedTask(Task):
             totals.add(_totals(0, _scale(self.loss, self.batch_size, divisor), numbers))
         return totals.means()
 
-    def _of_batch(self, x: Array, y: Array, params: Params) -> tuple[int, float]:
-        """Return how many samples the whole batch has, and what its mean divides by."""
-        own = self._divisor(y, next(iter(params.values())))
-        samples, divisor = self.communicator.sum(np.asarray([x.shape[0], own], dtype=float))
-        return int(samples), float(divisor)
+    def _agree(
+        self, samples: int = 0, divisor: float = 0, *, going_on: bool
+    ) -> Callable[[], tuple[int, float]]:
+        """Begin to add up what a batch has on each rank; calling the result waits for the sums.
+
+        It raises ValueError where some ranks go on with a batch, and others have none.
+        """
+        sums = np.asarray([samples, divisor, going_on], dtype=float)
+        wait = self.communicator.start_sum(sums)
+
+        @functools.cache
+        def agreed() -> tuple[int, float]:
+            wait()
+            ranks, size = int(sums[2]), self.communicator.size
+            if ranks != size * going_on:
+                raise ValueError(
+                    f"data ended on {size - ranks} of {size} ranks before the others: an iterable "
+                    "must yield the same batches on all"
+                )
+            return int(sums[0]), float(sums[1])
+
+        return agreed
 
     def _divisor(self, y: Array, like: Array) -> float:
         """Return a share's part of what the mean divides by."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,21 @@ class _IterableShare(IterableSource):
 class ShareOfDraws(np.random.Generator):
     """A generator that draws for all samples of a batch, and hands out those of a rank's share.
 
-    So a batch has the same dropout mask on any number of ranks.
+    So a batch has the same dropout mask on any number of ranks. How many samples there are is
+    asked when numbers are drawn.
     """
 
-    def __init__(self, rng: np.random.Generator, samples: int, communicator: Communicator):
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        agreed: Callable[[], tuple[int, float]],
+        communicator: Communicator,
+    ):
         super().__init__(rng.bit_generator)
-        self._samples, self._own = samples, share(samples, communicator)
+        self._agreed, self._communicator = agreed, communicator
 
     def random(self, size: Any = None, *options: Any, **named: Any) -> Any:
         """Return the rows of a rank's share of numbers in [0, 1)."""
-        whole = super().random((self._samples, *size[1:]), *options, **named)
-        return whole[self._own]
+        samples, _ = self._agreed()
+        whole = super().random((samples, *size[1:]), *options, **named)
+        return whole[share(samples, self._communicator)]

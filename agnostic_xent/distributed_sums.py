@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from .arrays import Array, array_namespace, device, library, to_backend, to_numpy, widen
@@ -15,14 +16,38 @@ BUCKET = 1 << 18
 """How many numbers are sent together: enough to reach the full bandwidth, and few messages."""
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Where an array lies in a buffer, and what its sum is to be like."""
+
+    span: slice
+    shape: tuple[int, ...]
+    xp: ModuleType
+    place: Any
+    stays: bool
+    """Whether the buffer is of the array's own library."""
+
+    def of(self, buffer: Array, keep: bool) -> Array:
+        """Return the part of a buffer, if it may change as a view of it."""
+        x = array_namespace(buffer).reshape(buffer[self.span], self.shape)
+        return x if self.stays and not keep else to_backend(x, self.xp, self.place)
+
+
 @dataclass
 class _Bucket:
     """Arrays that travel in one flat buffer; their sum is begun when the bucket is full."""
 
     arrays: Params = field(default_factory=dict)
     count: int = 0
-    buffer: Array = None
-    wait: Callable[[], Any] = lambda: None
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """A sum on its way. The arrays themselves are gone: the backward pass needs their memory."""
+
+    buffer: Array
+    parts: dict[str, _Part]
+    wait: Callable[[], Any]
 
 
 class GradientSums:
@@ -37,7 +62,7 @@ class GradientSums:
     def __init__(self, communicator: Communicator):
         self._communicator = communicator
         self._buffers: dict[tuple[int, int, str], Array] = {}
-        self._sent: list[_Bucket] = []
+        self._sent: list[_Sum] = []
         self._open = _Bucket()
 
     def add(self, arrays: Mapping[str, Array]) -> None:
@@ -59,10 +84,9 @@ class GradientSums:
         if self._open.arrays:
             self._send()
         sums: Params = {}
-        for bucket in self._sent:
-            bucket.wait()
-            for name, x, span in _spans(bucket.arrays):
-                sums[name] = _taken(bucket.buffer[span], x, keep)
+        for sent in self._sent:
+            sent.wait()
+            sums |= {name: part.of(sent.buffer, keep) for name, part in sent.parts.items()}
         self._sent = []
         return sums
 
@@ -72,27 +96,10 @@ class GradientSums:
         key = len(self._sent), bucket.count, str(like.dtype)
         if key not in self._buffers:
             self._buffers[key] = self._communicator.buffer(bucket.count, like)
-        bucket.buffer = self._buffers[key]
-        for _, x, span in _spans(bucket.arrays):
-            here = library(x) == library(bucket.buffer)
-            bucket.buffer[span] = (x if here else to_numpy(x)).reshape(-1)
-        bucket.wait = self._communicator.start_sum(bucket.buffer)
-        self._sent.append(bucket)
-
-
-def _spans(arrays: Params) -> list[tuple[str, Array, slice]]:
-    """Return where each array lies in the buffer."""
-    found, start = [], 0
-    for name, x in arrays.items():
-        stop = start + math.prod(x.shape)
-        found.append((name, x, slice(start, stop)))
-        start = stop
-    return found
-
-
-def _taken(flat: Array, like: Array, keep: bool) -> Array:
-    """Return a part of a buffer in shape and library of the array that it is the sum of."""
-    x = array_namespace(flat).reshape(flat, like.shape)
-    if library(x) != library(like) or keep:
-        return to_backend(x, array_namespace(like), device(like))
-    return x
+        buffer, parts, start = self._buffers[key], {}, 0
+        for name, x in bucket.arrays.items():
+            span = slice(start, start := start + math.prod(x.shape))
+            stays = library(x) == library(buffer)
+            parts[name] = _Part(span, tuple(x.shape), array_namespace(x), device(x), stays)
+            buffer[span] = (x if stays else to_numpy(x)).reshape(-1)
+        self._sent.append(_Sum(buffer, parts, self._communicator.start_sum(buffer)))

@@ -58,6 +58,14 @@ def layer_times(
     return [*rows, LayerTime(operation.name, (), 0, [line], forward, backward)]
 
 
+def how_measured(samples: int, library: str) -> str:
+    """Return what the times are of, in words."""
+    return (
+        f"A training step of {samples} {'sample' if samples == 1 else 'samples'} on {library} "
+        f"arrays, medians of {ROUNDS}; what runs as one is one row."
+    )
+
+
 def _measure(
     vjp: Callable[[Array], tuple[Array, Callable[[Array], Any]]], x: Array
 ) -> tuple[Array, float, float]:

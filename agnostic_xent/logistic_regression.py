@@ -17,6 +17,7 @@ from .containers import Sequential
 from .dense import dense
 from .estimator_data import Labelled, Samples, checked_samples, dtype_name
 from .estimator_training import Steps, problem, state_after, train
+from .history import History
 from .layers import Dense, Params
 from .logistic_solver import LogisticObjective, minimize
 from .optimizers import SGD, State
@@ -92,6 +93,8 @@ class LogisticRegression(Classifier):
         pass.
     validation_loss_curve_ : list of float
         Of the held-out part after each pass, if there is one.
+    history_ : History
+        What each pass did ("sgd"); else empty.
     n_features_in_, feature_names_in_
         As everywhere in scikit-learn.
 
@@ -230,6 +233,7 @@ class LogisticRegression(Classifier):
             )
         self.coef_, self.intercept_ = w[:, :-1], w[:, -1]
         self.loss_curve_, self.n_iter_ = values[1:], max(1, len(values) - 1)
+        self.history_ = History()
         self._state = None
 
     def _descend(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["save_picture"]
 
-TRAINING, VALIDATION = "#0072B2", "#D55E00"  # blue and vermilion: apart for colour-blind eyes too
+BLUE, VERMILION = "#0072B2", "#D55E00"  # apart for colour-blind eyes too
+COLORS = {"training": BLUE, "validation": VERMILION}
 INK, FAINT = "#222222", "#8C8C8C"
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -36,6 +37,7 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+MOST_DOTS = 30  # on a line
 MISTAKES = (2, 8)  # rows and columns of images
 
 
@@ -87,7 +89,7 @@ def save_picture(
         line = f"{title}: test accuracy {np.mean(predicted == labels):.4f}"
         heading.text(0.02, 0.4, line, fontsize=19, fontweight="bold", va="center")
         curves, matrix, reliability = middle.subfigures(1, 3, width_ratios=(8, 10, 6))
-        draw_curves(curves, history)
+        draw_curves(curves, curves_of(history))
         draw_confusion(matrix, labels, predicted, classes)
         draw_reliability(reliability, labels, probabilities)
         if images is not None:
@@ -97,32 +99,45 @@ def save_picture(
     write_atomically(path, file.getvalue())
 
 
-def draw_curves(figure: FigureBase, history: History) -> None:
-    """Draw the loss and the accuracy of each epoch."""
+Curves = Mapping[str, Mapping[str, Sequence[float]]]
+"""Values by what they are, such as "loss", and by what they are of: "training", "validation"."""
+
+
+def curves_of(history: History) -> Curves:
+    """Return the loss and the accuracy of each epoch."""
+    curves = {}
+    for name in ("loss", "accuracy"):
+        curves[name] = {"training": history.column(name)}
+        if history[-1].validation_loss is not None:
+            curves[name]["validation"] = history.column(f"validation_{name}")
+    return curves
+
+
+def draw_curves(figure: FigureBase, curves: Curves, unit: str = "epoch") -> None:
+    """Draw values after each epoch, or other unit."""
     from matplotlib.ticker import MaxNLocator
 
-    axes = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.28})
+    axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False, gridspec_kw={"hspace": 0.28})
     figure.subplots_adjust(left=0.14, right=0.72, top=0.93, bottom=0.11)
-    for ax, name in zip(axes, ("loss", "accuracy"), strict=True):
+    for ax, (name, lines) in zip(axes[:, 0], curves.items(), strict=True):
         ax.set_title(name.capitalize(), loc="left", fontweight="bold")
         ax.grid(axis="y", color="#E6E6E6")
-        curves = [("training", TRAINING, history.column(name))]
-        if history[-1].validation_loss is not None:
-            curves.append(("validation", VALIDATION, history.column(f"validation_{name}")))
-        curves.sort(key=lambda curve: curve[2][-1], reverse=True)
+        downwards = sorted(lines.items(), key=lambda line: line[1][-1], reverse=True)
         # the labels lie on either side of the ends, so that they never touch
-        for (label, color, values), side in zip(curves, ("bottom", "top"), strict=False):
-            ax.plot(history.column("epoch"), values, color=color, marker="o", lw=2.5)
+        for (label, values), side in zip(downwards, ("bottom", "top"), strict=False):
+            color, last = COLORS[label], values[-1]
+            dots = "o" if len(values) <= MOST_DOTS else ""
+            ax.plot(range(1, len(values) + 1), values, color=color, marker=dots, lw=2.5)
             ax.annotate(
-                f"{label} {values[-1]:.4g}",
-                (history[-1].epoch, values[-1]),
+                f"{label} {last:.4f}" if name == "accuracy" else f"{label} {last:.4g}",
+                (len(values), last),
                 xytext=(12, 0),
                 textcoords="offset points",
                 color=color,
                 va=side,
             )
-    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes[1].set_xlabel("epoch")
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes[-1, 0].set_xlabel(unit)
 
 
 def draw_confusion(
@@ -169,10 +184,10 @@ def draw_reliability(
     upper.set_title(f"Reliability (error {error:.3f})", loc="left", fontweight="bold")
     upper.plot((0, 1), (0, 1), color=FAINT, ls=":")
     filled = count > 0
-    upper.plot(confidence[filled], accuracy[filled], color=TRAINING, marker="o", lw=2.5)
+    upper.plot(confidence[filled], accuracy[filled], color=BLUE, marker="o", lw=2.5)
     upper.set_ylabel("accuracy")
     upper.set_ylim(-0.03, 1.03)
-    lower.bar(np.arange(10) / 10 + 0.05, count, width=0.09, color=TRAINING)
+    lower.bar(np.arange(10) / 10 + 0.05, count, width=0.09, color=BLUE)
     lower.set_ylabel("samples")
     lower.set_xlabel("confidence")
     lower.set_xlim(-0.03, 1.03)

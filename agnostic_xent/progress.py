@@ -63,7 +63,8 @@ class Progress(Callback):
         if self._bar is not None:
             task = self._bar.tasks[self._task]
             done = (task.completed + samples) / task.total if task.total else 0.0
-            text = f"{task.speed:,.0f}/s  {self._left(done)}" if task.speed else ""
+            speed = task.speed  # which sums over the last steps each time that it is asked
+            text = f"{speed:,.0f}/s  {self._left(done)}" if speed else ""
             self._bar.update(self._task, advance=samples, speed=text)
 
     def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:

@@ -14,29 +14,33 @@ from numpy.typing import NDArray
 
 from .calibration import expected_calibration_error
 from .checkpoints import write_atomically
-from .history import History
+from .info import backend_line, threads, versions
 from .layer_times import LayerTime
 from .metrics import confusion_matrix
 from .pictures import (
     STYLE,
+    Curves,
     confident_mistakes,
     draw_confusion,
     draw_curves,
     draw_reliability,
 )
 
-__all__ = ["save_report"]
+__all__ = ["save_page"]
 
 TEMPLATE = Path(__file__).parent / "report.html"
 MISTAKES, FILTERS = 24, 64
 """At most so many are shown."""
 
 
-def save_report(
+def save_page(
     path: str | os.PathLike[str],
     *,
     title: str,
-    history: History,
+    loss: float | None,
+    numbers: Mapping[str, str],
+    curves: Curves,
+    unit: str,
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
     images: NDArray[np.floating] | None,
@@ -57,8 +61,14 @@ def save_report(
         The file; an older one is replaced only when the new one is complete.
     title : str
         What was trained, on what.
-    history : History
-        From `fit`.
+    loss : float or None
+        Of the test samples.
+    numbers : mapping of str
+        What else is said at the top.
+    curves : mapping
+        How the training went, such as `curves_of` a history; without any, no picture shows it.
+    unit : str
+        What a training is counted in, such as "epoch".
     labels : ndarray of integers, shape (N,)
         True classes of the test samples.
     probabilities : ndarray, shape (N, classes)
@@ -70,7 +80,8 @@ def save_report(
     filters : ndarray, shape (K, C, KH, KW), or None
         Weights of the first convolution.
     layers : sequence of LayerTime
-        From `layer_times`; ``layers_note`` says in which step they were measured.
+        From `layer_times`; ``layers_note`` says in which step they were measured. Without any, the
+        table is left out.
     settings, versions : mapping of str
         Tables at the end of the page.
 
@@ -79,8 +90,13 @@ def save_report(
     ImportError
         If matplotlib or jinja2 is not installed.
     """
-    import jinja2
-    import matplotlib
+    try:
+        import jinja2
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            'a report needs matplotlib and jinja2: pip install "agnostic-xent[plot]"'
+        ) from error
 
     matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     environment = jinja2.Environment(
@@ -89,8 +105,8 @@ def save_report(
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}):
         page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
             title=title,
-            summary=_summary(history, labels, probabilities, layers),
-            pictures=_pictures(history, labels, probabilities, classes),
+            summary=[*_summary(labels, probabilities, loss), *numbers.items()],
+            pictures=_pictures(curves, unit, labels, probabilities, classes),
             scores=_scores(matrix, classes),
             mistakes=_mistakes(labels, probabilities, images, classes),
             filters=_filters(filters),
@@ -101,40 +117,35 @@ def save_report(
     write_atomically(path, page.encode())
 
 
+def machine(library: str) -> dict[str, str]:
+    """Return versions, devices and threads, where arrays of a library are worked on."""
+    running = {f"threads: {name}": str(value) for name, value in threads().items()}
+    return versions() | {library: backend_line(library)} | running
+
+
 def _summary(
-    history: History,
-    labels: NDArray[np.integer],
-    probabilities: NDArray[np.floating],
-    layers: Sequence[LayerTime],
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating], loss: float | None
 ) -> list[tuple[str, str]]:
-    loss = history[-1].validation_loss
     calibration = float(expected_calibration_error(probabilities, labels, bins=10))
     return [
         ("test accuracy", f"{np.mean(probabilities.argmax(axis=1) == labels):.4f}"),
         *([] if loss is None else [("test loss", f"{loss:.4g}")]),
         ("calibration error", f"{calibration:.3f}"),
         ("test samples", f"{len(labels):,}"),
-        ("parameters", f"{sum(layer.parameters for layer in layers):,}"),
-        ("epochs", f"{len(history)}"),
-        ("training", f"{sum(history.column('seconds')):.3g} s"),
     ]
 
 
 def _pictures(
-    history: History,
+    curves: Curves,
+    unit: str,
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
 ) -> list[tuple[str, str]]:
     """Return pictures, and what they show in words."""
     predicted = probabilities.argmax(axis=1)
-    last = history[-1]
-    curves = f"Loss and accuracy of {len(history)} epochs; the last are {last.loss:.4g} and "
     return [
-        (
-            _svg((5.2, 4.8), lambda figure: draw_curves(figure, history)),
-            f"{curves}{last.accuracy:.4f} in training",
-        ),
+        *_training(curves, unit),
         (
             _svg((5.6, 5.4), lambda figure: draw_confusion(figure, labels, predicted, classes)),
             "Counts of test samples by true class (rows) and predicted class (columns)",
@@ -144,6 +155,19 @@ def _pictures(
             "Accuracy over confidence, and how many test samples have that confidence",
         ),
     ]
+
+
+def _training(curves: Curves, unit: str) -> list[tuple[str, str]]:
+    if not curves:
+        return []
+    ends = [
+        f"{name} in {of} {values[-1]:.4g}"
+        for name, lines in curves.items()
+        for of, values in lines.items()
+    ]
+    inches = (5.2, 4.8 if len(curves) > 1 else 3.2)
+    picture = _svg(inches, lambda figure: draw_curves(figure, curves, unit))
+    return [(picture, f"The training by {unit}; at the end {', '.join(ends)}")]
 
 
 def _scores(matrix: NDArray[np.integer], classes: Sequence[str]) -> list[dict[str, str]]:
@@ -168,7 +192,7 @@ def _mistakes(
         return None
     return [
         {
-            "picture": _png(images[i, 0], "gray_r"),
+            "picture": _picture(images[i]),
             "true": classes[labels[i]],
             "predicted": classes[probabilities[i].argmax()],
             "probability": f"{probabilities[i].max():.3f}",
@@ -199,7 +223,15 @@ def _svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
     return _address("svg+xml", file.getvalue())
 
 
-def _png(image: NDArray[np.floating], colors: str, limits: Any = (None, None)) -> str:
+def _picture(image: NDArray[np.floating]) -> str:
+    """Return three channels in colours, else the first in gray, from its least to its greatest."""
+    if len(image) != 3:
+        return _png(image[0], "gray_r")
+    low, high = float(image.min()), float(image.max())
+    return _png((image.transpose(1, 2, 0) - low) / ((high - low) or 1.0), None)
+
+
+def _png(image: NDArray[np.floating], colors: str | None, limits: Any = (None, None)) -> str:
     from matplotlib.image import imsave
 
     file = io.BytesIO()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .arrays import Array, array_namespace, device, to_backend
+from .arrays import Array, array_namespace, device, library, to_backend
 from .batches import ArraySource, Source
 from .checkpoints import checksum, host_arrays, load_record, save_record
 from .history import Epoch, History
@@ -185,8 +186,10 @@ def facts(task: Task, held_out: Task | None, run: Run, epochs: int) -> dict[str,
     """Return, by name, what has to be the same on all ranks that train together."""
     from importlib import metadata  # slow to import
 
+    arrays = library(next(iter(run.params.values())))
     return {
         **{f"version of {name}": metadata.version(name) for name in PACKAGES},
+        "array library": f"{arrays} {sys.modules[arrays].__version__}",
         **settings(task, run, True),
         "validation": "None" if held_out is None else _shapes(held_out.source),
         "epochs": epochs,

@@ -6,8 +6,8 @@ import argparse
 import importlib
 
 NAMES = (
-    "xent", "linear_xent", "conv", "train", "scale", "overhead", "elementwise", "logistic",
-    "fashion_mnist",
+    "xent", "linear_xent", "conv", "train", "startup", "scale", "overhead", "elementwise",
+    "logistic", "fashion_mnist",
     "gpu", "gpu_code",
 )  # fmt: skip
 

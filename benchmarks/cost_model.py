@@ -9,9 +9,12 @@ computing, goes on; a part of that time can hide them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from agnostic_xent.linear_loss import HELD_PORTABLE
 
 from .measure import table
 
@@ -87,8 +90,6 @@ class Job:
     parameters: float
     batch: int
     """Samples a rank in weak scaling; in strong scaling 64 times as many of all ranks."""
-    split: int = 0
-    """With the classes split over the ranks: numbers of a row that are summed, and not hidden."""
 
     def seconds(self, machine: Machine, ranks: int, batch: float) -> float:
         """Return the time of a step on ``batch`` samples a rank."""
@@ -98,21 +99,50 @@ class Job:
         sums = machine.sum(4 * self.parameters, ranks)
         return computing + max(0.0, sums - machine.hidden * computing * 2 / 3)
 
-    def split_seconds(self, machine: Machine, ranks: int, batch: float) -> float:
-        """Return the time of a step on ``batch`` samples of all ranks, each with a slice."""
-        computing = max(machine.step, batch * self.operations / machine.flops / ranks)
-        return computing + (machine.sum(4 * batch * self.split, ranks) if ranks > 1 else 0.0)
+    def weak(self, machine: Machine, ranks: int) -> float:
+        """Return the efficiency with as many samples a rank on any number of them."""
+        return self.seconds(machine, 1, self.batch) / self.seconds(machine, ranks, self.batch)
+
+    def strong(self, machine: Machine, ranks: int) -> float:
+        """Return the efficiency with as many samples in all; 0 where a rank has none."""
+        whole = 64 * self.batch
+        if ranks > whole:
+            return 0.0
+        one = self.seconds(machine, 1, whole)
+        return one / ranks / self.seconds(machine, ranks, whole / ranks)
+
+
+@dataclass(frozen=True)
+class SplitHead:
+    """A head whose classes are split over the ranks, by `linear_cross_entropy`."""
+
+    memory: int
+    """Its option of that name: bytes for the logits of a block of rows."""
+
+    def seconds(self, machine: Machine, ranks: int) -> float:
+        """Return the time of a step; its sums hide behind nothing."""
+        own = CLASSES / ranks
+        computing = max(machine.step, HEAD * ROWS / ranks / machine.flops)
+        if ranks == 1:
+            return computing
+        blocks = math.ceil(ROWS * own * 4 * HELD_PORTABLE / self.memory)
+        maxima, sums = (machine.sum(4 * count * ROWS / blocks, ranks) for count in (1, 4))
+        return computing + blocks * (maxima + sums) + machine.sum(4 * ROWS * FEATURES, ranks)
+
+    def strong(self, machine: Machine, ranks: int) -> float:
+        """Return the efficiency with as many rows in all."""
+        return self.seconds(machine, 1) / ranks / self.seconds(machine, ranks)
 
 
 RANKS = (8, 64, 512, 4096)
-FEATURES, CLASSES = 4096, 256_000
+FEATURES, CLASSES, ROWS = 4096, 256_000, 65_536
+HEAD = 3 * 2 * FEATURES * CLASSES
 JOBS = (
     Job("LeNet, 128 images of 28 x 28 a GPU", 3 * 2 * 16.3e6, 1.63e6, 128),
     Job("ResNet-18, 64 images of 224 x 224 a GPU", 3 * 2 * 1.82e9, 11.7e6, 64),
-    Job("head of 256,000 classes, 8,192 rows of 4,096 features a GPU",
-        3 * 2 * FEATURES * CLASSES, FEATURES * CLASSES, 8192),
+    Job("head of 256,000 classes, 8,192 rows of 4,096 features a GPU", HEAD, FEATURES * CLASSES,
+        8192),
 )  # fmt: skip
-SPLIT = Job("head", 3 * 2 * FEATURES * CLASSES, 0, 65_536, split=FEATURES + 5)
 
 
 def outlook() -> str:
@@ -120,19 +150,12 @@ def outlook() -> str:
     machine = Machine()
     rows = []
     for job in JOBS:
-        one = job.seconds(machine, 1, job.batch)
-        weak = [one / job.seconds(machine, n, job.batch) for n in RANKS]
-        whole = 64 * job.batch
-        one = job.seconds(machine, 1, whole)
-        strong = [
-            one / n / job.seconds(machine, n, whole / n) if n <= whole else 0.0 for n in RANKS
-        ]
-        rows += [[job.name, "weak", *map(_percent, weak)]]
-        rows += [[f"the same, {whole:,} in all", "strong", *map(_percent, strong)]]
-    one = SPLIT.split_seconds(machine, 1, SPLIT.batch)
-    split = [one / n / SPLIT.split_seconds(machine, n, SPLIT.batch) for n in RANKS]
-    rows.append([f"the same head, its classes split, {SPLIT.batch:,} rows in all", "strong",
-                 *map(_percent, split)])  # fmt: skip
+        rows.append(_row(job.name, "weak", job.weak, machine))
+        whole = f"the same, {64 * job.batch:,} in all"
+        rows.append(_row(whole, "strong", job.strong, machine))
+    for power in (26, 30):
+        what = f"the same head, its classes split, {ROWS:,} rows in all, `memory=2**{power}`"
+        rows.append(_row(what, "strong", SplitHead(2**power).strong, machine))
     latency, bandwidth = machine.between
     text = (
         "## On paper: GPUs that are not here\n\n"
@@ -143,9 +166,19 @@ def outlook() -> str:
         f"between boxes {1e6 * latency:.0f} us at {bandwidth / 1e9:.0f} GB/s a GPU. Gradients are "
         f"float32 and can be hidden behind {100 * machine.hidden:.0f} % of the backward pass, two "
         "thirds of the computing; the sums of split classes hide behind nothing. Reading the data, "
-        "slow ranks and failures cost nothing. Efficiency, against one GPU:\n\n"
+        "slow ranks and failures cost nothing. Efficiency against one GPU, and up to how many "
+        "(a power of 2) it is at least a half:\n\n"
     )
-    return text + table(["what", "scaling", *(f"{n} GPUs" for n in RANKS)], rows)
+    header = ["what", "scaling", *(f"{n} GPUs" for n in RANKS), "at least 50 %"]
+    return text + table(header, rows)
+
+
+def _row(
+    what: str, scaling: str, efficiency: Callable[[Machine, int], float], machine: Machine
+) -> list[str]:
+    good = [2**k for k in range(17) if efficiency(machine, 2**k) >= 0.5]
+    most = f"up to {good[-1]}" if good[-1] < 2**16 else "all the way"
+    return [what, scaling, *(_percent(efficiency(machine, n)) for n in RANKS), most]
 
 
 def _percent(x: float) -> str:

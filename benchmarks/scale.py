@@ -98,12 +98,17 @@ class Watched(ax.MPICommunicator):
         return result
 
 
-def steps(ranks: Watched, way: str, batch: int, dtype: str = "float32") -> Iterator[Any]:
-    """Return an endless iterator that takes a step of a rank each time."""
+def steps(
+    ranks: Watched, way: str, batch: int, dtype: str = "float32", factor: float = 1.0
+) -> Iterator[Any]:
+    """Return an endless iterator that takes a step of a rank each time.
+
+    The parameters that it starts from are multiplied by a factor.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, *SHAPE)).astype(dtype)
     y = rng.integers(0, CLASSES, batch)
-    params = {name: w.astype(dtype) for name, w in MODEL.init(0, SHAPE)[0].items()}
+    params = {name: factor * w.astype(dtype) for name, w in MODEL.init(0, SHAPE)[0].items()}
     optimizer = ax.SGD(RATE, momentum=MOMENTUM)
     task = Task(MODEL, ArraySource(x, y, x), ax.cross_entropy, optimizer, batch)
     if way == TOGETHER:
@@ -170,17 +175,30 @@ def sum_of(ranks: Watched, size: int, quick: bool) -> float:
     return float(np.median(times[2:]))
 
 
-def agreement(ranks: Watched) -> dict[str, list[float]]:
-    """Return how far parameters are from those of one rank, after 1 and after 10 steps."""
-    errors: dict[str, list[float]] = {}
+def agreement(ranks: Watched) -> dict[str, dict[str, list[float]]]:
+    """Return how far parameters are from those of one rank, after 1 and after 10 steps.
+
+    Those of several ranks; and those of one whose start was changed by a rounding.
+    """
+    errors: dict[str, dict[str, list[float]]] = {}
     for dtype in ("float32", "float64"):
-        together, alone = (steps(ranks, way, 128, dtype) for way in (TOGETHER, ALONE))
-        pairs = [(next(together)[0], next(alone)[0]) for _ in range(10)]
-        errors[dtype] = [
-            max(float(abs(found[k] - w).max() / abs(w).max()) for k, w in expected.items())
-            for found, expected in (pairs[0], pairs[-1])
-        ]
+        rounding = 1 + float(np.finfo(dtype).eps)
+        runs = {
+            ALONE: steps(ranks, ALONE, 128, dtype),
+            "ranks": steps(ranks, TOGETHER, 128, dtype),
+            "rounding": steps(ranks, ALONE, 128, dtype, rounding),
+        }
+        taken = [{name: next(run)[0] for name, run in runs.items()} for _ in range(10)]
+        errors[dtype] = {
+            name: [distance(found[name], found[ALONE]) for found in (taken[0], taken[-1])]
+            for name in ("ranks", "rounding")
+        }
     return errors
+
+
+def distance(params: dict[str, Any], others: dict[str, Any]) -> float:
+    """Return the largest difference between parameters, relative to the largest of an array."""
+    return max(float(abs(params[k] - w).max() / abs(w).max()) for k, w in others.items())
 
 
 # --- the report ----------------------------------------------------------------------------------
@@ -191,6 +209,16 @@ def quotient(result: dict[str, Any], name: str, to: str, factor: float = 1.0) ->
     times = (np.array(result["steps"][key]["seconds"]) for key in (name, to))
     low, median, high = np.quantile(factor * np.divide(*times), [0.25, 0.5, 0.75])
     return f"{median:.2f} ({low:.2f} to {high:.2f})"
+
+
+def distances(errors: dict[str, dict[str, list[float]]]) -> list[list[str]]:
+    """Return rows of a table of what `agreement` found."""
+    names = {"ranks": "four ranks", "rounding": "one rank, started one rounding off"}
+    return [
+        [f"{names[name]}, {dtype}", *(f"{error:.0e}" for error in pair)]
+        for name in names
+        for dtype, pair in ((dtype, found[name]) for dtype, found in errors.items())
+    ]
 
 
 def report(result: dict[str, Any]) -> str:
@@ -222,14 +250,11 @@ def report(result: dict[str, Any]) -> str:
         table(["ranks and images", "step", "computing", "waiting", "sent"], rows),
         "Efficiency of two ranks against one alone, with quartiles:",
         table(["scaling", "efficiency"], efficiency),
-        f"Four ranks on {result['machine']['cores']} cores, for the numbers alone: the parameters "
-        "differ from those of one rank, relative to the largest, by "
-        + ", ".join(
-            f"{first:.0e} after 1 step and {last:.0e} after 10 in {dtype}"
-            for dtype, (first, last) in result["four"].items()
-        )
-        + ". In float32 a rounding decides which of two pixels is a maximum, or on which side of 0 "
-        "a ReLU is, somewhere among six million; from then on the two runs are different ones.",
+        f"Four ranks on {result['machine']['cores']} cores, for the numbers alone: how far the "
+        "parameters are from those of one rank, relative to the largest. In float32 a rounding "
+        "decides which of two pixels is a maximum, or on which side of 0 a ReLU is, somewhere "
+        "among six million; from then on two runs are different ones, on one rank as on many:",
+        table(["", "after 1 step", "after 10"], distances(result["four"])),
         "## Cost model",
         f"A sum of s bytes takes a + s / w: latency a = {1e6 * fit.latency:.0f} us, bandwidth w = "
         f"{fit.bandwidth / 1e9:.2f} GB/s, fitted to sums of {MESSAGES[0]} bytes to "

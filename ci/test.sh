@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that has to hold, in a new virtual environment: the README's two commands, the
-# documentation, lint, types.
+# Everything that has to hold, in a new virtual environment: the README's three commands,
+# the documentation, lint, types.
 # Torch is no dependency of the tests, but its row of the matrix has to run here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,15 +13,19 @@ python3 -m venv "$environment"
 . "$environment/bin/activate"
 
 train=$(python ci/readme_command.py train)
+ranks=$(python ci/readme_command.py ranks)
 test=$(python ci/readme_command.py test)
 
 echo "+ $train"
-eval "$train" | tee "$environment/output"
-python - "$environment/output" <<'PYTHON'
+eval "$train" | tee "$environment/one"
+echo "+ $ranks"
+eval "$ranks" | tee "$environment/two"
+python - "$environment/one" "$environment/two" <<'PYTHON'
 import sys
-last = open(sys.argv[1]).read().splitlines()[-1]
-accuracy = float(last.removeprefix("test accuracy: "))
-assert accuracy >= 0.84, last
+last = [open(path).read().splitlines()[-1] for path in sys.argv[1:]]
+one, two = (float(line.removeprefix("test accuracy: ")) for line in last)
+assert min(one, two) >= 0.84, last
+assert abs(one - two) <= 0.01, last
 PYTHON
 
 python -m pip install --quiet "torch==2.13.0"

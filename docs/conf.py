@@ -11,6 +11,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "nu
 templates_path = ["templates"]
 html_theme = "furo"
 html_title = f"{project} {version}"
+html_show_copyright = False
 myst_heading_anchors = 3
 default_role = "py:obj"
 

@@ -144,9 +144,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 row, id=row.name, marks=(*row.marks, pytest.mark.skip(reason="not available here"))
             )
             for row in ROWS
-            if not VERSIONS[row.name] and not NAMED
+            if not VERSIONS[row.name] and (not NAMED or pytest.mark.gpu in row.marks)
         ]
         metafunc.parametrize("row", params + absent)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests that need a GPU ran and how many did not, and what tests tell."""
+    counts = {
+        outcome: sum("gpu" in report.keywords for report in terminalreporter.stats.get(outcome, ()))
+        for outcome in ("passed", "failed", "skipped")
+    }
+    if any(counts.values()):
+        found = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        terminalreporter.write_line(f"tests that need a GPU: {found}")
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, text in report.user_properties:  # of record_property
+            if name == "summary":
+                terminalreporter.write_line(text)
 
 
 def tolerance(dtype: str, terms: int = 1) -> float:

@@ -27,7 +27,10 @@ from agnostic_xent import (
     cross_entropy,
     fit,
     synchronize_batch_norm,
+    to_backend,
+    to_numpy,
 )
+from agnostic_xent.arrays import backend
 
 SEED, CLASSES, IMAGE, BATCH = 4, 3, (1, 6, 6), 10
 SAMPLES, EPOCHS = 101, 10  # 11 steps an epoch, the last of one sample: most shares are empty
@@ -151,29 +154,93 @@ def whole_iterable(communicator):
                communicator=communicator)[0]  # fmt: skip
 
 
+def mapped(communicator, folder):
+    """Train on files mapped into memory; return parameters, and how many images were read."""
+
+    class Counting(np.memmap):
+        read = 0
+
+        def __getitem__(self, rows):
+            found = np.asarray(super().__getitem__(rows))
+            Counting.read += len(found)
+            return found
+
+    x, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in "xy")
+    params = {k: v.astype(x.dtype) for k, v in PLAIN.init(SEED, IMAGE)[0].items()}
+    params, _ = fit(PLAIN, params, (x.view(Counting), y), loss=cross_entropy, optimizer=SGD(0.02),
+                    epochs=2, batch_size=BATCH, rng=SEED, communicator=communicator)  # fmt: skip
+    return params, Counting.read
+
+
+def unequal(communicator, validation):
+    """Return the error where rank 1 has a batch less to train on, or to validate on."""
+    x, y = data("float32")
+    batches = [(x[i : i + BATCH], y[i : i + BATCH]) for i in range(0, SAMPLES, BATCH)]
+    fewer = batches[communicator.rank :]
+    params = PLAIN.init(SEED, IMAGE)[0]
+    try:
+        fit(PLAIN, params, batches if validation else fewer, validation=fewer, loss=cross_entropy,
+            optimizer=SGD(0.02), epochs=1, rng=0, communicator=communicator)  # fmt: skip
+    except ValueError as error:
+        return str(error)
+    return "accepted"
+
+
 def unseeded(communicator):
     """Train without a seed: it is chosen once, for all ranks."""
     return train(communicator, "dropout", epochs=1, rng=None)[0]
 
 
-def each_library(communicator, name):
+def each_library(communicator, name, model=PLAIN):
     """Train on another library; return parameters as NumPy arrays."""
-    from agnostic_xent import to_backend, to_numpy
-    from agnostic_xent.arrays import backend
-
     xp = backend(name)
     x, y = data("float32")
-    params = to_backend(PLAIN.init(SEED, IMAGE)[0], xp)
+    params = to_backend(model.init(SEED, IMAGE)[0], xp)
     pair = to_backend(x, xp), to_backend(y.astype("int32"), xp)
-    params, _ = fit(PLAIN, params, pair, loss=cross_entropy, optimizer=SGD(0.02, momentum=0.9),
+    if communicator is not None:
+        model = synchronize_batch_norm(model, communicator)
+    params, _ = fit(model, params, pair, loss=cross_entropy, optimizer=SGD(0.02, momentum=0.9),
                     epochs=2, batch_size=BATCH, rng=SEED, communicator=communicator)  # fmt: skip
     return {name: to_numpy(w) for name, w in params.items()}
+
+
+def with_nccl(communicator):
+    """Train on a stand-in for CuPy; return the GPU that the rank took, and parameters."""
+    import nccl_stand_in
+
+    from agnostic_xent import NCCLCommunicator, kernels
+
+    nccl_stand_in.install([f"bus {i}" for i in range(communicator.size)])
+    ranks = NCCLCommunicator()
+    with kernels("portable"):
+        found = [each_library(ranks, "cupy", model) for model in (PLAIN, WITH_BATCH_NORM)]
+    own = nccl_stand_in.Device.current
+    return own, [{name: np.array(w) for name, w in params.items()} for params in found]
+
+
+def without_nccl(communicator):
+    """Return what becomes of ranks that see too few GPUs, one each, or no NCCL."""
+    import nccl_stand_in
+
+    from agnostic_xent import NCCLCommunicator
+
+    found = []
+    own = [f"bus {communicator.rank}"]
+    for visible, available in ((["bus 0"], True), (own, True), (own, False)):
+        nccl_stand_in.install(visible, available=available)
+        try:
+            NCCLCommunicator()
+        except (ImportError, ValueError) as error:
+            found.append(str(error))
+        else:
+            found.append(nccl_stand_in.Device.current)
+    return found
 
 
 def refused(communicator, changed):
     """Return the error of a rank 1 with other arguments."""
     changed = dict(changed)
-    version = changed.pop("version", None)
+    version, name = changed.pop("version", None), changed.pop("library", None)
     if version and communicator.rank == 1:
         metadata.version = lambda name: version
     kind = {"samples": changed.pop("samples", SAMPLES)} if communicator.rank == 1 else {}
@@ -182,6 +249,9 @@ def refused(communicator, changed):
     if communicator.rank == 1:
         arguments |= changed
     params = {k: v.astype(x.dtype) for k, v in PLAIN.init(SEED, IMAGE)[0].items()}
+    if name and communicator.rank == 1:
+        xp = backend(name)
+        x, y, params = to_backend(x, xp), to_backend(y, xp), to_backend(params, xp)
     try:
         fit(PLAIN, params, (x, y), communicator=communicator, **arguments)
     except ValueError as error:
@@ -200,15 +270,15 @@ def diverging(communicator):
     return None
 
 
-def failing(communicator, folder, kind):
-    """Train with checkpoints until rank 1 fails in the third epoch."""
+def failing(communicator, folder, kind, rank):
+    """Train with checkpoints until a rank fails in the third epoch."""
     epoch = 0
 
     class Failing(Callback):
         every_rank = True
 
         def on_step(self, samples):
-            if communicator.rank == 1 and epoch == 2:
+            if communicator.rank == rank and epoch == 2:
                 if kind == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
                 if kind == "exits":

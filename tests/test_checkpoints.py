@@ -122,7 +122,7 @@ def test_a_missing_file_is_an_os_error(tmp_path):
 
 
 def fail(*args, **kwargs):
-    raise OSError("no space left on device")
+    raise OSError(28, "no space left on device")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -133,13 +133,31 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
     with monkeypatch.context() as patched:
         patched.setattr(os, step, fail)
         patched.setattr("pathlib.Path.replace", fail)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(OSError, match=r"no space left on device: '.*model'"):
             save_params(path, new)
     assert os.listdir(tmp_path) == ["model"]
     assert_same(load_params(path), old)
     save_params(path, new)
     assert os.listdir(tmp_path) == ["model"]
     assert_same(load_params(path), new)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes")
+def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path):
+    (tmp_path / "folder").mkdir()
+    save_params(tmp_path / "folder" / "file", {"a": grid()})
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "folder" / "file")
+    save_params(link, {"a": 2 * grid()})
+    assert link.is_symlink()
+    assert_same(load_params(tmp_path / "folder" / "file"), {"a": 2 * grid()})
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        save_params(pipe, {"a": grid()})
+        content = reader.read()
+    assert pipe.is_fifo()
+    save_params(tmp_path / "expected", {"a": grid()})
+    assert content == (tmp_path / "expected").read_bytes()
 
 
 @pytest.mark.parametrize("bad", [{"0.weight": np.zeros(2, complex)}, {"0.weight": [1.0]}])

@@ -158,7 +158,7 @@ def test_out_holds_model_history_and_report(toys, settings, capsys, tmp_path, mo
 def test_picture_shows_the_probabilities_of_the_model(toys, settings, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(cli.result, "save_picture", lambda path, **shown: drawn.append(shown))
-    monkeypatch.setattr(cli.result, "save_report", lambda path, **shown: None)
+    monkeypatch.setattr(cli.result, "save_page", lambda path, **shown: None)
     for model in ("cnn", "logistic"):
         assert cli.main(["train", model, "--epochs", "3", "--out", str(tmp_path)]) == 0
     for shown, has_images in zip(drawn, (True, False), strict=True):
@@ -229,7 +229,7 @@ def test_negative_values_name_their_option(toys, capsys):
 @pytest.mark.parametrize("data", ["embedded", "digits"])
 def test_logistic_takes_spambase_only(toys, capsys, data):
     assert cli.main(["train", "logistic", "--data", data]) == 2
-    assert "must be spambase for logistic" in one_error_line(capsys)
+    assert "must be spambase or an .npz file for logistic" in one_error_line(capsys)
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "transformer"], ["info", "--fast"]])
@@ -345,3 +345,47 @@ def test_closed_pipe_is_no_traceback(arguments):
         os.close(write)
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if not line.startswith("epoch")] == []
+
+
+# --- an output that takes nothing ----------------------------------------------------------------
+
+
+def buffered():
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["info"], ["train", "--help"]])
+def test_full_disk_under_the_output_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*RUN, *arguments], stdout=full, stderr=PIPE, text=True, env=buffered()
+        )
+    assert done.returncode == 2
+    assert done.stderr == "agnostic-xent: error: No space left on device\n"
+
+
+def test_output_that_is_closed_from_the_start_is_no_error():
+    command = ["sh", "-c", '"$@" >&-', "sh", *RUN, "info"]
+    done = subprocess.run(command, stderr=PIPE, text=True, env=buffered())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_full_disk_under_the_files_leaves_whole_ones(tmp_path):
+    """A limit on the size of files stands for the disk: no file can be past 4 KiB."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "from agnostic_xent.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["train", "--data", "digits", "--epochs", "1", "--out", str(tmp_path)]
+    env = os.environ | {"AGNOSTIC_XENT_KERNELS": "portable"}
+    pytest.importorskip("sklearn")
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, *arguments], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 2, done.stderr
+    model = tmp_path / "model.safetensors"
+    assert done.stderr == f"agnostic-xent: error: {model}: File too large\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    json.loads((tmp_path / "run.json").read_text())

@@ -51,6 +51,27 @@ def test_batches_of_an_iterable_are_shared():
             assert abs(params[name] - w).max() < LIMITS["float64"] * abs(w).max()
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_rank_reads_its_own_images_of_a_file(ranks, tmp_path):
+    x, y = distributed_case.data("float64")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    expected, whole = distributed_case.mapped(None, tmp_path)
+    found = on_ranks(ranks, distributed_case.mapped, tmp_path)
+    trial = 1  # read by each before the first step
+    assert sum(read - trial for _, read in found) == whole - trial == 2 * SAMPLES
+    for params, read in found:
+        assert abs(read - 2 * SAMPLES / ranks) < 2 * SAMPLES / 10
+        for name, w in expected.items():
+            assert abs(params[name] - w).max() < LIMITS["float64"] * abs(w).max()
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_batches_that_end_early_on_a_rank_are_refused(validation):
+    for error in on_ranks(2, distributed_case.unequal, validation):
+        assert ("number of validation batches" if validation else "data ended on 1 of 2") in error
+
+
 def test_a_run_without_a_seed_has_the_same_on_all_ranks():
     first, second = on_ranks(2, distributed_case.unseeded)
     assert alike(first, second)

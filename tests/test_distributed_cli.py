@@ -33,8 +33,37 @@ def test_ranks_print_once_what_one_process_prints(ranks, one_process, tmp_path):
     assert "0.weight" in load_params(tmp_path / "out" / "model.safetensors")
 
 
-def test_an_error_ends_the_job(tmp_path):
+def test_an_error_ends_the_job():
     job = mpiexec(2, "-m", *TRAIN, "--batch-size", "none")
     assert job.returncode != 0
     assert "agnostic-xent: error: argument --batch-size" in job.stderr
     assert job.stdout == ""
+
+
+def test_an_error_of_one_rank_ends_the_job(tmp_path):
+    folder = tmp_path / "run"
+    for ranks, options in ((2, ["--seed", "1"]), (3, ["--seed", "2"])):
+        job = mpiexec(ranks, "-m", *TRAIN, *options, "--checkpoint", folder)
+    assert job.returncode != 0
+    assert job.stderr.count("agnostic-xent: error") == 1
+    assert "start (checksum of its parameters)" in job.stderr
+
+
+CORES = """
+import os, sys
+for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    del os.environ[name]
+from agnostic_xent.communication import THREADS, share_cores
+share_cores()
+assert "numpy" not in sys.modules
+print(*(os.environ[name] for name in THREADS), len(os.sched_getaffinity(0)))
+"""
+
+
+def test_ranks_of_a_machine_share_its_cores():
+    job = mpiexec(2, "-c", CORES, OMP_NUM_THREADS="7")
+    assert job.returncode == 0, job.stderr
+    for line in job.stdout.splitlines():
+        numba, openmp, openblas, mkl, cores = map(int, line.split())
+        assert numba == openblas == mkl == max(1, cores // 2)
+        assert openmp == 7  # the user's own

@@ -27,20 +27,23 @@ SOON = 20
         ({"dtype": "float64"}, "float64"),
         ({"rng": 7}, "its rng"),
         ({"version": "0.0.1"}, "its version of agnostic-xent is 0.0.1, there"),
+        ({"library": "torch"}, "its array library is torch"),
     ],
 )
 def test_a_rank_that_differs_is_refused(changed, words):
+    pytest.importorskip(changed.get("library", "numpy"))
     for error in on_ranks(2, distributed_case.refused, changed):
         assert error.startswith("rank 1 differs from rank 0: ")
         assert words in error
 
 
+@pytest.mark.parametrize("rank", [0, 1])  # which writes the checkpoints, or not
 @pytest.mark.parametrize(
     ("kind", "words"), [("raises", "out of coffee"), ("exits", ""), ("killed", "signal 9")]
 )
-def test_a_rank_that_fails_ends_the_job(kind, words, tmp_path):
+def test_a_rank_that_fails_ends_the_job(kind, words, rank, tmp_path):
     call, folder = tmp_path / "call", tmp_path / "run"
-    call.write_bytes(pickle.dumps((distributed_case.failing, (folder, kind), {})))
+    call.write_bytes(pickle.dumps((distributed_case.failing, (folder, kind, rank), {})))
     start = time.monotonic()
     job = mpiexec(3, ranks.__file__, call)
     assert time.monotonic() - start < SOON

@@ -27,9 +27,10 @@ def is_here(needs: str | None) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_blocks(page, monkeypatch):
+def test_blocks(page, monkeypatch, tmp_path):
     """One after the other, in one namespace; those that need what is not here are compiled."""
     monkeypatch.setattr(operation, "OPERATIONS", dict(operation.OPERATIONS))  # a page makes one
+    monkeypatch.chdir(tmp_path)
     space: dict = {}
     runner = doctest.DocTestRunner()
     for block in BLOCK.finditer((DOCS / page).read_text()):

@@ -23,7 +23,7 @@ LACKING = re.compile(
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "sgd", "average", "cnn"])
-def test_all_checks_pass(name, capsys):
+def test_all_checks_pass(name, record_property):
     script = Path(__file__).with_name("estimator_checks.py")
     without_device = [] if VERSIONS["cupy"] else ["cupy"]  # the checks try what they can import
     done = subprocess.run(
@@ -36,8 +36,7 @@ def test_all_checks_pass(name, capsys):
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads(done.stdout.splitlines()[-1])
     counts = Counter(result["status"] for result in results)
-    with capsys.disabled():
-        print(f" scikit-learn's checks of {name}: {dict(counts)}", end=" ")
+    record_property("summary", f"scikit-learn's checks of {name}: {dict(counts)}")
     assert [r for r in results if r["status"] not in ("passed", "skipped")] == []
     skipped = [r["exception"] for r in results if r["status"] == "skipped"]
     assert [reason for reason in skipped if not LACKING.search(reason)] == []

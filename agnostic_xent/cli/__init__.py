@@ -25,25 +25,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         The arguments; None takes those of the process.
     """
     try:
-        return _run(argv)
+        _run(argv)
     except BrokenPipeError:  # the reader of our output has gone, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("agnostic-xent: interrupted", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, OSError) as error:
-        print("agnostic-xent: error:", " ".join(str(error).split()), file=sys.stderr)
+        print("agnostic-xent: error:", _in_one_line(error), file=sys.stderr)
         return 2
+    return 0
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None) -> None:
     try:
         options = _parser().parse_args(argv)
         options.command(options)
     finally:
-        sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
-    return 0
+        _flush()
+
+
+def _flush() -> None:
+    """Write the rest of the output: a closed pipe or a full disk shows here, and once."""
+    if sys.stdout is None:  # closed before we started
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # the interpreter, when it ends, flushes again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
 
 
 def _parser() -> argparse.ArgumentParser:

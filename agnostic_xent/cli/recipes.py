@@ -23,6 +23,7 @@ from .. import (
 from ..arrays import Array
 from ..datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
 from ..operation import Operation
+from .samples import read_dataset
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def load(model: str, data: str) -> Dataset:
         return loaders[model, data]()
     if model == "cnn" and Path(data).is_dir():
         return load_fashion_mnist("full", folder=data)
-    ways = "spambase" if model == "logistic" else "embedded, full, digits or a folder of IDX files"
-    raise ValueError(f"argument --data: must be {ways} for {model}, got {data!r}")
+    if Path(data).suffix == ".npz":
+        return read_dataset(Path(data), images=model == "cnn")
+    ways = "spambase" if model == "logistic" else "embedded, full, digits, a folder of IDX files"
+    raise ValueError(f"argument --data: must be {ways} or an .npz file for {model}, got {data!r}")
 
 
 def probabilities(logits: Array) -> NDArray[np.floating]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,10 @@ from .. import SGD, History, predict, to_backend, to_numpy
 from ..arrays import Array, backend
 from ..batches import as_source
 from ..datasets import Dataset
-from ..info import backend_line, threads, versions
-from ..layer_times import layer_times
+from ..layer_times import how_measured, layer_times
 from ..linear_sgd import linear_steps
-from ..pictures import save_picture
-from ..report import save_report
+from ..pictures import curves_of, save_picture
+from ..report import machine, save_page
 from .recipes import RECIPES, probabilities
 from .saved import Settings
 
@@ -26,7 +26,6 @@ def write_report(
     xp, model, recipe = backend(settings.backend), settings.network(), RECIPES[settings.model]
     shown: dict[str, Any] = {
         "title": f"{settings.model} on {data.name}, {settings.backend}",
-        "history": history,
         "labels": data.test_y,
         "probabilities": probabilities(predict(model, params, to_backend(data.test_x, xp))),
         "images": data.test_x if data.test_x.ndim == 4 else None,
@@ -37,24 +36,28 @@ def write_report(
     first = params["0.weight"]
     optimizer = SGD(settings.learning_rate, momentum=settings.momentum)
     source = as_source("data", (x, y), first)
-    note = (
-        f"A training step of {size} {'sample' if size == 1 else 'samples'} on {settings.backend} "
-        "arrays, medians of 10; what runs as one is one row."
-    )
+    note = how_measured(size, settings.backend)
     if linear_steps(model, params, source, recipe.loss, optimizer, size) is not None:
         note += " In training, whole epochs of this model run in one kernel, faster than this."
-    machine = versions() | {settings.backend: backend_line(settings.backend)}
-    machine |= {f"threads: {name}": str(value) for name, value in threads().items()}
+    numbers = {
+        "parameters": f"{sum(math.prod(w.shape) for w in params.values()):,}",
+        "epochs": f"{len(history)}",
+        "training": f"{sum(history.column('seconds')):.3g} s",
+    }
     try:
-        save_picture(folder / "report.png", **shown)
-        save_report(
+        save_picture(folder / "report.png", **shown, history=history)
+        save_page(
             folder / "report.html",
             **shown,
+            loss=history[-1].validation_loss,
+            numbers=numbers,
+            curves=curves_of(history),
+            unit="epoch",
             filters=to_numpy(first) if first.ndim == 4 else None,
             layers=layer_times(model, params, x, y, recipe.loss),
             layers_note=note,
             settings=_readable(settings),
-            versions=machine,
+            versions=machine(settings.backend),
         )
     except ImportError:
         hint = 'no report: pip install "agnostic-xent[plot]" brings what draws it'

@@ -1,4 +1,4 @@
-"""Samples that a user hands to a trained model: arrays, tables and images in files."""
+"""What a user hands to a model in files: samples as arrays, tables and images; data to train on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..datasets import Dataset
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -30,11 +32,62 @@ def read_samples(path: Path, shape: tuple[int, ...]) -> tuple[list[str], NDArray
     if x.shape[1:] != shape or not len(x):
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"argument SAMPLES: must have shape (N, {wanted}), got {x.shape}")
+    return names or [str(i) for i in range(len(x))], _as_floats("SAMPLES", x)
+
+
+def read_dataset(path: Path, *, images: bool) -> Dataset:
+    """Return the arrays train_x, train_y, test_x and test_y in an .npz file.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, or they do not fit each other.
+    """
+    names = ("train_x", "train_y", "test_x", "test_y")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            if missing := [name for name in names if name not in found.files]:
+                raise ValueError(f"it has no {', '.join(missing)}")
+            train_x, train_y, test_x, test_y = (found[name] for name in names)
+    except (BadZipFile, EOFError, OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"argument --data: cannot read {path}: {reason}") from error
+    if images and train_x.ndim == test_x.ndim == 3:
+        train_x, test_x = train_x[:, None], test_x[:, None]  # (N, H, W) -> (N, 1, H, W)
+    classes = np.unique(train_y)
+    shape = "(N, C, H, W) or (N, H, W)" if images else "(N, features)"
+    for problem, there in (
+        (f"train_x must have shape {shape}", train_x.ndim != (4 if images else 2)),
+        (
+            "train_x and test_x must hold samples of one shape",
+            train_x.shape[1:] != test_x.shape[1:],
+        ),
+        ("train_y must hold a label for each of train_x", train_y.shape != train_x.shape[:1]),
+        ("test_y must hold a label for each of test_x", test_y.shape != test_x.shape[:1]),
+        ("test_x must hold a sample", not len(test_x)),
+        ("train_y must hold at least 2 classes", len(classes) < 2),
+        ("train_y must hold 2 classes for logistic", len(classes) > 2 and not images),
+        ("test_y must hold labels of train_y", not np.isin(test_y, classes).all()),
+    ):
+        if there:
+            raise ValueError(f"argument --data: in {path} {problem}")
+    return Dataset(
+        train_x=_as_floats("--data", train_x),
+        train_y=np.searchsorted(classes, train_y),
+        test_x=_as_floats("--data", test_x),
+        test_y=np.searchsorted(classes, test_y),
+        classes=tuple(map(str, classes)),
+        name=path.stem,
+    )
+
+
+def _as_floats(argument: str, x: NDArray[Any]) -> NDArray[np.float32]:
+    """Return numbers as float32; those of images, 0 to 255, between 0 and 1."""
     if x.dtype == np.uint8:
         x = x / np.float32(255)
     if x.dtype.kind not in "fiu":
-        raise ValueError(f"argument SAMPLES: must be of numbers, got dtype {x.dtype}")
-    return names or [str(i) for i in range(len(x))], x.astype(np.float32)
+        raise ValueError(f"argument {argument}: must be of numbers, got dtype {x.dtype}")
+    return x.astype(np.float32)
 
 
 def _numbers(path: Path) -> tuple[list[str], NDArray[Any]]:

@@ -15,6 +15,13 @@ from .recipes import RECIPES, load
 from .result import write_report
 from .saved import Save, Settings
 
+DATA = (
+    "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
+    "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; for logistic: "
+    "spambase (e-mails); or your own: an .npz file of the arrays train_x, train_y, test_x and "
+    "test_y, images (of uint8 are divided by 255) or, for logistic, rows in two classes"
+)
+
 
 def add_to(commands: Any) -> None:
     """Add the command and its options."""
@@ -31,14 +38,9 @@ def add_to(commands: Any) -> None:
         nargs="?",
         choices=tuple(RECIPES),
         default="cnn",
-        help="cnn (default): two convolutions on images; logistic: logistic regression on e-mails",
+        help="cnn (default): two convolutions on images; logistic: logistic regression on rows",
     )
-    add(
-        "--data",
-        help="for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
-        "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; "
-        f"for logistic: spambase ({_defaults('data')})",
-    )
+    add("--data", help=f"{DATA} ({_defaults('data')})")
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
     add("--epochs", type=count, metavar="N", help=f"passes over the data ({_defaults('epochs')})")
     add(
@@ -87,10 +89,11 @@ def run(options: argparse.Namespace) -> None:
     """Train, keep what ``--out`` asks for, and print the test accuracy."""
     names = ("data", "epochs", "batch_size", "learning_rate")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
-    ranks = world()
+    ranks = world(options.backend)
     recipe, out = replace(RECIPES[options.model], **given), options.out
-    if out is not None:
-        check_writable("--out", out)
+    for name, folder in (("--out", out), ("--checkpoint", options.checkpoint)):
+        if folder is not None:
+            check_writable(name, folder)
     xp = working_backend(options.backend)
     data = load(options.model, recipe.data)
     steps = recipe.epochs * math.ceil(len(data.train_x) / recipe.batch_size)
