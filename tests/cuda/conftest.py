@@ -8,7 +8,9 @@ the place of those of the CPU. ``test_cuda.py`` starts it.
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import numpy as np
 import pytest
 
 from agnostic_xent.kernels import KERNEL_PACKAGES
@@ -31,3 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if ON_GPU and any(word in item.name for word in SIMULATOR_ALONE):
             item.add_marker(pytest.mark.skip(reason="in the simulator alone"))
+
+
+@pytest.fixture(autouse=SIMULATED)
+def _nothing_in_new_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill new arrays with NaN: of what was there before, the right numbers may be left."""
+
+    def filled(shape: Any, dtype: Any = float, **options: Any) -> np.ndarray:
+        x = empty(shape, dtype, **options)
+        x.reshape(-1).view(np.uint8)[:] = 0xFF
+        return x
+
+    empty = np.empty
+    monkeypatch.setattr(np, "empty", filled)
+    monkeypatch.setattr(np, "empty_like", lambda x: filled(x.shape, x.dtype))
