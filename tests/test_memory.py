@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import gc
 import mmap
+import os
 import pickle
+import re
 import threading
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +100,34 @@ def test_copies_are_independent(pool, duplicate):
     del x
     make(pool)[...] = 5
     assert (y == 3).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_writes_to_a_copy(pool):
+    x = make(pool)
+    x[...] = 3
+    child = os.fork()
+    if child == 0:
+        x[...] = 4
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (x == 3).all()
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="no huge pages here"
+)
+def test_the_system_may_use_huge_pages(pool):
+    x = make(pool, (memory.HUGE_PAGE,))
+    for mapping in re.split(r"(?m)^(?=\w+-\w+ )", Path("/proc/self/smaps").read_text())[1:]:
+        first, last = (int(place, 16) for place in mapping.split()[0].split("-"))
+        if first <= address(x) < last:
+            eligible = re.search(r"THPeligible: +(\d)", mapping)
+    assert eligible is None or eligible[1] == "1"  # an old kernel does not say
 
 
 # --- when it comes back ---------------------------------------------------------------------------

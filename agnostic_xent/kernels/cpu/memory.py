@@ -48,7 +48,8 @@ class Block:
 
     def __init__(self, size: int):
         self.size = size
-        self.pages = mmap.mmap(-1, size + HUGE_PAGE)
+        # Private: a forked child writes to a copy, and Linux has huge pages for it.
+        self.pages = mmap.mmap(-1, size + HUGE_PAGE, access=mmap.ACCESS_COPY)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without them
                 self.pages.madvise(mmap.MADV_HUGEPAGE)
