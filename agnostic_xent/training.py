@@ -12,6 +12,7 @@ from typing import Any
 
 from .arrays import Array, array_namespace, namespace
 from .batches import ArraySource, as_source
+from .captured_steps import captured_steps
 from .communication import Alone, Communicator, check_alike, first_rank_first, same_generator
 from .divergence import DivergenceError, divergence, stays_finite
 from .history import Callback, Epoch, History
@@ -47,6 +48,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     communicator: Communicator | None = None,
+    capture: bool = False,
 ) -> tuple[Params, History]:
     """Train a model.
 
@@ -83,6 +85,10 @@ def fit(
         All of them call `fit` with the same arguments, of which ``batch_size`` is that of all
         together; what they return is the same, and but for rounding what one rank returns.
         Callbacks run, and checkpoints are written, on rank 0 alone.
+    capture : bool
+        For CuPy: capture the step in a CUDA graph and replay it, so that each step costs the host
+        one launch. Never tried on a GPU yet; see the page on GPUs. Where a step cannot be captured,
+        a warning says why, and it is taken as without. Not with a communicator.
 
     Returns
     -------
@@ -126,6 +132,8 @@ def fit(
     _check_model(model, params, epochs=epochs, batch_size=batch_size)
     _check_loss(loss)
     _check_helpers(optimizer, callbacks)
+    if capture and communicator is not None:
+        raise ValueError("capture=True is for training without a communicator; pass one of them")
     communicator = Alone() if communicator is None else communicator
     run = Run(dict(params), optimizer.init(params), same_generator(rng, communicator))
     task, held_out = _tasks(
@@ -140,7 +148,7 @@ def fit(
         callback for callback in callbacks if communicator.rank == 0 or callback.every_rank
     ]
     samples = len(task.source) if isinstance(task.source, ArraySource) else None
-    take_steps = task.stepper(run.params)
+    take_steps = captured_steps(task, run.params) if capture else task.stepper(run.params)
     try:
         for callback in callbacks:
             callback.on_start(epochs, samples)

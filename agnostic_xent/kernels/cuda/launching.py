@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import cuda as _cuda
 
+from .capturing import CAPTURING
 from .device import SIMULATED, xp
 
 cuda: Any = _cuda  # Numba is typed in part only
@@ -48,6 +49,8 @@ class Kernel:
     def __call__(self, grid: Grid, *args: Any) -> None:
         """Start the blocks of a grid; arrays are contiguous, None is a pointer to nothing."""
         grid = (grid, 1, 1) if isinstance(grid, int) else (*grid, 1, 1)[:3]
+        if CAPTURING.now is not None:
+            CAPTURING.now.hold(args)
         launch(self, grid, args)
 
     @functools.cached_property

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import dtypes
+from .capturing import CAPTURING, Numbers
 from .device import SIMULATED, contiguous, register_routine, xp
 from .launching import Kernel, cuda
 from .ptx import get, put
@@ -41,12 +42,16 @@ def takes(*arrays: Any, **options: Any) -> str | None:
 
 def sgd(
     weights: Any, grads: Any, velocities: Any, new_weights: Any, new_velocities: Any, table: Any,
-    rate: float, momentum: float, fresh: float, decay: float, nesterov: int, first: int,
+    changing: Any, momentum: float, fresh: float, decay: float, rate: float, nesterov: int,
+    first: int, replayed: int,
 ) -> None:  # fmt: skip
     """Write parameters and velocities after a step; at the first one there are no velocities.
 
-    Without momentum there are none at all. ``fresh`` is 1 - dampening.
+    Without momentum there are none at all. ``fresh`` is 1 - dampening. In a step that is replayed,
+    the rate is read from ``changing``.
     """
+    if replayed:
+        rate = get(changing, 0)
     row = np.int64(cuda.blockIdx.x) * TABLE
     k, end = get(table, row), get(table, row + 2)
     w, g, v, new_w, new_v = weights[k], grads[k], velocities[k], new_weights[k], new_velocities[k]
@@ -66,11 +71,16 @@ def sgd(
 
 def adamw(
     weights: Any, grads: Any, means: Any, squares: Any,
-    new_weights: Any, new_means: Any, new_squares: Any, table: Any,
-    b1: float, c1: float, b2: float, c2: float, root: float, eps: float, keep: float, rate: float,
-    first: int,
+    new_weights: Any, new_means: Any, new_squares: Any, table: Any, changing: Any,
+    b1: float, c1: float, b2: float, c2: float, eps: float, root: float, keep: float, rate: float,
+    first: int, replayed: int,
 ) -> None:  # fmt: skip
-    """Write parameters and their state after a step; at the first one the state is zeros."""
+    """Write parameters and their state after a step; at the first one the state is zeros.
+
+    In a step that is replayed, the last three floating numbers are read from ``changing``.
+    """
+    if replayed:
+        root, keep, rate = get(changing, 0), get(changing, 1), get(changing, 2)
     row = np.int64(cuda.blockIdx.x) * TABLE
     k, end = get(table, row), get(table, row + 2)
     w, g, m, v = weights[k], grads[k], means[k], squares[k]
@@ -93,28 +103,48 @@ def adamw(
 def kernel(function: Callable[..., None], code: str) -> Kernel:
     """Return a kernel for a dtype's code."""
     arrays, floats, integers = SHAPES[function]
-    parameters = f"{code}*{TOGETHER} " * arrays + "i8* " + f"{code} " * floats + "i4 " * integers
+    lists, numbers = f"{code}*{TOGETHER} " * arrays, f"{code} " * floats + "i4 " * integers
+    parameters = f"{lists}i8* {code}* {numbers}"
     return Kernel(function, parameters, THREADS, 4)
 
 
-SHAPES = {sgd: (5, 4, 2), adamw: (7, 8, 1)}
+SHAPES = {sgd: (5, 4, 3), adamw: (7, 8, 2)}
 """Lists of arrays, floating numbers and integers that a kernel takes."""
 
 # --- the steps -----------------------------------------------------------------------------------
 
 
 def run(
-    function: Callable[..., None], lists: Sequence[Any], new: Sequence[Any], *numbers: Any
+    function: Callable[..., None],
+    lists: Sequence[Any],
+    new: Sequence[Any],
+    fixed: Sequence[float],
+    changing: Numbers,
+    rate: float,
+    *flags: bool,
 ) -> None:
-    """Write ``new`` lists of arrays, of other lists and numbers."""
-    dtype, floats = lists[0][0].dtype, SHAPES[function][1]
-    values = *map(dtype.type, numbers[:floats]), *numbers[floats:]
+    """Write ``new`` lists of arrays, of other lists, and of numbers.
+
+    ``changing`` numbers, which depend on the rate and the step, follow the ``fixed`` ones.
+    """
+    dtype, capture = lists[0][0].dtype, CAPTURING.now
+    place = None if capture is None else capture.on_device(changing, rate, dtype)
+    numbers = *map(dtype.type, (*fixed, *changing(rate, 0))), *flags, capture is not None
     for start in range(0, len(lists[0]), TOGETHER):
         part = slice(start, start + TOGETHER)
         table = blocks_of(tuple([w.size for w in lists[0][part]]))
         if table.size:
             arrays = [pointers(x[part]) for x in (*lists, *new)]
-            kernel(function, dtype.str[1:])(table.size // TABLE, *arrays, table, *values)
+            kernel(function, dtype.str[1:])(table.size // TABLE, *arrays, table, place, *numbers)
+
+
+def results(arrays: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    """Return where a step writes: new arrays; in one that is replayed, the old ones if there."""
+    replayed = CAPTURING.now is not None
+    return [
+        x if replayed and x is not None else xp.empty(w.shape, w.dtype)
+        for x, w in zip(arrays, like, strict=True)
+    ]
 
 
 def pointers(arrays: Sequence[Any]) -> tuple[Any, ...]:
@@ -163,12 +193,12 @@ def sgd_step(
     dampening: float,
 ) -> tuple[list[Any], list[Any]]:
     """Return the weights and velocities after a step of `SGD`."""
-    new_weights: list[Any] = [xp.empty(w.shape, w.dtype) for w in weights]
-    new_velocities = [xp.empty(w.shape, w.dtype) if momentum else None for w in weights]
-    numbers = rate, momentum, 1 - dampening, weight_decay, nesterov
+    new_weights = results(weights, weights)
+    new_velocities = results(velocities, weights) if momentum else [None] * len(weights)
+    fixed = momentum, 1 - dampening, weight_decay
     for first, places in places_of(v is None for v in velocities).items():
-        lists = at(places, weights, grads, velocities)
-        run(sgd, lists, at(places, new_weights, new_velocities), *numbers, first)
+        lists, new = at(places, weights, grads, velocities), at(places, new_weights, new_velocities)
+        run(sgd, lists, new, fixed, lambda rate, later: (rate,), rate, nesterov, first)
     return new_weights, new_velocities
 
 
@@ -186,14 +216,22 @@ def adamw_step(
     weight_decay: float,
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Return the weights, means and squares after a step of `AdamW`."""
-    new = [[xp.empty(w.shape, w.dtype) for w in weights] for _ in range(3)]
+    new = [results(arrays, weights) for arrays in (weights, means, squares)]
+    fixed = b1, 1 - b1, b2, 1 - b2, eps
     keys = [(t, m is None) for t, m in zip(steps, means, strict=True)]
     for (t, first), places in places_of(keys).items():
-        by, root = 1 - b1**t, math.sqrt(1 - b2**t)
-        numbers = b1, 1 - b1, b2, 1 - b2, root, eps, 1 - rate * weight_decay, rate / by
+        changing = functools.partial(adamw_numbers, t, b1, b2, weight_decay)
         lists = at(places, weights, grads, means, squares)
-        run(adamw, lists, at(places, *new), *numbers, first)
+        run(adamw, lists, at(places, *new), fixed, changing, rate, first)
     return new[0], new[1], new[2]
+
+
+def adamw_numbers(
+    t: float, b1: float, b2: float, weight_decay: float, rate: float, later: int
+) -> tuple[float, ...]:
+    """Return what changes of `AdamW` some steps after the one of ``t``."""
+    t += later
+    return math.sqrt(1 - b2**t), 1 - rate * weight_decay, rate / (1 - b1**t)
 
 
 def variants() -> list[Kernel]:
