@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, such as `head`
         return 1
     except KeyboardInterrupt:
-        print("agnostic-xent: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
     except (ValueError, TypeError, ImportError, OSError) as error:
-        print("agnostic-xent: error:", _in_one_line(error), file=sys.stderr)
+        _complain(f"error: {_in_one_line(error)}")
         return 2
     return 0
 
@@ -55,6 +55,11 @@ def _flush() -> None:
         # the interpreter, when it ends, flushes again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
+
+
+def _complain(message: str) -> None:
+    """Write a line in one go: several ranks of a job may write at the same time."""
+    print(f"agnostic-xent: {message}\n", end="", file=sys.stderr)
 
 
 def _in_one_line(error: Exception) -> str:
