@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import array_api_compat.numpy
@@ -28,6 +29,7 @@ class ndarray(np.ndarray):
     """An array whose values are not at hand."""
 
     __module__ = "cupy"
+    data = SimpleNamespace(device_id=0)
 
     def __array_wrap__(self, found: Any, *args: Any) -> Any:
         return there(found)
@@ -92,17 +94,17 @@ class Namespace:
         return function
 
 
-def install(monkeypatch: Any) -> None:
+def install(monkeypatch: Any, namespace: type[Namespace] = Namespace) -> None:
     """Let the kernels run on watched arrays."""
     assert load_kernels("numpy") is None
-    xp = Namespace(np)
+    xp = namespace(np)
     for module in pkgutil.iter_modules(cuda.__path__):
         module = importlib.import_module(f"{cuda.__name__}.{module.name}")
         if getattr(module, "xp", None) is np:
             monkeypatch.setattr(module, "xp", xp)
     launch = launching.launch
     monkeypatch.setattr(launching, "launch", lambda k, grid, args: launch(k, grid, here(args)))
-    monkeypatch.setitem(arrays._namespaces, ndarray, Namespace(array_api_compat.numpy))
+    monkeypatch.setitem(arrays._namespaces, ndarray, namespace(array_api_compat.numpy))
     for operation in (OPERATIONS | ROUTINES).values():
         kernels = operation._kernels.get("numpy", [])
         monkeypatch.setitem(operation._kernels, "cupy", kernels)
