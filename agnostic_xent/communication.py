@@ -50,11 +50,11 @@ class Communicator(Protocol):
     def size(self) -> int:
         """How many ranks there are."""
 
-    def buffer(self, count: int, like: Array) -> Array:
-        """Return a flat array of the dtype of ``like``, for `start_sum`."""
+    def reads(self, x: Array) -> bool:
+        """Tell whether `start_sum` reads arrays of this library where they are."""
 
-    def start_sum(self, buffer: Array) -> Callable[[], Any]:
-        """Begin to replace a buffer by its sum over the ranks; calling the result waits for it."""
+    def start_sum(self, x: Array) -> Callable[[], Any]:
+        """Begin to replace an array by its sum over the ranks; calling the result waits for it."""
 
     def sum(self, x: Array) -> Array:
         """Return the sum of an array over the ranks."""
@@ -76,11 +76,11 @@ class Alone:
     rank = 0
     size = 1
 
-    def buffer(self, count: int, like: Array) -> Array:
-        """Return a flat array."""
-        return array_namespace(like).zeros(count, dtype=like.dtype, device=device(like))
+    def reads(self, x: Array) -> bool:
+        """Return True: it does nothing to arrays."""
+        return True
 
-    def start_sum(self, buffer: Array) -> Callable[[], Any]:
+    def start_sum(self, x: Array) -> Callable[[], Any]:
         """Leave it: it is the sum."""
         return lambda: None
 
@@ -135,17 +135,14 @@ class MPICommunicator:
     def __deepcopy__(self, memo: Any) -> MPICommunicator:
         return self  # of one job there is one; scikit-learn's clone copies parameters
 
-    def buffer(self, count: int, like: Array) -> Array:
-        """Return a flat array on the host, or where ``like`` is if MPI can read it there."""
-        if self.device_arrays:
-            xp = array_namespace(like)
-            return xp.zeros(count, dtype=like.dtype, device=device(like))
-        return backend("numpy").zeros(count, dtype=str(like.dtype).rpartition(".")[2])
+    def reads(self, x: Array) -> bool:
+        """Tell whether MPI reads arrays of this library: those on the host, or on a GPU too."""
+        return self.device_arrays or library(x) == "numpy"
 
-    def start_sum(self, buffer: Array) -> Callable[[], Any]:
-        """Begin to replace a buffer by its sum over the ranks."""
+    def start_sum(self, x: Array) -> Callable[[], Any]:
+        """Begin to replace an array, whose elements lie in order, by its sum over the ranks."""
         self._finish_device_work()
-        wait: Callable[[], Any] = self.comm.Iallreduce(self._mpi.IN_PLACE, buffer).Wait
+        wait: Callable[[], Any] = self.comm.Iallreduce(self._mpi.IN_PLACE, x).Wait
         return wait
 
     def sum(self, x: Array) -> Array:
@@ -239,17 +236,17 @@ class NCCLCommunicator(MPICommunicator):
             )
         own.use()
 
-    def buffer(self, count: int, like: Array) -> Array:
-        """Return a flat array where ``like`` is."""
-        return array_namespace(like).zeros(count, dtype=like.dtype, device=device(like))
+    def reads(self, x: Array) -> bool:
+        """Return True: NCCL reads arrays of CuPy, and MPI those of NumPy."""
+        return True
 
-    def start_sum(self, buffer: Array) -> Callable[[], Any]:
-        """Begin to replace a buffer by its sum, on a stream beside the one that computes."""
-        if library(buffer) == "numpy":
-            return super().start_sum(buffer)
+    def start_sum(self, x: Array) -> Callable[[], Any]:
+        """Begin to replace an array by its sum, on a stream beside the one that computes."""
+        if library(x) == "numpy":
+            return super().start_sum(x)
         computes = self._cuda.get_current_stream()
         self._stream.wait_event(computes.record())
-        self._all_reduce(buffer, self._nccl.NCCL_SUM, self._stream)
+        self._all_reduce(x, self._nccl.NCCL_SUM, self._stream)
         summed = self._stream.record()
         return lambda: computes.wait_event(summed)
 

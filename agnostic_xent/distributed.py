@@ -95,15 +95,18 @@ class DistributedTask(Task):
             _pull(self.model, pull_model, pull_loss(constant(scale, value))[0], add)
             found = sums.finish(keep=state["step"] == 0)  # SGD's first velocity is the gradient
             numbers = found.pop(NUMBERS)
-            grads, statistics = split_statistics(
-                {k: narrow(v, params[k]) for k, v in found.items()}
-            )
-            params, state = self.optimizer.update(params, grads, state)
-            params = params | {
-                k: array_namespace(v).asarray(v, copy=True) for k, v in statistics.items()
-            }
+            params, state = self._updated(params, found, state)
+            del found  # the next step needs the memory
             yield params, state, _totals(samples, scale, numbers)
         self._agree(going_on=False)()
+
+    def _updated(self, params: Params, found: Params, state: State) -> tuple[Params, State]:
+        """Return parameters and state after a step, given the sums of what a pullback returns."""
+        found = {name: narrow(x, params[name]) for name, x in found.items()}
+        grads, statistics = split_statistics(found)
+        params, state = self.optimizer.update(params, grads, state)
+        copies = {k: array_namespace(x).asarray(x, copy=True) for k, x in statistics.items()}
+        return params | copies, state
 
     def evaluate(self, params: Params) -> tuple[float, float]:
         """Return mean loss and accuracy; the ranks add up their numbers at the end."""
@@ -149,9 +152,10 @@ class DistributedTask(Task):
         number = options_of(self.loss).get("normalize")
         if isinstance(number, (int, float)):
             return number / self.communicator.size
-        if operation_of(self.loss) in CLASS_LOSSES:
+        weight, ignored = (options_of(self.loss).get(k) for k in ("weight", "ignore_index"))
+        every_label = is_labels(y) and weight is None and ignored is None
+        if operation_of(self.loss) in CLASS_LOSSES and not every_label:
             return float(_class_loss(y, like, **options_of(self.loss)).denominator)
-        weight = options_of(self.loss).get("weight")
         if number != "weight" or weight is None:
             return float(math.prod(y.shape))
         xp = array_namespace(y)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from .arrays import Array, array_namespace, device, library, to_backend, to_numpy, widen
+from array_api_compat import is_writeable_array
+
+from .arrays import Array, array_namespace, backend, device, to_backend, to_numpy, widen
 from .communication import Communicator
 from .layers import Params
 
-BUCKET = 1 << 18
-"""How many numbers are sent together: enough to reach the full bandwidth, and few messages."""
+LARGE = 1 << 18
+"""How many numbers are sent by themselves: enough to reach the full bandwidth."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,9 @@ class _Part:
         return x if self.stays and not keep else to_backend(x, self.xp, self.place)
 
 
-@dataclass
-class _Bucket:
-    """Arrays that travel in one flat buffer; their sum is begun when the bucket is full."""
-
-    arrays: Params = field(default_factory=dict)
-    count: int = 0
-
-
 @dataclass(frozen=True)
 class _Sum:
-    """A sum on its way. The arrays themselves are gone: the backward pass needs their memory."""
+    """A sum on its way."""
 
     buffer: Array
     parts: dict[str, _Part]
@@ -51,7 +45,10 @@ class _Sum:
 
 
 class GradientSums:
-    """Adds up the arrays of a step over the ranks, in few flat buffers that the next step reuses.
+    """Adds up the arrays of a step over the ranks.
+
+    A large array is summed where it lies, as soon as it is there. Small ones go together in flat
+    buffers, as do those that the ranks cannot read; the next step uses the buffers again.
 
     Parameters
     ----------
@@ -63,26 +60,28 @@ class GradientSums:
         self._communicator = communicator
         self._buffers: dict[tuple[int, int, str], Array] = {}
         self._sent: list[_Sum] = []
-        self._open = _Bucket()
+        self._small: Params = {}
 
     def add(self, arrays: Mapping[str, Array]) -> None:
-        """Take in arrays; begin their sum when enough have come together."""
+        """Take in arrays, which may be written to; begin their sum when there is enough to send."""
         for name, x in arrays.items():
             x = widen(x)
-            if any(other.dtype != x.dtype for other in self._open.arrays.values()):
-                self._send()
-            self._open.arrays[name] = x
-            self._open.count += math.prod(x.shape)
-            if self._open.count >= BUCKET:
-                self._send()
+            if math.prod(x.shape) >= LARGE:
+                self._send({name: x})
+                continue
+            if any(other.dtype != x.dtype for other in self._small.values()):
+                self._send_small()
+            self._small[name] = x
+            if _count(self._small) >= LARGE:
+                self._send_small()
 
     def finish(self, *, keep: bool = False) -> Params:
         """Return the sums of all arrays of a step; of half precision in float32.
 
         Unless ``keep``, they may lie in the buffers, which the next step writes to.
         """
-        if self._open.arrays:
-            self._send()
+        if self._small:
+            self._send_small()
         sums: Params = {}
         for sent in self._sent:
             sent.wait()
@@ -90,16 +89,41 @@ class GradientSums:
         self._sent = []
         return sums
 
-    def _send(self) -> None:
-        bucket, self._open = self._open, _Bucket()
-        like = next(iter(bucket.arrays.values()))
-        key = len(self._sent), bucket.count, str(like.dtype)
-        if key not in self._buffers:
-            self._buffers[key] = self._communicator.buffer(bucket.count, like)
-        buffer, parts, start = self._buffers[key], {}, 0
-        for name, x in bucket.arrays.items():
+    def _send_small(self) -> None:
+        small, self._small = self._small, {}
+        self._send(small)
+
+    def _send(self, arrays: Params) -> None:
+        first, *others = arrays.values()
+        readable, start = self._communicator.reads(first), 0
+        in_place = readable and not others and _holds_its_memory(first)
+        buffer = first.reshape(-1) if in_place else self._buffer(_count(arrays), first, readable)
+        parts = {}
+        for name, x in arrays.items():
             span = slice(start, start := start + math.prod(x.shape))
-            stays = library(x) == library(buffer)
-            parts[name] = _Part(span, tuple(x.shape), array_namespace(x), device(x), stays)
-            buffer[span] = (x if stays else to_numpy(x)).reshape(-1)
+            parts[name] = _Part(span, tuple(x.shape), array_namespace(x), device(x), readable)
+            if not in_place:
+                buffer[span] = (x if readable else to_numpy(x)).reshape(-1)
         self._sent.append(_Sum(buffer, parts, self._communicator.start_sum(buffer)))
+
+    def _buffer(self, count: int, like: Array, readable: bool) -> Array:
+        """Return the buffer of the sum that is started next."""
+        key = len(self._sent), count, str(like.dtype)
+        if key not in self._buffers and readable:
+            xp = array_namespace(like)
+            self._buffers[key] = xp.empty(count, dtype=like.dtype, device=device(like))
+        elif key not in self._buffers:
+            dtype = str(like.dtype).rpartition(".")[2]
+            self._buffers[key] = backend("numpy").empty(count, dtype=dtype)
+        return self._buffers[key]
+
+
+def _count(arrays: Params) -> int:
+    return sum(math.prod(x.shape) for x in arrays.values())
+
+
+def _holds_its_memory(x: Array) -> bool:
+    """Tell whether an array of NumPy or CuPy has all of its memory, in order, and may change it."""
+    flags = getattr(x, "flags", None)  # which no other library has
+    whole = flags is not None and flags.c_contiguous and not isinstance(x.base, type(x))
+    return whole and is_writeable_array(x)

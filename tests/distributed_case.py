@@ -48,6 +48,7 @@ WITH_BATCH_NORM = Sequential(
     Flatten(),
     Dense(CLASSES),
 )
+WITH_LARGE_LAYER = Sequential(Flatten(), Dense(512), Dense(520), Dense(CLASSES))
 ONE_LOGIT = Sequential(Flatten(), Dense(1))
 
 
@@ -69,6 +70,7 @@ def data(dtype, *, soft=False, ignored=False, binary=False, samples=SAMPLES):
     return x.astype(dtype), y
 
 
+MODELS = PLAIN, WITH_BATCH_NORM, WITH_LARGE_LAYER
 CLASS_WEIGHT = [0.2, 1.0, 3.0]
 CASES = {
     "plain": (PLAIN, {}, {}),
@@ -85,6 +87,7 @@ CASES = {
     "a number": (PLAIN, {"normalize": 7.5}, {}),
     "dropout": (WITH_DROPOUT, {}, {}),
     "batch norm": (WITH_BATCH_NORM, {}, {}),
+    "large layer": (WITH_LARGE_LAYER, {}, {}),
     "one logit": (ONE_LOGIT, {}, {"binary": True}),
 }  # fmt: skip
 
@@ -213,7 +216,7 @@ def with_nccl(communicator):
     nccl_stand_in.install([f"bus {i}" for i in range(communicator.size)])
     ranks = NCCLCommunicator()
     with kernels("portable"):
-        found = [each_library(ranks, "cupy", model) for model in (PLAIN, WITH_BATCH_NORM)]
+        found = [each_library(ranks, "cupy", model) for model in MODELS]
     own = nccl_stand_in.Device.current
     return own, [{name: np.array(w) for name, w in params.items()} for params in found]
 

@@ -20,11 +20,11 @@ IDENTITY = b"i" * 128
 
 
 class ndarray(np.ndarray):
-    """An array whose memory has an address."""
+    """An array whose memory has an address, on the one device."""
 
     @property
     def data(self):
-        return SimpleNamespace(ptr=self.ctypes.data)
+        return SimpleNamespace(ptr=self.ctypes.data, device_id=0)
 
 
 ndarray.__module__ = "cupy"

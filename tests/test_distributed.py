@@ -8,6 +8,8 @@ import pytest
 from distributed_case import CASES, SAMPLES, train
 from ranks import on_ranks
 
+from agnostic_xent.distributed_sums import LARGE
+
 LIMITS = {"float32": 1e-6, "float64": 1e-12}
 """How far n ranks may be from one after 110 steps, relative to the largest parameter."""
 
@@ -30,8 +32,9 @@ def alike(a, b):
     return all((a[name] == b[name]).all() for name in a)
 
 
-def test_all_ranks_have_the_same_bits_each_time():
-    runs = [on_ranks(3, train, "all options", epochs=3) for _ in range(2)]
+@pytest.mark.parametrize("case", ["all options", "large layer"])
+def test_all_ranks_have_the_same_bits_each_time(case):
+    runs = [on_ranks(3, train, case, epochs=3) for _ in range(2)]
     first = runs[0][0]
     for params, history in (*runs[0], *runs[1]):
         assert alike(first[0], params)
@@ -42,6 +45,11 @@ def test_callbacks_run_on_rank_0_unless_they_ask_for_all():
     first, second = on_ranks(2, distributed_case.callbacks)
     assert first == ([(2 * SAMPLES, 2), (2 * SAMPLES, 2)], 2)
     assert second == ([(0, 0), (2 * SAMPLES, 2)], 2)
+
+
+def test_the_large_layer_is_large():
+    params, _ = distributed_case.WITH_LARGE_LAYER.init(0, distributed_case.IMAGE)
+    assert max(w.size for w in params.values()) >= LARGE
 
 
 def test_batches_of_an_iterable_are_shared():
@@ -77,11 +85,14 @@ def test_a_run_without_a_seed_has_the_same_on_all_ranks():
     assert alike(first, second)
 
 
+@pytest.mark.parametrize(
+    "model", [distributed_case.PLAIN, distributed_case.WITH_LARGE_LAYER], ids=["plain", "large"]
+)
 @pytest.mark.parametrize("library", ["torch", "jax", "array_api_strict"])
-def test_other_libraries(library):
+def test_other_libraries(library, model):
     pytest.importorskip(library)
-    expected = distributed_case.each_library(None, "numpy")
-    for params in on_ranks(2, distributed_case.each_library, library):
+    expected = distributed_case.each_library(None, "numpy", model)
+    for params in on_ranks(2, distributed_case.each_library, library, model):
         for name, w in expected.items():
             assert abs(params[name] - w).max() < 10 * LIMITS["float32"] * abs(w).max()
 

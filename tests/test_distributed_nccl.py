@@ -12,7 +12,7 @@ from test_distributed import LIMITS
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_trains_as_one_rank_does(ranks):
-    models = distributed_case.PLAIN, distributed_case.WITH_BATCH_NORM
+    models = distributed_case.MODELS
     expected = [distributed_case.each_library(None, "numpy", model) for model in models]
     for rank, (device, found) in enumerate(on_ranks(ranks, distributed_case.with_nccl)):
         assert device == f"bus {rank}"
