@@ -131,9 +131,7 @@ def fit(
     """
     _check_model(model, params, epochs=epochs, batch_size=batch_size)
     _check_loss(loss)
-    _check_helpers(optimizer, callbacks)
-    if capture and communicator is not None:
-        raise ValueError("capture=True is for training without a communicator; pass one of them")
+    _check_helpers(optimizer, callbacks, communicator if capture else None)
     communicator = Alone() if communicator is None else communicator
     run = Run(dict(params), optimizer.init(params), same_generator(rng, communicator))
     task, held_out = _tasks(
@@ -144,9 +142,7 @@ def fit(
     if checkpoint is not None:
         file = RunFile(checkpoint, task, seeded=rng is not None)
         first_rank_first(communicator, functools.partial(file.resume, run, epochs))
-    callbacks = [
-        callback for callback in callbacks if communicator.rank == 0 or callback.every_rank
-    ]
+    callbacks = [each for each in callbacks if communicator.rank == 0 or each.every_rank]
     samples = len(task.source) if isinstance(task.source, ArraySource) else None
     take_steps = captured_steps(task, run.params) if capture else task.stepper(run.params)
     try:
@@ -306,9 +302,11 @@ def _check_loss(loss: Any) -> None:
         raise ValueError(f'loss must have reduction="mean", got {loss!r}')
 
 
-def _check_helpers(optimizer: Any, callbacks: Any) -> None:
+def _check_helpers(optimizer: Any, callbacks: Any, of_captured: Any) -> None:
     if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be one such as SGD(0.1), got {optimizer!r}")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
+    if of_captured is not None:
+        raise ValueError("capture=True is for training without a communicator; pass one of them")

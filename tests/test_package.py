@@ -39,7 +39,7 @@ LAYERS = (  # imports point downwards: a module imports only from rows below its
     {"callbacks"},
     {"training", "estimator_data"},
     {"distributed"},
-    {"divergence", "runs"},
+    {"captured_steps", "divergence", "runs"},
     {"steps"},
     {"linear_sgd", "distributed_shares"},
     {"batches", "models", "exchange", "distributed_layers", "distributed_sums"},

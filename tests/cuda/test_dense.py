@@ -97,6 +97,7 @@ def test_not_taken_by_kernels_outside_of_a_capture(monkeypatch):
     monkeypatch.setattr(dense, "CAPTURING", SimpleNamespace(now=None))
     monkeypatch.setattr(dense, "weight_gradient", None)
     check((4, 6), 3)
+    assert "CuPy's matrix products" in ax.explain(ax.dense, *draw((4, 6), 3)[:2])
 
 
 MISTAKES = {
@@ -118,7 +119,7 @@ def test_mistakes_are_caught(monkeypatch, mistake):
     text = inspect.getsource(dense)
     assert text.count(old) == 1
     made = vars(dense) | {}
-    exec(compile(text[: text.rindex("register(")].replace(old, new), mistake, "exec"), made)
+    exec(compile(text[: text.rindex("def describe(")].replace(old, new), mistake, "exec"), made)
     made["CAPTURING"] = dense.CAPTURING
     (kernel,) = OPERATIONS["dense"]._kernels["numpy"]
     for name in ("value", "vjp"):

@@ -77,9 +77,11 @@ def register(
     value: Callable[..., Any],
     vjp: Callable[..., Any],
     takes: Callable[..., str | None],
+    describe: Callable[..., str] | None = None,
 ) -> None:
     """Let kernels stand in for an operation, on the device where its first array lies."""
-    kernel = Implementation("CUDA", on_its_device(value), on_its_device(vjp), takes)
+    value, vjp = on_its_device(value), on_its_device(vjp)
+    kernel = Implementation("CUDA", value, vjp, takes, describe=describe)
     OPERATIONS[name].add_kernel(LIBRARY, kernel)
 
 
