@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 import agnostic_xent as ax
+from agnostic_xent.batches import IterableSource
+from agnostic_xent.captured_steps import CapturedStep
 from agnostic_xent.kernels import KERNEL_PACKAGES
 from agnostic_xent.kernels.cuda.device import SIMULATED, xp
 from agnostic_xent.layers import split_statistics
-from agnostic_xent.steps import loss_and_grads
+from agnostic_xent.operation import ROUTINES
+from agnostic_xent.steps import Task, loss_and_grads
 
 from . import gpu_peers as peers
 from .measure import machine, table, write
@@ -43,14 +46,7 @@ LAYERS = {  # N, C, H, W, filters, window, stride, padding
 NETWORKS: dict[str, tuple[ax.Sequential, tuple[int, ...]]] = {
     "LeNet": (ax.lenet(), (128, 1, 28, 28)),
     "ResNet 20": (ax.resnet(20), (128, 3, 32, 32)),
-    "convolutions": (  # no matrix product of CuPy's, which no CUDA graph takes
-        ax.Sequential(
-            ax.Conv2d(32, 3, padding=1), ax.ReLU(), ax.Conv2d(64, 3, stride=2, padding=1),
-            ax.ReLU(), ax.Conv2d(10, 1), ax.GlobalAvgPool2d(),
-        ),
-        (128, 1, 28, 28),
-    ),
-}  # fmt: skip
+}
 VOCABULARY, WORDS, FEATURES = 32000, 4096, 1024
 COPIED, MULTIPLIED = 2**28, 8192
 WHOLE = LOSSES, LAYERS
@@ -207,65 +203,73 @@ def our_convolution(
 
 
 def steps() -> list[dict[str, Any]]:
-    """Return seconds of training steps, on the GPU and of the host, and whether a graph takes them.
+    """Return seconds of training steps, on the GPU and of the host; and of those in a CUDA graph.
 
     The host's are of a batch of one image, which leaves the GPU little to do.
     """
     found = []
     for name, (model, shape) in NETWORKS.items():
-        work = {f"ours {mode}": our_step(mode, model, shape) for mode in ("auto", "tf32")}
-        single = {"ours": our_step("auto", model, (1, *shape[1:]))}
-        theirs = peers.step(name, shape)
-        times = seconds(work | theirs)
+        one = 1, *shape[1:]
+        theirs, single = peers.step(name, shape), {"ours": our_step("auto", model, one)}
         if theirs:
-            single["torch"] = peers.step(name, (1, *shape[1:]))["torch"]
+            single["torch"] = peers.step(name, one)["torch"]
         for f in single.values():
             f()
+        work = {f"ours {mode}": our_step(mode, model, shape) for mode in ("auto", "tf32")}
         found.append({
-            "network": name, "batch": shape[0], "seconds": times,
+            "network": name, "batch": shape[0], "seconds": seconds(work | theirs),
             "host": {key: host(f) for key, f in single.items()},
-            "graph": replayed(work["ours auto"]),
+            "captured": captured(model, shape, one),
         })  # fmt: skip
     return found
 
 
 def our_step(mode: str, model: ax.Sequential, shape: tuple[int, ...]) -> Callable[[], Any]:
     """Return a training step by SGD with momentum."""
-    params = ax.to_backend(model.init(0, shape[1:])[0], xp)
-    x, labels = numbers(*shape), xp.asarray(np.arange(shape[0]) % 3)
-    optimizer = ax.SGD(0.01, momentum=0.9)
-    state = optimizer.init(params)
+    task, params, (x, labels) = training(model, shape)
+    state = task.optimizer.init(params)
 
     def step() -> None:
         nonlocal params, state
         with ax.kernels(mode):
-            grads = loss_and_grads(model, params, x, labels, peers.unchecked(), 0)[2]
+            grads = loss_and_grads(model, params, x, labels, task.loss, 0)[2]
             grads, statistics = split_statistics(grads)
-            params, state = optimizer.update(params, grads, state)
+            params, state = task.optimizer.update(params, grads, state)
             params = params | statistics
 
     return step
 
 
-def replayed(step: Callable[[], Any]) -> Any:
-    """Return seconds of a step that is replayed from a CUDA graph, or why it cannot be.
+def captured(model: ax.Sequential, *shapes: tuple[int, ...]) -> Any:
+    """Return seconds of a step that is replayed from a CUDA graph, as those of the others.
 
-    Each time the same step: its batch, its parameters and their rate are those of the capture.
+    With all that `fit` does: the batch is copied to its place, the rate written, loss and hits added.
     """
-    if SIMULATED:
-        return "not in the simulator"
-    pool = xp.cuda.MemoryPool()  # of its own, for the graph writes there again at each launch
     try:
-        with xp.cuda.using_allocator(pool.malloc), xp.cuda.Stream(non_blocking=True) as stream:
-            step()
-            stream.begin_capture()
-            try:
-                step()
-            finally:
-                graph = stream.end_capture()
-            return seconds({"graph": graph.launch})["graph"]
+        step, single = (captured_step(model, shape) for shape in shapes)
+        return {"on the GPU": seconds({"step": step})["step"], "host": host(single)}
     except Exception as error:
-        return f"no: {error}"
+        if SIMULATED:
+            raise
+        return f"no: {type(error).__name__}: {error}"  # the other numbers are worth having
+
+
+def captured_step(model: ax.Sequential, shape: tuple[int, ...]) -> Callable[[], Any]:
+    """Return the same step, captured behind an ordinary one."""
+    task, params, batch = training(model, shape)
+    ((params, state, _),) = task.steps([batch], params, task.optimizer.init(params), 0)
+    kernel = ROUTINES["captured_step"].kernel(*params.values())
+    assert kernel is not None
+    step = CapturedStep(task, kernel, params, state, batch)
+    return lambda: step.take(*batch)
+
+
+def training(model: ax.Sequential, shape: tuple[int, ...]) -> tuple[Task, dict[str, Any], Any]:
+    """Return what is trained, its first parameters, and a batch."""
+    params = ax.to_backend(model.init(0, shape[1:])[0], xp)
+    batch = numbers(*shape), xp.asarray(np.arange(shape[0]) % 3)
+    source, sgd = IterableSource("batches", [batch]), ax.SGD(0.01, momentum=0.9)
+    return Task(model, source, peers.unchecked(), sgd, shape[0]), params, batch
 
 
 def memory() -> dict[str, Any]:

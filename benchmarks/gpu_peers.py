@@ -97,7 +97,7 @@ def step(name: str, shape: tuple[int, ...]) -> Functions:
     if torch() is None:
         return {}
     nn, device = torch().nn, "cpu" if SIMULATED else "cuda"
-    makers = {"LeNet": lenet, "ResNet 20": resnet, "convolutions": convolutions, "tiny": tiny}
+    makers = {"LeNet": lenet, "ResNet 20": resnet, "tiny": tiny}
     model = makers[name](nn).to(device)
     x = torch().randn(shape, device=device)
     labels = torch().arange(shape[0], device=device) % 3
@@ -125,14 +125,6 @@ def lenet(nn: Any) -> Any:
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(),
         nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(64 * 14 * 14, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
-
-
-def convolutions(nn: Any) -> Any:
-    """Return the network of convolutions alone."""
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(),
-        nn.Conv2d(64, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip
 
 

@@ -298,6 +298,7 @@ def test_rehearsal_of_the_command_for_a_gpu(tmp_path):
     assert done.stdout.splitlines()[-1].startswith("rehearsal: all passed")
     written = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
     assert {"ceilings", "losses", "convolutions", "steps", "memory"} < written.keys()
+    assert written["steps"][0]["captured"].keys() == {"on the GPU", "host"}
     assert "no number here says anything" in (tmp_path / "gpu_rehearsal.md").read_text()
 
 
