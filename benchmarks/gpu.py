@@ -243,7 +243,7 @@ def our_step(mode: str, model: ax.Sequential, shape: tuple[int, ...]) -> Callabl
 def captured(model: ax.Sequential, *shapes: tuple[int, ...]) -> Any:
     """Return seconds of a step that is replayed from a CUDA graph, as those of the others.
 
-    With all that `fit` does: the batch is copied to its place, the rate written, loss and hits added.
+    With all that `fit` does: the batch is copied to its place, the rate written, the loss added.
     """
     try:
         step, single = (captured_step(model, shape) for shape in shapes)
