@@ -91,12 +91,12 @@ class CapturedSteps:
                 step.take(*batch)
                 inside = step
             if inside is None:
-                params, state, done = self._as_it_is(key, batch, params, state, rng)
+                params, state, done = self._ordinary_step(key, batch, params, state, rng)
                 yield params, state, done
         if inside:
             yield inside.leave()
 
-    def _as_it_is(self, key: Any, batch: Any, params: Params, state: State, rng: Any) -> Any:
+    def _ordinary_step(self, key: Any, batch: Any, params: Params, state: State, rng: Any) -> Any:
         """Take a step; see whether the next one of its shape can be captured."""
         before = repr(rng.bit_generator.state)
         (after,) = self._task.steps([batch], params, state, rng)

@@ -55,6 +55,21 @@ IN_ORDER = [
 ]  # fmt: skip
 
 
+def test_cupy_has_what_is_asked_for():
+    """The stand-in below has everything."""
+    asked = {
+        cupy: ["get_default_memory_pool"],
+        cupy.cuda: ["Device", "Memory", "MemoryPointer", "MemoryPool", "Stream", "using_allocator"],
+        cupy.cuda.MemoryPool: ["malloc", "free_all_blocks"],
+        cupy.cuda.Stream: ["begin_capture", "end_capture"],
+        cupy.cuda.Graph: ["launch"],
+    }
+    assert all(callable(getattr(of, name)) for of, names in asked.items() for name in names)
+    pool = cupy.cuda.MemoryPool(capturing.Capture().allocate)
+    with cupy.cuda.using_allocator(pool.malloc):
+        assert cupy.cuda.get_allocator() == pool.malloc
+
+
 @pytest.fixture
 def xp(monkeypatch):
     xp = MagicMock()
