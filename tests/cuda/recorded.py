@@ -25,6 +25,8 @@ class Recording:
     log: list[Work] | None = None
     private = False
     """Whether new arrays lie in memory of the graph."""
+    asked = 0
+    """How often the host has asked a GPU for something, but for a graph."""
 
 
 def plain(x: Any) -> Any:
@@ -38,6 +40,7 @@ def plain(x: Any) -> Any:
 
 def do(work: Work) -> None:
     """Run what writes to arrays that are there already, or record it."""
+    Recording.asked += 1
     if Recording.log is None:
         work()
     else:
@@ -46,6 +49,7 @@ def do(work: Work) -> None:
 
 def computed(function: Callable[..., Any], args: Any, options: Any) -> Any:
     """Return what a function returns, and record it unless that is a view."""
+    Recording.asked += 1
     args, options = plain(args), plain(options)
     found = watched.there(function(*args, **options))
     if Recording.log is not None and isinstance(found, watched.ndarray):

@@ -140,6 +140,22 @@ def test_watched_shapes_of_batches_are_few(captures, monkeypatch):
     check(SMALL, FALLING, epochs=3, launches=1 + 3 + 3)
 
 
+@pytest.mark.parametrize(("optimizer", "numbers"), [(FALLING, 1), (ADAMW, 3)])
+def test_watched_replays_ask_little_of_the_host(captures, monkeypatch, optimizer, numbers):
+    """To copy a batch to its place, to write the numbers that change, and to launch the graph."""
+    take, asked = captured_steps.CapturedStep.take, []
+
+    def noted(step, *batch):
+        before = recorded.Recording.asked, recorded.Graph.launches
+        take(step, *batch)
+        after = recorded.Recording.asked, recorded.Graph.launches
+        asked.append(tuple(np.subtract(after, before)))
+
+    monkeypatch.setattr(captured_steps.CapturedStep, "take", noted)
+    train(SMALL, optimizer, capture=True)
+    assert set(asked) == {(2 + numbers, 1)}
+
+
 def test_watched_divergence_is_told(captures):
     told = []
     for capture in (True, False):
