@@ -66,6 +66,11 @@ def _library_of_type(cls: Any) -> str:
     return {"jaxlib": "jax"}.get(module.partition(".")[0], module)
 
 
+def device_number(x: Any) -> int | None:
+    """Return the number of the device of an array of CuPy, None for anything else."""
+    return x.data.device_id if library(x) == "cupy" else None
+
+
 def backend(name: str) -> ModuleType:
     """Import an array library by name and return its Array API namespace.
 
@@ -122,7 +127,7 @@ def namespace(**arrays: Array | None) -> ModuleType:
     for name, x in arrays.items():
         if x is None:
             continue
-        if not array_api_compat.is_array_api_obj(x):
+        if type(x) not in _namespaces and not array_api_compat.is_array_api_obj(x):
             raise TypeError(
                 f"{name} must be an array (of NumPy, CuPy, torch, JAX, dask or another library "
                 f"that follows the Array API standard), got {type(x).__name__}"

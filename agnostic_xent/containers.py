@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
 
 from .arrays import Array, generator
 from .layers import Conv2d, Layer, LayerPullback, MaxPool2d, Params, ReLU, Shape
 
 __all__ = ["Residual", "Sequential"]
+
+Names: TypeAlias = dict[str, str]
+"""Names of a layer's own parameters, to those that they have outside of it."""
+
+BRANCHES = ("body.", "shortcut.")
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class Sequential(Layer):
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        for prefix, layer in self._steps:
-            x = layer(_below(prefix, params), x)
+        for layer, _, own in self._named(params):
+            x = layer(own, x)
         return x
 
     def vjp(
@@ -75,10 +80,9 @@ class Sequential(Layer):
         at once, and does not keep them.
         """
         rng, pullbacks = generator(rng), []
-        for prefix, layer in self._steps:
-            own = _below(prefix, params)
+        for layer, names, own in self._named(params):
             x, pullback = layer.vjp(own, x, train=train, rng=rng, input_grad=input_grad)
-            pullbacks.append((prefix, pullback))
+            pullbacks.append((names, pullback))
             input_grad = input_grad or bool(own)  # below the first parameters nobody asks for dx
 
         def of_sequence(
@@ -86,9 +90,9 @@ class Sequential(Layer):
         ) -> tuple[Array | None, Params]:
             grads: Params = {}
             take = grads.update if take is None else take
-            for prefix, pullback in reversed(pullbacks):
+            for names, pullback in reversed(pullbacks):
                 dy, own = pullback(dy)
-                take(_prefixed(prefix, own))
+                take(_above(names, own))
                 del own  # the next pullback needs the memory
                 if dy is None:
                     break
@@ -96,15 +100,19 @@ class Sequential(Layer):
 
         return x, of_sequence
 
+    def _named(self, params: Mapping[str, Array]) -> Iterator[tuple[Layer, Names, Params]]:
+        """Yield what runs one after the other, with its parameters and their names."""
+        named = names_below(tuple(self._steps), tuple(params))
+        for layer, names in zip(self._steps.values(), named, strict=True):
+            yield layer, names, below(names, params)
+
     @cached_property
-    def _steps(self) -> list[tuple[str, Layer]]:
-        steps: list[tuple[str, Layer]] = []
+    def _steps(self) -> dict[str, Layer]:
+        steps: dict[str, Layer] = {}
         for i, layer in enumerate(self.layers):
-            fused = _fused(steps[-1][1], layer) if steps else None
-            if fused:
-                steps[-1] = (steps[-1][0], fused)
-            else:
-                steps.append((f"{i}.", layer))
+            last = next(reversed(steps), "")
+            fused = _fused(steps[last], layer) if last else None
+            steps |= {last: fused} if fused else {f"{i}.": layer}
         return steps
 
 
@@ -153,8 +161,9 @@ class Residual(Layer):
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        direct = x if self.shortcut is None else self.shortcut(_below("shortcut.", params), x)
-        return self.body(_below("body.", params), x) + direct
+        inner, outer = names_below(BRANCHES, tuple(params))
+        direct = x if self.shortcut is None else self.shortcut(below(outer, params), x)
+        return self.body(below(inner, params), x) + direct
 
     def vjp(
         self,
@@ -167,16 +176,17 @@ class Residual(Layer):
     ) -> tuple[Array, LayerPullback]:
         """Return the output and its pullback: dy -> (dx, grads)."""
         options: Any = {"train": train, "rng": generator(rng), "input_grad": input_grad}
-        y, body = self.body.vjp(_below("body.", params), x, **options)
+        inner, outer = names_below(BRANCHES, tuple(params))
+        y, body = self.body.vjp(below(inner, params), x, **options)
         direct: Array = x
         shortcut: LayerPullback = lambda dy: (dy, {})  # noqa: E731
         if self.shortcut is not None:
-            direct, shortcut = self.shortcut.vjp(_below("shortcut.", params), x, **options)
+            direct, shortcut = self.shortcut.vjp(below(outer, params), x, **options)
 
         def of_sum(dy: Array) -> tuple[Array | None, Params]:
-            dx, inner = body(dy)
-            dshort, outer = shortcut(dy)
-            grads = _prefixed("body.", inner) | _prefixed("shortcut.", outer)
+            dx, grads = body(dy)
+            dshort, others = shortcut(dy)
+            grads = _above(inner, grads) | _above(outer, others)
             return None if dx is None else dx + dshort, grads
 
         return y + direct, of_sum
@@ -187,9 +197,25 @@ def _check_layer(name: str, layer: Any) -> None:
         raise TypeError(f"{name} must be a layer such as Dense(10), got {layer!r}")
 
 
+# --- names ---------------------------------------------------------------------------------------
+
+
+@lru_cache
+def names_below(prefixes: tuple[str, ...], names: tuple[str, ...]) -> tuple[Names, ...]:
+    """Return for each prefix the names that begin so, by what is left of them."""
+    return tuple(
+        {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+        for prefix in prefixes
+    )
+
+
+def below(names: Names, params: Mapping[str, Array]) -> Params:
+    return {own: params[name] for own, name in names.items()}
+
+
+def _above(names: Names, params: Mapping[str, Array]) -> Params:
+    return {names[own]: x for own, x in params.items()}
+
+
 def _prefixed(prefix: str, params: Mapping[str, Array]) -> Params:
     return {prefix + name: x for name, x in params.items()}
-
-
-def _below(prefix: str, params: Mapping[str, Array]) -> Params:
-    return {k.removeprefix(prefix): x for k, x in params.items() if k.startswith(prefix)}

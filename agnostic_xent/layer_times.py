@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
 from .arrays import Array, array_namespace, to_numpy
-from .containers import Residual, Sequential
+from .containers import BRANCHES, Residual, Sequential, below, names_below
 from .convolution import conv2d
 from .dense import dense
 from .layers import BatchNorm2d, Conv2d, Dense, Dropout, Layer, _OneOperation
@@ -43,8 +43,7 @@ def layer_times(
     Layers that run as one, such as a convolution with its ReLU, are one row.
     """
     rows = []
-    for i, (prefix, layer) in enumerate(model._steps):
-        own = _below(prefix, params)
+    for i, (layer, _, own) in enumerate(model._named(params)):
         options: Any = {"train": True, "rng": 0, "input_grad": i > 0}
         output, forward, backward = _measure(functools.partial(layer.vjp, own, **options), x)
         count = sum(int(to_numpy(w).size) for w in own.values())
@@ -104,31 +103,27 @@ def _explained(layer: Layer, params: Mapping[str, Array], x: Array) -> list[str]
     match layer:
         case Sequential():
             lines = []
-            for prefix, inner in layer._steps:
-                own = _below(prefix, params)
+            for inner, _, own in layer._named(params):
                 lines += _explained(inner, own, x)
                 x = inner(own, x)
             return lines
         case Residual():
-            lines = _explained(layer.body, _below("body.", params), x)
+            body, shortcut = names_below(BRANCHES, tuple(params))
+            lines = _explained(layer.body, below(body, params), x)
             if layer.shortcut is not None:
-                lines += _explained(layer.shortcut, _below("shortcut.", params), x)
+                lines += _explained(layer.shortcut, below(shortcut, params), x)
             return lines
         case Conv2d():
             arrays = (x, params["weight"], params.get("bias"))
-            return [_without_name(explain(conv2d, *arrays, **layer._options()))]
+            return [_without_name(explain(conv2d, *arrays, **layer._options))]
         case Dense():
             return [_without_name(explain(dense, x, params["weight"], params.get("bias")))]
         case BatchNorm2d():
             return [_without_name(explain(batch_norm, x, **params, train=True, eps=layer.eps))]
         case _OneOperation():
-            options = layer._options() | ({"rng": 0} if isinstance(layer, Dropout) else {})
+            options = layer._options | ({"rng": 0} if isinstance(layer, Dropout) else {})
             return [_without_name(explain(layer.operation, x, **options))]
     return []  # it only changes the shape
-
-
-def _below(prefix: str, params: Mapping[str, Array]) -> dict[str, Array]:
-    return {k.removeprefix(prefix): w for k, w in params.items() if k.startswith(prefix)}
 
 
 def _without_name(line: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
 from .activations import relu
@@ -167,7 +168,7 @@ class Conv2d(Layer):
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        return conv2d(x, params["weight"], params.get("bias"), **self._options())
+        return conv2d(x, params["weight"], params.get("bias"), **self._options)
 
     def vjp(
         self,
@@ -180,11 +181,10 @@ class Conv2d(Layer):
     ) -> tuple[Array, LayerPullback]:
         """Return the output and its pullback: dy -> (dx, grads)."""
         wrt = (0, 1, 2) if input_grad else (1, 2)
-        y, pullback = conv2d.vjp(
-            x, params["weight"], params.get("bias"), wrt=wrt, **self._options()
-        )
+        y, pullback = conv2d.vjp(x, params["weight"], params.get("bias"), wrt=wrt, **self._options)
         return y, _weights_pullback(pullback)
 
+    @cached_property
     def _options(self) -> dict[str, Any]:
         names = ("stride", "padding", "dilation", "groups", "activation", "max_pool")
         return {name: getattr(self, name) for name in names}
@@ -227,8 +227,9 @@ class BatchNorm2d(Layer):
         input_grad: bool = True,
     ) -> tuple[Array, LayerPullback]:
         """Return the output and its pullback: dy -> (dx, grads)."""
+        vectors = [params[name] for name in ("weight", "bias", *STATISTICS)]
         (y, mean, var), pullback = batch_norm.vjp(
-            x, **params, train=train, momentum=self.momentum, eps=self.eps
+            x, *vectors, train=train, momentum=self.momentum, eps=self.eps
         )
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:
@@ -247,12 +248,13 @@ class _OneOperation(Layer):
 
     operation: ClassVar[Operation[Any, Any]]
 
+    @cached_property
     def _options(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        return self.operation(x, **self._options())
+        return self.operation(x, **self._options)
 
     def vjp(
         self,
@@ -264,7 +266,7 @@ class _OneOperation(Layer):
         input_grad: bool = True,
     ) -> tuple[Array, LayerPullback]:
         """Return the output and its pullback: dy -> (dx, grads)."""
-        return self._one(x, input_grad, self._options())
+        return self._one(x, input_grad, self._options)
 
     def _one(
         self, x: Array, input_grad: bool, options: dict[str, Any]
@@ -343,8 +345,7 @@ class Flatten(Layer):
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        flat = (x.shape[0], math.prod(x.shape[1:]))
-        return namespace(x=x).reshape(x, flat)
+        return _flat(namespace(x=x), x)
 
     def vjp(
         self,
@@ -357,4 +358,8 @@ class Flatten(Layer):
     ) -> tuple[Array, LayerPullback]:
         """Return the output and its pullback: dy -> (dx, grads)."""
         xp, shape = namespace(x=x), tuple(x.shape)
-        return self(params, x), lambda dy: (xp.reshape(dy, shape) if input_grad else None, {})
+        return _flat(xp, x), lambda dy: (xp.reshape(dy, shape) if input_grad else None, {})
+
+
+def _flat(xp: Any, x: Array) -> Array:
+    return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arrays import (
     Array,
@@ -15,7 +15,7 @@ from .arrays import (
     float_namespace,
     generator,
 )
-from .operation import Pullback, normalized, operation
+from .operation import Pullback, normalized, operation, repeatable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,8 +97,8 @@ def batch_norm(
             "least 2"
         )
     arrays = (x, *vectors.values())
-    options = {"train": bool(train), "momentum": momentum, "eps": eps}
-    return normalized(*arrays, **options)  # type: ignore[no-any-return]
+    options: Any = {"train": bool(train), "momentum": momentum, "eps": eps}
+    return repeatable(*arrays, **options)  # type: ignore[no-any-return]
 
 
 def _count(x: Array) -> int:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from .arrays import Array, check_shape, float_namespace, library, quiet
+from .arrays import Array, check_shape, device_number, float_namespace, library, quiet
 from .kernels import KERNEL_PACKAGES, NoKernels
 from .modes import current_mode as current_mode
 from .modes import kernels as kernels
@@ -208,7 +208,7 @@ class Operation(Kernelized, Generic[P, R]):
             was None, is not differentiable or is not in ``wrt``.
         """
         arrays, options, implementation = self._prepare(args, options)
-        wanted = _wanted(wrt, len(arrays))
+        wanted = _wanted(wrt if wrt is None else tuple(wrt), len(arrays))
         if implementation.sees_wrt:
             options["wrt"] = wanted
         value, pullback = implementation.vjp(*arrays, **options)
@@ -258,7 +258,7 @@ class Operation(Kernelized, Generic[P, R]):
             seen = self._seen.get(key)
         except TypeError:  # an option that is a list
             key = seen = None
-        if seen is None:
+        if seen is None or not (seen.device is None or _all_on(seen.device, args, kwargs)):
             return self._ask(key, args, kwargs)
         arrays = args + seen.absent
         if seen.check_values is not None:
@@ -275,14 +275,17 @@ class Operation(Kernelized, Generic[P, R]):
             check_values(*arrays)
         chosen = self._choose(arrays, options)[0]
         absent = arrays[len(args) :]
-        as_given = all(x is None for x in absent) and all(map(operator.is_, arrays, args))
-        # elsewhere a device has to be compared each time
-        if repeats and as_given and key is not None and library(arrays[0]) == "numpy":
+        arrays_alone = len(args) <= len(arrays) and all(map(operator.is_, arrays, args))
+        as_given = arrays_alone and all(x is None for x in absent)
+        if repeats and as_given and key is not None and library(arrays[0]) in ("numpy", "cupy"):
             named = tuple([name for name, x in options.items() if hasattr(x, "dtype")])
-            seen = Seen(absent, options | dict.fromkeys(named), named, check_values, chosen)
+            seen = Seen(
+                absent, options | dict.fromkeys(named), named, check_values, chosen,
+                device_number(arrays[0]),
+            )  # fmt: skip
             special = chosen.specialized(check_values, *arrays, **options)
             if special is not None:
-                seen = Seen(absent, {}, named, None, special)
+                seen = seen._replace(options={}, check_values=None, chosen=special)
             if len(self._seen) >= SEEN:
                 self._seen.clear()
             self._seen[key] = seen
@@ -300,6 +303,8 @@ class Seen(NamedTuple):
     """The options that are arrays."""
     check_values: Callable[..., None] | None
     chosen: Implementation
+    device: int | None
+    """Where CuPy's arrays lie, which their types do not say."""
 
 
 def operation(contract: Callable[P, R]) -> Operation[P, R]:
@@ -338,21 +343,25 @@ def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
     return silenced
 
 
+def _all_on(device: int, args: Any, kwargs: Any) -> bool:
+    """Tell whether all arrays of CuPy among arguments lie on the device of this number."""
+    return {device, None}.issuperset(map(device_number, (*args, *kwargs.values())))
+
+
 def _alike(x: Any, y: Any) -> bool:
-    """Tell at a glance whether two arrays of NumPy are of one dtype and shape."""
-    return library(x) == library(y) == "numpy" and x.dtype is y.dtype and x.shape == y.shape
+    """Tell at a glance whether two arrays of NumPy or CuPy are of one dtype, shape and device."""
+    name = library(x)
+    if name != library(y) or name not in ("numpy", "cupy"):
+        return False
+    same = x.dtype is y.dtype and x.shape == y.shape
+    return same and (name == "numpy" or device_number(x) == device_number(y))
 
 
 @functools.cache
-def _all(count: int) -> frozenset[int]:
-    return frozenset(range(count))
-
-
-def _wanted(wrt: Iterable[int] | None, count: int) -> frozenset[int]:
-    if wrt is None:
-        return _all(count)
-    wanted = frozenset(wrt)
-    if not wanted <= _all(count):
+def _wanted(wrt: tuple[int, ...] | None, count: int) -> frozenset[int]:
+    every = frozenset(range(count))
+    wanted = every if wrt is None else frozenset(wrt)
+    if not wanted <= every:
         raise ValueError(
             f"wrt must hold positions of array arguments, 0 to {count - 1}; got {sorted(wanted)}"
         )

@@ -13,7 +13,7 @@ from .arrays import (
     device,
     float_namespace,
 )
-from .operation import Pullback, normalized, operation
+from .operation import Pullback, operation, repeatable
 from .windows import Margins, Pair, PairLike, as_margins, as_pair, check_fits, fold, taps
 
 __all__ = ["avg_pool2d", "global_avg_pool2d", "max_pool2d"]
@@ -105,7 +105,7 @@ def max_pool2d(
     15.0
     """
     float_namespace(x=x)
-    return normalized(x, **_pool_geometry(x, window, stride, padding, dilation, ceil_mode))
+    return repeatable(x, **_pool_geometry(x, window, stride, padding, dilation, ceil_mode))
 
 
 @max_pool2d.definition
@@ -188,7 +188,7 @@ def avg_pool2d(
         image = tuple(x.shape[2:])
         counted = as_margins(padding, geometry["window"], (1, 1), geometry["stride"], image)
     del geometry["dilation"]
-    return normalized(x, **geometry, counted=counted)
+    return repeatable(x, **geometry, counted=counted)
 
 
 @avg_pool2d.definition
@@ -258,7 +258,7 @@ def global_avg_pool2d(x: Array) -> Array:
     check_ndim("x", x, 4, "(N, C, H, W)")
     if 0 in x.shape[2:]:
         raise ValueError(f"x must have at least one pixel, got shape {tuple(x.shape)}")
-    return normalized(x)
+    return repeatable(x)
 
 
 @global_avg_pool2d.definition

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arrays import Array
 from .history import Callback, Epoch, History
@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # rich is slow to import, and needed only where somebody look
     from rich.progress import Progress as Bar
 
 __all__ = ["Progress"]
+
+PERIOD = 0.5
+"""Seconds between two drawings of the bar."""
 
 
 class Progress(Callback):
@@ -41,6 +44,7 @@ class Progress(Callback):
         from rich import progress
 
         self._epochs, self._behind, self._now = epochs, 0, 1
+        self._undrawn, self._drawn = 0, 0.0
         self._started = time.monotonic()
         if self._console.is_terminal:
             columns = (
@@ -49,9 +53,10 @@ class Progress(Callback):
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[speed]}"),
             )
-            self._bar = progress.Progress(*columns, console=self._console, transient=True)
-            self._bar.start()
+            options: Any = {"console": self._console, "transient": True, "auto_refresh": False}
+            self._bar = progress.Progress(*columns, **options)
             self._task = self._bar.add_task(self._title(1), total=samples, speed="")
+            self._bar.start()
 
     def on_resume(self, history: History, params: dict[str, Array]) -> None:
         """Count from the epochs behind."""
@@ -59,13 +64,16 @@ class Progress(Callback):
         self._begin(len(history) + 1)
 
     def on_step(self, samples: int) -> None:
-        """Advance the bar."""
-        if self._bar is not None:
-            task = self._bar.tasks[self._task]
-            done = (task.completed + samples) / task.total if task.total else 0.0
-            speed = task.speed  # which sums over the last steps each time that it is asked
-            text = f"{speed:,.0f}/s  {self._left(done)}" if speed else ""
-            self._bar.update(self._task, advance=samples, speed=text)
+        """Advance the bar, a few times a second: its drawing takes the time of some steps."""
+        self._undrawn += samples
+        if self._bar is None or time.monotonic() < self._drawn + PERIOD:
+            return
+        self._bar.advance(self._task, self._undrawn)
+        task = self._bar.tasks[self._task]
+        done = task.completed / task.total if task.total else 0.0
+        text = f"{task.speed:,.0f}/s  {self._left(done)}" if task.speed else ""
+        self._bar.update(self._task, speed=text, refresh=True)
+        self._undrawn, self._drawn = 0, time.monotonic()
 
     def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
         """Print the epoch's line, and show the bar of the next one."""
@@ -88,9 +96,10 @@ class Progress(Callback):
             self._bar = None
 
     def _begin(self, number: int) -> None:
-        self._now = number
+        self._now, self._undrawn = number, 0
         if self._bar is not None and number <= self._epochs:
             self._bar.reset(self._task, description=self._title(number))
+            self._bar.refresh()
 
     def _left(self, part: float) -> str:
         """Return the time left of the run, when a part of the running epoch is done."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .arrays import Array, array_namespace, constant, dtype_kind
+from .arrays import Array, array_namespace, dtype_kind
 from .batches import ArraySource, Batch, Source
 from .class_loss import check_label_range
 from .layers import Layer, Params, split_statistics
@@ -67,7 +67,7 @@ def loss_and_grads(
     """Return the mean loss of a batch, the model's output, and what its pullback returns."""
     output, pull_model = model.vjp(params, x, train=True, rng=rng, input_grad=False)
     value, pull_loss = loss_vjp(loss, output, y)
-    (dy, _) = pull_loss(constant(1, value))
+    (dy, _) = pull_loss(array_namespace(value).ones_like(value))
     return value, output, pull_model(dy)[1]
 
 

@@ -15,6 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from agnostic_xent.arrays import device_number, namespace
+from agnostic_xent.operation import Operation, repeatable
+
 cupy = pytest.importorskip("cupy")
 pytest.importorskip("cuda.bindings.nvjitlink")
 
@@ -28,9 +31,9 @@ PARAMETERS = "f4* f8*3 i4 b1 f4 u2 f8 i8 f2 f4*"
 FORMATS = "PPPPi?fHdqeP"
 
 
-def hosted(x):
+def hosted(x, device=0):
     """Return a CuPy array whose memory is that of a NumPy array."""
-    memory = cupy.cuda.UnownedMemory(x.ctypes.data, x.nbytes, x, 0)
+    memory = cupy.cuda.UnownedMemory(x.ctypes.data, x.nbytes, x, device)
     return cupy.ndarray(x.shape, x.dtype, memptr=cupy.cuda.MemoryPointer(memory, 0))
 
 
@@ -156,3 +159,30 @@ def test_no_kernel_is_forgotten():
     assert {module for module in warmup.modules() if warmup.variants_of(module)} > {
         "conv_tiled", "loss_rows", "optimizers", "pooling", "softmax"
     }  # fmt: skip
+
+
+def test_a_contract_is_asked_once_about_arrays_of_a_device():
+    """And again where another device could change what it says."""
+    calls = []
+
+    def contract(x, y, *, scale=None):
+        calls.append({device_number(array) for array in (x, y, scale) if array is not None})
+        namespace(x=x, y=y, scale=scale)
+        return repeatable(x, y, scale=scale)
+
+    asked = Operation(contract)
+    asked.definition(lambda x, y, *, scale: x)
+    asked.pullback(lambda x, y, *, scale: (x, None))
+    one, other = (functools.partial(hosted, np.ones(3), device=number) for number in (0, 1))
+    for _ in range(3):
+        assert asked(one(), one()).data.device_id == 0
+        assert asked(one(), one(), scale=one()).data.device_id == 0
+    assert calls == [{0}, {0}]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"y is on device .* 1> but x is on .* 0>"):
+            asked(one(), other())
+        with pytest.raises(ValueError, match=r"scale is on device .* 1> but x is on .* 0>"):
+            asked(one(), one(), scale=other())
+    calls.clear()
+    assert asked(other(), other()).data.device_id == 1
+    assert calls == [{1}]

@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import threading
+import warnings
 import weakref
 from pathlib import Path
 
@@ -107,7 +108,9 @@ def test_copies_are_independent(pool, duplicate):
 def test_a_forked_child_writes_to_a_copy(pool):
     x = make(pool)
     x[...] = 3
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of JAX, if some other test has loaded it
+        child = os.fork()
     if child == 0:
         x[...] = 4
         os._exit(0)

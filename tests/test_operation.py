@@ -170,7 +170,7 @@ def asked():
     """An operation with a repeatable contract, and the calls of the contract and of its check."""
     calls = []
 
-    def contract(x, y=None, *, factor=2, scale=None):
+    def contract(x, y=None, factor=2, *, scale=None):
         calls.append("contract")
         float_namespace(x=x, y=y, scale=scale)
         if factor == 0:
@@ -235,6 +235,8 @@ def test_what_a_repeatable_contract_cannot_be_known_by(asked):
         for _ in range(2):
             asked(**arguments)
         assert asked.calls.count("contract") == 2
+    for factor in (3, 4):  # by position, behind what arrays there may be
+        assert asked(single(3), None, factor)[0] == factor
     assert not asked._seen
 
 

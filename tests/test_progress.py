@@ -29,6 +29,7 @@ def clock(monkeypatch):
     times = iter([100.0])
     clock = SimpleNamespace(monotonic=lambda: next(times, 175.0))
     monkeypatch.setattr(agnostic_xent.progress, "time", clock)
+    monkeypatch.setattr(agnostic_xent.progress, "PERIOD", 0.0)
 
 
 def show(samples, **options):
@@ -77,6 +78,23 @@ def test_the_bar_of_an_epoch_counts_its_samples_and_starts_anew():
     progress.on_end()
     assert progress._bar is None
     progress.on_end()  # a second end is none
+
+
+def test_a_bar_is_drawn_a_few_times_a_second(monkeypatch):
+    """Steps in between are counted with the next that is drawn."""
+    times = iter([0.0, 1.0, 1.0, 1.1, 1.3, 1.3, 1.3, 1.4])
+    clock = SimpleNamespace(monotonic=lambda: next(times))
+    monkeypatch.setattr(agnostic_xent.progress, "time", clock)
+    monkeypatch.setattr(agnostic_xent.progress, "PERIOD", 0.2)
+    progress = Progress(Console(file=io.StringIO(), force_terminal=True, width=120))
+    progress.on_start(1, 16)
+    (task,) = progress._bar.tasks
+    seen = []
+    for _ in range(4):
+        progress.on_step(4)
+        seen.append(task.completed)
+    progress.on_end()
+    assert seen == [4, 4, 12, 12]
 
 
 def test_a_bar_of_unknown_length():

@@ -25,7 +25,7 @@ def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
     if not runs(x, w, options):
         return operation._portable.value(x, w, b, **options)
     y = convolved(geometry_of(x, w, options), x, w, b, options["activation"] == "relu")
-    return OPERATIONS["max_pool2d"](y, 2) if options["max_pool"] else y
+    return OPERATIONS["max_pool2d"](y, window=2) if options["max_pool"] else y
 
 
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
@@ -36,7 +36,7 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
     y, way = convolved(g, x, w, b, relu), way_of(code_of(x))
     pooled, of_pool = y, None
     if options["max_pool"]:
-        pooled, of_pool = OPERATIONS["max_pool2d"].vjp(y, 2)
+        pooled, of_pool = OPERATIONS["max_pool2d"].vjp(y, window=2)
 
     def pullback(dy: Any) -> tuple[Any, ...]:
         dx = dw = db = None

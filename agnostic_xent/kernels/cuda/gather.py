@@ -52,15 +52,21 @@ class Geometry(NamedTuple):
 
 def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
     """Return the geometry of normalised arguments."""
-    groups, stride, dilation = (options[name] for name in ("groups", "stride", "dilation"))
-    image, window, padding = x.shape[2:], w.shape[2:], options["padding"]
+    names = ("stride", "padding", "dilation", "groups")
+    return _geometry(x.shape, w.shape, *[options[name] for name in names])
+
+
+@functools.lru_cache(maxsize=256)
+def _geometry(x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Geometry:
+    image, window = x[2:], w[2:]
     axes = zip(image, padding, dilation, window, stride, strict=True)
     oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
     corner = padding[0][0], padding[1][0]
-    counts = x.shape[0], w.shape[1], image, w.shape[0] // groups, groups
+    counts = x[0], w[1], image, w[0] // groups, groups
     return Geometry(*counts, window, stride, corner, dilation, (oh, ow))
 
 
+@functools.lru_cache(maxsize=256)
 def fits(g: Geometry) -> bool:
     """Tell whether all numbers of a geometry fit the kernels' integers and grids."""
     (h, w), (oh, ow), phases = g.image, g.output, g.stride[0] * g.stride[1]
