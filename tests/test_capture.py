@@ -131,7 +131,7 @@ def test_arrays_that_were_there_are_kept_and_the_graphs_own_are_not(monkeypatch)
     lists = [(x, *[None] * (optimizers.TOGETHER - 1)) for x in (weights, own, own, own, own)]
 
     def step():
-        kernel(1, *lists, table, None, 0.0, 0.0, 0.0, 0.0, 0, 0, 1)
+        kernel(1, *lists, table, None, 0.0, 0.0, 0.0, 0.0, 0, 0)
 
     capture.run(step)
     assert capture._held == []

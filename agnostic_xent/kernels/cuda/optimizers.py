@@ -26,6 +26,8 @@ TABLE = 3  # numbers of a row: which parameter, its first element of the block, 
 TOGETHER = 56
 """Parameters of a launch: seven pointers to each fit the 4 KB that a kernel is given."""
 
+Make = Callable[[bool], Callable[..., None]]
+
 
 def takes(*arrays: Any, **options: Any) -> str | None:
     """Say why these arguments are not taken, if they are not."""
@@ -40,82 +42,91 @@ def takes(*arrays: Any, **options: Any) -> str | None:
 # --- the kernels ---------------------------------------------------------------------------------
 
 
-def sgd(
-    weights: Any, grads: Any, velocities: Any, new_weights: Any, new_velocities: Any, table: Any,
-    changing: Any, momentum: float, fresh: float, decay: float, rate: float, nesterov: int,
-    first: int, replayed: int,
-) -> None:  # fmt: skip
-    """Write parameters and velocities after a step; at the first one there are no velocities.
+def make_sgd(replayed: bool) -> Callable[..., None]:
+    """Return the kernel of SGD; for a step that is replayed, which reads the rate on the device."""
 
-    Without momentum there are none at all. ``fresh`` is 1 - dampening. In a step that is replayed,
-    the rate is read from ``changing``.
-    """
-    if replayed:
-        rate = get(changing, 0)
-    row = np.int64(cuda.blockIdx.x) * TABLE
-    k, end = get(table, row), get(table, row + 2)
-    w, g, v, new_w, new_v = weights[k], grads[k], velocities[k], new_weights[k], new_velocities[k]
-    start = get(table, row + 1) + cuda.threadIdx.x
-    for u in range(PER_THREAD):
-        i = start + u * THREADS
-        if i < end:
-            old, step = get(w, i), get(g, i)
-            if decay != 0:
-                step += decay * old
-            if momentum != 0:
-                speed = step if first else momentum * get(v, i) + fresh * step
-                put(new_v, i, speed)
-                step = step + momentum * speed if nesterov else speed
-            put(new_w, i, old - rate * step)
+    def sgd(
+        weights: Any, grads: Any, velocities: Any, new_weights: Any, new_velocities: Any,
+        table: Any, changing: Any, momentum: float, fresh: float, decay: float, rate: float,
+        nesterov: int, first: int,
+    ) -> None:  # fmt: skip
+        """Write parameters and velocities after a step; at the first one there are no velocities.
+
+        Without momentum there are none at all. ``fresh`` is 1 - dampening.
+        """
+        if replayed:
+            rate = get(changing, 0)
+        row = np.int64(cuda.blockIdx.x) * TABLE
+        k, end = get(table, row), get(table, row + 2)
+        w, g, v = weights[k], grads[k], velocities[k]
+        new_w, new_v = new_weights[k], new_velocities[k]
+        start = get(table, row + 1) + cuda.threadIdx.x
+        for u in range(PER_THREAD):
+            i = start + u * THREADS
+            if i < end:
+                old, step = get(w, i), get(g, i)
+                if decay != 0:
+                    step += decay * old
+                if momentum != 0:
+                    speed = step if first else momentum * get(v, i) + fresh * step
+                    put(new_v, i, speed)
+                    step = step + momentum * speed if nesterov else speed
+                put(new_w, i, old - rate * step)
+
+    sgd.__qualname__ = "sgd_replayed" if replayed else "sgd"
+    return sgd
 
 
-def adamw(
-    weights: Any, grads: Any, means: Any, squares: Any,
-    new_weights: Any, new_means: Any, new_squares: Any, table: Any, changing: Any,
-    b1: float, c1: float, b2: float, c2: float, eps: float, root: float, keep: float, rate: float,
-    first: int, replayed: int,
-) -> None:  # fmt: skip
-    """Write parameters and their state after a step; at the first one the state is zeros.
+def make_adamw(replayed: bool) -> Callable[..., None]:
+    """Return the kernel of AdamW; for a step that is replayed, which reads three numbers there."""
 
-    In a step that is replayed, the last three floating numbers are read from ``changing``.
-    """
-    if replayed:
-        root, keep, rate = get(changing, 0), get(changing, 1), get(changing, 2)
-    row = np.int64(cuda.blockIdx.x) * TABLE
-    k, end = get(table, row), get(table, row + 2)
-    w, g, m, v = weights[k], grads[k], means[k], squares[k]
-    new_w, new_m, new_v = new_weights[k], new_means[k], new_squares[k]
-    start = get(table, row + 1) + cuda.threadIdx.x
-    for u in range(PER_THREAD):
-        i = start + u * THREADS
-        if i < end:
-            slope = get(g, i)
-            mean, square = c1 * slope, c2 * slope * slope
-            if not first:
-                mean += b1 * get(m, i)
-                square += b2 * get(v, i)
-            put(new_m, i, mean)
-            put(new_v, i, square)
-            put(new_w, i, get(w, i) * keep - rate * (mean / (math.sqrt(square) / root + eps)))
+    def adamw(
+        weights: Any, grads: Any, means: Any, squares: Any,
+        new_weights: Any, new_means: Any, new_squares: Any, table: Any, changing: Any,
+        b1: float, c1: float, b2: float, c2: float, eps: float, root: float, keep: float,
+        rate: float, first: int,
+    ) -> None:  # fmt: skip
+        """Write parameters and their state after a step; at the first one the state is zeros."""
+        if replayed:
+            root, keep, rate = get(changing, 0), get(changing, 1), get(changing, 2)
+        row = np.int64(cuda.blockIdx.x) * TABLE
+        k, end = get(table, row), get(table, row + 2)
+        w, g, m, v = weights[k], grads[k], means[k], squares[k]
+        new_w, new_m, new_v = new_weights[k], new_means[k], new_squares[k]
+        start = get(table, row + 1) + cuda.threadIdx.x
+        for u in range(PER_THREAD):
+            i = start + u * THREADS
+            if i < end:
+                slope = get(g, i)
+                mean, square = c1 * slope, c2 * slope * slope
+                if not first:
+                    mean += b1 * get(m, i)
+                    square += b2 * get(v, i)
+                put(new_m, i, mean)
+                put(new_v, i, square)
+                put(new_w, i, get(w, i) * keep - rate * (mean / (math.sqrt(square) / root + eps)))
+
+    adamw.__qualname__ = "adamw_replayed" if replayed else "adamw"
+    return adamw
 
 
 @functools.cache
-def kernel(function: Callable[..., None], code: str) -> Kernel:
+def kernel(make: Make, code: str, replayed: bool) -> Kernel:
     """Return a kernel for a dtype's code."""
-    arrays, floats, integers = SHAPES[function]
+    arrays, floats, integers = SHAPES[make]
     lists, numbers = f"{code}*{TOGETHER} " * arrays, f"{code} " * floats + "i4 " * integers
     parameters = f"{lists}i8* {code}* {numbers}"
-    return Kernel(function, parameters, THREADS, 4)
+    return Kernel(make(replayed), parameters, THREADS, 4)
 
 
-SHAPES = {sgd: (5, 4, 3), adamw: (7, 8, 2)}
+SHAPES: dict[Make, tuple[int, int, int]] = {make_sgd: (5, 4, 2), make_adamw: (7, 8, 1)}
 """Lists of arrays, floating numbers and integers that a kernel takes."""
 
 # --- the steps -----------------------------------------------------------------------------------
 
 
 def run(
-    function: Callable[..., None],
+    make: Make,
     lists: Sequence[Any],
     new: Sequence[Any],
     fixed: Sequence[float],
@@ -129,13 +140,14 @@ def run(
     """
     dtype, capture = lists[0][0].dtype, CAPTURING.now
     place = None if capture is None else capture.on_device(changing, rate, dtype)
-    numbers = *map(dtype.type, (*fixed, *changing(rate, 0))), *flags, capture is not None
+    made = kernel(make, dtype.str[1:], capture is not None)
+    numbers = *map(dtype.type, (*fixed, *changing(rate, 0))), *flags
     for start in range(0, len(lists[0]), TOGETHER):
         part = slice(start, start + TOGETHER)
         table = blocks_of(tuple([w.size for w in lists[0][part]]))
         if table.size:
             arrays = [pointers(x[part]) for x in (*lists, *new)]
-            kernel(function, dtype.str[1:])(table.size // TABLE, *arrays, table, place, *numbers)
+            made(table.size // TABLE, *arrays, table, place, *numbers)
 
 
 def results(arrays: Sequence[Any], like: Sequence[Any]) -> list[Any]:
@@ -198,7 +210,7 @@ def sgd_step(
     fixed = momentum, 1 - dampening, weight_decay
     for first, places in places_of(v is None for v in velocities).items():
         lists, new = at(places, weights, grads, velocities), at(places, new_weights, new_velocities)
-        run(sgd, lists, new, fixed, lambda rate, later: (rate,), rate, nesterov, first)
+        run(make_sgd, lists, new, fixed, lambda rate, later: (rate,), rate, nesterov, first)
     return new_weights, new_velocities
 
 
@@ -222,7 +234,7 @@ def adamw_step(
     for (t, first), places in places_of(keys).items():
         changing = functools.partial(adamw_numbers, t, b1, b2, weight_decay)
         lists = at(places, weights, grads, means, squares)
-        run(adamw, lists, at(places, *new), fixed, changing, rate, first)
+        run(make_adamw, lists, at(places, *new), fixed, changing, rate, first)
     return new[0], new[1], new[2]
 
 
@@ -236,7 +248,12 @@ def adamw_numbers(
 
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
-    return [kernel(function, code) for function in SHAPES for code in ("f4", "f8")]
+    return [
+        kernel(make, code, replayed)
+        for make in SHAPES
+        for code in ("f4", "f8")
+        for replayed in (False, True)
+    ]
 
 
 for step in (sgd_step, adamw_step):
