@@ -86,8 +86,8 @@ def fit(
         together; what they return is the same, and but for rounding what one rank returns.
         Callbacks run, and checkpoints are written, on rank 0 alone.
     capture : bool
-        For CuPy: capture the step in a CUDA graph and replay it, so that each step costs the host
-        one launch. Never tried on a GPU yet; see the page on GPUs. Where a step cannot be captured,
+        For CuPy: capture the step in a CUDA graph and replay it, so that a step costs the host a
+        few short calls. Never tried on a GPU yet; see its page. Where a step cannot be captured,
         a warning says why, and it is taken as without. Not with a communicator.
 
     Returns
