@@ -27,6 +27,7 @@ from convolution_case import (  # noqa: E402
 )
 from convolution_spread import SPREADS  # noqa: E402
 
+from agnostic_xent.kernels.cpu import convolution  # noqa: E402
 from agnostic_xent.kernels.cpu.conv import cotangents, pointwise_plans  # noqa: E402
 
 
@@ -250,6 +251,36 @@ def test_only_wanted_gradients(algorithm, wrt, follows, monkeypatch):
             np.testing.assert_array_equal(f, e)
         else:
             assert f is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        case((9, 1, 14, 15), (6, 1, 3, 3), padding=1, **RELU),
+        case((8, 4, 7, 8), (6, 2, 3, 3), padding=1, groups=2, stride=2, **RELU),
+        case((17, 3, 9, 9), (5, 3, 3, 2), dilation=2, **RELU),
+    ],
+    ids=str,
+)
+def test_relu_rides_where_no_input_gradient_is_wanted(shapes, dtype, monkeypatch):
+    """Without a masked copy; the bits are those that follow from one."""
+    with ax.kernels("direct"):
+        expected = bits_with_nan(shapes, dtype, None)
+        monkeypatch.setattr(convolution, "through_relu", refused)
+        found = bits_with_nan(shapes, dtype, (1, 2))
+    assert found[0] is None
+    for f, e in zip(found[1:], expected[1:], strict=True):
+        np.testing.assert_array_equal(f, e)
+
+
+def bits_with_nan(shapes, dtype, wrt):
+    """Return gradients where an output is NaN, through which ReLU lets its cotangent."""
+    x, w, b = shapes.arrays(dtype)
+    x[0, 0, 0, 0] = np.nan
+    y, pullback = ax.conv2d.vjp(x, w, b, wrt=wrt, **shapes.options)
+    assert np.isnan(y).any()
+    return pullback(np.random.default_rng(1).standard_normal(y.shape).astype(dtype))
 
 
 def refused(*args):

@@ -48,9 +48,16 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
     chosen = algorithm(geometry, x.dtype)
     y, winners, of_pool = forward(geometry, x, w, b, options)
 
+    relu = options["activation"] == "relu" and not winners.size
+    rides = relu and not options["max_pool"] and wrt & {0, 1} == {1}
+    rides = rides and chosen is direct_plans and direct_plans.masks(geometry, x.dtype)
+
     def pullback(dy: Any) -> tuple[Any, ...]:
         dx = dw = db = None
-        if options["activation"] == "relu" and not winners.size:
+        if rides:
+            dw, db = direct_plans.weights_through_relu(geometry, x, dy, y)
+            return None, dw, db if b is not None else None
+        if relu:
             dy, db = through_relu(dy, y)
         elif 2 in wrt and b is not None:
             db = bias_gradient(dy, winners)

@@ -63,7 +63,7 @@ def through_relu(dy: Any, y: Any) -> tuple[Any, Any]:
     sums = np.empty(planes, dy.dtype)
     dy, y = (np.ascontiguousarray(a).reshape(planes, -1) for a in (dy, y))
     loop(mask_planes, dy.dtype)(dy, y, masked.reshape(planes, -1), sums)
-    return masked, _over_images(sums, masked.shape)
+    return masked, over_images(sums.reshape(masked.shape[:2]))
 
 
 def bias_gradient(dy: Any, winners: Any) -> Any:
@@ -71,11 +71,12 @@ def bias_gradient(dy: Any, winners: Any) -> Any:
     planes = dy.shape[0] * dy.shape[1]
     sums = np.empty(planes, dy.dtype)
     loop(sum_planes, dy.dtype)(np.ascontiguousarray(dy).reshape(planes, -1), winners, sums)
-    return _over_images(sums, dy.shape)
+    return over_images(sums.reshape(dy.shape[:2]))
 
 
-def _over_images(sums: Any, shape: tuple[int, ...]) -> Any:
-    return sums.reshape(shape[:2]).sum(axis=0, dtype=np.float64).astype(sums.dtype)
+def over_images(sums: Any) -> Any:
+    """Return the sums of planes (images, channels) over the images."""
+    return sums.sum(axis=0, dtype=np.float64).astype(sums.dtype)
 
 
 @functools.cache

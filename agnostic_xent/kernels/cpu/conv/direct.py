@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from .cotangents import mask, total
 from .images import pack, place, plain
 from .micro_kernels import TAPS, correlation_tile, product_tile
 
@@ -153,10 +154,12 @@ def correlate(
 def weight_gradient(
     x: Any,
     dy: Any,
+    y: Any,
     offsets: Any,
     row_starts: Any,
     column_starts: Any,
     totals: Any,
+    planes: Any,
     space: Any,
     bands: Any,
     filters: Any,
@@ -167,7 +170,8 @@ def weight_gradient(
     """Add up totals (sections, groups, blocks of filters, blocks of taps, lanes).
 
     The images are cut into as many sections as ``totals`` has, whatever the number of threads, and
-    each is summed in order. dy is flat: (N, groups * filters, rows, pitch).
+    each is summed in order. dy is flat: (N, groups * filters, rows, pitch). So is y, if there is
+    one, and bands are whole planes: then dy counts where y > 0, and ``planes`` are its sums.
     """
     sections, groups, blocks, tap_blocks, _ = totals.shape
     tile = lanes // TAPS
@@ -175,6 +179,7 @@ def weight_gradient(
     tasks, plane = sections * groups, bands.rows * bands.pitch
     sums = totals.reshape(-1)
     s0 = part * (space.size // parts)
+    m0 = s0 + bands.packed
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         section, group = task // groups, task % groups
         for unit in range(units * section // sections, units * (section + 1) // sections):
@@ -182,8 +187,17 @@ def weight_gradient(
             for block in range(blocks):
                 k = group * filters + block * tile
                 g0 = (n * groups * filters + k) * plane + first * bands.pitch
+                ours, pixels = min(tile, filters - block * tile), rows * bands.pitch
+                for f in range(ours if y.size > 0 else 0):
+                    start = g0 + f * plane
+                    masked = space[m0 + f * plane : m0 + (f + 1) * plane]
+                    mask(dy[start : start + plane], y[start : start + plane], masked)
+                    planes[n * groups * filters + k + f] = total(masked)
                 for t in range(tap_blocks):
                     target = ((task * blocks + block) * tap_blocks + t) * lanes
-                    product_tile(space, offsets, dy, sums, s0, t * TAPS, g0, plane,
-                                 filters - block * tile, rows * bands.pitch,
-                                 target)  # fmt: skip
+                    if y.size > 0:
+                        product_tile(space, offsets, space, sums, s0, t * TAPS, m0, plane, ours,
+                                     pixels, target)  # fmt: skip
+                    else:
+                        product_tile(space, offsets, dy, sums, s0, t * TAPS, g0, plane, ours,
+                                     pixels, target)  # fmt: skip

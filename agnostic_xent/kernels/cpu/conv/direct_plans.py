@@ -14,6 +14,7 @@ import numpy as np
 from ..compiling import array_in, array_out, compiled_in_parts, threads, types
 from ..memory import empty
 from . import direct, pointwise_plans
+from .cotangents import over_images
 from .direct import TILES, Bands, Phase
 from .geometry import SECTIONS, Geometry, flat, with_long_rows
 from .micro_kernels import TAPS
@@ -50,6 +51,27 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
     """Return dw (K, C / groups, KH, KW)."""
     if pointwise_plans.applies(geometry, x.dtype):
         return pointwise_plans.weight_gradient(geometry, x, dy)
+    none = np.empty(0, x.dtype)
+    return _weight_gradient(geometry, x, dy, none, none)
+
+
+def weights_through_relu(geometry: Geometry, x: Any, dy: Any, y: Any) -> tuple[Any, Any]:
+    """Return dw and the bias gradient of a convolution with ReLU, whose value is y.
+
+    No masked copy of dy is made, which the input gradient would need. See `masks`.
+    """
+    planes = np.empty(y.shape[:2], y.dtype)
+    dw = _weight_gradient(geometry, x, dy, flat(y), planes.reshape(-1))
+    return dw, over_images(planes)
+
+
+def masks(geometry: Geometry, dtype: Any) -> bool:
+    """Tell whether the weight gradient can mask on its way: if its bands are whole planes."""
+    bands = forward_plan(with_long_rows(geometry), dtype).packing.bands
+    return bands.band == bands.rows and not pointwise_plans.applies(geometry, dtype)
+
+
+def _weight_gradient(geometry: Geometry, x: Any, dy: Any, y: Any, planes: Any) -> Any:
     dtype, lanes = x.dtype, lanes_of(x.dtype)
     packing = forward_plan(with_long_rows(geometry), dtype).packing
     bands, filters, taps = packing.bands, geometry.filters, packing.offsets.size
@@ -58,9 +80,10 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
     units = bands.images * -(-bands.rows // bands.band)
     shape = (min(SECTIONS, units), geometry.groups, -(-filters // tile), tap_blocks, lanes)
     totals, parts = np.zeros(shape, dtype), threads()
+    masked = tile * bands.rows * bands.pitch if y.size else 0
     loop(direct.weight_gradient, dtype)(
-        flat(x), flat(dy), offsets, packing.row_starts, packing.column_starts, totals,
-        empty((parts * bands.packed,), dtype), bands, filters, lanes,
+        flat(x), flat(dy), y, offsets, packing.row_starts, packing.column_starts, totals, planes,
+        empty((parts * (bands.packed + masked),), dtype), bands, filters, lanes,
     )  # fmt: skip
     sums = totals.sum(axis=0).reshape(*shape[1:4], tile, TAPS)
     dw = np.swapaxes(sums, 2, 3).reshape(geometry.groups, -1, tap_blocks * TAPS)
@@ -230,6 +253,7 @@ def loop(function: Any, dtype: Any) -> Any:
     )  # fmt: skip
     if function is direct.weight_gradient:
         signature = (
-            read, read, table, table, table, array_out(kind, 5), write, bands, integer, integer,
+            read, read, read, table, table, table, array_out(kind, 5), write, write, bands,
+            integer, integer,
         )  # fmt: skip
     return compiled_in_parts(function, signature)

@@ -114,13 +114,13 @@ class Vectors:
         """Return the mask of all lanes or of none."""
         return self._splat(condition, self.mask_type)
 
-    def load_masked(self, pointer: Any, mask: Any) -> Any:
-        """Load the lanes of a mask; the others are 0 and their memory is not touched."""
+    def load_masked(self, pointer: Any, mask: Any, others: Any = None) -> Any:
+        """Load the lanes of a mask; the others are 0, or given, and their memory is not touched."""
         b, pointer_type = self.builder, self.type.as_pointer()
         kind = ir.FunctionType(self.type, [pointer_type, I32, self.mask_type, self.type])
         load = cgutils.get_or_insert_function(b.module, kind, f"llvm.masked.load.{self._name}.p0")
         align = ir.Constant(I32, self.itemsize)
-        return b.call(load, [b.bitcast(pointer, pointer_type), align, mask, self.zero])
+        return b.call(load, [b.bitcast(pointer, pointer_type), align, mask, others or self.zero])
 
     def store_masked(self, vector: Any, pointer: Any, mask: Any) -> None:
         """Store the lanes of a mask."""
