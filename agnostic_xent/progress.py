@@ -98,7 +98,7 @@ class Progress(Callback):
     def _begin(self, number: int) -> None:
         self._now, self._undrawn = number, 0
         if self._bar is not None and number <= self._epochs:
-            self._bar.reset(self._task, description=self._title(number))
+            self._bar.reset(self._task, description=self._title(number), speed="")
             self._bar.refresh()
 
     def _left(self, part: float) -> str:

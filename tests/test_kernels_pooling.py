@@ -29,6 +29,13 @@ CASES = [  # shape, window, options
     ((64, 5, 14, 14), 2, {}),
     ((40, 7, 13, 12), 3, {"stride": 2, "padding": 1}),
     ((3, 1, 150, 151), 4, {"stride": 3}),
+    ((2, 3, 28, 28), 3, {"stride": 2, "padding": 1}),
+    ((1, 2, 6, 70), 3, {"stride": 2, "padding": 1}),
+    ((41, 3, 8, 8), 3, {"stride": 2, "padding": 1}),
+    ((41, 3, 8, 8), 2, {}),
+    ((5, 7, 6, 4), 2, {}),
+    ((3, 1, 10, 16), 2, {}),
+    ((64, 5, 8, 8), 2, {"ceil_mode": True}),
 ]
 DILATED = [
     ((2, 2, 12, 40), 3, {"stride": 1, "dilation": 2, "padding": 2}),
@@ -129,10 +136,10 @@ def test_a_pullback_can_be_called_again():
 def test_a_wrong_geometry_is_caught(monkeypatch, field):
     right = pooling.windows
 
-    monkeypatch.setattr(pooling, "windows", lambda *a, **k: wrong_of(right(*a, **k), field))
+    def wrong(*args, **options):
+        w, outputs = right(*args, **options)
+        return w._replace(**{field: getattr(w, field) - 1}), outputs
+
+    monkeypatch.setattr(pooling, "windows", wrong)
     with pytest.raises(AssertionError):
-        check(ax.max_pool2d, images((2, 3, 16, 16)), 3, stride=2, padding=1)
-
-
-def wrong_of(w, field):
-    return w._replace(**{field: getattr(w, field) - 1})
+        check(ax.max_pool2d, images((2, 3, 15, 15)), 3, stride=2, padding=1)

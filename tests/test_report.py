@@ -1,5 +1,6 @@
 """The report: what the page says, that it needs nothing else, and how a browser shows it."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -201,18 +202,20 @@ def browse():
 def test_screen(tmp_path, browse, width):
     """No picture is broken, and nothing is wider than the screen."""
     page(tmp_path)
-    path = tmp_path / "report.html"
-    measure = tmp_path / "measured.html"
-    measure.write_text(
-        path.read_text(encoding="utf-8")
-        + """<script>onload = () => document.title = [
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    report += """<script>onload = () => parent.document.title = [
         innerWidth, document.documentElement.scrollWidth,
         [...document.images].filter(x => x.complete && x.naturalWidth).length,
-        document.images.length, document.documentElement.scrollHeight].join(" ");</script>""",
-        encoding="utf-8",
-    )
-    window = f"--window-size={width},900"
-    dom = browse(measure, window, "--dump-dom")
+        document.images.length, document.documentElement.scrollHeight].join(" ");</script>"""
+    path = tmp_path / "screen.html"
+
+    def framed(height):  # a window of some browsers is not as narrow as a phone
+        frame = f'<iframe style="border: 0; width: {width}px; height: {height}px"'
+        text = f'<body style="margin: 0">{frame} srcdoc="{html.escape(report)}"></iframe>'
+        path.write_text(text, encoding="utf-8")
+        return f"--window-size={max(width, 500)},{height}"
+
+    dom = browse(path, framed(900), "--dump-dom")
     inner, needed, loaded, pictures, height = map(
         int, re.search(r"<title>([\d ]+)</title>", dom)[1].split()
     )
@@ -220,8 +223,8 @@ def test_screen(tmp_path, browse, width):
     assert needed <= width
     assert loaded == pictures == 3 + 4 + 16
     file = tmp_path / "screen.png"
-    browse(path, f"--window-size={width},{height}", f"--screenshot={file}")
-    screen = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    browse(path, framed(height), f"--screenshot={file}")
+    screen = np.asarray(Image.open(file).convert("RGB")).astype(int)[:, :width]
     assert screen.shape == (height, width, 3)
     dark = (screen.sum(axis=2) < 300).any(axis=1)  # text or pictures in each row
     assert dark.mean() > 0.3

@@ -1,13 +1,13 @@
 """Loops of the pools over the planes of images, and gradients put back on the pixels.
 
-Windows of 2x2 with step 2 go by rows of outputs, where a row has enough of them; all others, and
-small images, go by groups of planes that are transposed first. Arrays are flat. What has ``parts``
+Most windows of 2x2 and 3x3 with step 2 go by rows of outputs (`pool_windows` says which); all
+others go by groups of planes that are transposed first. Arrays are flat. What has ``parts``
 is compiled on its own and does a part of the planes; nothing depends on how many parts there are.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,28 +20,6 @@ from .vector_math import STRICT, borrowed, njit, row_sum
 plain = njit(**STRICT)
 
 SMALL = 16384  # pixels below which one thread is faster than waking the others
-
-
-class Windows(NamedTuple):
-    """The geometry of a pool; all are integers."""
-
-    height: int
-    width: int
-    rows: int
-    """Of outputs."""
-    columns: int
-    down: int
-    """Taps."""
-    across: int
-    step_down: int
-    """Pixels from a window to the next."""
-    step_across: int
-    apart_down: int
-    """Pixels from a tap to the next."""
-    apart_across: int
-    top: int
-    """Where the first window starts: 0, or less by the padding."""
-    left: int
 
 
 # --- by rows -------------------------------------------------------------------------------------
@@ -61,50 +39,62 @@ def clear_edge(w: Any, dx: Any, plane: Any) -> None:
         clear(dx, plane * pixels, (plane + 1) * pixels)
 
 
+@plain
+def planes_in(w: Any, outputs: Any) -> Any:
+    """Return how many planes there are; the last one may be short of outputs."""
+    return -(-outputs // (w.rows * w.columns))
+
+
 def maxima_by_rows(x: Any, w: Any, y: Any, numbers: Any, parts: Any, part: Any) -> None:
     """Write the maximum of each window, and the number of its tap in rows with room for vectors."""
-    planes = y.size // (w.rows * w.columns)
-    room = numbers.size // (planes * w.rows)
+    planes = planes_in(w, y.size)
+    room = numbers.size // (planes * w.rows + 2)
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         for i in range(w.rows):
             r = p * w.rows + i
-            row_of_maxima(x, y, numbers, (p * w.height + 2 * i) * w.width, w.width, w.columns,
-                          r * w.columns, r * room)  # fmt: skip
+            start = r * w.columns
+            row_of_maxima(w, x, y, numbers, (p * w.height + 2 * i) * w.width, w.width,
+                          min(w.columns, y.size - start), i, start, r * room)  # fmt: skip
 
 
 def maxima_gradient_by_rows(
     dy: Any, w: Any, dx: Any, numbers: Any, parts: Any, part: Any
 ) -> None:  # fmt: skip
     """Write the gradient of these maxima."""
-    planes = dy.size // (w.rows * w.columns)
-    room = numbers.size // (planes * w.rows)
+    planes = planes_in(w, dy.size)
+    room = numbers.size // (planes * w.rows + 2)
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         clear_edge(w, dx, p)
         for i in range(w.rows):
             r = p * w.rows + i
-            maxima_gradient_row(dy, numbers, dx, r * w.columns, r * room,
-                                (p * w.height + 2 * i) * w.width, w.width, w.columns)  # fmt: skip
+            start = r * w.columns
+            maxima_gradient_row(w, dy, numbers, dx, start, r * room, room, w.rows - 1 - i,
+                                (p * w.height + 2 * i) * w.width, w.width,
+                                min(w.columns, dy.size - start))  # fmt: skip
 
 
 def means_by_rows(x: Any, w: Any, y: Any, counts: Any, parts: Any, part: Any) -> None:
     """Write the sum of each window over its count; there is a count for each output of a plane."""
-    planes = y.size // (w.rows * w.columns)
+    planes = planes_in(w, y.size)
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         for i in range(w.rows):
-            row_of_means(x, y, counts, (p * w.height + 2 * i) * w.width, w.width, w.columns,
-                         (p * w.rows + i) * w.columns, i * w.columns)  # fmt: skip
+            start = (p * w.rows + i) * w.columns
+            row_of_means(w, x, y, counts, (p * w.height + 2 * i) * w.width, w.width,
+                         min(w.columns, y.size - start), i, start, i * w.columns)  # fmt: skip
 
 
 def means_gradient_by_rows(
     dy: Any, w: Any, dx: Any, counts: Any, parts: Any, part: Any
 ) -> None:  # fmt: skip
     """Write the gradient of these means."""
-    planes = dy.size // (w.rows * w.columns)
+    planes = planes_in(w, dy.size)
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         clear_edge(w, dx, p)
         for i in range(w.rows):
-            means_gradient_row(dy, counts, dx, (p * w.rows + i) * w.columns, i * w.columns,
-                               (p * w.height + 2 * i) * w.width, w.width, w.columns)  # fmt: skip
+            start = (p * w.rows + i) * w.columns
+            means_gradient_row(w, dy, counts, dx, start, i * w.columns, w.columns,
+                               w.rows - 1 - i, (p * w.height + 2 * i) * w.width, w.width,
+                               min(w.columns, dy.size - start))  # fmt: skip
 
 
 # --- by planes -----------------------------------------------------------------------------------

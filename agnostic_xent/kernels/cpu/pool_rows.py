@@ -1,138 +1,126 @@
-"""Rows of outputs of a pool with windows of 2x2 and step 2, in registers.
-
-A vector holds neighbouring outputs. Two vectors of each of two lines of pixels become four, one a
-tap, so that pixels and outputs go through memory once; backward it is the other way round.
-"""
+"""Rows of outputs of pools with step 2, in registers: values and gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 
-from .conv.vectors import Vectors, cgutils, emitted
+from . import pool_windows as windows
+from .conv.vectors import Vectors, emitted_by_class
+from .pool_taps import CORNERS, Rows, ShortRows
 
-
-def _vectors(v: Vectors, columns: Any, each: Callable[[Any, Any], None]) -> None:
-    """Emit the loop over the vectors of a row: ``each(outputs before, mask of those there)``."""
-    b, lanes = v.builder, v.index(v.lanes)
-    with cgutils.for_range(b, b.sdiv(b.add(columns, v.index(v.lanes - 1)), lanes)) as vector:
-        done = b.mul(vector.index, lanes)
-        each(done, v.first(b.sub(columns, done)))
-
-
-def _pixels_of(v: Vectors, columns: Any, done: Any) -> list[tuple[Any, Any]]:
-    """Return where the two vectors of pixels of a vector of outputs start, and their masks."""
-    b, start = v.builder, v.builder.mul(done, v.index(2))
-    starts = [start, b.add(start, v.index(v.lanes))]
-    pixels = b.mul(columns, v.index(2))
-    return [(start, v.first(b.sub(pixels, start))) for start in starts]
-
-
-def _taps(v: Vectors, x: Any, pitch: Any, columns: Any, done: Any) -> list[Any]:
-    """Load the pixels of a vector of windows: four vectors, one a tap."""
-    taps = []
-    for line in (x, v.at(x, pitch)):
-        low, high = (
-            v.load_masked(v.at(line, start), there)
-            for start, there in _pixels_of(v, columns, done)
-        )  # fmt: skip
-        taps += [v.shuffle(low, high, range(shift, 2 * v.lanes, 2)) for shift in range(2)]
-    return taps
+WAYS: dict[type, Any] = {
+    windows.Pairs: Rows(2),
+    windows.Triples: Rows(3),
+    **{cls: ShortRows(2, columns) for columns, cls in windows.SHORT_PAIRS.items()},
+    windows.ShortTriples: ShortRows(3, windows.ShortTriples.SHORT),
+}
 
 
 # --- values --------------------------------------------------------------------------------------
 
 
-def _maxima(
-    v: Vectors, x: Any, y: Any, numbers: Any, x0: Any, pitch: Any, columns: Any, y0: Any,
-    numbers0: Any,
-) -> None:  # fmt: skip
-    """Emit a row of maxima, and of the numbers of the taps where they are.
+def _maxima(way: Any) -> Callable[..., None]:
+    """Return what emits a row of maxima, and of the numbers of the taps where they are.
 
     The first maximum wins, and the first NaN before all. Numbers are stored in whole vectors: their
     rows have room.
     """
-    b, x, y, numbers = v.builder, v.at(x, x0), v.at(y, y0), v.at(numbers, numbers0)
-    kind = ir.VectorType(numbers.type.pointee, v.lanes)
 
-    def each(done: Any, there: Any) -> None:
-        top, *others = _taps(v, x, pitch, columns, done)
-        where = ir.Constant(kind, [0] * v.lanes)
-        for tap, pixels in enumerate(others, 1):
-            wins = b.and_(b.fcmp_unordered(">", pixels, top), b.fcmp_ordered("ord", top, top))
-            top = b.select(wins, pixels, top)
-            where = b.select(wins, ir.Constant(kind, [tap] * v.lanes), where)
-        v.store_masked(top, v.at(y, done), there)
-        b.store(where, b.bitcast(v.at(numbers, done), kind.as_pointer()), align=1)
+    def emit(
+        v: Vectors, x: Any, y: Any, numbers: Any, x0: Any, pitch: Any, columns: Any, row: Any,
+        y0: Any, numbers0: Any,
+    ) -> None:  # fmt: skip
+        b, x, y, numbers = v.builder, v.at(x, x0), v.at(y, y0), v.at(numbers, numbers0)
+        kind = ir.VectorType(numbers.type.pointee, v.lanes)
+        taps = way.taps(v, x, pitch, columns, row, v.constant(float("-inf")))
 
-    _vectors(v, columns, each)
+        def each(done: Any, there: Any) -> None:
+            top, *others = taps(done)
+            where = way.first(v, kind, row, done)
+            for tap, pixels in enumerate(others, 1):
+                wins = b.and_(b.fcmp_unordered(">", pixels, top), b.fcmp_ordered("ord", top, top))
+                top = b.select(wins, pixels, top)
+                where = b.select(wins, ir.Constant(kind, [tap] * v.lanes), where)
+            v.store_masked(top, v.at(y, done), there)
+            b.store(where, b.bitcast(v.at(numbers, done), kind.as_pointer()), align=1)
+
+        way.vectors(v, columns, each)
+
+    return emit
 
 
-def _means(
-    v: Vectors, x: Any, y: Any, counts: Any, x0: Any, pitch: Any, columns: Any, y0: Any,
-    counts0: Any,
-) -> None:  # fmt: skip
-    """Emit a row of sums over the windows, divided by ``counts``."""
-    b, x, y, counts = v.builder, v.at(x, x0), v.at(y, y0), v.at(counts, counts0)
+def _means(way: Any) -> Callable[..., None]:
+    """Return what emits a row of sums over the windows, divided by ``counts``."""
 
-    def each(done: Any, there: Any) -> None:
-        total, *others = _taps(v, x, pitch, columns, done)
-        for pixels in others:
-            total = b.fadd(total, pixels)
-        mean = b.fdiv(total, v.load_masked(v.at(counts, done), there))
-        v.store_masked(mean, v.at(y, done), there)
+    def emit(
+        v: Vectors, x: Any, y: Any, counts: Any, x0: Any, pitch: Any, columns: Any, row: Any,
+        y0: Any, counts0: Any,
+    ) -> None:  # fmt: skip
+        b, x, y, counts = v.builder, v.at(x, x0), v.at(y, y0), v.at(counts, counts0)
+        taps = way.taps(v, x, pitch, columns, row, v.zero)
 
-    _vectors(v, columns, each)
+        def each(done: Any, there: Any) -> None:
+            mean = b.fdiv(reduce(b.fadd, taps(done)), v.load_masked(v.at(counts, done), there))
+            v.store_masked(mean, v.at(y, done), there)
+
+        way.vectors(v, columns, each)
+
+    return emit
 
 
 # --- gradients -----------------------------------------------------------------------------------
 
 
-def _gradients(shares: Callable[..., Any]) -> Callable[..., None]:
-    """Return what emits the gradients of two lines of pixels, from a row of outputs'.
+def _gradients(way: Any, of_means: bool) -> Callable[..., None]:
+    """Return what emits the gradients of two lines of pixels, from rows of outputs'.
 
-    ``shares(v, gradient, others, there)`` is what the four pixels of each window get; ``others``
-    is a second row, of whole vectors or as long as that of outputs.
+    Those of means are divided by ``others``; of maxima, these are the numbers of their taps.
     """
 
     def emit(
-        v: Vectors, dy: Any, others: Any, dx: Any, d0: Any, others0: Any, pixel0: Any,
-        pitch: Any, columns: Any,
+        v: Vectors, dy: Any, others: Any, dx: Any, d0: Any, others0: Any, others_pitch: Any,
+        below: Any, x0: Any, pitch: Any, columns: Any,
     ) -> None:  # fmt: skip
-        dy, others, dx = v.at(dy, d0), v.at(others, others0), v.at(dx, pixel0)
+        b, dy, others, dx = v.builder, v.at(dy, d0), v.at(others, others0), v.at(dx, x0)
+        kind = ir.VectorType(others.type.pointee, v.lanes)
+
+        def read(rows: int, start: Any, there: Any) -> tuple[Any, ...]:
+            line = v.at(dy, b.mul(columns, v.index(rows)))
+            gradient = v.load_masked(v.at(line, start), there)
+            place = v.at(others, b.add(b.mul(others_pitch, v.index(rows)), start))
+            if of_means:
+                return (b.fdiv(gradient, v.load_masked(place, there, v.constant(1))),)
+            return gradient, b.load(b.bitcast(place, kind.as_pointer()), align=1)
+
+        def share(tap: int, gradient: Any, numbers: Any = None) -> Any:
+            if numbers is None:
+                return gradient
+            hit = b.icmp_signed("==", numbers, ir.Constant(kind, [tap] * v.lanes))
+            return b.select(hit, gradient, v.zero)
 
         def each(done: Any, there: Any) -> None:
-            gradient = v.load_masked(v.at(dy, done), there)
-            found = shares(v, gradient, v.at(others, done), there)
-            for half, (start, inside) in enumerate(_pixels_of(v, columns, done)):
-                order = [half * v.lanes // 2 + i // 2 + i % 2 * v.lanes for i in range(v.lanes)]
-                for down, line in enumerate((dx, v.at(dx, pitch))):
-                    left, right = found[2 * down : 2 * down + 2]
-                    v.store_masked(v.shuffle(left, right, order), v.at(line, start), inside)
+            near = way.near(v, read, columns, below, done)
+            corners = [
+                reduce(b.fadd, [share(tap, *near[distance]) for tap, distance in given])
+                for given in CORNERS[way.window]
+            ]
+            way.put(v, corners, dx, pitch, columns, done)
 
-        _vectors(v, columns, each)
+        way.vectors(v, columns, each)
 
     return emit
 
 
-def _of_maxima(v: Vectors, gradient: Any, numbers: Any, there: Any) -> list[Any]:
-    """Return the gradient where the number of the maximum's tap is the pixel's, else 0."""
-    b, kind = v.builder, ir.VectorType(numbers.type.pointee, v.lanes)
-    found = b.load(b.bitcast(numbers, kind.as_pointer()), align=1)
-    return [
-        b.select(b.icmp_signed("==", found, ir.Constant(kind, [tap] * v.lanes)), gradient, v.zero)
-        for tap in range(4)
-    ]
+def _by_class(emit: Callable[..., Any], *options: Any) -> Any:
+    """Return the function for compiled code, of windows, three arrays and integers."""
+    return emitted_by_class(3, {cls: emit(way, *options) for cls, way in WAYS.items()})
 
 
-def _of_means(v: Vectors, gradient: Any, counts: Any, there: Any) -> list[Any]:
-    """Return the gradient over the count, for all four."""
-    return [v.builder.fdiv(gradient, v.load_masked(counts, there))] * 4
-
-
-row_of_maxima, row_of_means = emitted(3, _maxima), emitted(3, _means)
+row_of_maxima, row_of_means = _by_class(_maxima), _by_class(_means)
 maxima_gradient_row, means_gradient_row = (
-    emitted(3, _gradients(shares)) for shares in (_of_maxima, _of_means)
+    _by_class(_gradients, of_means) for of_means in (False, True)
 )

@@ -18,6 +18,7 @@ from .activations import takes
 from .compiling import array_in, array_out, compiled_in_parts, threads, types
 from .conv.vectors import lanes_of
 from .memory import empty
+from .pool_windows import Windows, classified
 
 from_dtype: Any = _from_dtype  # Numba is typed in part only
 
@@ -27,25 +28,24 @@ global_avg_pool2d = OPERATIONS["global_avg_pool2d"]
 
 @functools.lru_cache
 def windows(
-    image: Pair, window: Pair, stride: Pair, padding: Margins, dilation: Pair
-) -> loops.Windows:
-    """Return the geometry as the loops take it."""
+    image: Pair, lanes: int, window: Pair, stride: Pair, padding: Margins, dilation: Pair = (1, 1)
+) -> tuple[Windows, Pair]:
+    """Return the geometry as the loops for vectors of so many lanes take it, and (OH, OW)."""
     outputs = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
-    return loops.Windows(
-        *image, *outputs, *window, *stride, *dilation, -padding[0][0], -padding[1][0]
-    )
-
-
-def go_by_rows(w: loops.Windows, lanes: int) -> bool:
-    """Tell whether windows are 2x2 with step 2 inside the image, and half a vector's or more."""
-    pairs = {w.down, w.across, w.step_down, w.step_across} == {2}
-    near = w.apart_down == w.apart_across == 1
-    inside = 0 == w.top <= w.height - 2 * w.rows and 0 == w.left <= w.width - 2 * w.columns
-    return pairs and near and inside and 2 * w.columns >= lanes
+    starts = -padding[0][0], -padding[1][0]
+    w = Windows(*image, *outputs, *window, *stride, *dilation, *starts)
+    return classified(w, lanes), outputs
 
 
 @functools.lru_cache
-def met_pixels(w: loops.Windows) -> Any:
+def counts_of(w: Windows, image: Pair, dtype: Any, **options: Any) -> Any:
+    """Return how many pixels count in each window of a plane, as the loops take them."""
+    counts = window_counts(np.empty((0, 0, *image), dtype), **options)
+    return np.resize(counts, w.rows * w.columns)
+
+
+@functools.lru_cache
+def met_pixels(w: Windows) -> Any:
     """Return which pixels the window of each output meets.
 
     These are the first, how many rows and columns of taps meet any, and the number of the first of
@@ -70,13 +70,14 @@ def _inside(
     return start + first * apart, count, first
 
 
-def run(pair: Any, x: Any, w: loops.Windows, y: Any, others: Any) -> None:
+def run(pair: Any, x: Any, w: Windows, y: Any, others: Any) -> None:
     """Run the loops that suit the windows, from x to y, with the taps' numbers or the counts."""
     lanes, alone = lanes_of(x.dtype), max(x.size, y.size) < loops.SMALL
-    by_rows, numbers = go_by_rows(w, lanes), None if others.dtype == x.dtype else others.dtype
-    loop = loop_of(pair, by_rows, x.dtype, numbers)
-    x, y, others = flat(x), y.reshape(-1), others.reshape(-1)
-    if by_rows:
+    numbers = None if others.dtype == x.dtype else others.dtype
+    cls: Any = type(w)
+    loop = loop_of(pair, cls, x.dtype, numbers)
+    x, y = flat(x), y.reshape(-1)
+    if type(w) is not Windows:
         loop(x, w, y, others, alone=alone)
     else:
         size = (w.height * w.width + w.rows * w.columns) * lanes
@@ -90,16 +91,16 @@ def flat(x: Any) -> Any:
 
 
 @functools.cache
-def loop_of(pair: Any, by_rows: bool, dtype: Any, numbers: Any = None) -> Callable[..., None]:
-    """Return a compiled loop for dtypes of the pixels, and of the taps' numbers if there are."""
+def loop_of(pair: Any, cls: Any, dtype: Any, numbers: Any = None) -> Callable[..., None]:
+    """Return a compiled loop for a class of windows, and dtypes of pixels and of taps' numbers."""
     kind, integer = from_dtype(dtype), types.int64
     read, write, others = array_in(kind, 1), array_out(kind, 1), from_dtype(numbers or dtype)
-    w = types.NamedUniTuple(integer, len(loops.Windows._fields), loops.Windows)
+    w = types.NamedUniTuple(integer, len(Windows._fields), cls)
     signature: Any = (read, w, write, array_out(others, 1))
-    if not by_rows:
+    if cls is Windows:
         met = array_in(integer, 2)
         signature = (read, w, met, write, array_out(others, 1), write, integer)
-    made: Callable[..., None] = compiled_in_parts(pair[not by_rows], signature)
+    made: Callable[..., None] = compiled_in_parts(pair[cls is Windows], signature)
     return made
 
 
@@ -111,33 +112,32 @@ MEANS_GRADIENT = loops.means_gradient_by_rows, loops.means_gradient_by_planes
 # --- max -----------------------------------------------------------------------------------------
 
 
-def maxima(x: Any, w: loops.Windows) -> tuple[Any, Any]:
-    """Return the maxima, and the numbers of their taps as the loops lay them out."""
-    lanes = lanes_of(x.dtype)
-    y = empty((*x.shape[:2], w.rows, w.columns), x.dtype)
-    planes, columns = x.shape[0] * x.shape[1], w.columns
-    if go_by_rows(w, lanes):
-        columns = -(-columns // lanes) * lanes
+def maxima(x: Any, geometry: Any) -> tuple[Any, Windows, Any]:
+    """Return the maxima, the windows, and the numbers of their taps as the loops lay them out."""
+    shape, lanes = x.shape, lanes_of(x.dtype)
+    w, outputs = windows(shape[2:], lanes, **geometry)
+    y = empty((*shape[:2], *outputs), x.dtype)
+    if type(w) is not Windows:  # rows of whole vectors, and two behind all that may be read
+        room = (-(-y.size // w.columns) + 2) * -(-w.columns // lanes) * lanes
     else:
-        planes = -(-planes // lanes) * lanes
-    numbers = empty((planes * w.rows * columns,), np.min_scalar_type(w.down * w.across))
+        room = -(-shape[0] * shape[1] // lanes) * lanes * w.rows * w.columns
+    numbers = empty((room,), np.min_scalar_type(w.down * w.across))
     run(MAXIMA, x, w, y, numbers)
-    return y, numbers
+    return y, w, numbers
 
 
 def max_value(x: Any, **geometry: Any) -> Any:
     """Return the maxima."""
     if x.size == 0:
         return max_pool2d._portable.value(x, **geometry)
-    return maxima(x, windows(x.shape[2:], **geometry))[0]
+    return maxima(x, geometry)[0]
 
 
 def max_vjp(x: Any, **geometry: Any) -> tuple[Any, Pullback]:
     """Return the maxima and the pullback, which keeps the numbers of their taps, and not x."""
     if x.size == 0:
         return max_pool2d._portable.vjp(x, **geometry)
-    shape, w = x.shape, windows(x.shape[2:], **geometry)
-    y, numbers = maxima(x, w)
+    shape, (y, w, numbers) = x.shape, maxima(x, geometry)
 
     def pullback(dy: Any) -> tuple[Any]:
         dx = empty(shape, dy.dtype)
@@ -162,9 +162,10 @@ def avg_vjp(
     options: dict[str, Any] = {"window": window, "stride": stride, "padding": padding}
     if x.size == 0:
         return avg_pool2d._portable.vjp(x, **options, counted=counted)
-    shape, w = x.shape, windows(x.shape[2:], **options, dilation=(1, 1))
-    counts = window_counts(x, **options, counted=counted)
-    y = empty((*shape[:2], w.rows, w.columns), x.dtype)
+    shape, image, dtype = x.shape, x.shape[2:], x.dtype
+    w, outputs = windows(image, lanes_of(dtype), **options)
+    counts = counts_of(w, image, dtype, **options, counted=counted)
+    y = empty((*shape[:2], *outputs), dtype)
     run(MEANS, x, w, y, counts)
 
     def pullback(dy: Any) -> tuple[Any]:

@@ -34,6 +34,7 @@ from .conv import (
     winograd_gradient,
     winograd_plans,
 )
+from .pool_windows import BY_ROWS, Windows
 from .threads import threads
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -65,8 +66,9 @@ LOOPS: tuple[tuple[Any, ...], ...] = (
     (column_plans.loop, (columns.forward, columns.weight_gradient)),
     (cotangents.loop, (cotangents.mask_planes, cotangents.sum_planes), FLOATS),
     (matrices.loop, FLOATS),
-    (pooling.loop_of, (pooling.MAXIMA, pooling.MAXIMA_GRADIENT), EITHER, FLOATS, TAPS),
-    (pooling.loop_of, (pooling.MEANS, pooling.MEANS_GRADIENT), EITHER, FLOATS),
+    (pooling.loop_of, (pooling.MAXIMA, pooling.MAXIMA_GRADIENT), BY_ROWS, FLOATS, TAPS[:1]),
+    (pooling.loop_of, (pooling.MAXIMA, pooling.MAXIMA_GRADIENT), (Windows,), FLOATS, TAPS),
+    (pooling.loop_of, (pooling.MEANS, pooling.MEANS_GRADIENT), (*BY_ROWS, Windows), FLOATS),
     (pooling.compiled_plane_means, FLOATS),
     (normalization.loops, FLOATS),
     (activations.compiled_loops, FLOATS, (1, 2)),

@@ -1,0 +1,103 @@
+"""Windows of a pool: their geometry, and classes of it by which loops are compiled."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Windows(NamedTuple):
+    """The geometry of a pool; all are integers. Of this class itself: any windows, by planes."""
+
+    height: int
+    width: int
+    rows: int
+    """Of outputs."""
+    columns: int
+    down: int
+    """Taps."""
+    across: int
+    step_down: int
+    """Pixels from a window to the next."""
+    step_across: int
+    apart_down: int
+    """Pixels from a tap to the next."""
+    apart_across: int
+    top: int
+    """Where the first window starts: 0, or less by the padding."""
+    left: int
+
+
+class Pairs(Windows):
+    """2x2 with step 2, inside the image; a vector is of neighbouring outputs of a row."""
+
+    __slots__ = ()
+
+
+class Triples(Windows):
+    """3x3 with step 2, around the even pixels of images of even size; vectors as before."""
+
+    __slots__ = ()
+
+
+class ShortPairs(Windows):
+    """2x2 on images of even size with short rows, whose outputs make whole vectors.
+
+    A vector of outputs is of several rows, of ``SHORT`` outputs each, and its pixels are the four
+    vectors that follow each other in memory. They pass for an image: one row of outputs.
+    """
+
+    __slots__ = ()
+    SHORT = 0
+
+
+class ShortPairs2(ShortPairs):
+    """Two outputs a row."""
+
+    __slots__ = ()
+    SHORT = 2
+
+
+class ShortPairs4(ShortPairs):
+    """Four."""
+
+    __slots__ = ()
+    SHORT = 4
+
+
+class ShortPairs8(ShortPairs):
+    """Eight."""
+
+    __slots__ = ()
+    SHORT = 8
+
+
+class ShortTriples(Windows):
+    """3x3 as above on images of 8x8, whose outputs are a vector."""
+
+    __slots__ = ()
+    SHORT = 4
+
+
+SHORT_PAIRS = {cls.SHORT: cls for cls in (ShortPairs2, ShortPairs4, ShortPairs8)}
+BY_ROWS = (Pairs, Triples, *SHORT_PAIRS.values(), ShortTriples)
+
+
+def classified(w: Windows, lanes: int) -> Windows:
+    """Return the windows as an instance of the class that suits vectors of so many lanes."""
+    steps = w.step_down, w.step_across, w.apart_down, w.apart_across
+    if steps != (2, 2, 1, 1):
+        return w
+    taps, start = (w.down, w.across), (w.top, w.left)
+    even = (w.height, w.width) == (2 * w.rows, 2 * w.columns)
+    filled, one_row = 2 * w.columns >= lanes, (2, 2 * lanes, 1, lanes)
+    if taps == (2, 2) and start == (0, 0):
+        if even and w.columns < lanes and w.columns in SHORT_PAIRS:
+            return SHORT_PAIRS[w.columns](*one_row, *w[4:])
+        if filled and 2 * w.rows <= w.height and 2 * w.columns <= w.width:
+            return Pairs(*w)
+    if taps == (3, 3) and start == (-1, -1) and even:
+        if w.rows == w.columns == ShortTriples.SHORT and lanes == w.rows * w.columns:
+            return ShortTriples(*one_row, *w[4:])
+        if filled:
+            return Triples(*w)
+    return w
