@@ -10,7 +10,8 @@ import agnostic_xent as ax
 
 pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu import pooling
+from agnostic_xent.kernels.cpu import pool_windows, pooling
+from agnostic_xent.kernels.cpu.conv.vectors import lanes_of
 
 CASES = [  # shape, window, options
     ((1, 1, 1, 1), 1, {}),
@@ -89,12 +90,30 @@ def test_mean_of_all_pixels(shape, dtype):
     check(ax.global_avg_pool2d, images(shape, dtype), terms=128)
 
 
+def test_all_classes_of_windows_are_met(monkeypatch):
+    met, right = set(), pooling.windows
+
+    def noted(*args, **options):
+        w, outputs = right(*args, **options)
+        met.add(type(w))
+        return w, outputs
+
+    monkeypatch.setattr(pooling, "windows", noted)
+    for shape, window, options in CASES:
+        ax.max_pool2d(images(shape), window, **options)
+    wide = {pool_windows.ShortPairs8, pool_windows.ShortTriples}  # need vectors of 16
+    assert met | wide == {pool_windows.Windows, *pool_windows.BY_ROWS}
+    assert met >= wide or lanes_of(np.dtype("float32")) < 16
+
+
 def test_special_values_stay_in_their_window():
     x = images((2, 8, 30, 34))
     x[0, 0, 3, 4], x[1, 7, 29, 33], x[1, 2, 0, 0] = np.nan, np.inf, -np.inf
-    check(ax.max_pool2d, x, 3, stride=2, padding=1)
-    check(ax.avg_pool2d, x, 3, stride=2, padding=1)
     check(ax.global_avg_pool2d, x)
+    for some in (x, np.ascontiguousarray(x[..., :8, :8])):
+        check(ax.max_pool2d, some, 3, stride=2, padding=1)
+        check(ax.avg_pool2d, some, 3, stride=2, padding=1)
+        check(ax.avg_pool2d, some, 2)
 
 
 def layouts(x):

@@ -77,7 +77,7 @@ def run(pair: Any, x: Any, w: Windows, y: Any, others: Any) -> None:
     cls: Any = type(w)
     loop = loop_of(pair, cls, x.dtype, numbers)
     x, y = flat(x), y.reshape(-1)
-    if type(w) is not Windows:
+    if cls is not Windows:
         loop(x, w, y, others, alone=alone)
     else:
         size = (w.height * w.width + w.rows * w.columns) * lanes
