@@ -7,7 +7,7 @@ import pytest
 
 numba = pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu import vector_math  # noqa: E402
+from agnostic_xent.kernels.cpu import softmax_lanes, vector_math  # noqa: E402
 
 
 @numba.njit(error_model="numpy")
@@ -20,6 +20,11 @@ def exponentials(x, y):
 def logarithms(x, y):
     for i in range(x.size):
         y[i] = vector_math.log1p(x[i])
+
+
+@numba.njit(error_model="numpy")
+def sweep(x, e, ahead, top, factor):
+    return softmax_lanes.sweep(x, x.size, e, ahead, ahead.size, top, factor)
 
 
 def ulp_error(found, exact):
@@ -46,6 +51,27 @@ def test_exp(dtype, wider, lowest):
     assert y[-2] == 0
     exponentials(np.array([np.nan], dtype), y[:1])
     assert np.isnan(y[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("size", [1, 15, 64, 100, 500])
+@pytest.mark.parametrize("more", [1, 16, 65, 300])
+def test_a_sweep_does_as_the_functions_of_single_numbers(size, more, in_place, dtype):
+    rng = np.random.default_rng(size + more)
+    row = np.full(size + more + 100, np.nan, dtype)  # what lies behind the pieces is not theirs
+    x, ahead = row[:size], row[size : size + more]
+    x[:], ahead[:] = rng.normal(size=size) - 5, rng.normal(size=more) - 1e6
+    top, factor = x.dtype.type(1), x.dtype.type(0.7)
+    exact = np.empty_like(x)
+    exponentials((x - top) * factor, exact)
+    stored = row if in_place else np.full(size + 100, np.nan, dtype)
+    total, best = sweep(x, stored[:size], ahead, top, factor)
+    assert best == ahead.max()
+    np.testing.assert_array_equal(stored[:size], exact)
+    assert np.isnan(stored[-100:]).all()
+    bound = size * np.finfo(dtype).eps * float(np.sum(exact, dtype=np.longdouble))
+    assert abs(total - float(np.sum(exact, dtype=np.longdouble))) <= bound
 
 
 def test_log1p():

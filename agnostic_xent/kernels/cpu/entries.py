@@ -80,7 +80,7 @@ def assemble(weight: Any, sample_weight: Any, ignore: Any, ignores: Any, numbers
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
     )  # fmt: skip
     return Problem(
-        weight, sample_weight, ignore, ignores,
+        borrowed(weight), borrowed(sample_weight), ignore, ignores,
         total, smoothing, spread, inverse_temperature, unbias, unit,
     )  # fmt: skip
 

@@ -109,7 +109,8 @@ def block(
     """
     classes, pixels = x.shape[0], stop - start
     x, g = borrowed(x), borrowed(g)
-    samples = describe(labels, first, pixels, classes, problem)
+    tag, numbers = np.empty(pixels, np.int32), np.zeros((6, pixels))
+    samples = describe(labels, first, classes, problem, tag, numbers)
     tag, factor, weight, own, others, _, _ = samples
     top, scratch = x[0, start:stop].copy(), np.empty(pixels, x.dtype)
     a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)

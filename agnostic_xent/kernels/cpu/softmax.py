@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .softmax_lanes import sweep
 from .vector_math import (
     STRICT,
     SUM,
     borrowed,
     exp_biased,
-    larger,
     log1p,
     njit,
     row_max,
@@ -81,9 +81,12 @@ def is_dead(label: Any, n: Any, sample_weight: Any, ignore: Any, ignores: Any) -
 
 
 @plain
-def describe(labels: Any, first: Any, count: Any, classes: Any, problem: Any) -> Any:
-    """Return the `Samples` of a block, of which nothing is known but labels and weights."""
-    tag, numbers = np.empty(count, np.int32), np.zeros((6, count))
+def describe(labels: Any, first: Any, classes: Any, problem: Any, tag: Any, numbers: Any) -> Any:
+    """Return the `Samples` of a block, of which nothing is known but labels and weights.
+
+    They lie in ``tag`` and, as yet 0, in ``numbers`` (6, samples).
+    """
+    count = tag.size
     labels, sample_weight = labels[first : first + count], problem.sample_weight
     if sample_weight.size > 0:
         sample_weight = sample_weight[first : first + count]
@@ -167,33 +170,12 @@ def exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
     return _exponentials(x, top, inverse_temperature, e)
 
 
-@njit(**SUM, forceinline=True)
-def _exponentials_and_maximum(
-    x: Any, top: Any, inverse_temperature: Any, e: Any, ahead: Any
-) -> Any:
-    total, best = x.dtype.type(0), ahead[0]
-    both = min(x.size, ahead.size)
-    for j in range(both):
-        value = exp_biased((x[j] - top) * inverse_temperature)
-        e[j] = value
-        total += value
-        best = larger(ahead[j], best)
-    if both < x.size:
-        total += exponentials(x[both:], top, inverse_temperature, e[both:])
-    if both < ahead.size:
-        best = larger(row_max(ahead[both:]), best)
-    return np.float64(total), best
-
-
 @inlined
 def exponentials_and_maximum(x: Any, top: Any, inverse_temperature: Any, e: Any, ahead: Any) -> Any:
-    """Do as `exponentials`, and return the maximum of another piece as well.
-
-    The processor computes while the other piece is on its way from memory.
-    """
+    """Do as `exponentials`, also in place, and return the maximum of another piece as well."""
     if inverse_temperature == 1:
-        return _exponentials_and_maximum(x, top, x.dtype.type(1), e, ahead)
-    return _exponentials_and_maximum(x, top, inverse_temperature, e, ahead)
+        return sweep(x, x.size, e, ahead, ahead.size, top, x.dtype.type(1))
+    return sweep(x, x.size, e, ahead, ahead.size, top, inverse_temperature)
 
 
 @njit(**SUM)
@@ -245,10 +227,9 @@ def sum_rows(x: Any, samples: Samples, problem: Problem, g: Any, scratch: Any, t
     a row comes from memory but once: while exponentials are taken, the next piece is looked at.
     """
     tag, _, _, owns, rests, shift, shifts = samples
-    scratch, tops = borrowed(scratch), borrowed(tops)
+    x, g, scratch, tops = borrowed(x), borrowed(g), borrowed(scratch), borrowed(tops)
     inverse_temperature, unbias = x.dtype.type(problem.inverse_temperature), problem.unbias
-    in_place = x.ctypes.data == g.ctypes.data
-    apart, rows = in_place or not g.size, np.flatnonzero(tag >= 0)
+    rows = np.flatnonzero(tag >= 0)
     best = row_max(x[rows[0], :PIECE]) if rows.size else scratch[0]
     for i in range(rows.size):
         k, follower = rows[i], rows[min(i + 1, rows.size - 1)]
@@ -272,13 +253,12 @@ def sum_rows(x: Any, samples: Samples, problem: Problem, g: Any, scratch: Any, t
                 w = problem.weight[start:stop]
                 moved, weighed = weighted_shifts(piece, top, inverse_temperature, w)
                 distance, mass = distance + moved, mass + weighed
-            e = scratch[: piece.size] if apart else g[k, start:stop]
-            total, best = exponentials_and_maximum(piece, top, inverse_temperature, e, ahead)
+            e = g[k, start:stop] if g.size else scratch[: piece.size]
+            part, best = exponentials_and_maximum(piece, top, inverse_temperature, e, ahead)
+            total = np.float64(part)
             if 0 <= label < piece.size:
                 own, total = np.float64(e[label]), without(label, total, e)
             others += total
-            if in_place:
-                g[k, start:stop] = e
         owns[k], rests[k], shifts[k] = own * unbias, others * unbias, distance
         shift[k] = (at_label - top) * inverse_temperature
 
@@ -286,11 +266,27 @@ def sum_rows(x: Any, samples: Samples, problem: Problem, g: Any, scratch: Any, t
 @plain
 def long_rows(x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any) -> None:
     """Do rows first to last of many classes."""
-    x, g = borrowed(x)[first:last], borrowed(g)[first:last]
-    samples = describe(labels, first, last - first, x.shape[1], problem)
-    tops = np.empty((last - first, (x.shape[1] + PIECE - 1) // PIECE), x.dtype)
-    sum_rows(x, samples, problem, g, np.empty(min(PIECE, x.shape[1]), x.dtype), tops)
-    write_terms(samples, first, problem, terms)
+    count, classes = last - first, x.shape[1]
+    tag, numbers = np.empty(count, np.int32), np.zeros((6, count))
+    tops = np.empty((count, (classes + PIECE - 1) // PIECE), x.dtype)
+    scratch = np.empty(min(PIECE, classes), x.dtype)
+    fill_rows(x, labels, first, problem, g, terms, tag, numbers, tops, scratch)
+
+
+@plain
+def fill_rows(
+    x: Any, labels: Any, first: Any, problem: Any, g: Any, terms: Any,
+    tag: Any, numbers: Any, tops: Any, scratch: Any,
+) -> None:  # fmt: skip
+    """Do as many rows as there are tags, from the first, in memory that outlives this function.
+
+    Counting who refers to it, at every view, took as long as a tenth of the exponentials.
+    """
+    tag, numbers = borrowed(tag), borrowed(numbers)
+    x, g = borrowed(x)[first : first + tag.size], borrowed(g)[first : first + tag.size]
+    samples = describe(borrowed(labels), first, x.shape[1], problem, tag, numbers)
+    sum_rows(x, samples, problem, g, scratch, tops)
+    write_terms(samples, first, problem, borrowed(terms))
     if g.size:
         write_gradient(samples, problem, g, tops)
 
@@ -299,6 +295,7 @@ def long_rows(x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, 
 def write_gradient(samples: Samples, problem: Any, g: Any, tops: Any) -> None:
     """Turn the exponentials of rows into their gradient."""
     tag, factor, weight, own, others, _, _ = samples
+    g, tops = borrowed(g), borrowed(tops)
     kind, scales, at_label = g.dtype.type, np.empty(tag.size), np.empty(tag.size)
     for k in range(tag.size):
         scales[k] = row_scale(factor[k], weight[k], own[k], others[k], problem)

@@ -11,7 +11,7 @@ Accuracy over all x <= 0: below 1 ulp, denormal results included; exp(-inf) = 0;
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -38,9 +38,14 @@ SUM = {"fastmath": {"reassoc"}} | CALLEE
 # --- single instructions that Python has no name for ---------------------------------------------
 
 
-def _bits(floating: Any) -> tuple[Any, int]:
-    """Return LLVM's integer type of a float's width, and the number of its explicit digits."""
-    return (ir.IntType(32), 23) if floating == types.float32 else (ir.IntType(64), 52)
+def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """Emit x * y + z with one rounding, of numbers or of vectors."""
+    kind = x.type
+    lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+    bits = 32 if getattr(kind, "element", kind) == ir.FloatType() else 64
+    declared = ir.FunctionType(kind, [kind] * 3)
+    called = cgutils.get_or_insert_function(builder.module, declared, f"llvm.fma.{lanes}f{bits}")
+    return builder.call(called, [x, y, z])
 
 
 @intrinsic
@@ -48,26 +53,9 @@ def fma(context: Any, x: Any, y: Any, z: Any) -> Any:
     """Return x * y + z with one rounding."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        name = f"llvm.fma.f{32 if kind == ir.FloatType() else 64}"
-        declared = ir.FunctionType(kind, [kind] * 3)
-        return builder.call(
-            cgutils.get_or_insert_function(builder.module, declared, name), list(args)
-        )
+        return emit_fma(builder, *args)
 
     return x(x, x, x), emit
-
-
-@intrinsic
-def exponent(context: Any, t: Any) -> Any:
-    """Move the low bits of a float to its exponent: 2**k if they are k plus the format's bias."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        integer, digits = _bits(signature.args[0])
-        bits = builder.shl(builder.bitcast(args[0], integer), ir.Constant(integer, digits))
-        return builder.bitcast(bits, args[0].type)
-
-    return t(t), emit
 
 
 @intrinsic
@@ -121,42 +109,65 @@ def borrowed(context: Any, x: Any) -> Any:
 
 # --- exp -----------------------------------------------------------------------------------------
 
-F = np.float32
-LOW32 = F(-104.5)  # below it n would leave the range of an exponent; the result is 0 already here
-LOG2E32, LN2_HI32, LN2_LO32 = F(1.442695), F(0.6931472), F(-1.9046542e-09)
-MAGIC32 = F(1.5 * 2**23 + 24 + 127)
-A2, A3, A4, A5, A6 = F(0.5), F(0.16666576), F(0.041666556), F(0.008363179), F(0.0013926184)
 
-LOW64 = -746.2
-LOG2E64, LN2_HI64, LN2_LO64 = 1.4426950408889634, 0.6931471805599453, 2.3190468138462996e-17
-MAGIC64 = 1.5 * 2**52 + 54 + 1023
-B2, B3, B4, B5, B6 = (
-    0.5000000000000001, 0.16666666666666669, 0.04166666666662413, 0.008333333333330062,
-    0.0013888888917213717,
-)  # fmt: skip
-B7, B8, B9, B10, B11 = (
-    0.00019841269863053618, 2.4801521295954376e-05, 2.7557268459997064e-06,
-    2.7620088445409746e-07, 2.510038549551032e-08,
-)  # fmt: skip
+class Exp(NamedTuple):
+    """The numbers of the exponential of a floating type."""
+
+    low: float
+    """Below it n would leave the range of an exponent; the result is 0 already here."""
+    log2_e: float
+    ln2_high: float
+    ln2_low: float
+    magic: float
+    """Leaves an integer, with the format's bias and that of the result in its low bits."""
+    digits: int
+    """Bits below the exponent."""
+    polynomial: tuple[float, ...]
 
 
-def _exp32(x: Any) -> Any:
-    x = LOW32 if x < LOW32 else x
-    t = fma(x, LOG2E32, MAGIC32)
-    n = t - MAGIC32
-    r = fma(n, -LN2_LO32, fma(n, -LN2_HI32, x))
-    p = fma(fma(fma(fma(A6, r, A5), r, A4), r, A3), r, A2)
-    return fma(fma(p, r, F(1)), r, F(1)) * exponent(t)
+EXP = {
+    types.float32: Exp(
+        -104.5, 1.442695, 0.6931472, -1.9046542e-09, 1.5 * 2**23 + 24 + 127, 23,
+        (1, 1, 0.5, 0.16666576, 0.041666556, 0.008363179, 0.0013926184),
+    ),
+    types.float64: Exp(
+        -746.2, 1.4426950408889634, 0.6931471805599453, 2.3190468138462996e-17,
+        1.5 * 2**52 + 54 + 1023, 52,
+        (1, 1, 0.5000000000000001, 0.16666666666666669, 0.04166666666662413, 0.008333333333330062,
+         0.0013888888917213717, 0.00019841269863053618, 2.4801521295954376e-05,
+         2.7557268459997064e-06, 2.7620088445409746e-07, 2.510038549551032e-08),
+    ),
+}  # fmt: skip
 
 
-def _exp64(x: Any) -> Any:
-    x = LOW64 if x < LOW64 else x
-    t = fma(x, LOG2E64, MAGIC64)
-    n = t - MAGIC64
-    r = fma(n, -LN2_LO64, fma(n, -LN2_HI64, x))
-    p = fma(fma(fma(fma(fma(B11, r, B10), r, B9), r, B8), r, B7), r, B6)
-    p = fma(fma(fma(fma(p, r, B5), r, B4), r, B3), r, B2)
-    return fma(fma(p, r, 1.0), r, 1.0) * exponent(t)
+def emit_exp(builder: Any, floating: Any, x: Any) -> Any:
+    """Emit the biased exponential of a number, or of each lane of a vector."""
+    kind, numbers, integer = x.type, EXP[floating], ir.IntType(floating.bitwidth)
+    lanes = kind.count if isinstance(kind, ir.VectorType) else 0
+
+    def same(value: Any, kind: Any = kind) -> Any:
+        return ir.Constant(kind, [value] * lanes if lanes else value)
+
+    low, magic = same(numbers.low), same(numbers.magic)
+    x = builder.select(builder.fcmp_ordered("<", x, low), low, x)
+    t = emit_fma(builder, x, same(numbers.log2_e), magic)
+    n = builder.fsub(t, magic)
+    r = emit_fma(builder, n, same(-numbers.ln2_high), x)
+    r = emit_fma(builder, n, same(-numbers.ln2_low), r)
+    *rest, last = (same(float(c)) for c in numbers.polynomial)
+    for c in reversed(rest):
+        last = emit_fma(builder, last, r, c)
+    integers = ir.VectorType(integer, lanes) if lanes else integer
+    bits = builder.shl(builder.bitcast(t, integers), same(numbers.digits, integers))
+    return builder.fmul(last, builder.bitcast(bits, kind))  # times 2**n
+
+
+@intrinsic
+def _exp(context: Any, x: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return emit_exp(builder, signature.args[0], args[0])
+
+    return x(x), emit
 
 
 def exp_biased(x: Any) -> Any:
@@ -166,7 +177,10 @@ def exp_biased(x: Any) -> Any:
 
 @overload(exp_biased, jit_options={"error_model": "numpy"})
 def _exp_biased(x: Any) -> Any:
-    return _exp32 if x == types.float32 else _exp64
+    def exp(x: Any) -> Any:  # a function of its own, so that its caller's options leave it alone
+        return _exp(x)
+
+    return exp
 
 
 # --- log -----------------------------------------------------------------------------------------
