@@ -61,18 +61,21 @@ class GradientSums:
         self._buffers: dict[tuple[int, int, str], Array] = {}
         self._sent: list[_Sum] = []
         self._small: Params = {}
+        self._small_count = 0
 
     def add(self, arrays: Mapping[str, Array]) -> None:
         """Take in arrays, which may be written to; begin their sum when there is enough to send."""
         for name, x in arrays.items():
             x = widen(x)
-            if math.prod(x.shape) >= LARGE:
-                self._send({name: x})
+            count = math.prod(x.shape)
+            if count >= LARGE:
+                self._send({name: x}, count)
                 continue
-            if any(other.dtype != x.dtype for other in self._small.values()):
+            if self._small and next(iter(self._small.values())).dtype != x.dtype:
                 self._send_small()
             self._small[name] = x
-            if _count(self._small) >= LARGE:
+            self._small_count += count
+            if self._small_count >= LARGE:
                 self._send_small()
 
     def finish(self, *, keep: bool = False) -> Params:
@@ -90,14 +93,14 @@ class GradientSums:
         return sums
 
     def _send_small(self) -> None:
-        small, self._small = self._small, {}
-        self._send(small)
+        self._send(self._small, self._small_count)
+        self._small, self._small_count = {}, 0
 
-    def _send(self, arrays: Params) -> None:
+    def _send(self, arrays: Params, count: int) -> None:
         first, *others = arrays.values()
         readable, start = self._communicator.reads(first), 0
         in_place = readable and not others and _holds_its_memory(first)
-        buffer = first.reshape(-1) if in_place else self._buffer(_count(arrays), first, readable)
+        buffer = first.reshape(-1) if in_place else self._buffer(count, first, readable)
         parts = {}
         for name, x in arrays.items():
             span = slice(start, start := start + math.prod(x.shape))
@@ -116,10 +119,6 @@ class GradientSums:
             dtype = str(like.dtype).rpartition(".")[2]
             self._buffers[key] = backend("numpy").empty(count, dtype=dtype)
         return self._buffers[key]
-
-
-def _count(arrays: Params) -> int:
-    return sum(math.prod(x.shape) for x in arrays.values())
 
 
 def _holds_its_memory(x: Array) -> bool:
