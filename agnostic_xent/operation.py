@@ -260,7 +260,7 @@ class Operation(Kernelized, Generic[P, R]):
             key = seen = None
         if seen is None or not (seen.device is None or _all_on(seen.device, args, kwargs)):
             return self._ask(key, args, kwargs)
-        arrays = args + seen.absent
+        arrays = args[: seen.given] + seen.absent
         if seen.check_values is not None:
             seen.check_values(*arrays)
         options = seen.options.copy()
@@ -275,12 +275,14 @@ class Operation(Kernelized, Generic[P, R]):
             check_values(*arrays)
         chosen = self._choose(arrays, options)[0]
         absent = arrays[len(args) :]
-        arrays_alone = len(args) <= len(arrays) and all(map(operator.is_, arrays, args))
-        as_given = arrays_alone and all(x is None for x in absent)
+        given = min(len(args), len(arrays))
+        others = args[given:]  # options, such as the window of a pool
+        arrays_first = all(map(operator.is_, arrays, args)) and all(x is None for x in absent)
+        as_given = arrays_first and not any(hasattr(x, "dtype") for x in others)
         if repeats and as_given and key is not None and library(arrays[0]) in ("numpy", "cupy"):
             named = tuple([name for name, x in options.items() if hasattr(x, "dtype")])
             seen = Seen(
-                absent, options | dict.fromkeys(named), named, check_values, chosen,
+                given, absent, options | dict.fromkeys(named), named, check_values, chosen,
                 device_number(arrays[0]),
             )  # fmt: skip
             special = chosen.specialized(check_values, *arrays, **options)
@@ -295,6 +297,8 @@ class Operation(Kernelized, Generic[P, R]):
 class Seen(NamedTuple):
     """What was found for arguments of some types, dtypes, shapes and options."""
 
+    given: int
+    """How many of the positional arguments are arrays, or stand for one."""
     absent: tuple[None, ...]
     """In place of the arrays that were not given."""
     options: dict[str, Any]

@@ -219,6 +219,11 @@ def test_a_repeatable_contract_is_asked_about_what_is_new(asked):
     for _ in range(2):  # what is refused is refused again
         with pytest.raises(ValueError, match="factor must not be 0"):
             asked(single(3), factor=0)
+    asked.calls.clear()
+    for _ in range(2):  # by position, behind what arrays there may be
+        for factor in (3, 4):
+            assert asked(single(3), None, factor)[0] == factor
+    assert asked.calls.count("contract") == 2
     with ax.kernels("portable"):
         assert asked(single(3))[0] == 2
 
@@ -235,8 +240,8 @@ def test_what_a_repeatable_contract_cannot_be_known_by(asked):
         for _ in range(2):
             asked(**arguments)
         assert asked.calls.count("contract") == 2
-    for factor in (3, 4):  # by position, behind what arrays there may be
-        assert asked(single(3), None, factor)[0] == factor
+    for factor in (zero_dim, zero_dim[()]):  # numbers of NumPy, by position
+        assert asked(single(3), None, factor)[0] == 2
     assert not asked._seen
 
 
