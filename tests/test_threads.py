@@ -88,10 +88,16 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
     "max_pool2d": [
         gradients(ax.max_pool2d, normal(17, 9, 29, 31), 2),
         gradients(ax.max_pool2d, normal(17, 9, 29, 31), 3, stride=2, padding=1),
+        gradients(ax.max_pool2d, normal(17, 9, 28, 30), 3, stride=2, padding=1),
+        gradients(ax.max_pool2d, normal(65, 9, 8, 8), 3, stride=2, padding=1),
+        gradients(ax.max_pool2d, normal(65, 9, 8, 8), 2),
     ],
     "avg_pool2d": [
         gradients(ax.avg_pool2d, normal(17, 9, 29, 31), 2),
         gradients(ax.avg_pool2d, normal(17, 9, 29, 31), 3, stride=2, padding=1),
+        gradients(ax.avg_pool2d, normal(17, 9, 28, 30), 3, stride=2, padding=1),
+        gradients(ax.avg_pool2d, normal(65, 9, 8, 8), 3, stride=2, padding=1),
+        gradients(ax.avg_pool2d, normal(65, 9, 8, 8), 2),
     ],
     "global_avg_pool2d": [gradients(ax.global_avg_pool2d, normal(17, 9, 29, 31))],
     "batch_norm": [

@@ -12,6 +12,7 @@ from ...operation import OPERATIONS, Implementation, Pullback
 from . import activation_loops as loops
 from .compiling import array_in, array_out, compiled_in_parts, types
 from .memory import empty
+from .threads import PIECES
 from .vector_math import BIAS
 
 
@@ -34,7 +35,7 @@ def compiled_loops(dtype: Any, ndim: int) -> Callable[..., None]:
     read, write, unbias = array_in(kind, ndim), array_out(kind, ndim), types.float64
     function = loops.elements if ndim == 1 else loops.rows
     signature = (types.int64, read, read, unbias, write)
-    made: Callable[..., None] = compiled_in_parts(function, signature)
+    made: Callable[..., None] = compiled_in_parts(function, signature, PIECES)
     return made
 
 

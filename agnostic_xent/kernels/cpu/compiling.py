@@ -68,9 +68,12 @@ def compiled(function: Callable[..., Any], signature: Any, parallel: bool = Fals
     return guarded(dispatcher) if parallel else dispatcher
 
 
-def compiled_in_parts(function: Callable[..., Any], signature: Any) -> Any:
-    """Compile ``function(*args, parts, part)`` for a signature, to be called with ``*args``."""
-    return in_parts(compiled(function, types.void(*signature, types.int64, types.int64)))
+def compiled_in_parts(function: Callable[..., Any], signature: Any, pieces: int = 1) -> Any:
+    """Compile ``function(*args, parts, part)`` for a signature, to be called with ``*args``.
+
+    There are so many ``pieces`` as parts a thread: one, unless parts need no memory of their own.
+    """
+    return in_parts(compiled(function, types.void(*signature, types.int64, types.int64)), pieces)
 
 
 def array_in(dtype: Any, ndim: int) -> Any:

@@ -14,6 +14,7 @@ from . import channel_loops
 from .activations import takes as takes_array
 from .compiling import array_in, array_out, compiled_in_parts, types
 from .memory import empty
+from .threads import PIECES
 
 from_dtype: Any = _from_dtype  # Numba is typed in part only
 
@@ -51,7 +52,7 @@ def loops(dtype: Any) -> Loops:
         "gradient": (planes, planes, channel, channel, channel, channel, written),
     }
     return Loops(*(
-        compiled_in_parts(getattr(channel_loops, name), arguments)
+        compiled_in_parts(getattr(channel_loops, name), arguments, PIECES)
         for name, arguments in signatures.items()
     ))  # fmt: skip
 

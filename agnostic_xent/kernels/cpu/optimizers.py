@@ -15,6 +15,7 @@ import numpy as np
 from ...operation import ROUTINES, Implementation
 from .compiling import array_in, array_out, compiled_in_parts, types
 from .memory import empty
+from .threads import PIECES
 from .vector_math import BIAS, STRICT, njit
 
 SMALL = 65536
@@ -110,7 +111,7 @@ def sgd_loop(dtype: Any) -> Callable[..., None]:
     kind = types.float32 if dtype == np.float32 else types.float64
     read, write = array_in(kind, 1), array_out(kind, 1)
     signature = (*[read] * 3, *[types.float64] * 4, types.boolean, write, write)
-    made: Callable[..., None] = compiled_in_parts(sgd, signature)
+    made: Callable[..., None] = compiled_in_parts(sgd, signature, PIECES)
     return made
 
 
@@ -170,7 +171,7 @@ def adamw_loop(dtype: Any) -> Callable[..., None]:
     """Return the compiled loop for a dtype."""
     kind = types.float32 if dtype == np.float32 else types.float64
     read, write = array_in(kind, 1), array_out(kind, 1)
-    made: Callable[..., None] = compiled_in_parts(adamw, (*[read] * 5, *[write] * 3))
+    made: Callable[..., None] = compiled_in_parts(adamw, (*[read] * 5, *[write] * 3), PIECES)
     return made
 
 

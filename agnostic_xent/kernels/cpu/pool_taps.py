@@ -146,9 +146,9 @@ class ShortRows:
 
     def _pixels(self, v: Vectors, columns: Any) -> list[tuple[Any, Any]]:
         """Return where the vectors of pixels start, and their masks."""
-        b, pixels = v.builder, v.builder.mul(columns, v.index(4))
-        starts = [v.index(k * v.lanes) for k in range(4)]
-        return [(start, v.first(b.sub(pixels, start))) for start in starts]
+        pixels = v.builder.mul(columns, v.index(4))
+        starts = range(0, 4 * v.lanes, v.lanes)
+        return [(v.index(start), v.first(pixels, start)) for start in starts]
 
     def _moved(self, v: Vectors, x: Any, fill: Any, down: int, across: int) -> Any:
         """Return, in the place of each output, that of another one, ``fill`` where none is."""

@@ -19,6 +19,7 @@ from .compiling import array_in, array_out, compiled_in_parts, threads, types
 from .conv.vectors import lanes_of
 from .memory import empty
 from .pool_windows import Windows, classified
+from .threads import PIECES
 
 from_dtype: Any = _from_dtype  # Numba is typed in part only
 
@@ -97,10 +98,11 @@ def loop_of(pair: Any, cls: Any, dtype: Any, numbers: Any = None) -> Callable[..
     read, write, others = array_in(kind, 1), array_out(kind, 1), from_dtype(numbers or dtype)
     w = types.NamedUniTuple(integer, len(Windows._fields), cls)
     signature: Any = (read, w, write, array_out(others, 1))
-    if cls is Windows:
-        met = array_in(integer, 2)
-        signature = (read, w, met, write, array_out(others, 1), write, integer)
-    made: Callable[..., None] = compiled_in_parts(pair[cls is Windows], signature)
+    function, pieces = pair[0], PIECES
+    if cls is Windows:  # each part needs room for its planes
+        signature = (read, w, array_in(integer, 2), write, array_out(others, 1), write, integer)
+        function, pieces = pair[1], 1
+    made: Callable[..., None] = compiled_in_parts(function, signature, pieces)
     return made
 
 
@@ -204,7 +206,7 @@ def global_vjp(x: Any) -> tuple[Any, Pullback]:
 def compiled_plane_means(dtype: Any) -> Callable[..., None]:
     """Return the compiled loop."""
     signature = array_in(from_dtype(dtype), 1), array_out(from_dtype(dtype), 1)
-    made: Callable[..., None] = compiled_in_parts(loops.plane_means, signature)
+    made: Callable[..., None] = compiled_in_parts(loops.plane_means, signature, PIECES)
     return made
 
 

@@ -8,6 +8,7 @@ for those of Python, of which it starts its own.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import queue
 import threading
@@ -92,6 +93,36 @@ def guarded(loop: Callable[..., Any]) -> Callable[..., Any]:
 # --- work in parts -------------------------------------------------------------------------------
 
 
+PIECES = 4
+"""Parts a thread, where parts need no memory of their own: who wakes late does fewer of them."""
+
+
+class Job:
+    """A loop over parts: every thread that works on it does those that no other has taken."""
+
+    def __init__(self, loop: Callable[..., Any], args: tuple[Any, ...], parts: int) -> None:
+        self.loop, self.args, self.parts = loop, args, parts
+        self.numbers = itertools.count()  # the next one is taken in a single step
+        self.done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def work(self) -> None:
+        """Do parts until all are taken."""
+        while (part := next(self.numbers)) < self.parts:
+            error = None
+            try:
+                self.loop(*self.args, self.parts, part)
+            except BaseException as raised:
+                error = raised
+            self.done.put(error)
+
+    def finish(self) -> None:
+        """Wait for all parts, and raise what one of them did."""
+        errors = [self.done.get() for _ in range(self.parts)]  # they use the arrays until then
+        self.args = ()  # a thread that has not even started must not keep arrays alive
+        for error in filter(None, errors):
+            raise error
+
+
 class Workers:
     """Threads of Python for loops that say which part of the work they do, and hold no lock.
 
@@ -100,43 +131,33 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self.tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self.count = 0
 
-    def run(self, loop: Callable[..., Any], args: tuple[Any, ...], parts: int) -> None:
-        """Call ``loop(*args, parts, part)`` for every part, the first one in this thread."""
+    def run(self, job: Job, threads: int) -> None:
+        """Do a job in so many threads, one of which is this."""
         with _starting:
-            while self.count < parts - 1:
+            while self.count < threads - 1:
                 threading.Thread(target=self._work, daemon=True).start()
                 self.count += 1
-        done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        for part in range(1, parts):
-            self.tasks.put((loop, (*args, parts, part), done))
-        try:
-            loop(*args, parts, 0)
-        finally:
-            errors = [done.get() for _ in range(1, parts)]  # they use the arrays until then
-        for error in filter(None, errors):
-            raise error
+        for _ in range(threads - 1):
+            self.jobs.put(job)
+        job.work()
+        job.finish()
 
     def _work(self) -> None:
         while True:
-            loop, args, done = self.tasks.get()
-            error = None
-            try:
-                loop(*args)
-            except BaseException as raised:
-                error = raised
-            del loop, args  # a waiting thread must not keep arrays alive
-            done.put(error)
+            self.jobs.get().work()
 
 
 _starting = threading.Lock()
 _workers = Workers()
 
 
-def in_parts(loop: Callable[..., Any]) -> Callable[..., None]:
+def in_parts(loop: Callable[..., Any], pieces: int) -> Callable[..., None]:
     """Return a loop ``(*args, parts, part)`` as a function of the arguments before these two.
+
+    There are so many ``pieces`` as parts a thread.
 
     ``alone``: all of it runs in the thread of the caller, which is faster where there is little.
     After a fork there are new threads for the rest.
@@ -147,6 +168,7 @@ def in_parts(loop: Callable[..., Any]) -> Callable[..., None]:
         if alone:
             loop(*args, 1, 0)
         else:
-            _workers.run(loop, args, threads())
+            count = threads()
+            _workers.run(Job(loop, args, pieces * count), count)
 
     return run

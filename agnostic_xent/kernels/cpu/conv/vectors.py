@@ -99,10 +99,10 @@ class Vectors:
         b = self.builder
         b.store(vector, b.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
 
-    def first(self, count: Any) -> Any:
-        """Return the mask of the first ``count`` lanes: none below 0, all above their number."""
+    def first(self, count: Any, start: int = 0) -> Any:
+        """Return the mask of the lanes below ``count``, where they are counted from ``start``."""
         kind = ir.VectorType(I32, self.lanes)
-        numbers = ir.Constant(kind, list(range(self.lanes)))
+        numbers = ir.Constant(kind, list(range(start, start + self.lanes)))
         count = self._splat(self.builder.trunc(count, I32), kind)
         return self.builder.icmp_signed("<", numbers, count)
 
