@@ -3,8 +3,8 @@
 ``init(rng, shape)`` takes the shape of one sample, without the batch axis, and returns
 ``(params, shape)``: NumPy parameters and the shape of one output. ``vjp(params, x, train=, rng=,
 input_grad=)`` returns ``(y, pullback)``, and ``pullback(dy)`` returns ``(dx, grads)``, where dx is
-None without ``input_grad``. Nothing is stored on a layer. Gradients are arrays that nobody else has:
-they may be written to, and on several ranks are.
+None without ``input_grad``. Nothing is stored on a layer. Gradients are arrays that nobody else
+has: they may be written to, and on several ranks are.
 
 Parameters are one flat dict with torch's spelling ("0.weight", "3.bias"). Running statistics are
 parameters that are not trained: in ``grads`` their entries are their new values, see
