@@ -281,10 +281,8 @@ class Operation(Kernelized, Generic[P, R]):
         as_given = arrays_first and not any(hasattr(x, "dtype") for x in others)
         if repeats and as_given and key is not None and library(arrays[0]) in ("numpy", "cupy"):
             named = tuple([name for name, x in options.items() if hasattr(x, "dtype")])
-            seen = Seen(
-                given, absent, options | dict.fromkeys(named), named, check_values, chosen,
-                device_number(arrays[0]),
-            )  # fmt: skip
+            kept, device = options | dict.fromkeys(named), device_number(arrays[0])
+            seen = Seen(given, absent, kept, named, check_values, chosen, device)
             special = chosen.specialized(check_values, *arrays, **options)
             if special is not None:
                 seen = seen._replace(options={}, check_values=None, chosen=special)
