@@ -158,10 +158,11 @@ def record(monkeypatch, wrap):
     asked = set()
 
     def noted(name):
-        def compiler(function, signature, **options):
-            key = (function.__module__, function.__name__, str(signature), *options.items())
-            asked.add(key)
-            return wrap(name, function, signature, **options)
+        def compiler(function, signature, *pieces, **options):
+            asked.add((
+                function.__module__, function.__name__, str(signature), *pieces, *options.items()
+            ))  # fmt: skip
+            return wrap(name, function, signature, *pieces, **options)
 
         return compiler
 
