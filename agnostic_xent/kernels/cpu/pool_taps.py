@@ -141,8 +141,14 @@ class ShortRows:
         self.window, self.columns = window, columns
 
     def vectors(self, v: Vectors, columns: Any, each: Each) -> None:
-        """Emit the only vector of what passes for a row."""
-        each(v.index(0), v.first(columns))
+        """Emit the only vector of what passes for a row: a whole one, but for the very last.
+
+        Where LLVM sees that it is whole, no masks are left, which cost a quarter of the time.
+        """
+        with v.builder.if_else(v.builder.icmp_signed("==", columns, v.index(v.lanes))) as branches:
+            for branch in branches:
+                with branch:
+                    each(v.index(0), v.first(columns))
 
     def _pixels(self, v: Vectors, columns: Any) -> list[tuple[Any, Any]]:
         """Return where the vectors of pixels start, and their masks."""
