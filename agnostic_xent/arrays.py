@@ -262,8 +262,10 @@ def constant(value: float, like: Array) -> Array:
 
 def widen(x: Array) -> Array:
     """Return half-precision numbers as float32, in which everything is summed; others as is."""
+    if not is_half(x.dtype):
+        return x
     xp = array_namespace(x)
-    return xp.astype(x, xp.float32) if is_half(x.dtype) else x
+    return xp.astype(x, xp.float32)
 
 
 def narrow(y: Array, like: Array) -> Array:

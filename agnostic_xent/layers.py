@@ -50,6 +50,8 @@ STATISTICS = ("running_mean", "running_var")
 def split_statistics(grads: Mapping[str, Array]) -> tuple[Params, Params]:
     """Split what a pullback returns into gradients and new running statistics."""
     statistics = {k: v for k, v in grads.items() if k.rpartition(".")[2] in STATISTICS}
+    if not statistics:
+        return dict(grads), statistics
     return {k: v for k, v in grads.items() if k not in statistics}, statistics
 
 

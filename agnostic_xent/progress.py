@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # rich is slow to import, and needed only where somebody look
 
 __all__ = ["Progress"]
 
-PERIOD = 0.5
+PERIOD = 1.0
 """Seconds between two drawings of the bar."""
 
 
@@ -64,7 +64,7 @@ class Progress(Callback):
         self._begin(len(history) + 1)
 
     def on_step(self, samples: int) -> None:
-        """Advance the bar, a few times a second: its drawing takes the time of some steps."""
+        """Advance the bar, once a second: to draw it takes milliseconds."""
         self._undrawn += samples
         if self._bar is None or time.monotonic() < self._drawn + PERIOD:
             return

@@ -83,8 +83,11 @@ def _cpu() -> str:
     for line in lines:
         key, _, value = line.partition(":")
         found.setdefault(key.strip(), value.strip())
+    name = found.get("model name", platform.machine())
+    if "cpu family" in found:  # some names are those of many generations
+        name += f" (family {found['cpu family']}, model {found['model']})"
     width = "AVX-512" if "avx512f" in found.get("flags", "") else "no AVX-512"
-    return f"{found.get('model name', platform.machine())}, {width}"
+    return f"{name}, {width}"
 
 
 def _version(package: str) -> str:

@@ -80,7 +80,7 @@ def test_the_bar_of_an_epoch_counts_its_samples_and_starts_anew():
     progress.on_end()  # a second end is none
 
 
-def test_a_bar_is_drawn_a_few_times_a_second(monkeypatch):
+def test_a_bar_is_drawn_once_in_a_while(monkeypatch):
     """Steps in between are counted with the next that is drawn."""
     times = iter([0.0, 1.0, 1.0, 1.1, 1.3, 1.3, 1.3, 1.4])
     clock = SimpleNamespace(monotonic=lambda: next(times))
