@@ -66,9 +66,22 @@ def _library_of_type(cls: Any) -> str:
     return {"jaxlib": "jax"}.get(module.partition(".")[0], module)
 
 
+def has_known_device(x: Array) -> bool:
+    """Tell whether it costs little to know where an array lies: one of NumPy or CuPy."""
+    return library(x) in ("numpy", "cupy")
+
+
 def device_number(x: Any) -> int | None:
     """Return the number of the device of an array of CuPy, None for anything else."""
     return x.data.device_id if library(x) == "cupy" else None
+
+
+def alike(x: Array, y: Any) -> bool:
+    """Tell at a glance whether two arrays of NumPy or CuPy are of one dtype, shape and device."""
+    if library(x) != library(y) or not has_known_device(x):
+        return False
+    same = x.dtype is y.dtype and x.shape == y.shape
+    return same and device_number(x) == device_number(y)
 
 
 def backend(name: str) -> ModuleType:

@@ -28,7 +28,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from .arrays import Array, check_shape, device_number, float_namespace, library, quiet
+from .arrays import (
+    Array,
+    alike,
+    check_shape,
+    device_number,
+    float_namespace,
+    has_known_device,
+    library,
+    quiet,
+)
 from .kernels import KERNEL_PACKAGES, NoKernels
 from .modes import current_mode as current_mode
 from .modes import kernels as kernels
@@ -215,7 +224,7 @@ class Operation(Kernelized, Generic[P, R]):
         output = value[0] if isinstance(value, tuple) else value
 
         def checked(cotangent: Array) -> tuple[Array | None, ...]:
-            if not _alike(output, cotangent):
+            if not alike(output, cotangent):
                 float_namespace(value=output, cotangent=cotangent)
                 check_shape("cotangent", cotangent, tuple(output.shape), "that of the value")
             gradients = pullback(cotangent)
@@ -279,7 +288,7 @@ class Operation(Kernelized, Generic[P, R]):
         others = args[given:]  # options, such as the window of a pool
         arrays_first = all(map(operator.is_, arrays, args)) and all(x is None for x in absent)
         as_given = arrays_first and not any(hasattr(x, "dtype") for x in others)
-        if repeats and as_given and key is not None and library(arrays[0]) in ("numpy", "cupy"):
+        if repeats and as_given and key is not None and has_known_device(arrays[0]):
             named = tuple([name for name, x in options.items() if hasattr(x, "dtype")])
             kept, device = options | dict.fromkeys(named), device_number(arrays[0])
             seen = Seen(given, absent, kept, named, check_values, chosen, device)
@@ -348,15 +357,6 @@ def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
 def _all_on(device: int, args: Any, kwargs: Any) -> bool:
     """Tell whether all arrays of CuPy among arguments lie on the device of this number."""
     return {device, None}.issuperset(map(device_number, (*args, *kwargs.values())))
-
-
-def _alike(x: Any, y: Any) -> bool:
-    """Tell at a glance whether two arrays of NumPy or CuPy are of one dtype, shape and device."""
-    name = library(x)
-    if name != library(y) or name not in ("numpy", "cupy"):
-        return False
-    same = x.dtype is y.dtype and x.shape == y.shape
-    return same and (name == "numpy" or device_number(x) == device_number(y))
 
 
 @functools.cache
