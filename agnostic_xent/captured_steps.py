@@ -55,7 +55,7 @@ def captured_steps(task: Task, params: Params) -> CapturedSteps:
         If nothing captures steps on arrays of this library.
     """
     kernel, why = captured_step._choose([*params.values()], {})
-    if kernel is captured_step._portable:
+    if kernel is captured_step.portable:
         raise ValueError(f"capture=True needs parameters that lie on a GPU, in CuPy; here, {why}")
     return CapturedSteps(task, kernel)
 

@@ -23,8 +23,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -78,6 +79,9 @@ class Implementation:
     arrays before anything is returned, where they may not pass."""
     describe: Callable[..., str] | None = None
     """Say which of its algorithms runs on these normalised arguments; `explain` asks."""
+    options: Collection[str] = ()
+    """The options that it knows: it receives these and no others, and runs only where every other
+    option is at the operation's default."""
 
     @functools.cached_property
     def sees_wrt(self) -> bool:
@@ -114,10 +118,12 @@ def repeatable(
 class Kernelized:
     """What kernels may stand in for: the choice among them."""
 
-    name: str
-    _portable: Implementation
+    portable: Implementation
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+        parameters = inspect.signature(function).parameters.values()
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._kernels: dict[str, list[Implementation]] = {}
         self._decisions: dict[Any, tuple[Implementation, str]] = {}
 
@@ -128,7 +134,7 @@ class Kernelized:
 
     def _choose(self, arrays: Any, options: Any) -> tuple[Implementation, str]:
         mode = current_mode()
-        key = (mode, *map(_signature, arrays), *map(_signature, options.values()))
+        key = (mode, *map(_signature, arrays), *itertools.starmap(self._form, options.items()))
         try:
             return self._decisions[key]
         except KeyError:
@@ -137,51 +143,88 @@ class Kernelized:
 
     def _decide(self, mode: str, arrays: Any, options: Any) -> tuple[Implementation, str]:
         if mode == "portable":
-            return self._portable, "kernels are switched off"
+            return self.portable, "kernels are switched off"
         name = library(arrays[0]) if arrays else "no"
         missing = load_kernels(name)
         reasons = []
         for kernel in self._kernels.get(name, ()):
-            reason = kernel.takes(*arrays, **options)
+            reason = self._why_unknown(kernel, options)
+            if reason is None:
+                reason = kernel.takes(*arrays, **self._known(kernel, options))
             if reason is None:
                 return kernel, "it takes these arguments"
             reasons.append(f"{kernel.name}: {reason}")
         why = "; ".join(reasons) or missing or f"no kernel for {name} arrays"
         if mode == "require":
             raise RuntimeError(f'kernels("require"): {self.name} would run portably ({why})')
-        return self._portable, why
+        return self.portable, why
+
+    # --- options that a kernel knows -------------------------------------------------------------
+
+    def _known(self, chosen: Implementation, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options that an implementation knows; the others are at their defaults."""
+        if chosen is self.portable:
+            return options
+        return {name: x for name, x in options.items() if name in chosen.options}
+
+    def _why_unknown(self, kernel: Implementation, options: dict[str, Any]) -> str | None:
+        """Say which option keeps a kernel from running: unknown to it, and not at its default."""
+        for name, x in options.items():
+            if name not in kernel.options and not self._at_default(name, x):
+                return f"it does not know the option {name}"
+        return None
+
+    def _at_default(self, name: str, x: Any) -> bool:
+        default = self._defaults.get(name, REQUIRED)
+        return x is default or (not hasattr(x, "dtype") and bool(x == default))
+
+    def _form(self, name: str, x: Any) -> Any:
+        """Return what a decision may depend on: of a float only whether it is the default.
+
+        Of floats there is no end, such as the rates of a schedule.
+        """
+        return (float, self._at_default(name, x)) if isinstance(x, float) else _signature(x)
+
+
+REQUIRED = object()
+"""In place of the default of an option that has none."""
 
 
 class Routine(Kernelized):
     """A part of the training that kernels may stand in for, without checks and gradient."""
 
     def __init__(self, definition: Callable[..., Any]):
-        super().__init__()
-        self.name = definition.__name__
-        self._portable = Implementation("portable", _quietly(definition))
+        super().__init__(definition)
+        self.portable = Implementation("portable", _quietly(definition))
         ROUTINES[self.name] = self
 
     def __call__(self, *lists: Iterable[Array | None], **options: Any) -> Any:
         """Return the value for lists of arrays: one call is for all parameters of a model."""
         chosen, _ = self._choose([x for arrays in lists for x in arrays], options)
-        return chosen.value(*lists, **options)
+        return chosen.value(*lists, **self._known(chosen, options))
 
     def kernel(self, *arrays: Array | None, **options: Any) -> Implementation | None:
         """Return the kernel that takes these arguments, if one does."""
         chosen = self._choose(arrays, options)[0]
-        return None if chosen is self._portable else chosen
+        return None if chosen is self.portable else chosen
 
 
 class Operation(Kernelized, Generic[P, R]):
     """A function of arrays with a portable definition, a pullback and perhaps kernels."""
 
     def __init__(self, contract: Callable[P, R]):
-        super().__init__()
+        super().__init__(contract)
         functools.update_wrapper(self, contract)
-        self.name = contract.__name__
         self._contract: Callable[..., Any] = contract
+        self._names: Collection[str] = ()
+        """The options that implementations receive: what the contract answers with."""
         self._value: Callable[..., Any]
         self._seen: dict[Any, Seen] = {}
+
+    @property
+    def options(self) -> Collection[str]:
+        """The names of the parameters that have a default."""
+        return self._defaults.keys()
 
     def __repr__(self) -> str:
         return f"<operation {self.name}{inspect.signature(self._contract)}>"
@@ -243,18 +286,43 @@ class Operation(Kernelized, Generic[P, R]):
 
     def pullback(self, vjp: Callable[..., Any]) -> Callable[..., Any]:
         """Set the portable value-and-pullback (decorator)."""
-        self._portable = Implementation("portable", _quietly(self._value), _quietly(vjp))
+        self.portable = Implementation(
+            "portable", self._completed(self._value), self._completed(vjp)
+        )
         return vjp
+
+    def _completed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a portable function that kernels, too, may call with the options they know."""
+        quietly = _quietly(function)
+
+        @functools.wraps(function)
+        def completed(*arrays: Any, **options: Any) -> Any:
+            for name in self._names:
+                if name not in options and name in self._defaults:
+                    options[name] = self._defaults[name]
+            return quietly(*arrays, **options)
+
+        return completed
 
     def add_kernel(self, library: str, kernel: Implementation) -> None:
         """Let a kernel stand in on arrays of a library; the first one that takes a call runs."""
         super().add_kernel(library, kernel)
         self._seen.clear()
 
+    def _choose(self, arrays: Any, options: Any) -> tuple[Implementation, str]:
+        if any(x is not None and 0 in x.shape for x in arrays):
+            return self.portable, "there is nothing to compute"
+        return super()._choose(arrays, options)
+
     def implementation(self, *args: Any, **options: Any) -> tuple[Implementation, str]:
         """Return which implementation runs on these arguments, and why."""
-        called = self._contract(*args, **options)
+        called = self._ask_contract(args, options)
         return self._choose(called.arrays, called.options)
+
+    def _ask_contract(self, args: Any, options: Any) -> Normalized:
+        called: Normalized = self._contract(*args, **options)
+        self._names = called.options.keys()
+        return called
 
     # --- which implementation runs ---------------------------------------------------------------
 
@@ -279,10 +347,11 @@ class Operation(Kernelized, Generic[P, R]):
 
     def _ask(self, key: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any], Implementation]:
         """Ask the contract, and remember what it says where that repeats."""
-        arrays, options, repeats, check_values = self._contract(*args, **kwargs)
+        arrays, options, repeats, check_values = self._ask_contract(args, kwargs)
         if check_values is not None:
             check_values(*arrays)
         chosen = self._choose(arrays, options)[0]
+        options = self._known(chosen, options)
         absent = arrays[len(args) :]
         given = min(len(args), len(arrays))
         others = args[given:]  # options, such as the window of a pool
@@ -331,10 +400,7 @@ def _form(x: Any) -> Any:
 
 
 def _signature(x: Any) -> Any:
-    """Return what a decision may depend on: not an array's shape or values, nor a float's value.
-
-    Of floats there is no end, such as the rates of a schedule.
-    """
+    """Return what a decision may depend on: not an array's shape or values, nor a float's value."""
     if hasattr(x, "dtype"):
         return type(x), x.dtype, x.ndim
     return float if isinstance(x, float) else x
@@ -392,9 +458,9 @@ def explain(op: Operation[..., Any], *args: Any, **options: Any) -> str:
     """
     if not isinstance(op, Operation):
         raise TypeError(f"op must be an operation such as relu or conv2d, got {op!r}")
-    arrays, settings = op._contract(*args, **options)[:2]
+    arrays, settings = op._ask_contract(args, options)[:2]
     implementation, why = op._choose(arrays, settings)
     name = implementation.name
     if implementation.describe is not None:
-        name = implementation.describe(*arrays, **settings)
+        name = implementation.describe(*arrays, **op._known(implementation, settings))
     return f"{op.name}: {name} ({why})"

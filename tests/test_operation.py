@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def doubled():
         calls.append(f"kernel {sorted(wrt)}")
         return kernel(x, y, factor=factor), lambda dy: (dy * factor, None)
 
-    made.add_kernel("numpy", Implementation("toy", kernel, kernel_vjp, takes))
+    toy = Implementation("toy", kernel, kernel_vjp, takes, options=("factor",))
+    made.add_kernel("numpy", toy)
     made.calls = calls
     return made
 
@@ -130,6 +132,7 @@ def test_the_decision_is_remembered(doubled):
         implementation.value,
         implementation.vjp,
         lambda *arrays, **options: questions.append(options),
+        options=("factor",),
     )
     doubled._kernels["numpy"] = [counting]
     for n in (1, 2, 3):
@@ -140,7 +143,20 @@ def test_the_decision_is_remembered(doubled):
     for rate in (0.1, 0.2, 0.3):
         doubled(single(2), factor=rate)
     assert len(questions) == 4  # for a float, once: a schedule has no end of them
-    assert len(doubled._decisions) == 4
+    doubled(single(2), factor=2.0)
+    assert len(questions) == 5  # but for the default
+    assert len(doubled._decisions) == 5
+
+
+@pytest.mark.parametrize("factors", [(2.0, 3.0), (3.0, 2.0)])
+def test_a_kernel_may_decline_what_is_not_the_default(doubled, factors):
+    (toy,) = doubled._kernels["numpy"]
+    doubled._kernels["numpy"] = [
+        dataclasses.replace(toy, takes=lambda x, y, factor: "too much" if factor > 2 else None)
+    ]
+    for factor in factors:
+        doubled(single(3), factor=factor)
+    assert doubled.calls == ["kernel" if factor == 2 else "portable" for factor in factors]
 
 
 def test_kernels_load_with_the_first_array(monkeypatch, tmp_path):

@@ -8,10 +8,14 @@ A kernel plugs in like this::
     def vjp(x): ...               # -> value, pullback
     def takes(x): ...             # -> None, or the reason why not
 
-    OPERATIONS["relu"].add_kernel("numpy", Implementation("my kernel", value, vjp, takes))
+    kernel = Implementation("my kernel", value, vjp, takes, options=())
+    OPERATIONS["relu"].add_kernel("numpy", kernel)
 
-``takes`` may look at types, dtypes, numbers of dimensions and options, for which its answer is
-remembered; never at shapes, strides, an array's values or the value of an option that is a float.
+``options`` names the options that the kernel knows. It receives these alone; where another one is
+not at the operation's default, the kernel does not run. It is not asked about arrays without
+elements. ``takes`` may look at types, dtypes, numbers of dimensions and options, for which its
+answer is remembered; never at shapes, strides, an array's values or a float's value, but for
+whether that is the default. ``operation.portable`` may be called with the same options.
 Where no kernel takes a call, the portable definition runs. A kernel whose NumPy code may warn of an
 infinity or NaN silences it itself (``arrays.quiet``).
 """

@@ -85,18 +85,13 @@ def rows(what: int, x: Any, dy: Any = None, columns: int | None = None) -> Any:
     return y
 
 
-def of_rows(what: int, name: str) -> Implementation:
+def of_rows(what: int) -> Implementation:
     """Return the kernel of an activation of rows."""
-    portable = OPERATIONS[name]._portable
 
     def value(x: Any, *, axis: int) -> Any:
-        if x.size == 0:
-            return portable.value(x, axis=axis)
         return as_array(rows(what, as_rows(x, axis)), x.shape, axis)
 
     def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
-        if x.size == 0:
-            return portable.vjp(x, axis=axis)
         y = rows(what, as_rows(x, axis))
 
         def pullback(dy: Any) -> tuple[Any]:
@@ -104,36 +99,29 @@ def of_rows(what: int, name: str) -> Implementation:
 
         return as_array(y, x.shape, axis), pullback
 
-    return Implementation("Numba loops", value, vjp, takes)
+    return Implementation("Numba loops", value, vjp, takes, options=("axis",))
 
 
-def of_whole_rows(what: int, name: str) -> Implementation:
+def of_whole_rows(what: int) -> Implementation:
     """Return the kernel of what reduces each row to a number."""
-    portable = OPERATIONS[name]._portable
 
-    def reduced(x: Any, axis: int) -> Any:
+    def value(x: Any, *, axis: int) -> Any:
         shape = x.shape[:axis] + x.shape[axis + 1 :]
         return rows(what, as_rows(x, axis), columns=1).reshape(shape)[()]
 
-    def value(x: Any, *, axis: int) -> Any:
-        return portable.value(x, axis=axis) if x.size == 0 else reduced(x, axis)
-
     def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
-        if x.size == 0:
-            return portable.vjp(x, axis=axis)
-
         def pullback(dy: Any) -> tuple[Any]:
             column = np.ascontiguousarray(dy).reshape(-1, 1)
             return (as_array(rows(what, as_rows(x, axis), column), x.shape, axis),)
 
-        return reduced(x, axis), pullback
+        return value(x, axis=axis), pullback
 
-    return Implementation("Numba loops", value, vjp, takes)
+    return Implementation("Numba loops", value, vjp, takes, options=("axis",))
 
 
 OPERATIONS["relu"].add_kernel("numpy", of_elements(loops.RELU))
 OPERATIONS["sigmoid"].add_kernel("numpy", of_elements(loops.SIGMOID))
 OPERATIONS["log_sigmoid"].add_kernel("numpy", of_elements(loops.LOG_SIGMOID))
-OPERATIONS["softmax"].add_kernel("numpy", of_rows(loops.SOFTMAX, "softmax"))
-OPERATIONS["log_softmax"].add_kernel("numpy", of_rows(loops.LOG_SOFTMAX, "log_softmax"))
-OPERATIONS["logsumexp"].add_kernel("numpy", of_whole_rows(loops.LOGSUMEXP, "logsumexp"))
+OPERATIONS["softmax"].add_kernel("numpy", of_rows(loops.SOFTMAX))
+OPERATIONS["log_softmax"].add_kernel("numpy", of_rows(loops.LOG_SOFTMAX))
+OPERATIONS["logsumexp"].add_kernel("numpy", of_whole_rows(loops.LOGSUMEXP))

@@ -18,7 +18,7 @@ from .memory import empty
 from .vector_math import BIAS
 
 operation = OPERATIONS["binary_cross_entropy_with_logits"]
-portable = operation._portable
+portable = operation.portable
 NOTHING = {dtype: np.empty(0, dtype) for dtype in BIAS}
 
 
@@ -33,15 +33,11 @@ def takes(logits: Any, target: Any, **options: Any) -> str | None:
 
 def value(logits: Any, target: Any, **options: Any) -> Any:
     """Return the loss."""
-    if logits.size == 0:
-        return portable.value(logits, target, **options)
     return run(logits, target, options, gradient=False)[0]
 
 
 def vjp(logits: Any, target: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the loss and its pullback; the gradient for a cotangent of 1 is there already."""
-    if logits.size == 0:
-        return portable.vjp(logits, target, **options)
     loss, gradient = run(logits, target, options, gradient=0 in wrt)
     ready = [gradient]
 
@@ -125,4 +121,13 @@ def loop(dtype: Any) -> Callable[..., None]:
     return made
 
 
-operation.add_kernel("numpy", Implementation("Numba loops", value, vjp, takes))
+OPTIONS = (
+    "weight",
+    "pos_weight",
+    "sample_weight",
+    "label_smoothing",
+    "reduction",
+    "normalize",
+    "on_empty",
+)
+operation.add_kernel("numpy", Implementation("Numba loops", value, vjp, takes, options=OPTIONS))

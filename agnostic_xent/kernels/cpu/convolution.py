@@ -17,6 +17,7 @@ from .conv.winograd_plans import NOT_POOLED
 from .pooling import max_vjp
 
 operation = OPERATIONS["conv2d"]
+OPTIONS = "stride", "padding", "dilation", "groups", "activation", "max_pool"
 
 POOLING: dict[str, Any] = {
     "window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)
@@ -35,15 +36,11 @@ def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
 
 def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
     """Return the convolution."""
-    if not x.size or not w.size:
-        return operation._portable.value(x, w, b, **options)
     return forward(geometry_of(x, w, options), x, w, b, options)[0]
 
 
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the convolution and its pullback."""
-    if not x.size or not w.size:
-        return operation._portable.vjp(x, w, b, wrt=wrt, **options)
     geometry = geometry_of(x, w, options)
     chosen = algorithm(geometry, x.dtype)
     y, winners, of_pool = forward(geometry, x, w, b, options)
@@ -104,4 +101,6 @@ def describe(x: Any, w: Any, b: Any, **options: Any) -> str:
     return f"Numba, {algorithm(geometry, x.dtype).name_of(geometry)}"
 
 
-operation.add_kernel("numpy", Implementation("Numba", value, vjp, takes, describe=describe))
+operation.add_kernel(
+    "numpy", Implementation("Numba", value, vjp, takes, describe=describe, options=OPTIONS)
+)

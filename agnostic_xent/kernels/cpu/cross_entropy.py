@@ -13,7 +13,18 @@ from .loss_plans import Plan, SoftPlan
 from .vector_math import BIAS
 
 operation = OPERATIONS["cross_entropy"]
-portable = operation._portable
+OPTIONS = (
+    "axis",
+    "weight",
+    "sample_weight",
+    "ignore_index",
+    "label_smoothing",
+    "temperature",
+    "reduction",
+    "normalize",
+    "on_empty",
+    "overwrite_logits",
+)
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
@@ -28,9 +39,6 @@ def takes(logits: Any, target: Any, **options: Any) -> str | None:
 
 def value(logits: Any, target: Any, *, weight: Any, sample_weight: Any, **options: Any) -> Any:
     """Return the loss."""
-    if logits.size == 0:
-        options |= {"weight": weight, "sample_weight": sample_weight}
-        return portable.value(logits, target, **options)
     made = plan(logits, target, weight, sample_weight, options)
     return made.value(logits, target, weight, sample_weight)
 
@@ -45,19 +53,14 @@ def vjp(
     **options: Any,
 ) -> tuple[Any, Pullback]:
     """Return the loss and its pullback; the gradient for a cotangent of 1 is there already."""
-    if logits.size == 0:
-        options |= {"weight": weight, "sample_weight": sample_weight}
-        return portable.vjp(logits, target, **options)
     made = plan(logits, target, weight, sample_weight, options)
     return made.vjp(logits, target, weight, sample_weight, wrt=wrt)
 
 
 def specialized(
     check_values: Any, logits: Any, target: Any, *, weight: Any, sample_weight: Any, **options: Any
-) -> Implementation | None:
+) -> Implementation:
     """Return the kernel for calls like this one, which looks for bad labels by itself."""
-    if logits.size == 0:
-        return None
     made = plan(logits, target, weight, sample_weight, options, check_values)
     return Implementation(kernel.name, made.value, made.vjp)
 
@@ -77,7 +80,7 @@ def plan(
     return made
 
 
-kernel = Implementation("Numba loops", value, vjp, takes, specialized)
+kernel = Implementation("Numba loops", value, vjp, takes, specialized, options=OPTIONS)
 operation.add_kernel("numpy", kernel)
 
 
@@ -95,6 +98,10 @@ def takes_linear(x: Any, weight: Any, target: Any, bias: Any, **options: Any) ->
 linear.add_kernel(
     "numpy",
     Implementation(
-        "BLAS and Numba loops", linear._portable.value, linear._portable.vjp, takes_linear
+        "BLAS and Numba loops",
+        linear.portable.value,
+        linear.portable.vjp,
+        takes_linear,
+        options=(*linear.options, "slices"),
     ),
 )

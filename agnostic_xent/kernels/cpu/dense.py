@@ -25,16 +25,12 @@ def takes(x: Any, w: Any, b: Any) -> str | None:
 
 def value(x: Any, w: Any, b: Any) -> Any:
     """Return the layer's output."""
-    if not x.size or not w.size:
-        return operation._portable.value(x, w, b)
     y = product(x.reshape(-1, x.shape[-1]), w, turned=(False, True), bias=b)
     return y.reshape(*x.shape[:-1], w.shape[0])
 
 
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int]) -> tuple[Any, Pullback]:
     """Return the layer's output and its pullback."""
-    if not x.size or not w.size:
-        return operation._portable.vjp(x, w, b, wrt=wrt)
     rows = x.reshape(-1, x.shape[-1])
 
     def pullback(dy: Any) -> tuple[Any, ...]:

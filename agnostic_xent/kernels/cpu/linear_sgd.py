@@ -309,4 +309,6 @@ def loop(function: Callable[..., Any], dtype: Any, layout: str) -> Any:
     return compiled(function, result(*given, matrix, types.float64))
 
 
-ROUTINES["linear_sgd"].add_kernel("numpy", Implementation("Numba loops", value, takes=takes))
+options = "loss", "batch_size", "weight_decay", "decay_bias"
+kernel = Implementation("Numba loops", value, takes=takes, options=options)
+ROUTINES["linear_sgd"].add_kernel("numpy", kernel)

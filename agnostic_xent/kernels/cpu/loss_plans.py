@@ -30,7 +30,7 @@ OPTIONS = types.Tuple(
 
 NOTHING = np.empty(0)
 
-portable = OPERATIONS["cross_entropy"]._portable
+portable = OPERATIONS["cross_entropy"].portable
 
 
 class Plan:

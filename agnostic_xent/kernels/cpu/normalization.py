@@ -137,9 +137,6 @@ def vjp(
     momentum: float, eps: float, wrt: frozenset[int],
 ) -> tuple[Any, Pullback]:  # fmt: skip
     """Return the normalised images, the new running statistics, and the pullback."""
-    if x.size == 0:
-        options = {"train": train, "momentum": momentum, "eps": eps}
-        return operation._portable.vjp(x, weight, bias, running_mean, running_var, **options)
     planes = Planes(x, weight, running_mean, running_var, train, eps)
     y = planes.value(bias)
     if train:
@@ -161,4 +158,5 @@ def value(*arrays: Any, **options: Any) -> tuple[Any, Any, Any]:
     return found
 
 
-operation.add_kernel("numpy", Implementation("Numba loops", value, vjp, takes))
+options = "train", "momentum", "eps"
+operation.add_kernel("numpy", Implementation("Numba loops", value, vjp, takes, options=options))

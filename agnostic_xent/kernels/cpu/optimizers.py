@@ -175,5 +175,9 @@ def adamw_loop(dtype: Any) -> Callable[..., None]:
     return made
 
 
-for step in (sgd_step, adamw_step):
-    ROUTINES[step.__name__].add_kernel("numpy", Implementation("Numba loop", step, takes=takes))
+for step, options in (
+    (sgd_step, ("rate", "momentum", "nesterov", "weight_decay", "dampening")),
+    (adamw_step, ("rate", "b1", "b2", "eps", "weight_decay")),
+):
+    kernel = Implementation("Numba loop", step, takes=takes, options=options)
+    ROUTINES[step.__name__].add_kernel("numpy", kernel)

@@ -23,9 +23,6 @@ from .threads import PIECES
 
 from_dtype: Any = _from_dtype  # Numba is typed in part only
 
-max_pool2d, avg_pool2d = OPERATIONS["max_pool2d"], OPERATIONS["avg_pool2d"]
-global_avg_pool2d = OPERATIONS["global_avg_pool2d"]
-
 
 @functools.lru_cache
 def windows(
@@ -130,15 +127,11 @@ def maxima(x: Any, geometry: Any) -> tuple[Any, Windows, Any]:
 
 def max_value(x: Any, **geometry: Any) -> Any:
     """Return the maxima."""
-    if x.size == 0:
-        return max_pool2d._portable.value(x, **geometry)
     return maxima(x, geometry)[0]
 
 
 def max_vjp(x: Any, **geometry: Any) -> tuple[Any, Pullback]:
     """Return the maxima and the pullback, which keeps the numbers of their taps, and not x."""
-    if x.size == 0:
-        return max_pool2d._portable.vjp(x, **geometry)
     shape, (y, w, numbers) = x.shape, maxima(x, geometry)
 
     def pullback(dy: Any) -> tuple[Any]:
@@ -162,8 +155,6 @@ def avg_vjp(
 ) -> tuple[Any, Pullback]:
     """Return the means and the pullback."""
     options: dict[str, Any] = {"window": window, "stride": stride, "padding": padding}
-    if x.size == 0:
-        return avg_pool2d._portable.vjp(x, **options, counted=counted)
     shape, image, dtype = x.shape, x.shape[2:], x.dtype
     w, outputs = windows(image, lanes_of(dtype), **options)
     counts = counts_of(w, image, dtype, **options, counted=counted)
@@ -183,8 +174,6 @@ def avg_vjp(
 
 def global_value(x: Any) -> Any:
     """Return the mean of each plane."""
-    if x.size == 0:
-        return global_avg_pool2d._portable.value(x)
     y = np.empty(x.shape[:2], x.dtype)
     loop, alone = compiled_plane_means(x.dtype), x.size < loops.SMALL
     loop(flat(x), y.reshape(-1), alone=alone)
@@ -210,8 +199,10 @@ def compiled_plane_means(dtype: Any) -> Callable[..., None]:
     return made
 
 
-max_pool2d.add_kernel("numpy", Implementation("Numba loops", max_value, max_vjp, takes))
-avg_pool2d.add_kernel("numpy", Implementation("Numba loops", avg_value, avg_vjp, takes))
-global_avg_pool2d.add_kernel(
-    "numpy", Implementation("Numba loops", global_value, global_vjp, takes)
-)
+for operation, value, vjp, options in (
+    ("max_pool2d", max_value, max_vjp, ("window", "stride", "padding", "dilation")),
+    ("avg_pool2d", avg_value, avg_vjp, ("window", "stride", "padding", "counted")),
+    ("global_avg_pool2d", global_value, global_vjp, ()),
+):
+    kernel = Implementation("Numba loops", value, vjp, takes, options=options)
+    OPERATIONS[operation].add_kernel("numpy", kernel)

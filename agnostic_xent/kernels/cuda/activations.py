@@ -131,9 +131,8 @@ def run(made: Callable[[str, str], Kernel], name: str, *arrays: Any) -> Any:
     """Return what a kernel writes of arrays of one shape."""
     y = xp.empty(arrays[0].shape, arrays[0].dtype)
     blocks = -(-y.size // (THREADS * AT_ONCE))
-    if blocks:
-        given = [stored(contiguous(x)) for x in arrays]
-        made(name, code_of(y))(blocks, *given, stored(y), y.size)
+    given = [stored(contiguous(x)) for x in arrays]
+    made(name, code_of(y))(blocks, *given, stored(y), y.size)
     return y
 
 

@@ -13,7 +13,6 @@ from .binary_kernels import (
     BLOCK,
     DIVIDED,
     EACH,
-    FORMULAS,
     ONE,
     POSITIVE,
     SAMPLED,
@@ -116,19 +115,19 @@ class Problem:
         return xp.empty(self.shape, self.dtype)
 
 
-def add(name: str) -> None:
-    """Register the kernels of a loss."""
-    portable = OPERATIONS[name]._portable
+def add(name: str, *options: str) -> None:
+    """Register the kernels of a loss that know some options."""
+    portable = OPERATIONS[name].portable
 
     def value(scores: Any, target: Any, **options: Any) -> Any:
-        if not 0 < scores.size < BLOCK << 31:  # nothing to do, or more blocks than a grid has
+        if scores.size >= BLOCK << 31:  # more blocks than a grid has
             return portable.value(scores, target, **options)
         return Problem(name, scores, target, **options).value()
 
     def vjp(
         scores: Any, target: Any, *, wrt: frozenset[int], **options: Any
     ) -> tuple[Any, Pullback]:
-        if not 0 < scores.size < BLOCK << 31:
+        if scores.size >= BLOCK << 31:
             return portable.vjp(scores, target, **options)
         problem = Problem(name, scores, target, **options)
         each = problem.reduction == "none"
@@ -145,8 +144,9 @@ def add(name: str) -> None:
 
         return loss, pullback
 
-    register(name, value, vjp, takes)
+    register(name, value, vjp, takes, *options)
 
 
-for name in FORMULAS:
-    add(name)
+OPTIONS = "weight", "sample_weight", "label_smoothing", "reduction", "normalize", "on_empty"
+add("binary_cross_entropy", *OPTIONS)
+add("binary_cross_entropy_with_logits", *OPTIONS, "pos_weight")

@@ -23,7 +23,7 @@ operation = OPERATIONS["conv2d"]
 def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
     """Return the convolution."""
     if not runs(x, w, options):
-        return operation._portable.value(x, w, b, **options)
+        return operation.portable.value(x, w, b, **options)
     y = convolved(geometry_of(x, w, options), x, w, b, options["activation"] == "relu")
     return OPERATIONS["max_pool2d"](y, window=2) if options["max_pool"] else y
 
@@ -31,7 +31,7 @@ def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the convolution and its pullback."""
     if not runs(x, w, options):
-        return operation._portable.vjp(x, w, b, wrt=wrt, **options)
+        return operation.portable.vjp(x, w, b, wrt=wrt, **options)
     g, relu = geometry_of(x, w, options), options["activation"] == "relu"
     y, way = convolved(g, x, w, b, relu), way_of(code_of(x))
     pooled, of_pool = y, None
@@ -53,8 +53,8 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
 
 
 def runs(x: Any, w: Any, options: dict[str, Any]) -> bool:
-    """Tell whether kernels run on these shapes: not on nothing, nor on numbers past their range."""
-    return x.size > 0 and w.size > 0 and fits(geometry_of(x, w, options))
+    """Tell whether kernels run on these shapes: not on numbers past their range."""
+    return fits(geometry_of(x, w, options))
 
 
 def convolved(g: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
@@ -135,4 +135,7 @@ def flags_of(p: Product, size: tuple[int, int], b: Any, relu: bool) -> int:
     return RELU * relu | BIAS * (b is not None) | VECTOR * vector
 
 
-register("conv2d", value, vjp, takes)
+register(
+    "conv2d", value, vjp, takes,
+    "stride", "padding", "dilation", "groups", "activation", "max_pool",
+)  # fmt: skip

@@ -29,7 +29,19 @@ FEW_PIXELS = 32
 ROWS = 32
 """Rows of a block where classes are fewest."""
 
-portable = OPERATIONS["cross_entropy"]._portable
+portable = OPERATIONS["cross_entropy"].portable
+OPTIONS = (
+    "axis",
+    "weight",
+    "sample_weight",
+    "ignore_index",
+    "label_smoothing",
+    "temperature",
+    "reduction",
+    "normalize",
+    "on_empty",
+    "overwrite_logits",
+)
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
@@ -160,8 +172,8 @@ def ignored(index: int | None, dtype: Any) -> int | None:
 
 
 def fits(logits: Any) -> bool:
-    """Tell whether kernels run on this shape: there is something, and a grid holds its blocks."""
-    return bool(0 < logits.size < (1 << 31) * ROWS)
+    """Tell whether a grid holds the blocks of this shape."""
+    return bool(logits.size < (1 << 31) * ROWS)
 
 
 def value(logits: Any, target: Any, *, weight: Any, sample_weight: Any, **options: Any) -> Any:
@@ -208,8 +220,9 @@ def vjp(
     return loss, pullback
 
 
-register("cross_entropy", value, vjp, takes)
+register("cross_entropy", value, vjp, takes, *OPTIONS)
 
 # Of a linear layer: the products are cuBLAS's, and the kernels run on each block of logits.
-linear = OPERATIONS["linear_cross_entropy"]._portable
-register("linear_cross_entropy", linear.value, linear.vjp, dtypes.takes)
+linear = OPERATIONS["linear_cross_entropy"]
+options = *linear.options, "slices"
+register(linear.name, linear.portable.value, linear.portable.vjp, dtypes.takes, *options)

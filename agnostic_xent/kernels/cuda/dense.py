@@ -18,7 +18,7 @@ from .device import contiguous, register
 from .dtypes import takes
 from .gather import Geometry, fits
 
-portable = OPERATIONS["dense"]._portable
+portable = OPERATIONS["dense"].portable
 
 
 def geometry(images: int, channels: int, filters: int, pixels: int = 1) -> Geometry:
@@ -32,11 +32,11 @@ class Shapes:
 
     def __init__(self, x: Any, w: Any):
         self.units, self.features = w.shape
-        self.rows = x.size // max(1, self.features)
+        self.rows = x.size // self.features
         self.value = geometry(1, self.units, self.rows, self.features)
         self.gradients = geometry(self.rows, self.features, self.units)
-        whole = x.size and w.size and fits(self.value) and fits(self.gradients)
-        self.run = bool(CAPTURING.now is not None and whole)
+        whole = fits(self.value) and fits(self.gradients)
+        self.run = CAPTURING.now is not None and whole
 
 
 def value(x: Any, w: Any, b: Any) -> Any:
@@ -77,4 +77,4 @@ def describe(*arrays: Any) -> str:
     return "CuPy's matrix products; CUDA kernels while a step is captured"
 
 
-register("dense", value, vjp, takes, describe)
+register("dense", value, vjp, takes, describe=describe)

@@ -77,19 +77,23 @@ def register(
     value: Callable[..., Any],
     vjp: Callable[..., Any],
     takes: Callable[..., str | None],
+    *options: str,
     describe: Callable[..., str] | None = None,
 ) -> None:
-    """Let kernels stand in for an operation, on the device where its first array lies."""
+    """Let kernels that know some options stand in for an operation.
+
+    They run on the device where its first array lies.
+    """
     value, vjp = on_its_device(value), on_its_device(vjp)
-    kernel = Implementation("CUDA", value, vjp, takes, describe=describe)
+    kernel = Implementation("CUDA", value, vjp, takes, describe=describe, options=options)
     OPERATIONS[name].add_kernel(LIBRARY, kernel)
 
 
 def register_routine(
-    name: str, value: Callable[..., Any], takes: Callable[..., str | None]
+    name: str, value: Callable[..., Any], takes: Callable[..., str | None], *options: str
 ) -> None:
     """Let kernels stand in for a routine, likewise."""
-    kernel = Implementation("CUDA", on_its_device(value), takes=takes)
+    kernel = Implementation("CUDA", on_its_device(value), takes=takes, options=options)
     ROUTINES[name].add_kernel(LIBRARY, kernel)
 
 

@@ -55,11 +55,10 @@ def variants() -> list[Kernel]:
 def value(x: Any, *, keep: Any, rate: float) -> Any:
     """Return what is kept, scaled."""
     y = xp.empty(x.shape, x.dtype)
-    if y.size:
-        mask = contiguous(keep).view(xp.uint8)
-        dropout_kernel(code_of(x))(
-            -(-y.size // BLOCK), stored(contiguous(x)), mask, stored(y), y.size, 1 - rate
-        )
+    mask = contiguous(keep).view(xp.uint8)
+    dropout_kernel(code_of(x))(
+        -(-y.size // BLOCK), stored(contiguous(x)), mask, stored(y), y.size, 1 - rate
+    )
     return y
 
 
@@ -68,4 +67,4 @@ def vjp(x: Any, *, keep: Any, rate: float) -> tuple[Any, Pullback]:
     return value(x, keep=keep, rate=rate), lambda dy: (value(dy, keep=keep, rate=rate),)
 
 
-register("dropout", value, vjp, takes)
+register("dropout", value, vjp, takes, "keep", "rate")

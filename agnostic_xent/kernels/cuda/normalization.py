@@ -17,7 +17,7 @@ from .dtypes import code_of, stored, takes
 BLOCKS = 1024
 """Blocks that keep any GPU busy: eight for each of 128 multiprocessors."""
 
-portable = OPERATIONS["batch_norm"]._portable
+portable = OPERATIONS["batch_norm"].portable
 
 
 def given(x: Any) -> Any:
@@ -97,7 +97,7 @@ def vjp(
     momentum: float, eps: float, wrt: frozenset[int],
 ) -> tuple[Any, Pullback]:  # fmt: skip
     """Return the normalised images, the new running statistics, and the pullback."""
-    if not 0 < x.size < WARPS << 31:  # nothing to do, or more blocks than a grid has
+    if x.size >= WARPS << 31:  # more blocks than a grid has
         options = {"train": train, "momentum": momentum, "eps": eps}
         return portable.vjp(x, weight, bias, running_mean, running_var, **options)
     images = Images(x, weight, train)
@@ -114,4 +114,4 @@ def value(*arrays: Any, **options: Any) -> Any:
     return vjp(*arrays, **options, wrt=frozenset())[0]
 
 
-register("batch_norm", value, vjp, takes)
+register("batch_norm", value, vjp, takes, "train", "momentum", "eps")

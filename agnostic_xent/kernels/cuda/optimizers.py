@@ -256,5 +256,7 @@ def variants() -> list[Kernel]:
     ]
 
 
-for step in (sgd_step, adamw_step):
-    register_routine(step.__name__, step, takes)
+register_routine(
+    "sgd_step", sgd_step, takes, "rate", "momentum", "nesterov", "weight_decay", "dampening"
+)
+register_routine("adamw_step", adamw_step, takes, "rate", "b1", "b2", "eps", "weight_decay")

@@ -233,7 +233,7 @@ def max_vjp(x: Any, **geometry: Any) -> tuple[Any, Pullback]:
     """Return the maxima and the pullback, which keeps the numbers of their taps, in bytes."""
     numbers = sizes(x.shape[2:], **geometry)
     if math.prod(geometry["window"]) > NOBODY or not fits(x, numbers):
-        return max_pool2d._portable.vjp(x, **geometry)
+        return max_pool2d.portable.vjp(x, **geometry)
     y = xp.empty((*x.shape[:2], *numbers[2:4]), x.dtype)
     winners = xp.empty(y.shape, np.uint8)
     run(maxima, (x, y, winners), y, *numbers)
@@ -255,7 +255,7 @@ def avg_vjp(x: Any, *, counted: Margins, **geometry: Any) -> tuple[Any, Pullback
     """Return the means and the pullback."""
     numbers = sizes(x.shape[2:], **geometry)
     if not fits(x, numbers):
-        return avg_pool2d._portable.vjp(x, counted=counted, **geometry)
+        return avg_pool2d.portable.vjp(x, counted=counted, **geometry)
     for size, margin in zip(x.shape[2:], counted, strict=True):
         numbers += -margin[0], size + margin[1]
     y = xp.empty((*x.shape[:2], *numbers[2:4]), x.dtype)
@@ -272,8 +272,8 @@ def avg_vjp(x: Any, *, counted: Margins, **geometry: Any) -> tuple[Any, Pullback
 def global_value(x: Any) -> Any:
     """Return the mean of each plane: by a warp, or by a block where planes are large."""
     pixels = x.shape[2] * x.shape[3]
-    if x.size == 0 or x.size // pixels >= 1 << 31:
-        return global_avg_pool2d._portable.value(x)
+    if x.size // pixels >= 1 << 31:
+        return global_avg_pool2d.portable.value(x)
     y, team = xp.empty(x.shape[:2], x.dtype), LANES if pixels <= LARGE else THREADS
     blocks = -(-y.size // (THREADS // team))
     plane_means_kernel(code_of(x), team)(blocks, stored(contiguous(x)), stored(y), y.size, pixels)
@@ -297,6 +297,6 @@ def variants() -> list[Kernel]:
     return made + [plane_means_kernel(code, team) for code in WIDE for team in (LANES, THREADS)]
 
 
-register("max_pool2d", max_value, max_vjp, takes)
-register("avg_pool2d", avg_value, avg_vjp, takes)
+register("max_pool2d", max_value, max_vjp, takes, "window", "stride", "padding", "dilation")
+register("avg_pool2d", avg_value, avg_vjp, takes, "window", "stride", "padding", "counted")
 register("global_avg_pool2d", global_value, global_vjp, takes)

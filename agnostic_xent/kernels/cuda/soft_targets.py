@@ -18,7 +18,7 @@ import numpy as np
 from ...operation import OPERATIONS, Pullback
 from . import dtypes, loss_sums
 from .conv_pixels import of_wide
-from .cross_entropy import Problem, fits
+from .cross_entropy import OPTIONS, Problem, fits
 from .device import register, xp
 from .dtypes import WIDE, elements
 from .launching import Kernel
@@ -34,7 +34,7 @@ is 1; what is wanted: terms, both gradients; that the targets' weights are what 
 
 THREADS = 256
 
-portable = OPERATIONS["cross_entropy"]._portable
+portable = OPERATIONS["cross_entropy"].portable
 
 
 @device
@@ -284,4 +284,4 @@ def vjp(
     return loss, pullback
 
 
-register("cross_entropy", value, vjp, takes)
+register("cross_entropy", value, vjp, takes, *OPTIONS)

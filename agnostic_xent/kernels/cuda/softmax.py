@@ -143,20 +143,20 @@ def team_for(classes: int, inner: int) -> int:
 
 def add(name: str, log: bool) -> None:
     """Register the kernels of an activation."""
-    portable = OPERATIONS[name]._portable
+    portable = OPERATIONS[name].portable
 
     def value(x: Any, *, axis: int) -> Any:
-        if not 0 < x.size < THREADS << 31:  # nothing to do, or more blocks than a grid has
+        if x.size >= THREADS << 31:  # more blocks than a grid has
             return portable.value(x, axis=axis)
         return run(value_kernel, log, axis, x)
 
     def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
-        if not 0 < x.size < THREADS << 31:
+        if x.size >= THREADS << 31:
             return portable.vjp(x, axis=axis)
         y = run(value_kernel, log, axis, x)
         return y, lambda dy: (run(gradient_kernel, log, axis, y, dy),)
 
-    register(name, value, vjp, takes)
+    register(name, value, vjp, takes, "axis")
 
 
 def variants() -> list[Kernel]:

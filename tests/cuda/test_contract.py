@@ -1,0 +1,14 @@
+"""An option that the CUDA kernels do not know."""
+
+import pytest
+import toy_option
+
+from agnostic_xent.operation import OPERATIONS, load_kernels
+
+load_kernels("numpy")
+WITH_KERNELS = sorted(name for name in OPERATIONS if OPERATIONS[name]._kernels.get("numpy"))
+
+
+@pytest.mark.parametrize("name", WITH_KERNELS)
+def test_an_option_that_a_kernel_does_not_know(name):
+    toy_option.check_unknown_option(name)
