@@ -27,7 +27,7 @@ from .dense import dense
 from .distributed_layers import synchronize_batch_norm
 from .divergence import DivergenceError
 from .exchange import export_onnx, match_params
-from .history import Callback, History
+from .history import Callback, Epoch, History
 from .info import info
 from .layers import (
     AvgPool2d,
@@ -80,6 +80,7 @@ __all__ = [
     "DivergenceError",
     "Dropout",
     "EarlyStopping",
+    "Epoch",
     "Flatten",
     "GlobalAvgPool2d",
     "History",
@@ -145,3 +146,6 @@ __all__ = [
     "top_k_accuracy",
     "warmup",
 ]
+
+for _name in __all__:  # so that a pickle names no file of the package, which may move
+    globals()[_name].__module__ = __name__

@@ -114,7 +114,6 @@ def test_public_names_are_those_that_the_modules_define():
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_sizes(path):
     text = (PACKAGE / path).read_text()
-    assert len(text.splitlines()) <= 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             docstring = ast.get_docstring(node, clean=False) or ""
