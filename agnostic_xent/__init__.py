@@ -7,29 +7,18 @@ and width, KH KW window, OH OW output. Options are keyword-only.
 import importlib
 from typing import Any
 
-from .activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
-from .arrays import to_backend, to_numpy
-from .binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
-from .calibration import calibration_bins, expected_calibration_error, fit_temperature
-from .callbacks import (
-    EarlyStopping,
-    JsonLines,
-    KeepBest,
-    LearningRates,
-    TensorBoard,
-    find_learning_rate,
-)
-from .checkpoints import load_params, save_params
-from .communication import MPICommunicator, NCCLCommunicator
-from .containers import Residual, Sequential
-from .convolution import conv2d
-from .dense import dense
-from .distributed_layers import synchronize_batch_norm
-from .divergence import DivergenceError
-from .exchange import export_onnx, match_params
-from .history import Callback, Epoch, History
+from . import kernels as _kernels  # noqa: F401  (a package; the name is a function from here on)
+from .core.communication import MPICommunicator, NCCLCommunicator
+from .core.conversion import to_backend, to_numpy
+from .core.modes import kernels
+from .core.operation import explain
+from .evaluation.calibration import calibration_bins, expected_calibration_error, fit_temperature
+from .evaluation.metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .info import info
-from .layers import (
+from .network.checkpoints import load_params, save_params
+from .network.containers import Residual, Sequential
+from .network.exchange import export_onnx, match_params
+from .network.layers import (
     AvgPool2d,
     BatchNorm2d,
     Conv2d,
@@ -40,19 +29,25 @@ from .layers import (
     MaxPool2d,
     ReLU,
 )
-from .linear_loss import linear_cross_entropy
-from .losses import categorical_cross_entropy, cross_entropy, nll_loss
-from .metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
-from .models import lenet, logistic, resnet, small_cnn
-from .modes import kernels
-from .normalization import batch_norm, dropout
-from .operation import explain
-from .optimizers import SGD, AdamW
-from .pooling import avg_pool2d, global_avg_pool2d, max_pool2d
-from .progress import Progress
-from .runs import load_checkpoint
-from .schedules import constant, cosine, step_decay, warmup
-from .training import evaluate, fit, predict
+from .network.models import lenet, logistic, resnet, small_cnn
+from .network.synchronized import synchronize_batch_norm
+from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
+from .operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
+from .operations.convolution import conv2d
+from .operations.dense import dense
+from .operations.linear_loss import linear_cross_entropy
+from .operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
+from .operations.normalization import batch_norm, dropout
+from .operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
+from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
+from .training.divergence import DivergenceError
+from .training.history import Callback, Epoch, History
+from .training.loop import evaluate, fit, predict
+from .training.optimizers import SGD, AdamW
+from .training.progress import Progress
+from .training.rate_finder import LearningRates, find_learning_rate
+from .training.runs import load_checkpoint
+from .training.schedules import constant, cosine, step_decay, warmup
 
 __version__ = "0.1.0"
 

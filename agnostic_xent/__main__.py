@@ -1,6 +1,6 @@
 """Run the command line: ``python -m agnostic_xent``."""
 
-from .communication import share_cores
+from .core.communication import share_cores
 
 share_cores()  # before NumPy and Numba are loaded, which count the cores then
 

@@ -8,7 +8,8 @@ import platform
 import warnings
 from typing import Any
 
-from .arrays import INSTALL, backend
+from .core.arrays import INSTALL
+from .core.conversion import backend
 
 __all__ = ["info"]
 
@@ -52,7 +53,7 @@ def versions() -> dict[str, str]:
 
 def threads() -> dict[str, Any]:
     """Return the threading layer of the CPU kernels, and how many threads they use."""
-    cpu = importlib.import_module(".kernels.cpu.threads", __package__)
+    cpu = importlib.import_module(".kernels.cpu.toolchain.threads", __package__)
     return {"layer": cpu.layer(), "number": cpu.threads()}
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agnostic_xent.linear_loss import HELD_PORTABLE
+from agnostic_xent.operations.linear_loss import HELD_PORTABLE
 
 from .measure import table
 

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 
 import agnostic_xent as ax
-from agnostic_xent.batches import IterableSource
-from agnostic_xent.captured_steps import CapturedStep
-from agnostic_xent.kernels import KERNEL_PACKAGES
-from agnostic_xent.kernels.cuda.device import SIMULATED, xp
-from agnostic_xent.layers import split_statistics
-from agnostic_xent.operation import ROUTINES
-from agnostic_xent.steps import Task, loss_and_grads
+from agnostic_xent.core.operation import KERNEL_PACKAGES, ROUTINES
+from agnostic_xent.kernels.cuda.toolchain.device import SIMULATED, xp
+from agnostic_xent.network.layers import split_statistics
+from agnostic_xent.training.batches import IterableSource
+from agnostic_xent.training.captured import CapturedStep
+from agnostic_xent.training.steps import Task, loss_and_grads
 
 from . import gpu_peers as peers
 from .measure import machine, table, write

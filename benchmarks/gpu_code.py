@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from agnostic_xent.kernels.cuda import launching
-from agnostic_xent.kernels.cuda.compiling import compile_for
-from agnostic_xent.kernels.cuda.device import xp
+from agnostic_xent.kernels.cuda.toolchain import launching
+from agnostic_xent.kernels.cuda.toolchain.compiling import compile_for
+from agnostic_xent.kernels.cuda.toolchain.device import xp
 from agnostic_xent.kernels.cuda.warmup import modules, variants_of
 
 from . import gpu_launches

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import agnostic_xent as ax
-from agnostic_xent.kernels.cuda import launching
-from agnostic_xent.kernels.cuda.capturing import Capture
+from agnostic_xent.kernels.cuda.toolchain import launching
+from agnostic_xent.kernels.cuda.toolchain.capturing import Capture
 
 from . import gpu
 from .measure import best_batch

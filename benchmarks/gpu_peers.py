@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import agnostic_xent as ax
-from agnostic_xent.kernels.cuda.device import SIMULATED
+from agnostic_xent.kernels.cuda.toolchain.device import SIMULATED
 
 Functions = dict[str, Callable[[], Any]]
 
@@ -111,7 +111,7 @@ def step(name: str, shape: tuple[int, ...]) -> Functions:
     return precisions(train)
 
 
-# --- the networks of agnostic_xent.models --------------------------------------------------------
+# --- the networks of agnostic_xent.network.models ------------------------------------------------
 
 
 def tiny(nn: Any) -> Any:

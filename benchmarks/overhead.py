@@ -27,9 +27,7 @@ import numpy as np
 from rich.console import Console
 
 import agnostic_xent as ax
-from agnostic_xent import checkpoints
-from agnostic_xent.datasets import load_fashion_mnist
-from agnostic_xent.operation import (
+from agnostic_xent.core.operation import (
     OPERATIONS,
     ROUTINES,
     Implementation,
@@ -37,6 +35,8 @@ from agnostic_xent.operation import (
     Routine,
     load_kernels,
 )
+from agnostic_xent.datasets import load_fashion_mnist
+from agnostic_xent.network import checkpoints
 
 from .measure import in_subprocess, machine, ratio, table, write
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 import agnostic_xent as ax
-from agnostic_xent.batches import ArraySource
-from agnostic_xent.distributed import distributed
-from agnostic_xent.distributed_shares import share
-from agnostic_xent.steps import Task
+from agnostic_xent.training.batches import ArraySource
+from agnostic_xent.training.ranks.shares import share
+from agnostic_xent.training.ranks.task import distributed
+from agnostic_xent.training.steps import Task
 
 from .cost_model import Fit, outlook
 from .measure import machine, table, write

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import agnostic_xent as ax
-from agnostic_xent.operation import load_kernels
-from agnostic_xent.steps import loss_and_grads
+from agnostic_xent.core.operation import load_kernels
+from agnostic_xent.training.steps import loss_and_grads
 
 from .measure import TUNED, alternate, in_subprocess, machine, ratio, table, write
 

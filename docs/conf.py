@@ -1,7 +1,7 @@
 """Settings of the documentation: ``python -m sphinx -W docs build/docs``."""
 
 import agnostic_xent
-from agnostic_xent.operation import OPERATIONS
+from agnostic_xent.core.operation import OPERATIONS
 
 project = "agnostic_xent"
 author = "the agnostic_xent developers"

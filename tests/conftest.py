@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agnostic_xent.arrays import backend, to_numpy
+from agnostic_xent.core.conversion import backend, to_numpy
 
 
 def _no_compute(*args: Any, **kwargs: Any) -> None:

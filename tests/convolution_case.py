@@ -9,8 +9,7 @@ import numpy as np
 from oracles import margins, pair
 
 import agnostic_xent as ax
-from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import column_plans, direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import column_plans, convolution, direct_plans, winograd_plans
 
 PLANS = {"direct": direct_plans, "winograd": winograd_plans, "columns": column_plans}
 RELU, POOL = {"activation": "relu"}, {"max_pool": 2}

@@ -30,7 +30,7 @@ from agnostic_xent import (
     to_backend,
     to_numpy,
 )
-from agnostic_xent.arrays import backend
+from agnostic_xent.core.conversion import backend
 
 SEED, CLASSES, IMAGE, BATCH = 4, 3, (1, 6, 6), 10
 SAMPLES, EPOCHS = 101, 10  # 11 steps an epoch, the last of one sample: most shares are empty

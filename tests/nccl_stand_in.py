@@ -135,7 +135,7 @@ def install(visible, *, available=True):
     )
     sys.modules |= {"cupy": cupy, "array_api_compat.cupy": cupy, "cupy.cuda.nccl": nccl}
     sys.modules["cupy.cuda"] = cupy.cuda
-    from agnostic_xent import arrays
+    from agnostic_xent.core import arrays
 
     arrays._namespaces[ndarray] = cupy
     return cupy

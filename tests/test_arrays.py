@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import agnostic_xent as ax
-from agnostic_xent.arrays import backend, generator, is_traced, library, namespace
+from agnostic_xent.core.arrays import is_traced, library
+from agnostic_xent.core.checks import generator, namespace
+from agnostic_xent.core.conversion import backend
 
 
 def test_to_numpy_and_back(row):

@@ -22,7 +22,7 @@ from agnostic_xent import (
     find_learning_rate,
     load_params,
 )
-from agnostic_xent.history import Epoch, History
+from agnostic_xent.training.history import Epoch, History
 
 
 def epochs(*losses, column="loss"):

@@ -12,8 +12,8 @@ from conftest import ROWS, VERSIONS, assert_close
 from test_cuda_launch import hosted
 
 import agnostic_xent as ax
-from agnostic_xent import schedules
-from agnostic_xent.communication import Alone
+from agnostic_xent.core.communication import Alone
+from agnostic_xent.training import schedules
 
 cupy = pytest.importorskip("cupy")
 graphs, capturing, optimizers = (

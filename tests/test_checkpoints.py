@@ -9,8 +9,8 @@ import pytest
 from conftest import Row
 
 from agnostic_xent import Dense, Sequential, load_params, save_params, to_backend
-from agnostic_xent.arrays import backend
-from agnostic_xent.checkpoints import load_record, save_record
+from agnostic_xent.core.conversion import backend
+from agnostic_xent.network.checkpoints import load_record, save_record
 
 LAYOUTS = {
     "C": lambda x: x,

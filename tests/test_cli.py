@@ -127,7 +127,7 @@ def test_backends_train_like_numpy(toys, settings, capsys, name):
     few_shapes = ["--batch-size", "40", "--learning-rate", "0.1"]  # JAX compiles for each
     for backend in ("numpy", name):
         assert cli.main(["train", *few_shapes, "--backend", backend]) == 0
-    assert agnostic_xent.arrays.library(settings[1].params["0.weight"]) == name
+    assert agnostic_xent.core.arrays.library(settings[1].params["0.weight"]) == name
     first, second = capsys.readouterr().out.splitlines()
     assert first == second != "test accuracy: 0.5000"  # what guessing reaches
 

@@ -11,7 +11,7 @@ from cli_case import one_error_line, toy_images, toy_table
 from cli_case import toys as toys
 
 from agnostic_xent import cli, load_params, predict
-from agnostic_xent.history import Epoch
+from agnostic_xent.training.history import Epoch
 
 TOYS = {"cnn": toy_images, "logistic": toy_table}
 

@@ -11,7 +11,7 @@ import pytest
 
 numba = pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu import compiling  # noqa: E402
+from agnostic_xent.kernels.cpu.toolchain import compiling  # noqa: E402
 
 PROGRAM = """
 import logging, numpy, agnostic_xent
@@ -43,7 +43,7 @@ def test_the_cache_sees_edits_of_other_files(monkeypatch, caplog, tmp_path):
     caplog.clear()
     compiling.compiled(halved, signature)
     assert not caplog.records
-    monkeypatch.setattr(compiling, "package_stamp", lambda: "edited")
+    monkeypatch.setattr(compiling, "stamp", lambda: ("edited",))
     compiling.compiled(halved, signature)
     assert "compiling halved" in caplog.text
 

@@ -10,8 +10,7 @@ pytest.importorskip("numba")
 from convolution_case import PLANS, POOL, RELU, Reference, case, check, rounding, use
 from convolution_spread import POINTS, SPREADS, ColumnPoints, Plain, matrix, points_of
 
-from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import column_plans, direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import column_plans, convolution, direct_plans, winograd_plans
 from agnostic_xent.kernels.cpu.conv.column_transforms import of_cotangents
 from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
 from agnostic_xent.kernels.cpu.conv.tiling import Stride1, Stride2Gradient

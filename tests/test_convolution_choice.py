@@ -9,8 +9,7 @@ import agnostic_xent as ax
 
 pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu import convolution
-from agnostic_xent.kernels.cpu.conv import column_plans, direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import column_plans, convolution, direct_plans, winograd_plans
 from agnostic_xent.kernels.cpu.conv.geometry import Geometry
 
 

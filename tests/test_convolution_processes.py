@@ -22,13 +22,13 @@ from test_kernels_dense import SIZES, normal  # noqa: E402
 from test_kernels_dense import check as check_dense  # noqa: E402
 from test_threads import MANY, run_python  # noqa: E402
 
-from agnostic_xent.kernels.cpu import convolution  # noqa: E402
 from agnostic_xent.kernels.cpu.conv import (  # noqa: E402
+    convolution,
     cotangents,
-    matrices,
     pointwise_plans,
-    vectors,
 )
+from agnostic_xent.kernels.cpu.simd import products as matrices  # noqa: E402
+from agnostic_xent.kernels.cpu.simd import vectors  # noqa: E402
 
 SOME = {
     "direct": [

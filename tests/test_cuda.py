@@ -13,7 +13,7 @@ import pytest
 from conftest import PRESENT
 
 import agnostic_xent as ax
-from agnostic_xent.operation import OPERATIONS, ROUTINES
+from agnostic_xent.core.operation import OPERATIONS, ROUTINES
 
 TESTS = Path(__file__).parent
 SOURCES = Path(ax.__file__).parent / "kernels" / "cuda"

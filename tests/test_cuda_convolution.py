@@ -12,8 +12,11 @@ import pytest
 pytest.importorskip("cupy")
 pytest.importorskip("cuda.bindings.nvjitlink")
 
-from agnostic_xent.kernels.cuda import conv_few, conv_tensor, conv_tiled, conv_weight
-from agnostic_xent.kernels.cuda.compiling import compile_for
+from agnostic_xent.kernels.cuda.conv import few as conv_few
+from agnostic_xent.kernels.cuda.conv import tensor as conv_tensor
+from agnostic_xent.kernels.cuda.conv import tiled as conv_tiled
+from agnostic_xent.kernels.cuda.conv import weight as conv_weight
+from agnostic_xent.kernels.cuda.toolchain.compiling import compile_for
 
 FMA, MMA = r"fma\.rn\.f32", r"mma\.sync\S+m16n8k8\S+tf32"
 COPY, COPY_16 = r"cp\.async\.ca\S* \[\S+\], \[\S+\], 4,", r"cp\.async\.cg\S* \[\S+\], \[\S+\], 16,"

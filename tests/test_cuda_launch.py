@@ -15,8 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agnostic_xent.arrays import device_number, namespace
-from agnostic_xent.operation import Operation, repeatable
+from agnostic_xent.core.arrays import device_number
+from agnostic_xent.core.checks import namespace
+from agnostic_xent.core.operation import Operation, repeatable
 
 cupy = pytest.importorskip("cupy")
 pytest.importorskip("cuda.bindings.nvjitlink")

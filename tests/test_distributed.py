@@ -8,7 +8,7 @@ import pytest
 from distributed_case import CASES, SAMPLES, train
 from ranks import on_ranks
 
-from agnostic_xent.distributed_sums import LARGE
+from agnostic_xent.training.ranks.sums import LARGE
 
 LIMITS = {"float32": 1e-6, "float64": 1e-12}
 """How far n ranks may be from one after 110 steps, relative to the largest parameter."""

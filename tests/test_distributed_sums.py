@@ -19,10 +19,10 @@ from agnostic_xent import (
     cross_entropy,
     kernels,
 )
-from agnostic_xent.batches import ArraySource
-from agnostic_xent.distributed import distributed
-from agnostic_xent.distributed_sums import LARGE, GradientSums
-from agnostic_xent.steps import Task
+from agnostic_xent.training.batches import ArraySource
+from agnostic_xent.training.ranks.sums import LARGE, GradientSums
+from agnostic_xent.training.ranks.task import distributed
+from agnostic_xent.training.steps import Task
 
 UNITS, STEPS = 600, 3  # a layer's weights are large
 PULLBACK, START, WAIT, UPDATE = "pullback", "start of a sum", "wait", "update"

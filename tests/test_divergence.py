@@ -25,7 +25,7 @@ from agnostic_xent import (
     load_checkpoint,
     logistic,
 )
-from agnostic_xent.layers import Layer
+from agnostic_xent.network.layers import Layer
 
 
 class Bomb(Layer):

@@ -12,7 +12,8 @@ from conftest import PRESENT
 pytest.importorskip("sklearn")
 
 import agnostic_xent as ax
-from agnostic_xent import datasets, estimators, operation
+from agnostic_xent import datasets, estimators
+from agnostic_xent.core import operation
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))

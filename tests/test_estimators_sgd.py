@@ -17,8 +17,8 @@ from sklearn.model_selection import GridSearchCV
 from test_estimators import PROBLEMS, blobs, objective
 
 from agnostic_xent import SGD, LogisticRegression, cosine, kernels, step_decay, warmup
-from agnostic_xent.estimator_training import _Best
-from agnostic_xent.history import Epoch
+from agnostic_xent.estimators.fitting import _Best
+from agnostic_xent.training.history import Epoch
 
 
 def sigmoid(z):
@@ -142,7 +142,7 @@ def test_a_kernel_takes_the_steps_of_a_penalty(classes, fit_intercept, early_sto
         raise AssertionError("a step by itself")
 
     with monkeypatch.context() as patched:
-        patched.setattr("agnostic_xent.optimizers.SGD.update", update)
+        patched.setattr("agnostic_xent.training.optimizers.SGD.update", update)
         model.fit(x, y)
     for name in ("coef_", "intercept_", "loss_curve_", "validation_loss_curve_"):
         if hasattr(expected, name):

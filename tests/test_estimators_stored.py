@@ -20,8 +20,8 @@ from agnostic_xent import (
     LogisticRegression,
     ReLU,
     Sequential,
-    estimator_data,
 )
+from agnostic_xent.estimators import samples as estimator_data
 
 MODELS = {
     "lbfgs": LogisticRegression(),

@@ -27,7 +27,7 @@ from agnostic_xent import (
     resnet,
     save_params,
 )
-from agnostic_xent.layers import Layer
+from agnostic_xent.network.layers import Layer
 
 SEED = 11
 EQUAL = 1e-6

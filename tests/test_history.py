@@ -5,7 +5,7 @@ import math
 import pytest
 
 from agnostic_xent import History
-from agnostic_xent.history import Epoch
+from agnostic_xent.training.history import Epoch
 
 NAN = math.nan
 

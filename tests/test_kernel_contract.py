@@ -6,7 +6,7 @@ import pytest
 import toy_option
 from samples import SAMPLES
 
-from agnostic_xent.operation import OPERATIONS, ROUTINES, load_kernels
+from agnostic_xent.core.operation import OPERATIONS, ROUTINES, load_kernels
 
 load_kernels("numpy")
 WITH_KERNELS = sorted(name for name in OPERATIONS if OPERATIONS[name]._kernels.get("numpy"))

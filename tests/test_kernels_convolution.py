@@ -27,8 +27,11 @@ from convolution_case import (  # noqa: E402
 )
 from convolution_spread import SPREADS  # noqa: E402
 
-from agnostic_xent.kernels.cpu import convolution  # noqa: E402
-from agnostic_xent.kernels.cpu.conv import cotangents, pointwise_plans  # noqa: E402
+from agnostic_xent.kernels.cpu.conv import (  # noqa: E402
+    convolution,
+    cotangents,
+    pointwise_plans,
+)
 
 
 @pytest.fixture(params=list(PLANS))

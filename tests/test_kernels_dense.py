@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 
 from convolution_case import assert_rounded
 
-from agnostic_xent.kernels.cpu.conv import matrices
+from agnostic_xent.kernels.cpu.simd import products as matrices
 
 SIZES = [  # rows, columns, depth: 1, primes, remainders of the 6 x 64 and 12 x 16 tiles, of 256
     (1, 1, 1), (1, 7, 3), (5, 1, 2), (6, 16, 8), (7, 17, 255), (12, 10, 256), (13, 16, 257),

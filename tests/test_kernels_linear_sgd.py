@@ -10,7 +10,7 @@ import pytest
 from conftest import assert_close
 from training_case import Recorder
 
-import agnostic_xent.linear_sgd
+import agnostic_xent.training.linear_epochs
 from agnostic_xent import (
     SGD,
     Dense,
@@ -25,7 +25,7 @@ from agnostic_xent import (
     fit,
     kernels,
 )
-from agnostic_xent.operation import ROUTINES, load_kernels
+from agnostic_xent.core.operation import ROUTINES, load_kernels
 
 pytest.importorskip("numba")
 
@@ -281,7 +281,7 @@ def test_nothing_is_written_to(loss):
 def test_a_long_epoch_goes_in_parts(loss, batch_size, monkeypatch):
     params, x, y = problem(loss)
     whole, history, _ = train(loss, params, x, y, batch_size=batch_size)
-    monkeypatch.setattr(agnostic_xent.linear_sgd, "CHUNK", 31 * params["0.weight"].size)
+    monkeypatch.setattr(agnostic_xent.training.linear_epochs, "CHUNK", 31 * params["0.weight"].size)
     parts, again, calls = train(loss, params, x, y, batch_size=batch_size)
     size = 31 // batch_size * batch_size
     assert calls == [size, size, SAMPLES - 2 * size] * EPOCHS
@@ -291,7 +291,7 @@ def test_a_long_epoch_goes_in_parts(loss, batch_size, monkeypatch):
 
 
 def test_a_callback_can_end_it(monkeypatch):
-    monkeypatch.setattr(agnostic_xent.linear_sgd, "CHUNK", 9 * 31)
+    monkeypatch.setattr(agnostic_xent.training.linear_epochs, "CHUNK", 9 * 31)
     params, x, y = problem("binary")
     recorder = Recorder(fail=2)
     with pytest.raises(RuntimeError, match="out of coffee"):

@@ -10,8 +10,9 @@ import agnostic_xent as ax
 
 pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu import pool_windows, pooling
-from agnostic_xent.kernels.cpu.conv.vectors import lanes_of
+from agnostic_xent.kernels.cpu.pool import pooling
+from agnostic_xent.kernels.cpu.pool import windows as pool_windows
+from agnostic_xent.kernels.cpu.simd.vectors import lanes_of
 
 CASES = [  # shape, window, options
     ((1, 1, 1, 1), 1, {}),

@@ -17,7 +17,7 @@ from agnostic_xent import (
     resnet,
     to_backend,
 )
-from agnostic_xent.layer_times import layer_times
+from agnostic_xent.evaluation.layer_times import layer_times
 
 
 def case(model, shape=IMAGE, xp=np):

@@ -25,8 +25,8 @@ from agnostic_xent import (
     kernels,
     to_backend,
 )
-from agnostic_xent.arrays import to_numpy
-from agnostic_xent.layers import STATISTICS, split_statistics
+from agnostic_xent.core.conversion import to_numpy
+from agnostic_xent.network.layers import STATISTICS, split_statistics
 
 IMAGE, SEED = (4, 6, 6), 7
 NET = Sequential(

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu import memory
+from agnostic_xent.kernels.cpu.toolchain import memory
 
 BIG = (memory.SMALLEST // 4,)
 """The smallest float32 array that gets a block."""

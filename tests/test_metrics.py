@@ -69,7 +69,7 @@ def test_a_nan_score_is_never_right(row):
 def test_confusion_matrix(row, monkeypatch):
     expected = sklearn_metrics().confusion_matrix(LABELS, PREDICTED, labels=range(CLASSES + 1))
     for numbers in (2**22, 7 * (CLASSES + 1)):  # the second one in blocks with a ragged last one
-        monkeypatch.setattr("agnostic_xent.metrics.ONE_HOT", numbers)
+        monkeypatch.setattr("agnostic_xent.evaluation.metrics.ONE_HOT", numbers)
         for dtype in ("int64", "int32", "uint8"):
             labels, predicted = (row.array(a.astype(dtype)) for a in (LABELS, PREDICTED))
             m = row.call(lambda y, p: ax.confusion_matrix(y, p, CLASSES + 1), labels, predicted)

@@ -9,7 +9,7 @@ import pytest
 from conftest import Row, assert_close
 
 from agnostic_xent import SGD, cross_entropy, fit, lenet, logistic, resnet, small_cnn
-from agnostic_xent.layers import STATISTICS
+from agnostic_xent.network.layers import STATISTICS
 
 SEED = 4
 

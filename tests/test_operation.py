@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import agnostic_xent as ax
-from agnostic_xent import operation as module
-from agnostic_xent.arrays import array_namespace, float_namespace
-from agnostic_xent.operation import Implementation, Operation, normalized, repeatable
+from agnostic_xent.core import operation as module
+from agnostic_xent.core.arrays import array_namespace
+from agnostic_xent.core.checks import float_namespace
+from agnostic_xent.core.operation import Implementation, Operation, normalized, repeatable
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_a_kernel_may_decline_what_is_not_the_default(doubled, factors):
 def test_kernels_load_with_the_first_array(monkeypatch, tmp_path):
     """A kernel package is imported when the first array of its library is seen, not before."""
     (tmp_path / "toy_kernels.py").write_text(
-        "from agnostic_xent.operation import OPERATIONS, Implementation\n"
+        "from agnostic_xent.core.operation import OPERATIONS, Implementation\n"
         "OPERATIONS['sigmoid'].add_kernel('numpy', Implementation('toy', lambda x: x * 0 + 7, "
         "None))\n"
     )
@@ -302,7 +303,7 @@ def test_a_wrong_cotangent_is_an_error(cotangent, error, message):
 
 def test_an_operation_looks_like_its_function():
     assert ax.relu.__name__ == "relu"
-    assert ax.relu.__module__ == "agnostic_xent.activations"
+    assert ax.relu.__module__ == "agnostic_xent.operations.activations"
     assert "Rectified linear unit" in ax.relu.__doc__
     assert repr(ax.relu) == "<operation relu(x: 'Array') -> 'Array'>"
     assert pickle.loads(pickle.dumps(ax.relu)) is ax.relu

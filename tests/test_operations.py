@@ -10,8 +10,8 @@ import pytest
 from conftest import NO_EMPTY, Row, assert_close
 from samples import SAMPLES, Sample, normal
 
-from agnostic_xent.arrays import to_numpy
-from agnostic_xent.operation import OPERATIONS, kernels
+from agnostic_xent.core.conversion import to_numpy
+from agnostic_xent.core.operation import OPERATIONS, kernels
 
 MODES = ("portable", "auto")
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 import agnostic_xent as ax
-from agnostic_xent import calibration, metrics
-from agnostic_xent.kernels import NoKernels
-from agnostic_xent.operation import OPERATIONS
+from agnostic_xent.core.operation import OPERATIONS, NoKernels
+from agnostic_xent.evaluation import calibration, metrics
 
 PACKAGE = Path(ax.__file__).parent
 MODULES = sorted(
@@ -96,7 +95,7 @@ def test_every_public_callable_has_an_example():
 
 
 def issubclass_of_layer(member) -> bool:
-    from agnostic_xent.layers import Layer
+    from agnostic_xent.network.layers import Layer
 
     return isinstance(member, type) and issubclass(member, Layer)
 

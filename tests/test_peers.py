@@ -176,7 +176,8 @@ def test_gradient_of_logsumexp_at_an_offset(mode):
 
 
 def test_unfold_and_fold_are_adjoint():
-    from agnostic_xent.windows import fold, output_size, taps
+    from agnostic_xent.core.geometry import output_size
+    from agnostic_xent.operations.unfolding import fold, taps
 
     geometry = {"stride": (2, 1), "padding": ((1, 0), (2, 1)), "dilation": (1, 2)}
     x, window = normal(0, 2, 3, 6, 7), (3, 2)

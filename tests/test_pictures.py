@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from agnostic_xent import pictures
-from agnostic_xent.training import Epoch, History
+from agnostic_xent.evaluation import pictures
+from agnostic_xent.training.loop import Epoch, History
 
 figure = pytest.importorskip("matplotlib.figure")
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
@@ -172,8 +172,8 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_users_settings_are_kept_and_pyplot_is_not_loaded(tmp_path):
     code = (
         "import sys, matplotlib, numpy as np\n"
-        "from agnostic_xent.pictures import save_picture\n"
-        "from agnostic_xent.training import Epoch, History\n"
+        "from agnostic_xent.evaluation.pictures import save_picture\n"
+        "from agnostic_xent.training.loop import Epoch, History\n"
         "matplotlib.rcParams['font.size'] = 7.5\n"
         "save_picture(sys.argv[1], history=History([Epoch(1, 0.5, 0.8, 0.1, 1.0, 9.0)]),\n"
         "    labels=np.asarray([0, 1]), probabilities=np.eye(2), images=None,\n"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import agnostic_xent.progress
+import agnostic_xent.training.progress
 from agnostic_xent import SGD, Dense, Progress, Sequential, cross_entropy, fit
-from agnostic_xent.history import Epoch, History
+from agnostic_xent.training.history import Epoch, History
 
 EPOCHS = (
     Epoch(1, 1.23456, 0.75, 0.1, 2.0, 1234.5),
@@ -28,8 +28,8 @@ def clock(monkeypatch):
     """Let the time of the run be what a test says: 75 s since its start."""
     times = iter([100.0])
     clock = SimpleNamespace(monotonic=lambda: next(times, 175.0))
-    monkeypatch.setattr(agnostic_xent.progress, "time", clock)
-    monkeypatch.setattr(agnostic_xent.progress, "PERIOD", 0.0)
+    monkeypatch.setattr(agnostic_xent.training.progress, "time", clock)
+    monkeypatch.setattr(agnostic_xent.training.progress, "PERIOD", 0.0)
 
 
 def show(samples, **options):
@@ -84,8 +84,8 @@ def test_a_bar_is_drawn_once_in_a_while(monkeypatch):
     """Steps in between are counted with the next that is drawn."""
     times = iter([0.0, 1.0, 1.0, 1.1, 1.3, 1.3, 1.3, 1.4])
     clock = SimpleNamespace(monotonic=lambda: next(times))
-    monkeypatch.setattr(agnostic_xent.progress, "time", clock)
-    monkeypatch.setattr(agnostic_xent.progress, "PERIOD", 0.2)
+    monkeypatch.setattr(agnostic_xent.training.progress, "time", clock)
+    monkeypatch.setattr(agnostic_xent.training.progress, "PERIOD", 0.2)
     progress = Progress(Console(file=io.StringIO(), force_terminal=True, width=120))
     progress.on_start(1, 16)
     (task,) = progress._bar.tasks

@@ -31,8 +31,8 @@ def test_code_blocks(capsys, tmp_path, monkeypatch):
 
 def test_every_operation_and_layer_is_listed():
     import agnostic_xent as ax
-    from agnostic_xent.layers import Layer
-    from agnostic_xent.operation import OPERATIONS
+    from agnostic_xent.core.operation import OPERATIONS
+    from agnostic_xent.network.layers import Layer
 
     text = README.read_text()
     layers = [n for n in ax.__all__ if isinstance(getattr(ax, n), type)]

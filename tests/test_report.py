@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from report_case import Page, pixels
 
-from agnostic_xent import expected_calibration_error, report
-from agnostic_xent.layer_times import LayerTime
+from agnostic_xent import expected_calibration_error
+from agnostic_xent.evaluation import page as report
+from agnostic_xent.evaluation.layer_times import LayerTime
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

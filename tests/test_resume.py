@@ -24,8 +24,8 @@ from agnostic_xent import (
     logistic,
     step_decay,
 )
-from agnostic_xent.arrays import to_numpy
-from agnostic_xent.runs import FILE
+from agnostic_xent.core.conversion import to_numpy
+from agnostic_xent.training.runs import FILE
 
 OPTIMIZERS = {
     "sgd": SGD(0.1),

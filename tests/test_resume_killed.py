@@ -13,10 +13,8 @@ from subprocess import PIPE
 import pytest
 from training_case import SEED, train
 
-from agnostic_xent import (
-    load_checkpoint,
-)
-from agnostic_xent.runs import FILE
+from agnostic_xent import load_checkpoint
+from agnostic_xent.training.runs import FILE
 
 TRAINING = """
 import hashlib, os, signal, sys, time

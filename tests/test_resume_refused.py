@@ -22,7 +22,7 @@ from agnostic_xent import (
     load_checkpoint,
     save_params,
 )
-from agnostic_xent.runs import FILE
+from agnostic_xent.training.runs import FILE
 
 
 class Odd(SGD):

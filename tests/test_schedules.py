@@ -11,7 +11,7 @@ import pytest
 from conftest import assert_close
 
 from agnostic_xent import SGD, constant, cosine, step_decay, warmup
-from agnostic_xent.schedules import rates_of
+from agnostic_xent.training.schedules import rates_of
 
 SCHEDULES = [
     constant(0.3),

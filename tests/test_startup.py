@@ -18,7 +18,7 @@ import pytest
 from samples import SAMPLES
 
 from agnostic_xent import cli
-from agnostic_xent.operation import OPERATIONS
+from agnostic_xent.core.operation import OPERATIONS
 
 pytest.importorskip("numba")
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import agnostic_xent as ax
-from agnostic_xent.operation import OPERATIONS, ROUTINES
+from agnostic_xent.core.operation import OPERATIONS, ROUTINES
 
 numba = pytest.importorskip("numba")
 

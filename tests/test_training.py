@@ -35,7 +35,7 @@ from agnostic_xent import (
     predict,
     step_decay,
 )
-from agnostic_xent.training import Callback, Epoch
+from agnostic_xent.training.loop import Callback, Epoch
 
 # --- what it computes --------------------------------------------------------------------------
 

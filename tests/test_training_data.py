@@ -16,15 +16,9 @@ from training_case import (
     train,
 )
 
-import agnostic_xent.batches
-from agnostic_xent import (
-    SGD,
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    evaluate,
-    predict,
-)
-from agnostic_xent.arrays import to_numpy
+import agnostic_xent.training.batches
+from agnostic_xent import SGD, binary_cross_entropy_with_logits, cross_entropy, evaluate, predict
+from agnostic_xent.core.conversion import to_numpy
 
 # --- where the samples come from ---------------------------------------------------------------
 
@@ -83,13 +77,13 @@ def test_sources_give_the_same_result(home, stored, tmp_path):
 
 def test_stored_images_are_fetched_batch_by_batch(monkeypatch, tmp_path):
     x, y = images()
-    fetched, fetch = [], agnostic_xent.batches.fetched
+    fetched, fetch = [], agnostic_xent.training.batches.fetched
 
     def spy(array):
         fetched.append(array.shape)
         return fetch(array)
 
-    monkeypatch.setattr(agnostic_xent.batches, "fetched", spy)
+    monkeypatch.setattr(agnostic_xent.training.batches, "fetched", spy)
     train(memory_mapped(tmp_path, x, y), validation=memory_mapped(tmp_path, x, y))
     pictures = [shape for shape in fetched if len(shape) == len(x.shape)]
     assert len(pictures) > 20

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agnostic_xent.arrays import uploaded
-from agnostic_xent.kernels import uploads
+from agnostic_xent.core import uploads
+from agnostic_xent.core.conversion import uploaded
 
 
 class Work:

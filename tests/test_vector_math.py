@@ -7,7 +7,8 @@ import pytest
 
 numba = pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu import softmax_lanes, vector_math  # noqa: E402
+from agnostic_xent.kernels.cpu.loss import sweep as softmax_lanes  # noqa: E402
+from agnostic_xent.kernels.cpu.simd import elementary as vector_math  # noqa: E402
 
 
 @numba.njit(error_model="numpy")

@@ -9,7 +9,7 @@ import numpy as np
 from samples import SAMPLES, Sample
 
 import agnostic_xent as ax
-from agnostic_xent.operation import OPERATIONS, Operation, load_kernels
+from agnostic_xent.core.operation import OPERATIONS, Operation, load_kernels
 
 SAMPLE_OF: dict[str, Sample] = {}
 """A sample of each operation that leaves work to a kernel."""

@@ -19,8 +19,8 @@ from agnostic_xent import (
     cross_entropy,
     fit,
 )
-from agnostic_xent.arrays import to_numpy
-from agnostic_xent.training import Callback
+from agnostic_xent.core.conversion import to_numpy
+from agnostic_xent.training.loop import Callback
 
 # dask is left out: each step would add a layer to one graph that nobody computes, so that its
 # cost grows with every step; dask arrays are for data, see test_sources_give_the_same_result

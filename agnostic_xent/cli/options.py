@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..arrays import backend
+from ..core.conversion import backend
 
 BACKENDS = ("numpy", "cupy", "torch", "jax")
 

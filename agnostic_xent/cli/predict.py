@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import predict, to_backend
-from ..checkpoints import write_atomically
+from ..core.files import write_atomically
 from .options import BACKENDS, check_writable, working_backend
 from .recipes import probabilities
 from .samples import read_samples

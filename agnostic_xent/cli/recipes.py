@@ -20,9 +20,9 @@ from .. import (
     softmax,
     to_numpy,
 )
-from ..arrays import Array
+from ..core.arrays import Array
+from ..core.operation import Operation
 from ..datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
-from ..operation import Operation
 from .samples import read_dataset
 
 

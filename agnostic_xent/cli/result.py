@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import SGD, History, predict, to_backend, to_numpy
-from ..arrays import Array, backend
-from ..batches import as_source
+from ..core.arrays import Array
+from ..core.conversion import backend
 from ..datasets import Dataset
-from ..layer_times import how_measured, layer_times
-from ..linear_sgd import linear_steps
-from ..pictures import curves_of, save_picture
-from ..report import machine, save_page
+from ..evaluation.layer_times import how_measured, layer_times
+from ..evaluation.page import machine, save_page
+from ..evaluation.pictures import curves_of, save_picture
+from ..training.batches import as_source
+from ..training.linear_epochs import linear_steps
 from .recipes import RECIPES, probabilities
 from .saved import Settings
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import History, Sequential, load_params, match_params, save_params
-from ..arrays import Array
-from ..checkpoints import write_atomically
-from ..history import Callback, Epoch
+from ..core.arrays import Array
+from ..core.files import write_atomically
+from ..training.history import Callback, Epoch
 from .recipes import RECIPES
 
 RUN, MODEL, HISTORY = "run.json", "model.safetensors", "history.json"

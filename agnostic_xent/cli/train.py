@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import SGD, Progress, cosine, fit, to_backend
-from ..communication import world
+from ..core.communication import world
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, load
 from .result import write_report

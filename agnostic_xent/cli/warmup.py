@@ -7,7 +7,7 @@ import time
 from importlib import import_module
 from typing import Any
 
-from ..kernels import KERNEL_PACKAGES
+from ..core.operation import KERNEL_PACKAGES
 from .options import working_backend
 
 

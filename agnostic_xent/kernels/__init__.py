@@ -2,7 +2,7 @@
 
 A kernel plugs in like this::
 
-    from agnostic_xent.operation import OPERATIONS, Implementation
+    from agnostic_xent.core.operation import OPERATIONS, Implementation
 
     def value(x): ...             # the operation's normalised arguments
     def vjp(x): ...               # -> value, pullback
@@ -17,15 +17,5 @@ elements. ``takes`` may look at types, dtypes, numbers of dimensions and options
 answer is remembered; never at shapes, strides, an array's values or a float's value, but for
 whether that is the default. ``operation.portable`` may be called with the same options.
 Where no kernel takes a call, the portable definition runs. A kernel whose NumPy code may warn of an
-infinity or NaN silences it itself (``arrays.quiet``).
+infinity or NaN silences it itself (``core.arrays.quiet``).
 """
-
-KERNEL_PACKAGES = {
-    "numpy": "agnostic_xent.kernels.cpu",
-    "cupy": "agnostic_xent.kernels.cuda",
-}
-"""Library -> the package that registers its kernels, imported when its first array is seen."""
-
-
-class NoKernels(ImportError):
-    """Raised by a package of kernels that cannot run here; `explain` gives its message."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agnostic_xent.kernels import KERNEL_PACKAGES
+from agnostic_xent.core.operation import KERNEL_PACKAGES
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 ON_GPU = os.environ.get("AGNOSTIC_XENT_TEST_GPU") == "1" and not SIMULATED

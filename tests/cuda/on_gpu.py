@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from agnostic_xent.operation import OPERATIONS, ROUTINES, Implementation, load_kernels
+from agnostic_xent.core.operation import OPERATIONS, ROUTINES, Implementation, load_kernels
 
 
 def to_gpu(x: np.ndarray) -> Any:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import watched
 
-from agnostic_xent.kernels.cuda import graphs, launching
+from agnostic_xent.kernels.cuda import graphs
+from agnostic_xent.kernels.cuda.toolchain import launching
 
 Work = Callable[[], Any]
 

@@ -9,7 +9,7 @@ import pytest
 
 from agnostic_xent import explain, kernels, log_sigmoid, relu, sigmoid
 from agnostic_xent.kernels.cuda import activations
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import tolerance
 
 ACTIVATIONS = [relu, sigmoid, log_sigmoid]

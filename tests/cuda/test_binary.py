@@ -8,15 +8,10 @@ import itertools
 import numpy as np
 import pytest
 
-from agnostic_xent import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
-    explain,
-    kernels,
-)
-from agnostic_xent.kernels.cuda import binary_cross_entropy as host
-from agnostic_xent.kernels.cuda import binary_kernels
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent import binary_cross_entropy, binary_cross_entropy_with_logits, explain, kernels
+from agnostic_xent.kernels.cuda.loss import binary_cross_entropy as host
+from agnostic_xent.kernels.cuda.loss import binary_kernels
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 
 LOSSES = binary_cross_entropy_with_logits, binary_cross_entropy

@@ -3,7 +3,7 @@
 import pytest
 import toy_option
 
-from agnostic_xent.operation import OPERATIONS, load_kernels
+from agnostic_xent.core.operation import OPERATIONS, load_kernels
 
 load_kernels("numpy")
 WITH_KERNELS = sorted(name for name in OPERATIONS if OPERATIONS[name]._kernels.get("numpy"))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from agnostic_xent import conv2d, explain, kernels, max_pool2d
-from agnostic_xent.kernels.cuda import conv_weight, convolution
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent.kernels.cuda.conv import convolution
+from agnostic_xent.kernels.cuda.conv import weight as conv_weight
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 
 DEVIATIONS = 6
 """Standard deviations that independent rounding errors may add up to."""
@@ -340,7 +341,7 @@ def with_mistake(monkeypatch, name, old, new):
         exec(compile(text, f"{module}, mistaken", "exec"), made.__dict__)
     for part in ("product_of", "weight_gradient", "sums_of_channels"):
         monkeypatch.setattr(convolution, part, getattr(made, part))
-    monkeypatch.setattr(sys.modules["agnostic_xent.kernels.cuda.conv_weight"], "LEAST", 8)
+    monkeypatch.setattr(sys.modules["agnostic_xent.kernels.cuda.conv.weight"], "LEAST", 8)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 
 from agnostic_xent import cross_entropy, explain, kernels, linear_cross_entropy
-from agnostic_xent.kernels.cuda import (
-    cross_entropy as host,
-)
-from agnostic_xent.kernels.cuda import (
-    loss_rows,
-    loss_streams,
-    loss_sums,
-)
-from agnostic_xent.kernels.cuda.device import SIMULATED
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent.kernels.cuda.loss import cross_entropy as host
+from agnostic_xent.kernels.cuda.loss import rows as loss_rows
+from agnostic_xent.kernels.cuda.loss import streams as loss_streams
+from agnostic_xent.kernels.cuda.loss import sums as loss_sums
+from agnostic_xent.kernels.cuda.toolchain.device import SIMULATED
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 from tests.cuda.cross_entropy_case import OPTIONS, check, draw
 

@@ -8,15 +8,11 @@ from types import ModuleType
 
 import pytest
 
-from agnostic_xent.kernels.cuda import (
-    cross_entropy as host,
-)
-from agnostic_xent.kernels.cuda import (
-    loss_formulas,
-    loss_rows,
-    loss_streams,
-    loss_sums,
-)
+from agnostic_xent.kernels.cuda.loss import cross_entropy as host
+from agnostic_xent.kernels.cuda.loss import formulas as loss_formulas
+from agnostic_xent.kernels.cuda.loss import rows as loss_rows
+from agnostic_xent.kernels.cuda.loss import streams as loss_streams
+from agnostic_xent.kernels.cuda.loss import sums as loss_sums
 from tests.cuda.cross_entropy_case import OPTIONS, check, draw
 
 ROW, FEW, WIDE_ROW = (2, 130), (7, 6), (2, 1500)

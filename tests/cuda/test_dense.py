@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import agnostic_xent as ax
-from agnostic_xent.kernels.cuda import dense
-from agnostic_xent.operation import OPERATIONS
+from agnostic_xent.core.operation import OPERATIONS
+from agnostic_xent.kernels.cuda.conv import dense
 from tests.conftest import assert_close
 
 SHAPES = {  # of x, and the units

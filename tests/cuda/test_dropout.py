@@ -9,7 +9,7 @@ import pytest
 
 from agnostic_xent import dropout, explain, kernels
 from agnostic_xent.kernels.cuda import dropout as host
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 
 

@@ -12,9 +12,12 @@ import recorded
 import watched
 
 import agnostic_xent as ax
-from agnostic_xent import captured_steps, schedules
-from agnostic_xent.arrays import array_namespace
-from agnostic_xent.kernels.cuda import capturing, dense, optimizers
+from agnostic_xent.core.arrays import array_namespace
+from agnostic_xent.kernels.cuda import optimizers
+from agnostic_xent.kernels.cuda.conv import dense
+from agnostic_xent.kernels.cuda.toolchain import capturing
+from agnostic_xent.training import captured as captured_steps
+from agnostic_xent.training import schedules
 
 CLASSES, IMAGE = 3, (1, 4, 4)
 RESNET = ax.Sequential(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from agnostic_xent import batch_norm, explain, kernels
-from agnostic_xent.kernels.cuda import channel_kernels
 from agnostic_xent.kernels.cuda import normalization as host
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent.kernels.cuda.normalization import channels as channel_kernels
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 
 SHAPES = [(2, 1, 1, 1), (3, 5, 1, 1), (1, 3, 2, 1), (4, 3, 7, 5), (5, 2, 9, 31)]

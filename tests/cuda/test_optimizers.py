@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from agnostic_xent import SGD, AdamW, kernels
+from agnostic_xent.core.operation import ROUTINES
 from agnostic_xent.kernels.cuda import optimizers
-from agnostic_xent.kernels.cuda.launching import KERNELS
-from agnostic_xent.operation import ROUTINES
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 
 OPTIMIZERS = [

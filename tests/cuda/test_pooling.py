@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from agnostic_xent import avg_pool2d, explain, global_avg_pool2d, kernels, max_pool2d
-from agnostic_xent.kernels.cuda import pooling
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent.kernels.cuda import pool as pooling
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 
 WINDOWS = [

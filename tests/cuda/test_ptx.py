@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agnostic_xent.kernels.cuda.device import xp
-from agnostic_xent.kernels.cuda.launching import Kernel, cuda
-from agnostic_xent.kernels.cuda.ptx import (
+from agnostic_xent.kernels.cuda.toolchain.device import xp
+from agnostic_xent.kernels.cuda.toolchain.launching import Kernel, cuda
+from agnostic_xent.kernels.cuda.toolchain.ptx import (
     below,
     commit_async,
     copy_async,

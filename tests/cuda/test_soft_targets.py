@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from agnostic_xent import cross_entropy, explain, kernels
-from agnostic_xent.kernels.cuda import cross_entropy as labels
-from agnostic_xent.kernels.cuda import soft_targets as host
-from agnostic_xent.kernels.cuda.launching import KERNELS
-from agnostic_xent.operation import OPERATIONS
+from agnostic_xent.core.operation import OPERATIONS
+from agnostic_xent.kernels.cuda.loss import cross_entropy as labels
+from agnostic_xent.kernels.cuda.loss import soft_targets as host
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 
 SHAPES = [((6,), -1), ((3, 1), 1), ((5, 8), 1), ((3, 9), 1), ((2, 1100), 1)]

@@ -9,7 +9,7 @@ import pytest
 
 from agnostic_xent import explain, kernels, log_softmax, softmax
 from agnostic_xent.kernels.cuda import softmax as host
-from agnostic_xent.kernels.cuda.launching import KERNELS
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 
 ROWS = [((6,), -1), ((3, 1), 1), ((5, 8), 1), ((70, 3), 1), ((3, 9), 1), ((2, 130), 1)]

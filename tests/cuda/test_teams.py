@@ -8,12 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from agnostic_xent.arrays import to_numpy
-from agnostic_xent.kernels.cuda import teams
-from agnostic_xent.kernels.cuda.device import SIMULATED, xp
-from agnostic_xent.kernels.cuda.launching import KERNELS, Kernel
-from agnostic_xent.kernels.cuda.ptx import get, put
-from agnostic_xent.kernels.cuda.teams import cuda
+from agnostic_xent.core.conversion import to_numpy
+from agnostic_xent.kernels.cuda.toolchain import teams
+from agnostic_xent.kernels.cuda.toolchain.device import SIMULATED, xp
+from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS, Kernel
+from agnostic_xent.kernels.cuda.toolchain.ptx import get, put
+from agnostic_xent.kernels.cuda.toolchain.teams import cuda
 from tests.conftest import assert_close
 
 TEAMS = [1, 2, 8, 32, 64, 256, 1024]

@@ -14,10 +14,10 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 
-from agnostic_xent import arrays
+from agnostic_xent.core import arrays
+from agnostic_xent.core.operation import OPERATIONS, ROUTINES, load_kernels
 from agnostic_xent.kernels import cuda
-from agnostic_xent.kernels.cuda import launching
-from agnostic_xent.operation import OPERATIONS, ROUTINES, load_kernels
+from agnostic_xent.kernels.cuda.toolchain import launching
 
 NOTES: list[str] = []
 """What the host has read from arrays, and sent to them."""

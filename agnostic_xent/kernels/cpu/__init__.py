@@ -1,11 +1,11 @@
 """Kernels for NumPy arrays, compiled by Numba; importing a module registers its kernels."""
 
-from . import activations as activations
-from . import binary_cross_entropy as binary_cross_entropy
-from . import convolution as convolution
-from . import cross_entropy as cross_entropy
 from . import dense as dense
 from . import linear_sgd as linear_sgd
-from . import normalization as normalization
 from . import optimizers as optimizers
-from . import pooling as pooling
+from .activation import activations as activations
+from .conv import convolution as convolution
+from .loss import binary_cross_entropy as binary_cross_entropy
+from .loss import cross_entropy as cross_entropy
+from .normalization import batch_norm as batch_norm
+from .pool import pooling as pooling

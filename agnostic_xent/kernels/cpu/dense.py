@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ...arrays import quiet
-from ...operation import OPERATIONS, Implementation, Pullback
-from .conv.matrices import product
+from ...core.arrays import quiet
+from ...core.operation import OPERATIONS, Implementation, Pullback
+from .simd.products import product
+from .toolchain.arguments import why_not
 
 operation = OPERATIONS["dense"]
 
 
 def takes(x: Any, w: Any, b: Any) -> str | None:
     """Say why these arguments are not taken, if they are not."""
-    for array in (x, w, b):
-        if array is not None and type(array) not in (np.ndarray, np.memmap):
-            return f"it takes numpy.ndarray, not {type(array).__name__}"
-    if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
-        return f"it takes float32 and float64 in native byte order, not {x.dtype.str}"
-    return None
+    return why_not(x, w, b)
 
 
 def value(x: Any, w: Any, b: Any) -> Any:

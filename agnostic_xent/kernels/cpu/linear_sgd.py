@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ...operation import ROUTINES, Implementation
-from .compiling import array_in, array_out, compiled, types
-from .conv.vectors import Vectors, cgutils, intrinsic
-from .vector_math import BIAS, STRICT, borrowed, exp_biased, log1p, njit, row_max, row_sum
+from ...core.operation import ROUTINES, Implementation
+from .simd.elementary import BIAS, STRICT, borrowed, exp_biased, log1p, njit, row_max, row_sum
+from .simd.vectors import Vectors, cgutils, intrinsic
+from .toolchain.arguments import why_not
+from .toolchain.compiling import array_in, array_out, compiled, types
 
 MANY = 256
 """Samples a step from which products of whole matrices are faster."""
@@ -30,11 +31,8 @@ sums = njit(fastmath={"reassoc", "contract"}, error_model="numpy")
 
 def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: Any) -> str | None:
     """Say why these arguments are not taken, if they are not."""
-    for array in (w, b, x, y):
-        if array is not None and type(array) not in (np.ndarray, np.memmap):
-            return f"it takes numpy.ndarray, not {type(array).__name__}"
-    if w.dtype not in BIAS:
-        return f"it takes float32 and float64 in native byte order, not {w.dtype.str}"
+    if why := why_not(w, b, x, y):
+        return why
     if loss != BINARY and y.dtype.kind not in "iu":
         return "it takes labels, not probabilities"
     if x.ndim != 2:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ...operation import ROUTINES, Implementation
-from .compiling import array_in, array_out, compiled_in_parts, types
-from .memory import empty
-from .threads import PIECES
-from .vector_math import BIAS, STRICT, njit
+from ...core.operation import ROUTINES, Implementation
+from .simd.elementary import BIAS, STRICT, njit
+from .toolchain.arguments import why_not
+from .toolchain.compiling import array_in, array_out, compiled_in_parts, types
+from .toolchain.memory import empty
+from .toolchain.threads import PIECES
 
 SMALL = 65536
 """Elements below which one thread is faster than waking the others."""
@@ -26,14 +27,11 @@ plain = njit(**STRICT)
 
 def takes(*arrays: Any, **options: Any) -> str | None:
     """Say why these arguments are not taken, if they are not."""
-    for x in arrays:
-        if x is None or isinstance(x, float):
-            continue
-        if type(x) is not np.ndarray:
-            return f"it takes numpy.ndarray, not {type(x).__name__}"
-        if x.dtype not in BIAS or x.dtype != arrays[0].dtype:
-            return f"it takes float32 or float64 in native byte order, not {x.dtype.str}"
-    return None
+    given = [x for x in arrays if not isinstance(x, float)]
+    why = why_not(*given)
+    if why is None and any(x is not None and x.dtype != arrays[0].dtype for x in given):
+        why = "it takes arrays of one dtype"
+    return why
 
 
 def flat(x: Any, dtype: Any) -> Any:

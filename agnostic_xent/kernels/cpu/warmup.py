@@ -11,22 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from . import (
-    activations,
-    binary_cross_entropy,
-    linear_sgd,
-    loss_plans,
-    normalization,
-    optimizers,
-    pooling,
-)
+from . import linear_sgd, optimizers
+from .activation import activations
 from .conv import (
     column_plans,
     columns,
     cotangents,
     direct,
     direct_plans,
-    matrices,
     pointwise,
     pointwise_plans,
     tiling,
@@ -34,8 +26,13 @@ from .conv import (
     winograd_gradient,
     winograd_plans,
 )
-from .pool_windows import BY_ROWS, Windows
-from .threads import threads
+from .loss import binary_cross_entropy
+from .loss import plans as loss_plans
+from .normalization import batch_norm as normalization
+from .pool import pooling
+from .pool.windows import BY_ROWS, Windows
+from .simd import products as matrices
+from .toolchain.threads import threads
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 TAPS = (np.dtype(np.uint8), np.dtype(np.uint16))  # more than 65,534 of a window wait for their use

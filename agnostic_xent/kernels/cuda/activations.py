@@ -9,31 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from ...operation import Pullback
-from .device import contiguous, register, xp
-from .dtypes import WIDE, code_of, stored, takes
-from .launching import Kernel
-from .ptx import get, narrow, put, widen
-from .teams import cuda, device
+from ...core.operation import Pullback
+from .toolchain.device import contiguous, register, xp
+from .toolchain.dtypes import WIDE, code_of, stored, takes
+from .toolchain.elementary import exp_minus_abs, sigmoid_of
+from .toolchain.launching import Kernel
+from .toolchain.ptx import get, narrow, put, widen
+from .toolchain.teams import cuda, device
 
 THREADS = 256
+
+
 AT_ONCE = 8  # elements that a thread waits for together
+
+
 BLOCKS = {"f4": 4, "f8": 2, "f2": 4, "u2": 4}  # of a multiprocessor
-
-# --- formulas ------------------------------------------------------------------------------------
-
-
-@device
-def exp_minus_abs(v: Any) -> Any:
-    """Return exp(-abs(v)), which never overflows."""
-    return type(v)(math.exp(-abs(v)))
-
-
-@device
-def sigmoid_of(v: Any) -> Any:
-    """Return 1 / (1 + exp(-v))."""
-    one, e = type(v)(1), exp_minus_abs(v)
-    return (one if v >= 0 else e) / (one + e)
 
 
 @device

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...operation import Pullback
-from .device import contiguous, register, xp
-from .dtypes import WIDE, code_of, stored, takes
-from .launching import Kernel
-from .ptx import get, narrow, put, widen
-from .teams import cuda
+from ...core.operation import Pullback
+from .toolchain.device import contiguous, register, xp
+from .toolchain.dtypes import WIDE, code_of, stored, takes
+from .toolchain.launching import Kernel
+from .toolchain.ptx import get, narrow, put, widen
+from .toolchain.teams import cuda
 
 THREADS = 256
 AT_ONCE = 8  # elements that a thread waits for together

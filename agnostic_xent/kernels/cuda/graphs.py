@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import dtypes
-from .capturing import Capture
-from .device import SIMULATED, register_routine, xp
+from .toolchain import dtypes
+from .toolchain.capturing import Capture
+from .toolchain.device import SIMULATED, register_routine, xp
 
 
 def captured_step(arrays: Sequence[Any], step: Callable[[], Any]) -> Callable[[float, int], None]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from . import dtypes
-from .capturing import CAPTURING, Numbers
-from .device import SIMULATED, contiguous, register_routine, xp
-from .launching import Kernel, cuda
-from .ptx import get, put
+from .toolchain import dtypes
+from .toolchain.capturing import CAPTURING, Numbers
+from .toolchain.device import SIMULATED, contiguous, register_routine, xp
+from .toolchain.launching import Kernel, cuda
+from .toolchain.ptx import get, put
 
 THREADS = 256
 PER_THREAD = 16  # elements

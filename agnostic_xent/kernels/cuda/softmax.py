@@ -13,32 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ...operation import OPERATIONS, Pullback
-from .device import contiguous, register, xp
-from .dtypes import WIDE, code_of, stored, takes
-from .launching import Kernel
-from .ptx import get, narrow, put, widen
-from .teams import LANES, absorb, cuda, device, team_merge, team_sum
+from ...core.operation import OPERATIONS, Pullback
+from .toolchain.device import contiguous, register, xp
+from .toolchain.dtypes import WIDE, code_of, stored, takes
+from .toolchain.launching import Kernel
+from .toolchain.ptx import narrow, put
+from .toolchain.rows import AT_ONCE, FEW_PIXELS, TEAMS, THREADS, read_some, team_for
+from .toolchain.teams import absorb, cuda, team_merge, team_sum
 
-THREADS = 256
 BLOCKS = {"f4": 4, "f8": 2, "f2": 4, "u2": 4}  # of a multiprocessor
-TEAMS = (1, LANES, THREADS)
-AT_ONCE = 4  # classes that a thread waits for together
-FEW, MANY = 8, 1024
-"""Classes up to which a thread, and a warp, does a row."""
-
-FEW_PIXELS = 32
-"""Pixels behind the classes' axis below which a copy with the classes last is faster."""
-
-
-@device
-def read_some(
-    v: Any, x: Any, start: Any, first: Any, team: Any, classes: Any, inner: Any, nothing: Any
-) -> None:
-    """Read a row's next classes of a thread; where there are no more, ``nothing``."""
-    for u in range(AT_ONCE):
-        c = first + u * team
-        v[u] = widen(get(x, start + c * inner)) if c < classes else nothing
 
 
 def make_value(code: str, team: int) -> Callable[..., None]:
@@ -134,13 +117,6 @@ def run(make: Callable[[str, int], Kernel], log: bool, axis: int, *arrays: Any) 
     return y
 
 
-def team_for(classes: int, inner: int) -> int:
-    """Return the threads of a row: one where its classes are few, or lie apart."""
-    if inner > 1 or classes <= FEW:
-        return 1
-    return LANES if classes <= MANY else THREADS
-
-
 def add(name: str, log: bool) -> None:
     """Register the kernels of an activation."""
     portable = OPERATIONS[name].portable
@@ -166,4 +142,6 @@ def variants() -> list[Kernel]:
 
 
 add("softmax", False)
+
+
 add("log_softmax", True)

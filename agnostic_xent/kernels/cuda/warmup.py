@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from .compiling import machine_code
-from .device import config, xp
-from .launching import Kernel
+from .toolchain.compiling import machine_code
+from .toolchain.device import config, xp
+from .toolchain.launching import Kernel
 
 PACKAGE = __name__.rpartition(".")[0]
 Capability = tuple[int, int]
@@ -27,7 +27,9 @@ def variants_of(module: str) -> list[Kernel]:
 
 def modules() -> list[str]:
     """Return the names of the files of this package."""
-    return sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__))
+    package = importlib.import_module(PACKAGE)
+    found = pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")
+    return sorted(m.name.removeprefix(f"{PACKAGE}.") for m in found if not m.ispkg)
 
 
 def capabilities() -> list[Capability]:

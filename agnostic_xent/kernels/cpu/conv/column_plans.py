@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ..compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..memory import empty
+from ..simd.tiles import TAPS
+from ..simd.vectors import VECTOR_BYTES
+from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
+from ..toolchain.memory import empty
 from . import columns, direct_plans
 from .column_transforms import HIGHEST, LOWEST, POINTS, weight_matrix
 from .columns import Columns
 from .direct import TILES
 from .geometry import SECTIONS, Geometry, flat
-from .micro_kernels import TAPS
-from .vectors import VECTOR_BYTES
 
 LANES = VECTOR_BYTES // 4
 """All of this is float32."""

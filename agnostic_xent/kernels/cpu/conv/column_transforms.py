@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .vectors import Vectors, cgutils, emitted
+from ..simd.vectors import Vectors, cgutils, emitted
 from .winograd_transforms import Arithmetic
 
 PLACES = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)

@@ -10,16 +10,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .column_transforms import (
-    POINTS,
-    read_cotangents,
-    read_every_other,
-    read_rows,
-    write_rows,
-)
+from ..simd.lines import plain
+from ..simd.tiles import TAPS, product_tile
+from .column_transforms import POINTS, read_cotangents, read_every_other, read_rows, write_rows
 from .direct import run_of_pixels
-from .images import plain
-from .micro_kernels import TAPS, product_tile
 
 
 class Columns(NamedTuple):

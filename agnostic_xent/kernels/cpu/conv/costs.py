@@ -10,10 +10,10 @@ import functools
 from types import ModuleType
 from typing import Any
 
+from ..simd.vectors import VECTOR_BYTES
 from . import column_plans, direct_plans, winograd_plans
 from .column_transforms import POINTS
 from .geometry import Geometry
-from .vectors import VECTOR_BYTES
 
 LANES = VECTOR_BYTES // 4
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from ..compiling import array_in, array_out, compiled, types
-from ..memory import empty
-from ..vector_math import STRICT, SUM, njit
+from ..simd.elementary import STRICT, SUM, njit
+from ..toolchain.compiling import array_in, array_out, compiled, types
+from ..toolchain.memory import empty
 from .winograd_tiles import NOBODY
 
 

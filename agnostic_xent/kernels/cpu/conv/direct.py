@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..simd.lines import pack, place, plain
+from ..simd.tiles import TAPS, correlation_tile, product_tile
 from .cotangents import mask, total
-from .images import pack, place, plain
-from .micro_kernels import TAPS, correlation_tile, product_tile
 
 TILES = {8: 2, 6: 2, 3: 4, 1: 8}
 """Filters of a tile -> its vectors of pixels."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..memory import empty
+from ..simd.tiles import TAPS
+from ..simd.vectors import lanes_of
+from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
+from ..toolchain.memory import empty
 from . import direct, pointwise_plans
 from .cotangents import over_images
 from .direct import TILES, Bands, Phase
 from .geometry import SECTIONS, Geometry, flat, with_long_rows
-from .micro_kernels import TAPS
-from .vectors import lanes_of
 
 BAND_BYTES = 384 << 10
 """What a packed band may take: less than half of a second-level cache."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .images import plain
-from .micro_kernels import correlation_tile, matrix_tile
-from .transposes import transpose
+from ..simd.lines import plain
+from ..simd.tiles import correlation_tile, matrix_tile
+from ..simd.transposes import transpose
 from .winograd_tiles import prefetch_to_read, prefetch_to_write
 
 TILE = 8

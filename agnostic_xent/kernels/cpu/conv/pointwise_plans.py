@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..memory import empty
+from ..simd.vectors import VECTOR_BYTES, lanes_of
+from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
+from ..toolchain.memory import empty
 from . import pointwise
 from .geometry import SECTIONS, Geometry, flat
 from .pointwise import DEPTH, ROWS, TILE, Sizes
-from .vectors import VECTOR_BYTES, lanes_of
 
 
 def applies(g: Geometry, dtype: Any) -> bool:

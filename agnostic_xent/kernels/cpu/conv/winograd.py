@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..vector_math import STRICT, njit
-from .micro_kernels import matrix_tile
-from .transposes import transpose
-from .vectors import VECTOR_BYTES
+from ..simd.elementary import STRICT, njit
+from ..simd.tiles import matrix_tile
+from ..simd.transposes import transpose
+from ..simd.vectors import VECTOR_BYTES
 from .winograd_tiles import (
     POOL,
     input_tile,

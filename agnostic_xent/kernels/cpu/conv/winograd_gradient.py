@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .transposes import transpose
+from ..simd.transposes import transpose
 from .winograd import (
     DEPTH,
     GRADIENT_ROWS,

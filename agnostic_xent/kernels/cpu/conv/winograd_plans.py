@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..memory import empty
+from ..simd.vectors import VECTOR_BYTES
+from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
+from ..toolchain.memory import empty
 from . import winograd
 from . import winograd_gradient as gradient
 from .geometry import SECTIONS, Geometry, flat
 from .tiling import Stride1, Stride2, Stride2Gradient, Tiling
-from .vectors import VECTOR_BYTES
 from .winograd import NARROW_ROWS, ROOM, SKEW
 from .winograd_tiles import POOL
 

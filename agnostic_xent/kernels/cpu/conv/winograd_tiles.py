@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 
-from .vectors import I32, Vectors, cgutils, emitted, emitted_by_class
+from ..simd.vectors import I32, Vectors, cgutils, emitted, emitted_by_class
 from .winograd_transforms import SCHEMES, Arithmetic, Transform
 
 POOL = 2

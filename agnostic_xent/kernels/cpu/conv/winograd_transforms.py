@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..simd.vectors import Vectors
 from .tiling import Stride1, Stride2, Stride2Gradient
-from .vectors import Vectors
 
 Transform = Callable[["Arithmetic", list[Any]], list[Any]]
 

@@ -1,0 +1,1 @@
+"""What all else rests on: the operation, arrays of any library, checks, geometry, ranks."""

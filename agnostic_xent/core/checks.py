@@ -1,0 +1,121 @@
+"""Checks of arguments, with errors that name the argument, what was wrong and what is accepted."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .arrays import Array, array_namespace, device, dtype_kind, is_array, is_traced, library
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def namespace(**arrays: Array | None) -> ModuleType:
+    """Return the one namespace of the named arrays; None is passed over.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, or the arguments belong to different libraries.
+    ValueError
+        If the arguments lie on different devices.
+    """
+    first_name, first = "", None
+    for name, x in arrays.items():
+        if x is None:
+            continue
+        if not is_array(x):
+            raise TypeError(
+                f"{name} must be an array (of NumPy, CuPy, torch, JAX, dask or another library "
+                f"that follows the Array API standard), got {type(x).__name__}"
+            )
+        if first is None:
+            first_name, first = name, x
+        elif type(x) is type(first) and library(x) == "numpy":
+            continue
+        elif library(x) != library(first):
+            raise TypeError(
+                f"{name} is an array of {library(x)} but {first_name} is one of {library(first)}; "
+                "pass arrays of one library (agnostic_xent.to_backend converts)"
+            )
+        elif not is_traced(x) and not is_traced(first) and device(x) != device(first):
+            raise ValueError(
+                f"{name} is on device {device(x)} but {first_name} is on {device(first)}; "
+                "pass arrays of one device (agnostic_xent.to_backend moves them)"
+            )
+    return array_namespace(first)
+
+
+def float_namespace(**arrays: Array | None) -> ModuleType:
+    """Return the namespace of the named arrays, which must share one real floating dtype."""
+    kinds = tuple([(type(x), getattr(x, "dtype", None)) for x in arrays.values()])
+    if kinds in _passed:
+        return _passed[kinds]
+    xp = namespace(**arrays)
+    first_name, first = "", None
+    for name, x in arrays.items():
+        if x is None:
+            continue
+        if dtype_kind(xp, x.dtype) != "real floating":
+            raise TypeError(
+                f"{name} must have a real floating dtype such as float32 or float64, got {x.dtype}"
+            )
+        if first is None:
+            first_name, first = name, x
+        elif x.dtype != first.dtype:
+            raise TypeError(
+                f"{name} has dtype {x.dtype} but {first_name} has {first.dtype}; "
+                "pass arrays of one dtype (xp.astype converts)"
+            )
+    if library(first) == "numpy":  # elsewhere a device has to be compared each time
+        _passed[kinds] = xp
+    return xp
+
+
+_passed: dict[Any, ModuleType] = {}
+"""Types and dtypes of NumPy arguments that went through `float_namespace`."""
+
+
+def check_ndim(name: str, x: Array, ndim: int, layout: str) -> None:
+    """Raise ValueError unless ``x`` has ``ndim`` dimensions."""
+    if x.ndim != ndim:
+        raise ValueError(
+            f"{name} must have {ndim} dimensions {layout}, got {x.ndim} in shape {tuple(x.shape)}"
+        )
+
+
+def check_shape(name: str, x: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise ValueError unless ``x`` has exactly this shape."""
+    if tuple(x.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape} ({meaning}), got {tuple(x.shape)}")
+
+
+def check_axis(x: Array, axis: int, name: str = "x") -> int:
+    """Return ``axis`` counted from the front; raise ValueError when ``x`` has no such axis."""
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise TypeError(f"axis must be an integer, got {axis!r}")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            f"axis {axis} is out of range for {name} of {x.ndim} dimensions "
+            f"(accepted: {-x.ndim} to {x.ndim - 1})"
+        )
+    return int(axis) % int(x.ndim)
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def generator(rng: int | np.random.Generator | None) -> np.random.Generator:
+    """Return the NumPy generator that ``rng`` stands for (SPEC 7): an integer, itself, or fresh."""
+    import numpy as np
+
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"rng must be an integer >= 0, a numpy.random.Generator or None, got {rng!r}"
+        ) from error

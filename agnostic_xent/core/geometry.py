@@ -1,0 +1,78 @@
+"""Geometry of sliding windows: pairs, margins, output sizes and counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+Pair: TypeAlias = tuple[int, int]
+
+
+PairLike: TypeAlias = int | tuple[int, int]
+
+
+Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+"""((top, bottom), (left, right)), in pixels."""
+
+
+Padding: TypeAlias = str | int | tuple[int, int] | Margins
+
+# --- geometry: what the contracts of conv2d and the pools normalise ------------------------------
+
+
+def as_pair(name: str, value: Any, minimum: int = 1) -> Pair:
+    """Return an integer, or a pair (height, width), as a pair of integers >= ``minimum``."""
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    whole = all(hasattr(v, "__index__") and not isinstance(v, bool) for v in pair)
+    if len(pair) != 2 or not whole or min(pair) < minimum:
+        raise ValueError(
+            f"{name} must be an integer >= {minimum} or a pair (height, width) of them, "
+            f"got {value!r}"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def as_margins(
+    padding: Padding, window: Pair, dilation: Pair, stride: Pair, image: Pair
+) -> Margins:
+    """Return every spelling of ``padding`` as ((top, bottom), (left, right))."""
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        return _same_margins(window, dilation, stride, image)
+    if not isinstance(padding, str):
+        sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
+        if len(sides) == 2:
+            vertical, horizontal = (as_pair("padding", side, minimum=0) for side in sides)
+            return vertical, horizontal
+    raise ValueError(
+        'padding must be an integer >= 0, a pair, ((top, bottom), (left, right)), "same" or '
+        f'"valid"; got {padding!r}'
+    )
+
+
+def _same_margins(window: Pair, dilation: Pair, stride: Pair, image: Pair) -> Margins:
+    margins = []
+    for k, d, s, n in zip(window, dilation, stride, image, strict=True):
+        total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
+        margins.append((total // 2, total - total // 2))
+    return margins[0], margins[1]
+
+
+def output_size(
+    image: Pair, window: Pair, *, stride: Pair, padding: Margins, dilation: Pair
+) -> Pair:
+    """Return (OH, OW): how many windows fit in the padded image."""
+    axes = zip(image, window, stride, padding, dilation, strict=True)
+    oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+    return oh, ow
+
+
+def check_fits(image: Pair, window: Pair, padding: Margins, dilation: Pair) -> None:
+    """Raise ValueError when the image is empty or the window is larger than the padded image."""
+    for axis, n, k, p, d in zip(("height", "width"), image, window, padding, dilation, strict=True):
+        if n == 0 or d * (k - 1) + 1 > n + sum(p):
+            raise ValueError(
+                f"the window's {axis} of {k} (dilation {d}) is larger than the padded image's "
+                f"{n} + {p[0]} + {p[1]}"
+            )

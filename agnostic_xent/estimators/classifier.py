@@ -1,0 +1,291 @@
+"""What the classifiers share: predictions from scores, in the library of the samples."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.metrics import accuracy_score
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from ..core.arrays import Array, array_namespace, device, is_dask, library
+from ..core.communication import Alone, Communicator
+from ..network.layers import Params
+from ..operations.activations import log_sigmoid, log_softmax, sigmoid, softmax
+from ..training.history import History
+from ..training.optimizers import State
+from .fitting import HeldOut, Trained
+from .samples import Labelled, Samples, as_indices, checked_labels, checked_weights, host
+
+
+class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier of scores: one a sample for two classes, else one for each class."""
+
+    _fitted: ClassVar[tuple[str, ...]]
+    """The attributes that are arrays, or dicts of them, where the samples were."""
+    _state: State | None
+    """Of the optimizer, to continue from."""
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the scores: logits of the classes, or of the second one of two.
+
+        Parameters
+        ----------
+        X : array or array-like
+            As for ``fit``, in the same library and on the same device.
+
+        Returns
+        -------
+        array, shape (N,) for two classes, else (N, classes)
+            Of the library of X.
+        """
+        if is_dask(X):
+            return self._by_block(X, "decision_function")
+        return self._scores(X, "decision_function")
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable label of each sample.
+
+        Parameters
+        ----------
+        X : array or array-like
+            As for ``fit``, in the same library and on the same device.
+
+        Returns
+        -------
+        array, shape (N,)
+            Numbers in the library of X; labels of another type in a NumPy array.
+        """
+        if is_dask(X):
+            return self._by_block(X, "predict")
+        scores = self._scores(X, "predict")
+        xp = array_namespace(scores)
+        best = xp.argmax(scores, axis=1) if scores.ndim > 1 else xp.astype(scores > 0, xp.int32)
+        if self.classes_.dtype.kind not in "biuf":
+            return self.classes_[host(best)]
+        return xp.take(xp.asarray(self.classes_, device=device(scores)), best, axis=0)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array or array-like
+            As for ``fit``, in the same library and on the same device.
+
+        Returns
+        -------
+        array, shape (N, classes)
+            Of the library of X, in the order of ``classes_``.
+        """
+        if is_dask(X):
+            return self._by_block(X, "predict_proba")
+        scores = self._scores(X, "predict_proba")
+        return softmax(scores) if scores.ndim > 1 else _of_both(sigmoid, scores)
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return the logarithm of each class's probability, finite where that rounds to 0.
+
+        Parameters
+        ----------
+        X : array or array-like
+            As for ``fit``, in the same library and on the same device.
+
+        Returns
+        -------
+        array, shape (N, classes)
+            Of the library of X, in the order of ``classes_``.
+        """
+        if is_dask(X):
+            return self._by_block(X, "predict_log_proba")
+        scores = self._scores(X, "predict_log_proba")
+        return log_softmax(scores) if scores.ndim > 1 else _of_both(log_sigmoid, scores)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of ``predict(X)``.
+
+        Parameters
+        ----------
+        X : array or array-like
+            As for ``fit``, in the same library and on the same device.
+        y : array or array-like, shape (N,)
+            The right labels.
+        sample_weight : array or array-like, shape (N,), optional
+            Weight of each sample.
+        """
+        predicted = host(self.predict(X))
+        return float(accuracy_score(host(y), predicted, sample_weight=host(sample_weight)))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
+    def __sklearn_array_api_convert__(self, convert: Callable[[Array], Array]) -> Self:
+        """Return a copy whose arrays went through ``convert``; what ``to_backend`` calls."""
+        copy: Self = clone(self)
+        for name, value in vars(self).items():
+            fitted = name in self._fitted
+            setattr(copy, name, _converted(value, convert) if fitted else value)
+        return copy
+
+    # --- what a classifier defines ---------------------------------------------------------------
+
+    def _logits(self, samples: Samples) -> Array:
+        """Return the scores of checked samples."""
+        raise NotImplementedError
+
+    def _samples(self, X: Any, *, reset: bool) -> Samples:
+        """Check samples."""
+        raise NotImplementedError
+
+    # --- what they share -------------------------------------------------------------------------
+
+    def _scores(self, X: Any, method: str) -> Array:
+        check_is_fitted(self)
+        samples = self._samples(X, reset=False)
+        self._check_home(samples.like, first(getattr(self, self._fitted[0])), method)
+        return self._logits(samples)
+
+    def _by_block(self, X: Array, method: str) -> Array:
+        """Return what a method makes of a dask array: another one, of which nothing is computed."""
+        check_is_fitted(self)
+        sample = np.zeros((1, *X.shape[1:]), X.dtype)
+        made = getattr(self, method)(sample)[:0]  # also checks shape and dtype of X
+        axes = list(range(1, X.ndim))
+        return X.rechunk(dict.fromkeys(axes, -1)).map_blocks(
+            _of_block,
+            self,
+            method,
+            made,
+            dtype=made.dtype,
+            meta=made,
+            drop_axis=axes,
+            new_axis=axes[: made.ndim - 1],
+            chunks=(X.chunks[0], *((n,) for n in made.shape[1:])),
+        )
+
+    def _check_home(self, x: Array, fitted: Array, method: str) -> None:
+        if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
+            return
+        raise ValueError(
+            f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and "
+            f"the same device as those passed to fit(): X is of {library(x)} on {device(x)}, the "
+            f"estimator of {library(fitted)} on {device(fitted)}. agnostic_xent.to_backend("
+            "estimator, xp, device) returns the estimator where X is"
+        )
+
+    def _labelled(
+        self, X: Any, y: Any, sample_weight: Any, classes: NDArray[Any] | None = None
+    ) -> Labelled:
+        """Check what is to be trained on; ``classes`` are those of a training in parts."""
+        samples = self._samples(X, reset=classes is None or not hasattr(self, "classes_"))
+        y = checked_labels(self, y, samples)
+        known = np.unique(y) if classes is None else classes
+        labels = as_indices(y, known)
+        weights = checked_weights(sample_weight, self.class_weight, known, labels)
+        present = np.unique(labels if weights is None else labels[weights > 0])
+        if classes is None and len(present) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes, but y has one class "
+                f"alone (of weight > 0): {known[present[0]]!r}"
+            )
+        return Labelled(samples, known, labels, weights)
+
+    def _partial_classes(self, classes: Any) -> NDArray[Any]:
+        """Return the classes of a training in parts, given at its first call."""
+        given = None if classes is None else np.unique(column_or_1d(host(classes)))
+        if not hasattr(self, "classes_"):
+            if given is None or len(given) < 2:
+                raise ValueError("classes must be given at the first partial_fit: all labels")
+            return given
+        if given is not None and not np.array_equal(given, self.classes_):
+            raise ValueError(
+                f"classes must be those of the first fit, {self.classes_.tolist()}, "
+                f"got {given.tolist()}"
+            )
+        known: NDArray[Any] = self.classes_
+        return known
+
+    def _continued(self, params: Params, data: Labelled) -> Params:
+        """Return parameters to continue from, in the dtype of the samples."""
+        if not np.array_equal(data.classes, self.classes_):
+            raise ValueError(
+                f"y must have the classes of the last fit, {self.classes_.tolist()}, to start "
+                f"from it (warm_start=True); got {data.classes.tolist()}"
+            )
+        like = data.samples.like
+        self._check_home(like, first(params), "fit")
+        xp = array_namespace(like)
+        return {name: xp.astype(w, like.dtype) for name, w in params.items()}
+
+    def _held_out(self) -> HeldOut | None:
+        if not self.early_stopping:
+            return None
+        check_number("validation_fraction", self.validation_fraction, above=0, below=1)
+        check_count("n_iter_no_change", self.n_iter_no_change)
+        return HeldOut(self.validation_fraction, int(self.n_iter_no_change))
+
+    def _remember(self, trained: Trained, state: State | None, partial: bool) -> None:
+        """Set the attributes that tell how the training went."""
+        before = getattr(self, "history_", []) if partial else []
+        later = [replace(e, epoch=len(before) + e.epoch) for e in trained.history]
+        self.history_ = History([*before, *later])
+        self.loss_curve_ = self.history_.column("loss")
+        self.n_iter_ = len(self.history_)
+        if trained.validation_losses:
+            self.validation_loss_curve_ = trained.validation_losses
+        self._state = state
+
+    def _rng(self) -> np.random.Generator:
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return np.random.default_rng(self._ranks.broadcast(seed))
+
+    @property
+    def _ranks(self) -> Communicator:
+        ranks: Communicator = Alone() if self.communicator is None else self.communicator
+        return ranks
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"communicator": None}  # that is of a job of processes
+
+
+def _of_block(x: Array, classifier: Classifier, method: str, nothing: Array) -> Array:
+    """Return what a method makes of a block, which may be empty."""
+    return getattr(classifier, method)(x) if len(x) else nothing
+
+
+def _of_both(function: Callable[[Array], Array], scores: Array) -> Array:
+    return array_namespace(scores).stack([function(-scores), function(scores)], axis=1)
+
+
+def first(arrays: Any) -> Array:
+    """Return the first of some arrays, or the array."""
+    return next(iter(arrays.values())) if isinstance(arrays, Mapping) else arrays
+
+
+def _converted(value: Any, convert: Callable[[Array], Array]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _converted(inner, convert) for name, inner in value.items()}
+    return convert(value) if hasattr(value, "shape") else value
+
+
+def check_number(name: str, value: Any, *, above: float, below: float = float("inf")) -> None:
+    """Raise ValueError unless above < value < below; infinity where nothing is below it."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not (above < value < below or value == below == float("inf")):
+        bounds = f"a number > {above}" if below == float("inf") else f"in ({above}, {below})"
+        raise ValueError(f"{name} must be {bounds}, got {value!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise ValueError unless ``value`` is an integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

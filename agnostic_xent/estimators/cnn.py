@@ -1,0 +1,272 @@
+"""A classifier of images with scikit-learn's conventions, on the arrays of any library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.utils import Tags
+
+from ..core.arrays import Array, array_namespace, device
+from ..core.communication import Communicator
+from ..core.conversion import to_backend
+from ..network.containers import Sequential
+from ..network.layers import Layer, MaxPool2d, Params
+from ..network.models import lenet
+from ..training.loop import Callback
+from ..training.optimizers import AdamW, Optimizer
+from .classifier import Classifier, check_count, first
+from .fitting import Steps, problem, train
+from .samples import Labelled, Samples, checked_samples, dtype_name
+
+__all__ = ["CNNClassifier"]
+
+PREDICTED = 512
+"""Images that are predicted at a time."""
+
+
+class CNNClassifier(Classifier):
+    """Classifier of images by a convolutional network, trained on the cross entropy.
+
+    Parameters
+    ----------
+    model : layer, optional
+        Such as ``Sequential(..., Dense(classes))``: one logit for each class, also of two. By
+        default `lenet`; for images of one row or column the same without its pooling.
+    image_shape : tuple of int, optional
+        (H, W) or (C, H, W), where X is flat. By default a square of the features where their number
+        is one, else a row.
+    optimizer : optimizer, optional
+        `SGD` or `AdamW`, whose learning rate may be a schedule; by default ``AdamW(1e-3)``.
+    epochs : int
+        Passes through the images.
+    batch_size : int
+        Images a step.
+    class_weight : dict, "balanced" or None
+        Factor of the images' weights by label; "balanced" gives all classes the same total.
+    early_stopping : bool
+        Whether to hold out a part, and to keep the parameters of the epoch after which its loss was
+        least.
+    validation_fraction : float
+        Size of that part, in (0, 1).
+    n_iter_no_change : int
+        Epochs without improvement after which to stop.
+    warm_start : bool
+        Whether ``fit`` starts from the parameters of the last fit.
+    random_state : int, RandomState or None
+        Draws the first parameters, shuffles the images, drives dropout, and chooses the validation
+        part.
+    callbacks : sequence of Callback
+        Of `fit`, such as `Progress`.
+    communicator : Communicator, optional
+        Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
+        All call ``fit`` with the same arguments and get the same result. A pickled classifier has
+        none.
+
+    Attributes
+    ----------
+    model_ : layer
+        What was trained.
+    params_ : dict of str to array
+        Its parameters, of the library, device and floating dtype of X; see `save_params`.
+    classes_ : numpy.ndarray
+        The labels in order.
+    image_shape_ : tuple of int
+        (C, H, W).
+    n_iter_ : int
+        Epochs done.
+    loss_curve_ : list of float
+        The mean loss of each epoch.
+    validation_loss_curve_ : list of float
+        Of the held-out part after each epoch, if there is one.
+    history_ : History
+        Loss, accuracy, learning rate and seconds of each epoch.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn; an image of (C, H, W) has C * H * W features.
+
+    Notes
+    -----
+    X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
+    standard, and the parameters and predictions are of the same. Integers become float32; networks
+    train best on numbers of about -1 to 1. Memory-mapped and dask arrays are read batch by batch
+    and never whole. Predictions of the former are NumPy arrays, of the latter dask arrays: block by
+    block, when they are asked for, wherever dask computes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.zeros((20, 8, 8), dtype="float32")
+    >>> x[::2, :4] = 1
+    >>> labels = ["top", "none"] * 10
+    >>> classifier = CNNClassifier(epochs=5, random_state=0)
+    >>> classifier.fit(x, labels).score(x, labels)
+    1.0
+    """
+
+    _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
+    model_: Layer
+    params_: Params
+
+    def __init__(
+        self,
+        model: Layer | None = None,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        optimizer: Optimizer | None = None,
+        epochs: int = 20,
+        batch_size: int = 128,
+        class_weight: Any = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        warm_start: bool = False,
+        random_state: Any = None,
+        callbacks: Sequence[Callback] = (),
+        communicator: Communicator | None = None,
+    ):
+        self.model = model
+        self.image_shape = image_shape
+        self.optimizer = optimizer
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.communicator = communicator
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array or array-like, shape (N, C, H, W), (N, H, W) or (N, features)
+            Images, dense and finite.
+        y : array or array-like, shape (N,)
+            Labels of any type.
+        sample_weight : array or array-like, shape (N,), or float, optional
+            Weight of each image, >= 0.
+
+        Returns
+        -------
+        CNNClassifier
+            Itself.
+        """
+        check_count("epochs", self.epochs)
+        data = self._labelled(X, y, sample_weight)
+        continued = self.warm_start and hasattr(self, "params_")
+        return self._train(X, data, continued, epochs=int(self.epochs))
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Pass once through more images; the optimizer goes on where it was.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for ``fit``.
+        classes : array-like, optional
+            All labels that will come; needed at the first call.
+
+        Returns
+        -------
+        CNNClassifier
+            Itself.
+        """
+        data = self._labelled(X, y, sample_weight, self._partial_classes(classes))
+        return self._train(X, data, hasattr(self, "params_"), epochs=1, partial=True)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _train(
+        self, X: Any, data: Labelled, continued: bool, *, epochs: int, partial: bool = False
+    ) -> Self:
+        check_count("batch_size", self.batch_size)
+        rng = self._rng()
+        shape = self._image_shape(getattr(X, "shape", ()), data.samples.features)
+        if continued:
+            model, params = self.model_, self._continued(self.params_, data)
+        else:
+            model, params = self._start(shape, data, rng)
+        optimizer: Optimizer = AdamW(1e-3) if self.optimizer is None else self.optimizer
+        if partial:
+            optimizer = Steps(optimizer, state=self._state if continued else None)
+        trained = train(
+            problem(model, len(data.classes), data, shape),
+            params,
+            optimizer,
+            epochs=epochs,
+            batch_size=int(self.batch_size),
+            rng=rng,
+            communicator=self._ranks,
+            held_out=None if partial else self._held_out(),
+            callbacks=self.callbacks,
+        )
+        self.model_, self.params_ = model, trained.params
+        self.classes_, self.image_shape_ = data.classes, shape
+        self._remember(trained, trained.state, partial)
+        return self
+
+    def _start(
+        self, shape: tuple[int, ...], data: Labelled, rng: np.random.Generator
+    ) -> tuple[Layer, Params]:
+        classes, like = len(data.classes), data.samples.like
+        model = _default_model(shape, classes) if self.model is None else self.model
+        params, made = model.init(rng, shape)
+        if made != (classes,):
+            raise ValueError(
+                f"model must make one logit for each of {classes} classes from an image of shape "
+                f"{shape}, but it makes {made}"
+            )
+        host = {name: w.astype(dtype_name(like)) for name, w in params.items()}
+        return model, to_backend(host, array_namespace(like), device(like))
+
+    def _image_shape(self, given: Any, features: int) -> tuple[int, ...]:
+        """Return (C, H, W) of one image."""
+        if len(given) in (3, 4):
+            return tuple(given[1:]) if len(given) == 4 else (1, *given[1:])
+        if self.image_shape is None:
+            side = math.isqrt(features)
+            return (1, side, side) if side**2 == features else (1, 1, features)
+        shape = (1, *self.image_shape) if len(self.image_shape) == 2 else tuple(self.image_shape)
+        if len(shape) != 3 or math.prod(shape) != features:
+            raise ValueError(
+                f"image_shape must be (H, W) or (C, H, W) with the {features} numbers of a row of "
+                f"X, got {self.image_shape!r}"
+            )
+        return shape
+
+    def _samples(self, X: Any, *, reset: bool) -> Samples:
+        given = tuple(getattr(X, "shape", ()))
+        if len(given) in (3, 4):
+            if not reset and self._image_shape(given, 0) != self.image_shape_:
+                raise ValueError(
+                    f"X must hold images of shape {self.image_shape_}, as fitted; got {given}"
+                )
+            X = array_namespace(X).reshape(X, (given[0], math.prod(given[1:])))
+        dtypes = ("float32", "float64") if reset else (dtype_name(first(self.params_)),)
+        return checked_samples(self, X, reset=reset, dtypes=dtypes)
+
+    def _logits(self, samples: Samples) -> Array:
+        xp = array_namespace(samples.like)
+        logits = []
+        for start in range(0, len(samples), PREDICTED):
+            x = samples.take(slice(start, min(start + PREDICTED, len(samples))))
+            logits.append(self.model_(self.params_, xp.reshape(x, (-1, *self.image_shape_))))
+        scores = xp.concat(logits, axis=0)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+
+def _default_model(shape: tuple[int, ...], classes: int) -> Sequential:
+    if min(shape[1:]) > 1:
+        return lenet(classes)
+    return Sequential(
+        *(layer for layer in lenet(classes).layers if not isinstance(layer, MaxPool2d))
+    )

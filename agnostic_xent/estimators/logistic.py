@@ -1,0 +1,296 @@
+"""Logistic regression with scikit-learn's conventions, on the arrays of any library."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
+
+from ..core.arrays import Array, array_namespace
+from ..core.checks import check_choice
+from ..core.communication import Communicator
+from ..network.containers import Sequential
+from ..network.layers import Dense, Params
+from ..operations.dense import dense
+from ..training.batches import is_stored
+from ..training.history import History
+from ..training.optimizers import SGD, State
+from ..training.schedules import Later, Schedule
+from .classifier import Classifier, check_count, check_number
+from .fitting import Steps, problem, state_after, train
+from .lbfgs import LogisticObjective, minimize
+from .samples import Labelled, Samples, checked_samples, dtype_name
+
+__all__ = ["LogisticRegression"]
+
+
+def _trains_by_steps(estimator: LogisticRegression) -> bool:
+    if estimator.solver != "sgd":
+        raise AttributeError(f'partial_fit needs solver="sgd", got {estimator.solver!r}')
+    return True
+
+
+class LogisticRegression(Classifier):
+    """Logistic regression: of two classes by one logit, of more by softmax.
+
+    Minimises ``C sum_i a_i l(y_i, x_i w^T + b) + |w|^2 / 2``, a the weight of a sample and l its
+    cross entropy. The optimum is found on features as they come: their offsets and scales cost no
+    iterations.
+
+    Parameters
+    ----------
+    C : float
+        Inverse strength of the L2 penalty, > 0; infinity for none. Intercepts are not penalised.
+    fit_intercept : bool
+        Whether there is an intercept b.
+    class_weight : dict, "balanced" or None
+        Factor of the samples' weights by label; "balanced" gives all classes the same total.
+    solver : {"lbfgs", "sgd"}
+        "lbfgs": all samples at once, to the optimum. "sgd": step by step, near to the optimum; with
+        ``batch_size=1`` and ``C=inf`` the textbook's ``w <- w - learning_rate (p - y) x``.
+    max_iter : int, optional
+        Iterations at most ("lbfgs", 1000 by default) or passes through the samples ("sgd", 20).
+    tol : float
+        "lbfgs" ends when an estimate of its distance from the minimum, relative to it, is that
+        small.
+    warm_start : bool
+        Whether ``fit`` starts from the coefficients of the last fit.
+    random_state : int, RandomState or None
+        Shuffles the samples, and chooses the validation part ("sgd").
+    learning_rate : float or callable, optional
+        A number or a schedule: step (from 0) -> number, such as `cosine` ("sgd"). By default
+        ``4 / (1 + mean of |x|^2)``, the inverse of the curvature at most; scale the features.
+    batch_size : int
+        Samples a step ("sgd").
+    average : bool
+        Whether the coefficients are Polyak's average over the steps ("sgd").
+    early_stopping : bool
+        Whether to hold out a part, and to keep the coefficients of the pass after which its loss
+        was least ("sgd").
+    validation_fraction : float
+        Size of that part, in (0, 1).
+    n_iter_no_change : int
+        Passes without improvement after which to stop.
+    communicator : Communicator, optional
+        Such as `MPICommunicator`: the ranks that train together, each with a share of the samples.
+        All call ``fit`` with the same arguments and get the same result. A pickled classifier has
+        none.
+
+    Attributes
+    ----------
+    coef_ : array, shape (1, features) for two classes, else (classes, features)
+        w, of the library, device and floating dtype of X.
+    intercept_ : array, shape (1,) or (classes,)
+        b.
+    classes_ : numpy.ndarray
+        The labels in order.
+    n_iter_ : int
+        Iterations or passes done.
+    loss_curve_ : list of float
+        The objective, divided by ``C sum_i a_i``, after each iteration; or the mean loss of each
+        pass.
+    validation_loss_curve_ : list of float
+        Of the held-out part after each pass, if there is one.
+    history_ : History
+        What each pass did ("sgd"); else empty.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Notes
+    -----
+    X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
+    standard, and the coefficients and predictions are of the same. Memory-mapped and dask arrays
+    are read block by block and never whole. Predictions of the former are NumPy arrays, of the
+    latter dask arrays: block by block, when they are asked for, wherever dask computes.
+
+    Examples
+    --------
+    >>> x = xp.asarray([[0.0], [1.0], [2.0], [3.0]])
+    >>> classifier = LogisticRegression().fit(x, ["ham", "ham", "spam", "spam"])
+    >>> classifier.predict(x).tolist()
+    ['ham', 'ham', 'spam', 'spam']
+    """
+
+    _fitted: ClassVar[tuple[str, ...]] = ("coef_", "intercept_", "_state")
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        solver: str = "lbfgs",
+        max_iter: int | None = None,
+        tol: float = 1e-8,
+        warm_start: bool = False,
+        random_state: Any = None,
+        learning_rate: float | Schedule | None = None,
+        batch_size: int = 32,
+        average: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        communicator: Communicator | None = None,
+    ):
+        self.C = C
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.solver = solver
+        self.max_iter = max_iter
+        self.tol = tol
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.average = average
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.communicator = communicator
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the coefficients.
+
+        Parameters
+        ----------
+        X : array or array-like, shape (N, features)
+            Samples, dense and finite.
+        y : array or array-like, shape (N,)
+            Labels of any type.
+        sample_weight : array or array-like, shape (N,), or float, optional
+            Weight of each sample, >= 0.
+
+        Returns
+        -------
+        LogisticRegression
+            Itself.
+        """
+        self._check_options()
+        data = self._labelled(X, y, sample_weight)
+        params = self._zeros(data)
+        if self.warm_start and hasattr(self, "coef_"):
+            params = self._continued({"0.weight": self.coef_, "0.bias": self.intercept_}, data)
+        if self.solver == "lbfgs":
+            self._minimize(params, data)
+        else:
+            self._descend(params, data)
+        self.classes_ = data.classes
+        return self
+
+    @available_if(_trains_by_steps)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Pass once through more samples ("sgd"); the penalty's strength is that for all so far.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for ``fit``.
+        classes : array-like, optional
+            All labels that will come; needed at the first call.
+
+        Returns
+        -------
+        LogisticRegression
+            Itself.
+        """
+        self._check_options()
+        data = self._labelled(X, y, sample_weight, self._partial_classes(classes))
+        params, state = self._zeros(data), getattr(self, "_state", None)
+        if hasattr(self, "coef_"):
+            last = {"0.weight": self.coef_, "0.bias": self.intercept_}
+            params = self._continued(last if state is None else state["last"], data)
+        self._descend(params, data, partial=True, state=state)
+        self.classes_ = data.classes
+        return self
+
+    # --- the two solvers -------------------------------------------------------------------------
+
+    def _minimize(self, params: Params, data: Labelled) -> None:
+        samples, total = data.samples, data.total
+        weights = np.ones(len(samples)) if data.weights is None else data.weights
+        objective = LogisticObjective(
+            samples,
+            samples.indices(data.labels),
+            samples.numbers(weights),
+            total,
+            1 / (self.C * total),
+            self.fit_intercept,
+            self._ranks,
+        )
+        start = array_namespace(params["0.weight"]).concat(
+            [params["0.weight"], params["0.bias"][:, None]], axis=1
+        )
+        max_iter = int(self.max_iter or 1000)
+        w, values, converged = minimize(objective, start, tol=self.tol, max_iter=max_iter)
+        if not converged:
+            warnings.warn(
+                f"lbfgs ended after max_iter={max_iter} iterations, before tol={self.tol} was "
+                "reached; raise max_iter, or lower C",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self.coef_, self.intercept_ = w[:, :-1], w[:, -1]
+        self.loss_curve_, self.n_iter_ = values[1:], max(1, len(values) - 1)
+        self.history_ = History()
+        self._state = None
+
+    def _descend(
+        self, params: Params, data: Labelled, *, partial: bool = False, state: State | None = None
+    ) -> None:
+        units, features = params["0.weight"].shape
+        seen, begun = (state["seen"], state["step"]) if state else (0.0, 0)
+        seen += data.total
+        rate = self.learning_rate
+        rate = 4 / (1 + data.mean_square()) if rate is None else rate
+        by_itself = not self.average and not is_stored(data.samples.x)  # then kernels take SGD
+        if by_itself and callable(rate):
+            rate = Later(rate, begun)
+        sgd = SGD(rate, weight_decay=1 / (self.C * seen), decay_bias=False)
+        optimizer = sgd if by_itself else Steps(sgd, average=self.average, state=state)
+        if not self.fit_intercept:
+            params = {"0.weight": params["0.weight"]}
+        trained = train(
+            problem(Sequential(Dense(units, self.fit_intercept)), units, data, (features,)),
+            params,
+            optimizer,
+            epochs=1 if partial else int(self.max_iter or 20),
+            batch_size=int(self.batch_size),
+            rng=self._rng(),
+            communicator=self._ranks,
+            held_out=None if partial else self._held_out(),
+        )
+        self.coef_ = trained.params["0.weight"]
+        self.intercept_ = trained.params.get("0.bias", data.samples.zeros(units))
+        steps = begun + trained.steps
+        plain = state_after(steps, {"step": steps, "velocity": {}}, trained.params)
+        last = trained.state or plain
+        self._remember(trained, last | {"seen": seen}, partial)
+
+    # --- pieces ----------------------------------------------------------------------------------
+
+    def _zeros(self, data: Labelled) -> Params:
+        units = 1 if len(data.classes) == 2 else len(data.classes)
+        zeros = data.samples.zeros
+        return {"0.weight": zeros(units, data.samples.features), "0.bias": zeros(units)}
+
+    def _samples(self, X: Any, *, reset: bool) -> Samples:
+        dtypes = ("float64", "float32") if reset else (dtype_name(self.coef_),)
+        return checked_samples(self, X, reset=reset, dtypes=dtypes)
+
+    def _logits(self, samples: Samples) -> Array:
+        logits = [
+            dense(samples.take(span), self.coef_, self.intercept_) for span in samples.spans()
+        ]
+        scores = array_namespace(logits[0]).concat(logits, axis=0)
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def _check_options(self) -> None:
+        check_choice("solver", self.solver, ("lbfgs", "sgd"))
+        check_number("C", self.C, above=0)
+        check_number("tol", self.tol, above=0)
+        check_count("batch_size", self.batch_size)
+        if self.max_iter is not None:
+            check_count("max_iter", self.max_iter)

@@ -1,0 +1,144 @@
+"""The report of a classifier on test samples, for scikit-learn's estimators."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from ..core.arrays import array_namespace, library
+from ..core.conversion import to_numpy
+from ..evaluation.layer_times import LayerTime, how_measured, layer_times
+from ..evaluation.page import machine, save_page
+from ..evaluation.pictures import Curves, curves_of
+from ..network.containers import Sequential
+from ..operations.losses import cross_entropy
+from .cnn import CNNClassifier
+from .logistic import LogisticRegression
+from .samples import Samples, as_indices, checked_labels, host
+
+__all__ = ["save_report"]
+
+
+def save_report(
+    path: str | os.PathLike[str],
+    classifier: CNNClassifier | LogisticRegression,
+    X: Any,
+    y: Any,
+    *,
+    title: str | None = None,
+) -> None:
+    """Write what a fitted classifier does on test samples as one HTML page.
+
+    Curves of the training, confusion matrix, reliability diagram, scores of each class; of images
+    also the most confident mistakes, the first filters, and which implementation runs in each layer
+    and for how long. The page opens without network, on a phone and on paper. Needs the extra
+    ``agnostic-xent[plot]``.
+
+    Parameters
+    ----------
+    path : path
+        The file, such as report.html; an older one is replaced only when the new one is complete.
+    classifier : CNNClassifier or LogisticRegression
+        Fitted.
+    X, y : array or array-like
+        Test samples and their labels, as for ``classifier.score``.
+    title : str, optional
+        By default the name of the class.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib or jinja2 is not installed.
+    ValueError
+        If X is not as it was fitted, or y has labels that were not there.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> x, labels = [[0.0], [1.0], [2.0], [3.0]], ["ham", "ham", "spam", "spam"]
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "report.html"
+    >>> save_report(path, LogisticRegression().fit(x, labels), x, labels)
+    >>> path.read_text().startswith("<!DOCTYPE html>")
+    True
+    """
+    check_is_fitted(classifier)
+    samples = classifier._samples(X, reset=False)
+    labels = as_indices(checked_labels(classifier, y, samples), classifier.classes_)
+    log_probabilities = np.asarray(host(classifier.predict_log_proba(X)), dtype=np.float64)
+    name, where = type(classifier).__name__, library(samples.like)
+    size = min(int(classifier.batch_size), len(samples))
+    images, filters, layers = None, None, []
+    if isinstance(classifier, CNNClassifier):
+        images, filters = _images(classifier, X), _filters(classifier)
+        layers = _layers(classifier, samples, labels, size)
+    unit = "epoch" if classifier.history_ else "iteration"
+    save_page(
+        path,
+        title=title or name,
+        loss=-float(log_probabilities[np.arange(len(labels)), labels].mean()),
+        numbers=_numbers(classifier, unit),
+        curves=_curves(classifier),
+        unit=unit,
+        labels=labels,
+        probabilities=np.exp(log_probabilities),
+        images=images,
+        classes=[str(label) for label in classifier.classes_],
+        filters=filters,
+        layers=layers,
+        layers_note=how_measured(size, where),
+        settings={"estimator": name, **_settings(classifier)},
+        versions=machine(where),
+    )
+
+
+def _numbers(classifier: CNNClassifier | LogisticRegression, unit: str) -> dict[str, str]:
+    if isinstance(classifier, CNNClassifier):
+        arrays = [*classifier.params_.values()]
+    else:
+        arrays = [classifier.coef_, classifier.intercept_]
+    count = sum(math.prod(w.shape) for w in arrays)
+    numbers = {"parameters": f"{count:,}", f"{unit}s": f"{classifier.n_iter_}"}
+    if classifier.history_:
+        numbers["training"] = f"{sum(classifier.history_.column('seconds')):.3g} s"
+    return numbers
+
+
+def _curves(classifier: CNNClassifier | LogisticRegression) -> Curves:
+    if classifier.history_:
+        return curves_of(classifier.history_)
+    losses = classifier.loss_curve_
+    return {"objective": {"training": losses}} if losses else {}
+
+
+def _settings(classifier: CNNClassifier | LogisticRegression) -> dict[str, Any]:
+    params: dict[str, Any] = classifier.get_params(deep=False)
+    return {k: v for k, v in params.items() if k not in ("callbacks", "communicator")}
+
+
+def _images(classifier: CNNClassifier, X: Any) -> NDArray[Any] | None:
+    """Return (N, C, H, W), or None where a row of numbers was fitted that is no image."""
+    if min(classifier.image_shape_[1:]) == 1:
+        return None
+    images: NDArray[Any] = np.asarray(host(X)).reshape(-1, *classifier.image_shape_)
+    return images
+
+
+def _filters(classifier: CNNClassifier) -> NDArray[Any] | None:
+    weight = next(iter(classifier.params_.values()))
+    return to_numpy(weight) if weight.ndim == 4 else None
+
+
+def _layers(
+    classifier: CNNClassifier, samples: Samples, labels: NDArray[np.int64], size: int
+) -> list[LayerTime]:
+    if not isinstance(classifier.model_, Sequential):
+        return []
+    x = samples.take(slice(0, size))
+    images = array_namespace(x).reshape(x, (-1, *classifier.image_shape_))
+    y = samples.indices(labels[:size])
+    return layer_times(classifier.model_, classifier.params_, images, y, cross_entropy)

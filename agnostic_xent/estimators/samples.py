@@ -1,0 +1,288 @@
+"""What an estimator is given: samples of any kind, labels of any type, weights."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d, validate_data
+
+from ..core.arrays import Array, array_namespace, device, dtype_kind, is_dask, library
+from ..core.conversion import to_numpy
+from ..training.batches import Batch, is_stored
+
+BLOCK_BYTES = 64 << 20
+"""How much of the samples is worked on at a time."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of numbers, handed out as arrays of one library, device and floating dtype.
+
+    A file mapped into memory and a dask array stay where they are: their rows are fetched and
+    converted, to NumPy, when they are asked for.
+    """
+
+    x: Array
+    """Shape (N, features)."""
+    like: Array
+    """An array of the library, device and dtype that rows are handed out in."""
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def features(self) -> int:
+        """The number of columns."""
+        return int(self.x.shape[1])
+
+    def take(self, rows: slice | NDArray[Any]) -> Array:
+        """Return some of the rows."""
+        if is_stored(self.x):
+            return np.asarray(to_numpy(self.x[rows]), dtype=self.like.dtype)
+        if isinstance(rows, slice):
+            return self.x[rows, :]
+        xp = array_namespace(self.x)
+        return xp.take(self.x, xp.asarray(rows, device=device(self.x)), axis=0)
+
+    def spans(self) -> list[slice]:
+        """Return where the rows are cut into blocks; of a dask array, where its chunks end."""
+        if is_dask(self.x):
+            ends = np.cumsum(self.x.chunks[0]).tolist()
+        else:
+            rows = max(1, BLOCK_BYTES // (8 * self.features))
+            ends = [*range(rows, len(self), rows), len(self)]
+        return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def numbers(self, values: NDArray[Any]) -> Array:
+        """Return numbers of the host as an array like the rows."""
+        xp = array_namespace(self.like)
+        return xp.asarray(values.astype(dtype_name(self.like)), device=device(self.like))
+
+    def zeros(self, *shape: int) -> Array:
+        """Return an array of zeros like the rows."""
+        return self.numbers(np.zeros(shape))
+
+    def indices(self, values: NDArray[Any]) -> Array:
+        """Return integers of the host as an array where the rows are."""
+        return array_namespace(self.like).asarray(values, device=device(self.like))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Samples with their labels and weights."""
+
+    samples: Samples
+    classes: NDArray[Any]
+    labels: NDArray[np.int64]
+    """The positions in ``classes``."""
+    weights: NDArray[np.float64] | None
+    """None if all are 1."""
+
+    @property
+    def total(self) -> float:
+        """The sum of the weights."""
+        return float(len(self.samples) if self.weights is None else self.weights.sum())
+
+    def mean_square(self) -> float:
+        """Return the weighted mean of |x|^2."""
+        total = 0.0
+        for span in self.samples.spans():
+            x = self.samples.take(span)
+            squares = array_namespace(x).sum(x * x, axis=1)
+            if self.weights is not None:
+                squares = squares * self.samples.numbers(self.weights[span])
+            total += float(array_namespace(x).sum(squares))
+        return total / self.total
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of stored samples and of their targets, in a new order on each pass.
+
+    Of a dask array the chunks are shuffled and the rows within each, so that a pass computes a
+    chunk once.
+    """
+
+    samples: Samples
+    shape: tuple[int, ...]
+    """Of one sample."""
+    targets: NDArray[Any]
+    """Of all samples."""
+    rows: NDArray[np.int64]
+    """The samples that take part."""
+    batch_size: int
+    rng: np.random.Generator | None
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not is_dask(self.samples.x):
+            for rows in self._cut(self._shuffled(self.rows)):
+                yield self.samples.take(rows).reshape(-1, *self.shape), self.targets[rows]
+            return
+        chunk = np.searchsorted(np.cumsum(self.samples.x.chunks[0]), self.rows, side="right")
+        for number in self._shuffled(np.unique(chunk)):
+            rows = self._shuffled(self.rows[chunk == number])
+            x = self.samples.take(rows)
+            for part in self._cut(np.arange(len(rows))):
+                yield x[part].reshape(-1, *self.shape), self.targets[rows[part]]
+
+    def _shuffled(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows if self.rng is None else rows[self.rng.permutation(len(rows))]
+
+    def _cut(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+
+def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, ...]) -> Samples:
+    """Check what was given as X, as scikit-learn would, in the library that it belongs to.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Remembers the number and names of the features, or knows them.
+    X : array or array-like, shape (N, features)
+        Arrays that follow the Array API standard stay in their library; anything else becomes
+        NumPy.
+    reset : bool
+        Whether to remember or to compare.
+    dtypes : tuple of str
+        The accepted dtypes; the first is what others are converted to.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If X is no finite numbers in two dimensions, or has not the known features.
+    """
+    if not _keeps_its_library(X):
+        X = validate_data(estimator, X, dtype=list(dtypes), reset=reset)
+        return Samples(X, X[:0])
+    if X.ndim != 2 or any(math.isnan(n) for n in X.shape):
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array of shape {tuple(X.shape)} instead. Reshape "
+            "your data with reshape(-1, 1) if it has one feature, reshape(1, -1) if it is one "
+            "sample; of a dask array of unknown length, call compute_chunk_sizes()"
+        )
+    for count, (axis, name) in zip(X.shape, enumerate(("sample", "feature")), strict=True):
+        if count == 0:
+            raise ValueError(
+                f"Found array with 0 {name}(s) (shape={tuple(X.shape)}) while a minimum of 1 is "
+                f"required along axis {axis}."
+            )
+    kind = dtype_kind(array_namespace(X), X.dtype)
+    if kind not in ("real floating", "integral", "bool"):
+        raise ValueError(f"X must be real numbers, got {X.dtype}. Complex data not supported")
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    samples = _floating(X, dtypes)
+    for span in samples.spans():
+        block = samples.take(span)
+        if not bool(array_namespace(block).all(array_namespace(block).isfinite(block))):
+            raise ValueError("Input X contains NaN or infinity, or a value too large for its dtype")
+    return samples
+
+
+def host(x: Any) -> Any:
+    """Return an array of any library as a NumPy array, and anything else as it is."""
+    return to_numpy(x) if array_api_compat.is_array_api_obj(x) else x
+
+
+def checked_labels(estimator: Any, y: Any, samples: Samples) -> NDArray[Any]:
+    """Return labels as a NumPy array of one dimension, as many as there are samples."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, "
+            "but the target y is None."
+        )
+    labels: NDArray[Any] = column_or_1d(host(y), warn=True)
+    check_classification_targets(labels)
+    if len(labels) != len(samples):
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"X has {len(samples)}, y has {len(labels)}"
+        )
+    return labels
+
+
+def as_indices(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the position of each label among the sorted classes."""
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(f"y has labels that are not in classes: {unknown.tolist()}")
+    return np.searchsorted(classes, labels)
+
+
+def checked_weights(
+    sample_weight: Any, class_weight: Any, classes: NDArray[Any], labels: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """Return the weight of each sample, its class's included; None if all are 1.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many as samples, one is negative, or all are 0.
+    """
+    if sample_weight is None and class_weight is None:
+        return None
+    weights: NDArray[np.float64] = np.ones(len(labels))
+    if sample_weight is not None:
+        weights = weights * _sample_weights(host(sample_weight), len(labels))
+    if class_weight == "balanced":
+        counts = np.bincount(labels, weights=weights, minlength=len(classes))
+        weights *= (
+            weights.sum() / np.count_nonzero(counts) / np.where(counts > 0, counts, 1)[labels]
+        )
+        return weights
+    if class_weight is None:
+        return weights
+    if not isinstance(class_weight, dict):
+        raise ValueError(
+            f'class_weight must be a dict from label to weight, "balanced" or None, '
+            f"got {class_weight!r}"
+        )
+    weights *= compute_class_weight(class_weight, classes=classes, y=classes[labels])[labels]
+    return weights
+
+
+def _sample_weights(sample_weight: Any, count: int) -> NDArray[np.float64]:
+    if isinstance(sample_weight, numbers.Real):
+        sample_weight = np.full(count, sample_weight)
+    weights: NDArray[np.float64] = check_array(
+        sample_weight, ensure_2d=False, dtype="float64", input_name="sample_weight"
+    )
+    if weights.shape != (count,):
+        raise ValueError(
+            f"sample_weight must be a number or have shape ({count},), one a sample; "
+            f"got {weights.shape}"
+        )
+    if np.any(weights < 0):
+        raise ValueError(f"sample_weight must be >= 0, got {weights.min()}")
+    if not np.any(weights):
+        raise ValueError("sample_weight must contain at least one non-zero number, got zeros")
+    return weights
+
+
+def _keeps_its_library(X: Any) -> bool:
+    return is_stored(X) or (array_api_compat.is_array_api_obj(X) and library(X) != "numpy")
+
+
+def _floating(X: Array, dtypes: tuple[str, ...]) -> Samples:
+    if is_stored(X):
+        return Samples(X, np.empty(0, X.dtype if str(X.dtype) in dtypes else dtypes[0]))
+    if dtype_name(X) not in dtypes:
+        xp = array_namespace(X)
+        known = xp.__array_namespace_info__().dtypes(device=device(X), kind="real floating")
+        X = xp.astype(X, known.get(dtypes[0], xp.float32))
+    return Samples(X, X[:0, :])
+
+
+def dtype_name(x: Array) -> str:
+    """Return the name of an array's dtype, such as "float32", whatever its library."""
+    return str(x.dtype).rpartition(".")[2]

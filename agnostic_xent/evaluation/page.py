@@ -1,0 +1,243 @@
+"""The report of a classifier: one HTML page that holds its pictures and needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.files import write_atomically
+from ..info import backend_line, threads, versions
+from .calibration import expected_calibration_error
+from .layer_times import LayerTime
+from .metrics import confusion_matrix
+from .pictures import (
+    STYLE,
+    Curves,
+    confident_mistakes,
+    draw_confusion,
+    draw_curves,
+    draw_reliability,
+)
+
+__all__ = ["save_page"]
+
+TEMPLATE = Path(__file__).parent / "report.html"
+MISTAKES, FILTERS = 24, 64
+"""At most so many are shown."""
+
+
+def save_page(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    loss: float | None,
+    numbers: Mapping[str, str],
+    curves: Curves,
+    unit: str,
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    images: NDArray[np.floating] | None,
+    classes: Sequence[str],
+    filters: NDArray[np.floating] | None,
+    layers: Sequence[LayerTime],
+    layers_note: str,
+    settings: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> None:
+    """Write the page atomically: one file that opens without network, on a phone and on paper.
+
+    Needs matplotlib and jinja2, and no display.
+
+    Parameters
+    ----------
+    path : path
+        The file; an older one is replaced only when the new one is complete.
+    title : str
+        What was trained, on what.
+    loss : float or None
+        Of the test samples.
+    numbers : mapping of str
+        What else is said at the top.
+    curves : mapping
+        How the training went, such as `curves_of` a history; without any, no picture shows it.
+    unit : str
+        What a training is counted in, such as "epoch".
+    labels : ndarray of integers, shape (N,)
+        True classes of the test samples.
+    probabilities : ndarray, shape (N, classes)
+        Predicted probabilities of the test samples.
+    images : ndarray, shape (N, C, H, W), or None
+        The test samples as images, of which the first channel is shown; None shows none.
+    classes : sequence of str
+        Name of each class.
+    filters : ndarray, shape (K, C, KH, KW), or None
+        Weights of the first convolution.
+    layers : sequence of LayerTime
+        From `layer_times`; ``layers_note`` says in which step they were measured. Without any, the
+        table is left out.
+    settings, versions : mapping of str
+        Tables at the end of the page.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib or jinja2 is not installed.
+    """
+    try:
+        import jinja2
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            'a report needs matplotlib and jinja2: pip install "agnostic-xent[plot]"'
+        ) from error
+
+    matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}):
+        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+            title=title,
+            summary=[*_summary(labels, probabilities, loss), *numbers.items()],
+            pictures=_pictures(curves, unit, labels, probabilities, classes),
+            scores=_scores(matrix, classes),
+            mistakes=_mistakes(labels, probabilities, images, classes),
+            filters=_filters(filters),
+            layers=layers,
+            layers_note=layers_note,
+            tables=(("Settings", settings), ("Versions", versions)),
+        )
+    write_atomically(path, page.encode())
+
+
+def machine(library: str) -> dict[str, str]:
+    """Return versions, devices and threads, where arrays of a library are worked on."""
+    running = {f"threads: {name}": str(value) for name, value in threads().items()}
+    return versions() | {library: backend_line(library)} | running
+
+
+def _summary(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating], loss: float | None
+) -> list[tuple[str, str]]:
+    calibration = float(expected_calibration_error(probabilities, labels, bins=10))
+    return [
+        ("test accuracy", f"{np.mean(probabilities.argmax(axis=1) == labels):.4f}"),
+        *([] if loss is None else [("test loss", f"{loss:.4g}")]),
+        ("calibration error", f"{calibration:.3f}"),
+        ("test samples", f"{len(labels):,}"),
+    ]
+
+
+def _pictures(
+    curves: Curves,
+    unit: str,
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    classes: Sequence[str],
+) -> list[tuple[str, str]]:
+    """Return pictures, and what they show in words."""
+    predicted = probabilities.argmax(axis=1)
+    return [
+        *_training(curves, unit),
+        (
+            _svg((5.6, 5.4), lambda figure: draw_confusion(figure, labels, predicted, classes)),
+            "Counts of test samples by true class (rows) and predicted class (columns)",
+        ),
+        (
+            _svg((5.2, 4.8), lambda figure: draw_reliability(figure, labels, probabilities)),
+            "Accuracy over confidence, and how many test samples have that confidence",
+        ),
+    ]
+
+
+def _training(curves: Curves, unit: str) -> list[tuple[str, str]]:
+    if not curves:
+        return []
+    ends = [
+        f"{name} in {of} {values[-1]:.4g}"
+        for name, lines in curves.items()
+        for of, values in lines.items()
+    ]
+    inches = (5.2, 4.8 if len(curves) > 1 else 3.2)
+    picture = _svg(inches, lambda figure: draw_curves(figure, curves, unit))
+    return [(picture, f"The training by {unit}; at the end {', '.join(ends)}")]
+
+
+def _scores(matrix: NDArray[np.integer], classes: Sequence[str]) -> list[dict[str, str]]:
+    """Return precision, recall and F1 of each class; a dash where one divides by nothing."""
+    rows = []
+    for i, name in enumerate(classes):
+        right, true, predicted = matrix[i, i], matrix[i].sum(), matrix[:, i].sum()
+        shares = {"precision": (right, predicted), "recall": (right, true)}
+        shares["f1"] = (2 * right, true + predicted)
+        shown = {key: f"{a / b:.3f}" if b else "–" for key, (a, b) in shares.items()}
+        rows.append({"name": name, **shown, "samples": f"{true:,}"})
+    return rows
+
+
+def _mistakes(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    images: NDArray[np.floating] | None,
+    classes: Sequence[str],
+) -> list[dict[str, str]] | None:
+    if images is None:
+        return None
+    return [
+        {
+            "picture": _picture(images[i]),
+            "true": classes[labels[i]],
+            "predicted": classes[probabilities[i].argmax()],
+            "probability": f"{probabilities[i].max():.3f}",
+        }
+        for i in confident_mistakes(labels, probabilities)[:MISTAKES]
+    ]
+
+
+def _filters(filters: NDArray[np.floating] | None) -> list[str]:
+    if filters is None:
+        return []
+    limit = float(np.abs(filters).max())
+    return [
+        _png(w.reshape(-1, w.shape[2]), "RdBu_r", (-limit, limit))  # (C * KH, KW)
+        for w in filters[:FILTERS]
+    ]
+
+
+# --- pictures as addresses -----------------------------------------------------------------------
+
+
+def _svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    from matplotlib.figure import Figure
+
+    figure, file = Figure(figsize=inches), io.BytesIO()
+    draw(figure)
+    figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return _address("svg+xml", file.getvalue())
+
+
+def _picture(image: NDArray[np.floating]) -> str:
+    """Return three channels in colours, else the first in gray, from its least to its greatest."""
+    if len(image) != 3:
+        return _png(image[0], "gray_r")
+    low, high = float(image.min()), float(image.max())
+    return _png((image.transpose(1, 2, 0) - low) / ((high - low) or 1.0), None)
+
+
+def _png(image: NDArray[np.floating], colors: str | None, limits: Any = (None, None)) -> str:
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    imsave(file, image, cmap=colors, format="png", vmin=limits[0], vmax=limits[1])
+    return _address("png", file.getvalue())
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

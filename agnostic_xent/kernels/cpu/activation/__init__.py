@@ -1,0 +1,1 @@
+"""Activations: elements, and rows of classes."""

@@ -1,0 +1,198 @@
+"""Loops of the activations: over elements of flat arrays, and over rows of classes.
+
+``elements`` and ``rows`` are compiled on their own: they do a part of any of the activations, or of
+its pullback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..simd.elementary import SUM, borrowed, exp_biased, log1p, njit, row_max, row_sum
+from ..simd.elements import exp_minus_abs
+from ..simd.rows import PIECE, exponentials, inlined, plain, scale, sum_beside_maximum
+
+RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = range(6)
+
+
+@plain
+def relu(x: Any, y: Any) -> None:
+    """Write max(x, 0); NaN stays NaN."""
+    zero = x.dtype.type(0)
+    for j in range(x.size):
+        y[j] = zero if x[j] <= zero else x[j]
+
+
+@plain
+def relu_pullback(x: Any, dy: Any, dx: Any) -> None:
+    """Write dy where x > 0."""
+    zero = x.dtype.type(0)
+    for j in range(x.size):
+        dx[j] = zero if x[j] <= zero else dy[j]
+
+
+@plain
+def sigmoid(x: Any, unbias: Any, y: Any) -> None:
+    """Write 1 / (1 + exp(-x)), from whichever exponential is at most 1."""
+    one, factor = x.dtype.type(1), x.dtype.type(unbias)
+    for j in range(x.size):
+        e = exp_minus_abs(x[j], factor)
+        y[j] = (e if x[j] < 0 else one) / (one + e)
+
+
+@plain
+def sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
+    """Write dy times the slope, which is the same for x and -x."""
+    one, factor = x.dtype.type(1), x.dtype.type(unbias)
+    for j in range(x.size):
+        e = exp_minus_abs(x[j], factor)
+        dx[j] = dy[j] * (e / ((one + e) * (one + e)))
+
+
+@plain
+def log_sigmoid(x: Any, unbias: Any, y: Any) -> None:
+    """Write min(x, 0) - log1p(exp(-abs(x)))."""
+    zero, factor = x.dtype.type(0), x.dtype.type(unbias)
+    for j in range(x.size):
+        rest = log1p(np.float64(exp_minus_abs(x[j], factor)))
+        y[j] = np.float64(x[j] if x[j] < zero else zero) - rest
+
+
+@plain
+def log_sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
+    """Write dy times the sigmoid of -x."""
+    one, factor = x.dtype.type(1), x.dtype.type(unbias)
+    for j in range(x.size):
+        e = exp_minus_abs(x[j], factor)
+        dx[j] = dy[j] * ((one if x[j] < 0 else e) / (one + e))
+
+
+def elements(what: Any, x: Any, dy: Any, unbias: Any, y: Any, parts: Any, part: Any) -> None:
+    """Do an activation of elements, or its pullback where ``dy`` has elements."""
+    first, last = x.size * part // parts, x.size * (part + 1) // parts
+    value, x, dy, y = dy.size == 0, x[first:last], dy[first:last], y[first:last]
+    if what == RELU:
+        if value:
+            relu(x, y)
+        else:
+            relu_pullback(x, dy, y)
+    elif what == SIGMOID:
+        if value:
+            sigmoid(x, unbias, y)
+        else:
+            sigmoid_pullback(x, dy, unbias, y)
+    elif value:
+        log_sigmoid(x, unbias, y)
+    else:
+        log_sigmoid_pullback(x, dy, unbias, y)
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+@njit(**SUM, forceinline=True)
+def piece_dot(p: Any, q: Any) -> Any:
+    """Return the inner product of two pieces of a row."""
+    total = p.dtype.type(0)
+    for j in range(p.size):
+        total += p[j] * q[j]
+    return total
+
+
+@inlined
+def sum_exponentials(x: Any, top: Any, e: Any) -> Any:
+    """Store the biased exponentials of a row and return their sum."""
+    total, one = 0.0, x.dtype.type(1)
+    for start in range(0, x.size, PIECE):
+        stop = start + PIECE
+        total += np.float64(exponentials(x[start:stop], top, one, e[start:stop]))
+    return total
+
+
+@plain
+def softmax_row(x: Any, y: Any) -> None:
+    """Write the softmax of a row."""
+    scale(y, x.dtype.type(1 / sum_exponentials(x, row_max(x), y)))
+
+
+@plain
+def softmax_row_pullback(p: Any, dy: Any, dx: Any) -> None:
+    """Write p (dy - sum p dy)."""
+    mean = 0.0
+    for start in range(0, p.size, PIECE):
+        mean += np.float64(piece_dot(p[start : start + PIECE], dy[start : start + PIECE]))
+    rounded = p.dtype.type(mean)
+    for j in range(p.size):
+        dx[j] = p[j] * (dy[j] - rounded)
+
+
+@plain
+def log_softmax_row(x: Any, unbias: Any, y: Any) -> None:
+    """Write x less the logarithm of the sum of its exponentials."""
+    top = row_max(x)
+    others = sum_beside_maximum(y, sum_exponentials(x, top, y), unbias)
+    rest = x.dtype.type(log1p(others * unbias))
+    for j in range(x.size):
+        y[j] = (x[j] - top) - rest
+
+
+@plain
+def log_softmax_row_pullback(y: Any, dy: Any, unbias: Any, dx: Any) -> None:
+    """Write dy - exp(y) sum dy."""
+    total = 0.0
+    for start in range(0, y.size, PIECE):
+        total += np.float64(row_sum(dy[start : start + PIECE]))
+    factor = y.dtype.type(total)
+    for j in range(y.size):
+        dx[j] = dy[j] - exp_biased(y[j]) * y.dtype.type(unbias) * factor
+
+
+@plain
+def logsumexp_row(x: Any, unbias: Any, e: Any) -> Any:
+    """Return the maximum plus the logarithm of the sum of the exponentials beside it."""
+    top = row_max(x)
+    if abs(top) == np.inf:
+        for j in range(x.size):
+            top = x[j] if x[j] != x[j] else top
+        return top
+    others = sum_beside_maximum(e, sum_exponentials(x, top, e), unbias)
+    return x.dtype.type(top + log1p(others * unbias))
+
+
+@plain
+def logsumexp_row_pullback(x: Any, dy: Any, dx: Any) -> None:
+    """Write dy times the softmax; of infinite x, its limit: 0, or NaN where x is +inf."""
+    top = row_max(x)
+    if abs(top) == np.inf:
+        for j in range(x.size):
+            top = x[j] if x[j] != x[j] else top
+        for j in range(x.size):
+            dx[j] = dy * (np.nan if top != top or x[j] == np.inf else 0)
+    else:
+        scale(dx, x.dtype.type(dy / sum_exponentials(x, top, dx)))
+
+
+def rows(what: Any, x: Any, dy: Any, unbias: Any, y: Any, parts: Any, part: Any) -> None:
+    """Do an activation of rows, or its pullback where ``dy`` has elements.
+
+    x is then the value that the activation had, and with LOGSUMEXP its argument; what belongs to a
+    row as a whole is an array of one column.
+    """
+    x, dy, y = borrowed(x), borrowed(dy), borrowed(y)
+    scratch = np.empty(x.shape[1] if what == LOGSUMEXP else 0, x.dtype)
+    for n in range(x.shape[0] * part // parts, x.shape[0] * (part + 1) // parts):
+        if dy.size == 0:
+            if what == SOFTMAX:
+                softmax_row(x[n], y[n])
+            elif what == LOG_SOFTMAX:
+                log_softmax_row(x[n], unbias, y[n])
+            else:
+                y[n, 0] = logsumexp_row(x[n], unbias, scratch)
+        elif what == SOFTMAX:
+            softmax_row_pullback(x[n], dy[n], y[n])
+        elif what == LOG_SOFTMAX:
+            log_softmax_row_pullback(x[n], dy[n], unbias, y[n])
+        else:
+            logsumexp_row_pullback(x[n], dy[n, 0], y[n])

@@ -1,0 +1,96 @@
+"""The kernel of conv2d: which algorithm runs, forward and backward."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from ....core.arrays import quiet
+from ....core.operation import OPERATIONS, Implementation, Pullback, current_mode
+from ..toolchain.arguments import why_not
+from . import direct_plans, winograd_plans
+from .costs import fastest
+from .cotangents import bias_gradient, through_relu
+from .geometry import Geometry, geometry_of
+from .winograd_plans import NOT_POOLED
+
+operation = OPERATIONS["conv2d"]
+OPTIONS = "stride", "padding", "dilation", "groups", "activation", "max_pool"
+max_pool2d = OPERATIONS["max_pool2d"]
+
+
+def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
+    """Say why these arguments are not taken, if they are not."""
+    return why_not(x, w, b)
+
+
+def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
+    """Return the convolution."""
+    return forward(geometry_of(x, w, options), x, w, b, options)[0]
+
+
+def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
+    """Return the convolution and its pullback."""
+    geometry = geometry_of(x, w, options)
+    chosen = algorithm(geometry, x.dtype)
+    y, winners, of_pool = forward(geometry, x, w, b, options)
+
+    relu = options["activation"] == "relu" and not winners.size
+    rides = relu and not options["max_pool"] and wrt & {0, 1} == {1}
+    rides = rides and chosen is direct_plans and direct_plans.masks(geometry, x.dtype)
+
+    def pullback(dy: Any) -> tuple[Any, ...]:
+        dx = dw = db = None
+        if rides:
+            dw, db = direct_plans.weights_through_relu(geometry, x, dy, y)
+            return None, dw, db if b is not None else None
+        if relu:
+            dy, db = through_relu(dy, y)
+        elif 2 in wrt and b is not None:
+            db = bias_gradient(dy, winners)
+        (dy,) = of_pool(dy)
+        if 0 in wrt:
+            dx = chosen.input_gradient(geometry, dy, w, winners)
+        if 1 in wrt:
+            dw = chosen.weight_gradient(geometry, x, dy, winners)
+        return dx, dw, db if b is not None else None
+
+    def quietly(dy: Any) -> tuple[Any, ...]:
+        with quiet():  # NumPy adds up what the loops leave, infinities too
+            return pullback(dy)
+
+    return y, quietly
+
+
+def forward(
+    geometry: Geometry, x: Any, w: Any, b: Any, options: dict[str, Any]
+) -> tuple[Any, Any, Pullback]:
+    """Return the value, which pixels won a pool within, and the pullback of a pool behind."""
+    relu, chosen = options["activation"] == "relu", algorithm(geometry, x.dtype)
+    if options["max_pool"] and chosen is winograd_plans:
+        return *winograd_plans.pooled(geometry, x, w, b, relu), _same
+    y = chosen.forward(geometry, x, w, b, relu)
+    if not options["max_pool"]:
+        return y, NOT_POOLED, _same
+    pooled, of_pool = max_pool2d.vjp(y, 2)
+    return pooled, NOT_POOLED, of_pool
+
+
+def _same(dy: Any) -> tuple[Any]:
+    return (dy,)
+
+
+def algorithm(geometry: Geometry, dtype: Any) -> ModuleType:
+    """Return the plans of the fastest algorithm, or of direct convolution if that is asked for."""
+    return direct_plans if current_mode() == "direct" else fastest(geometry, dtype)
+
+
+def describe(x: Any, w: Any, b: Any, **options: Any) -> str:
+    """Say which algorithm runs."""
+    geometry = geometry_of(x, w, options)
+    return f"Numba, {algorithm(geometry, x.dtype).name_of(geometry)}"
+
+
+operation.add_kernel(
+    "numpy", Implementation("Numba", value, vjp, takes, describe=describe, options=OPTIONS)
+)

@@ -1,0 +1,1 @@
+"""Losses: cross entropy over classes, and binary cross entropy."""

@@ -1,0 +1,84 @@
+"""Binary cross entropy of logits: term and gradient of each element in one pass.
+
+With ``e = exp(-abs(z))`` and ``r = log1p(e)``, ``log s(z) = min(z, 0) - r`` and
+``log s(-z) = min(-z, 0) - r``; the gradient of a term is ``w ((1 - t) s(z) - q t s(-z))``, which
+keeps its digits where s(z) is almost t. Notation of ``binary_losses.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from ..simd.elementary import log1p
+from ..simd.elements import BLOCK, SMALL, exp_minus_abs
+from ..simd.rows import inlined, plain
+
+
+@inlined
+def times_log(t: Any, log_p: Any) -> Any:
+    """Return t * log_p with 0 * -inf = 0."""
+    return 0.0 if (t == 0) & (log_p == -np.inf) else t * log_p
+
+
+@plain
+def some_elements(
+    z: Any, t: Any, w: Any, q: Any, smoothing: Any, unbias: Any, unit: Any, terms: Any, g: Any
+) -> None:
+    """Write the terms of a block, and their gradient times ``unit`` unless g has no elements."""
+    kind = z.dtype.type
+    zero, one, factor = kind(0), kind(1), kind(unbias)
+    for j in range(z.size):
+        rest = log1p(np.float64(exp_minus_abs(z[j], factor)))
+        smooth = np.float64(t[j]) * (1 - smoothing) + smoothing / 2
+        positive = times_log(smooth, np.float64(z[j] if z[j] < zero else zero) - rest)
+        negative = times_log(1 - smooth, np.float64(-z[j] if z[j] > zero else zero) - rest)
+        if q.size:
+            positive = 0.0 if q[j] == zero else positive * np.float64(q[j])
+        terms[j] = -(positive + negative)
+    for j in range(w.size):
+        terms[j] = 0.0 if w[j] == zero else terms[j] * np.float64(w[j])
+    if g.size == 0:
+        return
+    keep, half = kind(1 - smoothing), kind(smoothing / 2)
+    for j in range(z.size):
+        e = exp_minus_abs(z[j], factor)
+        smooth = t[j] * keep + half
+        above, below = (one if z[j] >= 0 else e), (e if z[j] >= 0 else one)
+        positive = smooth * q[j] if q.size else smooth
+        g[j] = ((one - smooth) * above - positive * below) / (one + e) * kind(unit)
+    for j in range(w.size):
+        g[j] = zero if w[j] == zero else g[j] * w[j]
+
+
+@plain
+def block(
+    i: Any, z: Any, t: Any, w: Any, q: Any, numbers: Any, terms: Any, sums: Any, g: Any
+) -> None:
+    """Do block i; its terms go to ``terms``, unless that has no elements, and their sum to sums."""
+    start, stop = i * BLOCK, min(i * BLOCK + BLOCK, z.size)
+    found = terms[start:stop] if terms.size else np.empty(stop - start)
+    some_elements(
+        z[start:stop], t[start:stop], w[start:stop], q[start:stop],
+        numbers[0], numbers[1], numbers[2], found, g[start:stop],
+    )  # fmt: skip
+    total = 0.0
+    for j in range(found.size):
+        total += found[j]
+    sums[i] = total
+
+
+def binary(z: Any, t: Any, w: Any, q: Any, numbers: Any, terms: Any, sums: Any, g: Any) -> None:
+    """Do all blocks; w, q, terms and g may have no elements.
+
+    ``numbers`` are label smoothing, what turns biased exponentials into exponentials, and the
+    gradient of the loss with respect to a term.
+    """
+    if z.size < SMALL:
+        for i in range(sums.size):
+            block(i, z, t, w, q, numbers, terms, sums, g)
+    else:
+        for i in prange(sums.size):
+            block(i, z, t, w, q, numbers, terms, sums, g)

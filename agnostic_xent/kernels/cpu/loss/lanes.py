@@ -1,0 +1,155 @@
+"""Softmax cross entropy where the lanes are samples: classes along any axis, or few of them.
+
+A block is (classes, pixels) logits, for which the sweeps over the classes keep a maximum and a sum
+each. Rows of few classes come here by way of a transposed copy, since a loop over ten classes is
+too short to be taken in lanes. ``softmax.py`` has the formulas.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..simd.elementary import borrowed, exp_biased, njit
+from ..simd.rows import inlined, pasted, plain
+from ..toolchain.callees import INNER
+from .labels import HIDDEN, NOBODY, Samples, describe, label_gradient, row_scale, write_terms
+
+GROUP = 64  # classes that are summed in the dtype of the logits; groups are added in float64
+
+
+@inlined
+def raise_to(x: Any, top: Any) -> None:
+    """Keep the larger of each pixel; NaN spoils the sum later, whether it is kept or not."""
+    for p in range(x.size):
+        top[p] = x[p] if x[p] > top[p] else top[p]
+
+
+@inlined
+def add_exponentials(
+    x: Any, top: Any, inverse_temperature: Any, tag: Any, c: Any, e: Any, others: Any
+) -> None:
+    """Store a class's exponentials and add them to the sums, except where it is the label."""
+    zero = x.dtype.type(0)
+    for p in range(x.size):
+        value = exp_biased((x[p] - top[p]) * inverse_temperature)
+        e[p] = value
+        others[p] += zero if tag[p] == c else value
+
+
+@inlined
+def add_shifts(x: Any, top: Any, inverse_temperature: Any, w: Any, shifts: Any) -> None:
+    """Add w (z - max) / T of a class, where w = 0 leaves out -inf."""
+    for p in range(x.size):
+        d = (x[p] - top[p]) * inverse_temperature
+        shifts[p] += 0.0 if (w == 0) & (d == -np.inf) else np.float64(w * d)
+
+
+@inlined
+def scale_pixels(e: Any, a: Any, tag: Any) -> None:
+    """Multiply a class's exponentials by a number each; hidden ones become 0."""
+    zero = e.dtype.type(0)
+    for p in range(e.size):
+        e[p] = zero if tag[p] == HIDDEN else e[p] * a[p]
+
+
+@inlined
+def take_off(e: Any, w: Any, b: Any, tag: Any) -> None:
+    """Subtract a class's part of smoothed labels."""
+    zero = e.dtype.type(0)
+    for p in range(e.size):
+        e[p] -= zero if tag[p] == HIDDEN else w * b[p]
+
+
+@plain
+def sum_classes(
+    x: Any, start: Any, top: Any, samples: Samples, problem: Any, e: Any, part: Any, scratch: Any
+) -> None:
+    """Store the exponentials of a block, and sum them; ``e`` as ``g`` of `block`."""
+    tag, _, _, own, others, shift, shifts = samples
+    inverse_temperature, stop = x.dtype.type(problem.inverse_temperature), start + top.size
+    for p in range(top.size):
+        part[p] = (x[max(tag[p], 0), start + p] - top[p]) * inverse_temperature
+        shift[p] = part[p]
+    for p in range(top.size):
+        own[p] = np.float64(exp_biased(part[p])) * problem.unbias
+    part[:] = 0
+    for c in range(x.shape[0]):
+        logits = x[c, start:stop]
+        stored = e[c, start:stop] if e.shape[0] == x.shape[0] else scratch
+        if problem.smoothing > 0:
+            add_shifts(logits, top, inverse_temperature, problem.weight[c], shifts)
+        add_exponentials(logits, top, inverse_temperature, tag, np.int32(c), stored, part)
+        if (c + 1) % GROUP == 0 or c + 1 == x.shape[0]:
+            for p in range(top.size):
+                others[p] += np.float64(part[p])
+                part[p] = 0
+    for p in range(top.size):
+        others[p] *= problem.unbias
+
+
+@plain
+def block(
+    x: Any, start: Any, stop: Any, labels: Any, first: Any, problem: Any, g: Any, terms: Any
+) -> None:
+    """Do pixels start to stop of (classes, pixels), the first of which is sample ``first``.
+
+    ``g`` is as x, or has no rows where the gradient is not wanted.
+    """
+    classes, pixels = x.shape[0], stop - start
+    x, g = borrowed(x), borrowed(g)
+    tag, numbers = np.empty(pixels, np.int32), np.zeros((6, pixels))
+    samples = describe(labels, first, classes, problem, tag, numbers)
+    tag, factor, weight, own, others, _, _ = samples
+    top, scratch = x[0, start:stop].copy(), np.empty(pixels, x.dtype)
+    a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)
+    for c in range(1, classes):
+        raise_to(x[c, start:stop], top)
+    sum_classes(x, start, top, samples, problem, g, a, scratch)
+    write_terms(samples, first, problem, terms)
+    if g.shape[0] < classes:
+        return
+    for p in range(pixels):
+        a[p] = row_scale(factor[p], weight[p], own[p], others[p], problem)
+    for p in range(pixels):
+        at_label[p] = label_gradient(factor[p], weight[p], own[p], others[p], problem)
+    for c in range(classes):
+        scale_pixels(g[c, start:stop], a, tag)
+    if problem.smoothing > 0:
+        for p in range(pixels):
+            b[p] = problem.unit * factor[p] * problem.spread
+        for c in range(classes):
+            take_off(g[c, start:stop], problem.weight[c], b, tag)
+    for p in range(pixels):
+        if tag[p] > NOBODY:
+            g[tag[p], start + p] = at_label[p]
+
+
+@njit(**INNER)
+def transpose(x: Any, y: Any) -> None:
+    """Copy x to the transposed y; on its own, for inlined it becomes slow scattered stores."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            y[j, i] = x[i, j]
+
+
+@njit(**INNER)
+def transpose_back(x: Any, y: Any) -> None:
+    """Copy the transposed x to y."""
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] = x[j, i]
+
+
+@pasted
+def short_rows(
+    x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any
+) -> None:
+    """Do rows first to last of few classes."""
+    classes, count = x.shape[1], last - first
+    lanes, e = np.empty((classes, count), x.dtype), np.empty((classes, count), x.dtype)
+    transpose(x[first:last], lanes)
+    block(lanes, 0, count, labels, first, problem, e if g.size else e[:0], terms)
+    if g.size:
+        transpose_back(e, g[first:last])

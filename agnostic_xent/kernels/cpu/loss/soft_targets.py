@@ -1,0 +1,137 @@
+"""Softmax cross entropy over probabilities: rows of logits and rows of targets.
+
+With ``d = (z - max(z)) / T``, s the sum of ``exp(d)`` and Q the sum of q, the term of a row is
+``a (Q log s - sum q d)`` and its gradient ``a (Q exp(d) / s - q)``. A row whose q is all in one
+class is treated as that label: its gradient there is ``-a Q others / s``. Notation of
+``softmax.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+
+from ..simd.elementary import SUM, borrowed, larger, log1p, njit, row_max
+from ..simd.rows import PIECE, exponentials, inlined, plain, sum_beside_maximum
+
+BLOCK = 16384  # elements of a unit of work
+
+
+class Numbers(NamedTuple):
+    """The options as the loops read them."""
+
+    kept: float
+    """1 - label_smoothing."""
+    spread: float
+    """label_smoothing / classes."""
+    inverse_temperature: float
+    unbias: float
+    weight_sum: float
+    unit: float
+    """The gradient of the loss with respect to a term, over the temperature."""
+
+
+@njit(**SUM, forceinline=True)
+def weigh(x: Any, top: Any, t: Any, weight: Any, inverse_temperature: Any) -> Any:
+    """Return the sums of w t, of w t d and of w d over a piece, and the largest w t.
+
+    A factor of 0 leaves out -inf.
+    """
+    zero = x.dtype.type(0)
+    mass, pull, even_pull, largest = zero, zero, zero, zero
+    for j in range(x.size):
+        q = weight[j] * t[j]
+        d = (x[j] - top) * inverse_temperature
+        mass += q
+        pull += zero if (q == zero) & (d == -np.inf) else q * d
+        even_pull += zero if (weight[j] == zero) & (d == -np.inf) else weight[j] * d
+        largest = larger(q, largest)
+    return mass, pull, even_pull, largest
+
+
+@inlined
+def subtract_target(e: Any, a: Any, t: Any, weight: Any, kept: Any, spread: Any, b: Any) -> None:
+    """Turn exponentials into the gradient: multiply by a, and take b q off."""
+    for j in range(e.size):
+        e[j] = e[j] * a - weight[j] * (t[j] * kept + spread) * b
+
+
+@plain
+def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> Any:
+    """Write the gradient of a row to e; return its term."""
+    kind, top, classes = x.dtype.type, row_max(x), x.size
+    kept, spread = kind(numbers.kept), kind(numbers.spread)
+    inverse_temperature = kind(numbers.inverse_temperature)
+    of_target, pull, even_pull, largest, total = 0.0, 0.0, 0.0, kind(0), 0.0
+    for start in range(0, classes, PIECE):
+        z, stop = x[start : start + PIECE], start + PIECE
+        m, p, even, high = weigh(z, top, t[start:stop], weight[start:stop], inverse_temperature)
+        of_target, pull, largest = (
+            of_target + np.float64(m),
+            pull + np.float64(p),
+            max(largest, high),
+        )
+        even_pull += np.float64(even)
+        total += np.float64(exponentials(z, top, inverse_temperature, e[start:stop]))
+    mass, pull = numbers.kept * of_target, numbers.kept * pull
+    if numbers.spread > 0:
+        mass += numbers.spread * numbers.weight_sum
+        pull += numbers.spread * even_pull
+    one = 1 / numbers.unbias
+    beside_top = sum_beside_maximum(e, total, numbers.unbias)
+    log_sum, total = log1p(beside_top * numbers.unbias), beside_top + one
+    loss = a * (0.0 if (mass == 0) & (log_sum == np.inf) else mass * log_sum - pull)
+    b = numbers.unit * a
+    label, at_label = -1, 0.0
+    if numbers.spread == 0 and largest == of_target and mass > 0:
+        for j in range(classes):
+            if weight[j] * t[j] == largest:
+                label = j
+        beside = beside_top if e[label] == kind(one) else total - np.float64(e[label])
+        at_label = -b * mass * beside / total
+    for start in range(0, classes, PIECE):
+        stop = start + PIECE
+        subtract_target(
+            e[start:stop], kind(b * mass / total), t[start:stop], weight[start:stop], kept, spread,
+            kind(b),
+        )  # fmt: skip
+    if label >= 0:
+        e[label] = at_label
+    return loss
+
+
+@plain
+def soft_block(
+    i: Any, x: Any, t: Any, weight: Any, sample_weight: Any, numbers: Any, g: Any, terms: Any
+) -> None:
+    """Do block i of the rows."""
+    x, t, weight, g = borrowed(x), borrowed(t), borrowed(weight), borrowed(g)
+    options = Numbers(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+    step = max(1, BLOCK // x.shape[1])
+    scratch = np.empty(0 if g.size else x.shape[1], x.dtype)
+    for n in range(i * step, min(i * step + step, x.shape[0])):
+        e = g[n] if g.size else scratch
+        a = np.float64(sample_weight[n]) if sample_weight.size else 1.0
+        if a == 0:
+            terms[n] = 0
+            e[:] = 0
+        else:
+            terms[n] = soft_row(x[n], t[n], weight, a, options, e)
+
+
+def soft(x: Any, t: Any, weight: Any, sample_weight: Any, numbers: Any, g: Any, terms: Any) -> None:
+    """Write the terms and the gradient (unless g is empty) of rows; ``numbers`` as `Numbers`."""
+    step = max(1, BLOCK // x.shape[1])
+    for i in range((x.shape[0] + step - 1) // step):
+        soft_block(i, x, t, weight, sample_weight, numbers, g, terms)
+
+
+def soft_in_parallel(
+    x: Any, t: Any, weight: Any, sample_weight: Any, numbers: Any, g: Any, terms: Any
+) -> None:
+    """Do as `soft` on all threads."""
+    step = max(1, BLOCK // x.shape[1])
+    for i in prange((x.shape[0] + step - 1) // step):
+        soft_block(i, x, t, weight, sample_weight, numbers, g, terms)

@@ -1,0 +1,208 @@
+"""The kernels of the pools: from normalised arguments to compiled loops and back."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import from_dtype as _from_dtype
+
+from ....core.geometry import Margins, Pair, output_size
+from ....core.operation import OPERATIONS, Implementation, Pullback
+from ....operations.pooling import window_counts
+from ..simd.vectors import lanes_of
+from ..toolchain.arguments import why_not
+from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
+from ..toolchain.memory import empty
+from ..toolchain.threads import PIECES
+from . import loops as loops
+from .windows import Windows, classified
+
+from_dtype: Any = _from_dtype  # Numba is typed in part only
+
+
+@functools.lru_cache
+def windows(
+    image: Pair, lanes: int, window: Pair, stride: Pair, padding: Margins, dilation: Pair = (1, 1)
+) -> tuple[Windows, Pair]:
+    """Return the geometry as the loops for vectors of so many lanes take it, and (OH, OW)."""
+    outputs = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+    starts = -padding[0][0], -padding[1][0]
+    w = Windows(*image, *outputs, *window, *stride, *dilation, *starts)
+    return classified(w, lanes), outputs
+
+
+@functools.lru_cache
+def counts_of(w: Windows, image: Pair, dtype: Any, **options: Any) -> Any:
+    """Return how many pixels count in each window of a plane, as the loops take them."""
+    counts = window_counts(np.empty((0, 0, *image), dtype), **options)
+    return np.resize(counts, w.rows * w.columns)
+
+
+@functools.lru_cache
+def met_pixels(w: Windows) -> Any:
+    """Return which pixels the window of each output meets.
+
+    These are the first, how many rows and columns of taps meet any, and the number of the first of
+    these taps, or that behind all where there is none.
+    """
+    h, down, u = _inside(w.height, w.rows, w.down, w.step_down, w.apart_down, w.top)
+    c, across, v = _inside(w.width, w.columns, w.across, w.step_across, w.apart_across, w.left)
+    met = np.empty((w.rows, w.columns, 4), np.int64)
+    met[..., 0] = h[:, None] * w.width + c
+    met[..., 1], met[..., 2] = down[:, None], across
+    met[..., 3] = np.where(down[:, None] * across > 0, u[:, None] * w.across + v, w.down * w.across)
+    return met.reshape(-1, 4)
+
+
+def _inside(
+    size: int, outputs: int, taps: int, step: int, apart: int, before: int
+) -> tuple[Any, Any, Any]:
+    """Return, along an axis, the first pixel met, the number of taps inside, and the first."""
+    start = np.arange(outputs) * step + before
+    first = np.maximum(0, -(start // apart))
+    count = np.maximum(0, np.minimum(taps, -((start - size) // apart)) - first)
+    return start + first * apart, count, first
+
+
+def run(pair: Any, x: Any, w: Windows, y: Any, others: Any) -> None:
+    """Run the loops that suit the windows, from x to y, with the taps' numbers or the counts."""
+    lanes, alone = lanes_of(x.dtype), max(x.size, y.size) < loops.SMALL
+    numbers = None if others.dtype == x.dtype else others.dtype
+    cls: Any = type(w)
+    loop = loop_of(pair, cls, x.dtype, numbers)
+    x, y = flat(x), y.reshape(-1)
+    if cls is not Windows:
+        loop(x, w, y, others, alone=alone)
+    else:
+        size = (w.height * w.width + w.rows * w.columns) * lanes
+        space = empty(((1 if alone else threads()) * size,), x.dtype)
+        loop(x, w, met_pixels(w), y, others, space, lanes, alone=alone)
+
+
+def flat(x: Any) -> Any:
+    """Return an array's elements as the loops read them."""
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+@functools.cache
+def loop_of(pair: Any, cls: Any, dtype: Any, numbers: Any = None) -> Callable[..., None]:
+    """Return a compiled loop for a class of windows, and dtypes of pixels and of taps' numbers."""
+    kind, integer = from_dtype(dtype), types.int64
+    read, write, others = array_in(kind, 1), array_out(kind, 1), from_dtype(numbers or dtype)
+    w = types.NamedUniTuple(integer, len(Windows._fields), cls)
+    signature: Any = (read, w, write, array_out(others, 1))
+    function, pieces = pair[0], PIECES
+    if cls is Windows:  # each part needs room for its planes
+        signature = (read, w, array_in(integer, 2), write, array_out(others, 1), write, integer)
+        function, pieces = pair[1], 1
+    made: Callable[..., None] = compiled_in_parts(function, signature, pieces)
+    return made
+
+
+MAXIMA = loops.maxima_by_rows, loops.maxima_by_planes
+MAXIMA_GRADIENT = loops.maxima_gradient_by_rows, loops.maxima_gradient_by_planes
+MEANS = loops.means_by_rows, loops.means_by_planes
+MEANS_GRADIENT = loops.means_gradient_by_rows, loops.means_gradient_by_planes
+
+# --- max -----------------------------------------------------------------------------------------
+
+
+def maxima(x: Any, geometry: Any) -> tuple[Any, Windows, Any]:
+    """Return the maxima, the windows, and the numbers of their taps as the loops lay them out."""
+    shape, lanes = x.shape, lanes_of(x.dtype)
+    w, outputs = windows(shape[2:], lanes, **geometry)
+    y = empty((*shape[:2], *outputs), x.dtype)
+    if type(w) is not Windows:  # rows of whole vectors, and two behind all that may be read
+        room = (-(-y.size // w.columns) + 2) * -(-w.columns // lanes) * lanes
+    else:
+        room = -(-shape[0] * shape[1] // lanes) * lanes * w.rows * w.columns
+    numbers = empty((room,), np.min_scalar_type(w.down * w.across))
+    run(MAXIMA, x, w, y, numbers)
+    return y, w, numbers
+
+
+def max_value(x: Any, **geometry: Any) -> Any:
+    """Return the maxima."""
+    return maxima(x, geometry)[0]
+
+
+def max_vjp(x: Any, **geometry: Any) -> tuple[Any, Pullback]:
+    """Return the maxima and the pullback, which keeps the numbers of their taps, and not x."""
+    shape, (y, w, numbers) = x.shape, maxima(x, geometry)
+
+    def pullback(dy: Any) -> tuple[Any]:
+        dx = empty(shape, dy.dtype)
+        run(MAXIMA_GRADIENT, dy, w, dx, numbers)
+        return (dx,)
+
+    return y, pullback
+
+
+# --- mean ----------------------------------------------------------------------------------------
+
+
+def avg_value(x: Any, *, window: Pair, stride: Pair, padding: Margins, counted: Margins) -> Any:
+    """Return the means."""
+    return avg_vjp(x, window=window, stride=stride, padding=padding, counted=counted)[0]
+
+
+def avg_vjp(
+    x: Any, *, window: Pair, stride: Pair, padding: Margins, counted: Margins
+) -> tuple[Any, Pullback]:
+    """Return the means and the pullback."""
+    options: dict[str, Any] = {"window": window, "stride": stride, "padding": padding}
+    shape, image, dtype = x.shape, x.shape[2:], x.dtype
+    w, outputs = windows(image, lanes_of(dtype), **options)
+    counts = counts_of(w, image, dtype, **options, counted=counted)
+    y = empty((*shape[:2], *outputs), dtype)
+    run(MEANS, x, w, y, counts)
+
+    def pullback(dy: Any) -> tuple[Any]:
+        dx = empty(shape, dy.dtype)
+        run(MEANS_GRADIENT, dy, w, dx, counts)
+        return (dx,)
+
+    return y, pullback
+
+
+# --- mean of all pixels --------------------------------------------------------------------------
+
+
+def global_value(x: Any) -> Any:
+    """Return the mean of each plane."""
+    y = np.empty(x.shape[:2], x.dtype)
+    loop, alone = compiled_plane_means(x.dtype), x.size < loops.SMALL
+    loop(flat(x), y.reshape(-1), alone=alone)
+    return y
+
+
+def global_vjp(x: Any) -> tuple[Any, Pullback]:
+    """Return the mean of each plane and the pullback, which is cheap."""
+    shape = x.shape
+
+    def pullback(dy: Any) -> tuple[Any]:
+        share = dy / math.prod(shape[2:])
+        return (np.broadcast_to(share[:, :, None, None], shape),)
+
+    return global_value(x), pullback
+
+
+@functools.cache
+def compiled_plane_means(dtype: Any) -> Callable[..., None]:
+    """Return the compiled loop."""
+    signature = array_in(from_dtype(dtype), 1), array_out(from_dtype(dtype), 1)
+    made: Callable[..., None] = compiled_in_parts(loops.plane_means, signature, PIECES)
+    return made
+
+
+for operation, value, vjp, options in (
+    ("max_pool2d", max_value, max_vjp, ("window", "stride", "padding", "dilation")),
+    ("avg_pool2d", avg_value, avg_vjp, ("window", "stride", "padding", "counted")),
+    ("global_avg_pool2d", global_value, global_vjp, ()),
+):
+    kernel = Implementation("Numba loops", value, vjp, lambda x, **_: why_not(x), options=options)
+    OPERATIONS[operation].add_kernel("numpy", kernel)

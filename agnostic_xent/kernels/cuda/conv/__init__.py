@@ -1,0 +1,1 @@
+"""Convolution as products of matrices that are gathered by a table."""

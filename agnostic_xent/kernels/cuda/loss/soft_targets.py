@@ -1,0 +1,287 @@
+"""The kernels of cross entropy over probabilities: rows by a thread, a warp or a block.
+
+With ``d = (z - max(z)) / T``, s the sum of ``exp(d)``, ``log p = d - log s`` and Q the sum of q,
+the term of a row is ``-a sum q log p`` and its gradient ``a (Q exp(d) / s - q) / T``. A row whose q
+is all in one class is treated as that label: its gradient there is ``-a Q others / (s T)``. Two
+sweeps, as in ``softmax.py``. Notation of ``loss_formulas.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ....core.operation import OPERATIONS, Pullback
+from ..toolchain import dtypes
+from ..toolchain.device import register, xp
+from ..toolchain.dtypes import WIDE, elements, of_wide
+from ..toolchain.launching import Kernel
+from ..toolchain.ptx import get, narrow, put, widen
+from ..toolchain.rows import AT_ONCE, TEAMS, read_some, team_for
+from ..toolchain.teams import absorb, cuda, device, team_merge, team_sum
+from . import sums as loss_sums
+from .cross_entropy import OPTIONS, Problem, fits
+from .formulas import DIVIDED, SAMPLED, WEIGHTED
+
+ONE, EACH, SKIPS, TERMS, LOGITS, TARGETS, SHARES = (1 << k for k in range(6, 13))
+"""What ``flags`` say besides: a cotangent of all or of each, which need not be multiplied by if it
+is 1; what is wanted: terms, both gradients; that the targets' weights are what the mean divides by.
+"""
+
+THREADS = 256
+
+portable = OPERATIONS["cross_entropy"].portable
+
+
+@device
+def weight_of(weight: Any, c: Any, flags: Any, like: Any) -> Any:
+    """Return the weight of a class."""
+    return get(weight, c) if flags & WEIGHTED else type(like)(1)
+
+
+@device
+def times_log(q: Any, log_p: Any) -> Any:
+    """Return q * log_p with 0 * -inf = 0."""
+    kind = type(q)
+    return kind(0) if q == 0 and abs(log_p) == kind(math.inf) else q * log_p
+
+
+@device
+def factors_of(n: Any, sample_weight: Any, divisor: Any, dy: Any, flags: Any, unit: Any) -> Any:
+    """Return a sample's weight, and the gradient of the loss with respect to ``term / a``."""
+    kind = type(unit)
+    a, b = kind(1), unit
+    if flags & SAMPLED:
+        a = get(sample_weight, n)
+    if flags & DIVIDED:
+        b *= kind(get(divisor, 1))
+    if flags & (ONE | EACH):
+        b *= widen(get(dy, n if flags & EACH else 0))
+    return a, b * a
+
+
+@device
+def slope_of(q: Any, mass: Any, d: Any, rest: Any) -> Any:
+    """Return the gradient of a term with respect to ``z / T``; ``rest`` is ``s - 1``.
+
+    Where q is all there is, p - 1 would lose its digits.
+    """
+    e, total = type(d)(math.exp(d)), type(d)(1) + rest
+    if q == mass:
+        return -mass * ((rest if d == 0 else total - e) / total)
+    return mass * e / total - q
+
+
+def make_soft(code: str, team: int) -> Callable[..., None]:
+    """Return the kernel of a dtype and a team; ``inner`` elements lie between two classes."""
+    kind: Any = WIDE[code]
+    in_block = THREADS // team
+
+    def soft(
+        x: Any, target: Any, weight: Any, sample_weight: Any, divisor: Any, loss: Any, dy: Any,
+        terms: Any, dx: Any, dt: Any, count: int, classes: int, inner: int, flags: int,
+        kept: float, spread: float, sharpness: float, unit: float,
+    ) -> None:  # fmt: skip
+        room = cuda.shared.array(32, kind)
+        v = cuda.local.array(AT_ONCE, kind)
+        p = cuda.local.array(AT_ONCE, kind)
+        t = cuda.threadIdx.x
+        n = np.int64(cuda.blockIdx.x) * in_block + t // team
+        if n >= count:  # all of a team
+            return
+        zero, one, nothing = kind(0), kind(1), kind(-math.inf)
+        if flags & SKIPS and widen(get(dy, 0)) == one:
+            return
+        a, b = factors_of(n, sample_weight, divisor, dy, flags, unit)
+        start = n // inner * classes * inner + n % inner
+        top, rest, mass = nothing, zero, zero
+        for j in range(t % team, classes, team * AT_ONCE):
+            read_some(v, x, start, j, team, classes, inner, nothing)
+            read_some(p, target, start, j, team, classes, inner, zero)
+            for u in range(AT_ONCE):
+                top, rest = absorb(top, rest, v[u], sharpness)
+                if j + u * team < classes:
+                    mass += weight_of(weight, j + u * team, flags, one) * (p[u] * kept + spread)
+        top, rest = team_merge(top, rest, sharpness, room, t, team)
+        mass = team_sum(mass, room, t, team)
+        log_sum, term = kind(math.log1p(rest)), zero
+        for j in range(t % team, classes, team * AT_ONCE):
+            read_some(v, x, start, j, team, classes, inner, nothing)
+            read_some(p, target, start, j, team, classes, inner, zero)
+            for u in range(AT_ONCE):
+                c, d = j + u * team, (v[u] - top) * sharpness
+                if c < classes:
+                    i, w = start + c * inner, weight_of(weight, c, flags, one)
+                    q = w * (p[u] * kept + spread)
+                    term -= times_log(q, d - log_sum)
+                    if flags & LOGITS:
+                        slope = slope_of(q, mass, d, rest)
+                        put(dx, i, narrow(dx, zero if a == 0 else b * (slope * sharpness)))
+                    if flags & TARGETS:
+                        slope = -kept * w * (d - log_sum)
+                        if flags & SHARES:
+                            slope -= kind(get(loss, 0)) * w
+                        put(dt, i, narrow(dt, zero if a == 0 else b * slope))
+        if flags & TERMS:
+            term = team_sum(term, room, t, team)
+            if t % team == 0:
+                put(terms, n, zero if a == 0 else a * term)
+
+    soft.__qualname__ = f"soft_{team}"
+    return soft
+
+
+def make_masses(code: str, team: int) -> Callable[..., None]:
+    """Return the kernel that writes ``a sum w t`` of each row; without w it is a."""
+    kind: Any = WIDE[code]
+    in_block = THREADS // team
+
+    def masses(
+        target: Any, weight: Any, sample_weight: Any, sums: Any,
+        count: int, classes: int, inner: int, flags: int,
+    ) -> None:  # fmt: skip
+        room = cuda.shared.array(32, np.float64)
+        t = cuda.threadIdx.x
+        n = np.int64(cuda.blockIdx.x) * in_block + t // team
+        if n >= count:
+            return
+        start = n // inner * classes * inner + n % inner
+        mass = 0.0
+        if flags & WEIGHTED:
+            for c in range(t % team, classes, team):
+                mass += get(weight, c) * widen(get(target, start + c * inner))
+            mass = team_sum(mass, room, t, team)
+        if t % team == 0:
+            a = get(sample_weight, n) if flags & SAMPLED else kind(1)
+            put(sums, n, a * (mass if flags & WEIGHTED else 1.0))
+
+    masses.__qualname__ = f"masses_{team}"
+    return masses
+
+
+@functools.cache
+def soft_kernel(code: str, team: int) -> Kernel:
+    """Return the kernel of a dtype and a team."""
+    x, k = f"{code}*", of_wide(code)
+    parameters = f"{x} {x} {k}* {k}* f8* f8* {x} f8* {x} {x} i8 i8 i8 i4 {k} {k} {k} {k}"
+    return Kernel(make_soft(code, team), parameters, THREADS, 2 if code == "f8" else 3)
+
+
+@functools.cache
+def masses_kernel(code: str, team: int) -> Kernel:
+    """Return the kernel of the numbers whose sum the mean divides by."""
+    k = of_wide(code)
+    parameters = f"{code}* {k}* {k}* f8* i8 i8 i8 i4"
+    return Kernel(make_masses(code, team), parameters, THREADS, 4)
+
+
+def variants() -> list[Kernel]:
+    """Return all kernels of this file."""
+    return [
+        made(code, team) for made in (soft_kernel, masses_kernel) for code in WIDE for team in TEAMS
+    ]
+
+
+class SoftProblem(Problem):
+    """A call with probabilities."""
+
+    by_default = "count"
+    loss: Any = None
+
+    def read_target(self, target: Any) -> Any:
+        """Return the probabilities."""
+        return self.read(target)
+
+    @property
+    def team(self) -> int:
+        """The threads of a row."""
+        return team_for(self.classes, self.inner)
+
+    @property
+    def blocks(self) -> int:
+        """The blocks of all rows."""
+        blocks: int = -(-self.count // (THREADS // self.team))
+        return blocks
+
+    def masses(self, weights: int) -> Any:
+        """Return numbers whose sum the mean divides by, with these weights."""
+        sums = xp.empty(self.count, np.float64)
+        masses_kernel(self.code, self.team)(
+            self.blocks, self.target, self.weight, self.sample_weight, sums,
+            self.count, self.classes, self.inner, weights,
+        )  # fmt: skip
+        return sums
+
+    def launch(
+        self, flags: int, dy: Any = None, terms: Any = None, dx: Any = None, dt: Any = None
+    ) -> None:
+        """Let the kernel write what is there to be written."""
+        wanted = {TERMS: terms, LOGITS: dx, TARGETS: dt}
+        flags |= self.flags + sum(flag for flag, x in wanted.items() if x is not None)
+        smoothing = self.options["label_smoothing"]
+        numbers = 1 - smoothing, smoothing / self.classes, 1 / self.options["temperature"]
+        soft_kernel(self.code, self.team)(
+            self.blocks, self.x, self.target, self.weight, self.sample_weight, self.divisor,
+            self.loss, elements(dy), terms, dx, dt, self.count, self.classes, self.inner, flags,
+            *map(WIDE[self.code], (*numbers, self.unit)),
+        )  # fmt: skip
+
+    def run(self, g: Any = None) -> Any:
+        """Return the loss; write its gradient for a cotangent of 1 to g, if there is one."""
+        terms = xp.empty(self.count, np.float64)
+        self.launch(0, terms=terms, dx=g)
+        if self.divisor is not None and self.weight is not None:
+            self.flags |= SHARES
+            self.loss = loss_sums.total(terms, np.float64, 1.0, self.divisor).reshape(1)
+        return self.reduced(terms)
+
+
+def takes(logits: Any, target: Any, **options: Any) -> str | None:
+    """Say why these arguments are not taken, if they are not."""
+    if target.dtype.kind in "iu":
+        return "it takes probabilities"
+    return dtypes.takes(logits, target, **options)
+
+
+def value(logits: Any, target: Any, *, weight: Any, sample_weight: Any, **options: Any) -> Any:
+    """Return the loss."""
+    if not fits(logits):
+        options |= {"weight": weight, "sample_weight": sample_weight}
+        return portable.value(logits, target, **options)
+    return SoftProblem(logits, target, weight, sample_weight, options).run()
+
+
+def vjp(
+    logits: Any,
+    target: Any,
+    *,
+    wrt: frozenset[int],
+    weight: Any,
+    sample_weight: Any,
+    **options: Any,
+) -> tuple[Any, Pullback]:
+    """Return the loss and its pullback."""
+    if not fits(logits):
+        options |= {"weight": weight, "sample_weight": sample_weight}
+        return portable.vjp(logits, target, **options)
+    problem = SoftProblem(logits, target, weight, sample_weight, options)
+    each = options["reduction"] == "none"
+    ahead = [problem.new()] if wrt == {0} and not each else []
+    loss = problem.run(*ahead)
+
+    def pullback(dy: Any) -> tuple[Any, Any]:
+        flags = EACH if each else ONE | SKIPS * len(ahead)
+        # The array goes out once, since its new owner may write to it.
+        dx = ahead.pop() if ahead else problem.new() if 0 in wrt else None
+        dt = problem.new() if 1 in wrt else None
+        problem.launch(flags, dy, dx=dx, dt=dt)
+        return problem.laid_out(dx), problem.laid_out(dt)
+
+    return loss, pullback
+
+
+register("cross_entropy", value, vjp, takes, *OPTIONS)

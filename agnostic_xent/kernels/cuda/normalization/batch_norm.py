@@ -1,0 +1,117 @@
+"""The kernels of batch normalization: from normalised arguments to launches and back.
+
+Training reads the images twice and writes them once; so does the pullback with its two arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ....core.operation import OPERATIONS, Pullback
+from ..toolchain.device import contiguous, register, xp
+from ..toolchain.dtypes import code_of, stored, takes
+from .channels import PIECE, WARPS, kernels_of
+
+BLOCKS = 1024
+"""Blocks that keep any GPU busy: eight for each of 128 multiprocessors."""
+
+portable = OPERATIONS["batch_norm"].portable
+
+
+def given(x: Any) -> Any:
+    """Return an array as the kernels read it."""
+    return stored(contiguous(x))
+
+
+class Images:
+    """The images of one call, and what they are normalised by."""
+
+    def __init__(self, x: Any, weight: Any, train: bool):
+        self.shape, self.dtype, self.train = x.shape, x.dtype, train
+        images, self.channels, height, width = x.shape
+        self.plane, self.planes = height * width, images * self.channels
+        self.count = x.size // self.channels
+        self.x, self.weight = given(x), given(weight)
+        self.kernels = kernels_of(code_of(x))
+        pieces = -(-self.plane // PIECE)
+        self.blocks = -(-self.planes * pieces // WARPS)
+        self.parts = max(1, min(-(-images * pieces // WARPS), BLOCKS // self.channels))
+        self.extent = images, self.channels, self.plane
+        self.found = xp.empty(2 * self.channels, np.float64)
+
+    def new(self) -> Any:
+        """Return an array for a number a channel."""
+        return xp.empty(self.channels, self.dtype)
+
+    def sums(self, count: int) -> Any:
+        """Return an array for so many sums of each part and channel."""
+        return xp.empty(count * self.parts * self.channels, np.float64)
+
+    def statistics(self, mean: Any, var: Any, momentum: float, eps: float) -> tuple[Any, Any]:
+        """Find what to normalise by; return the new running statistics."""
+        sums, moved = None, (mean, var)
+        if self.train:
+            sums, moved = self.sums(3), (self.new(), self.new())
+            self.kernels["moments"]((self.channels, self.parts), self.x, sums, *self.extent)
+        self.kernels["statistics"](
+            -(-self.channels // WARPS), sums, given(mean), given(var), self.found,
+            *map(given, moved), self.parts, self.channels, momentum, eps, self.train,
+        )  # fmt: skip
+        return moved
+
+    def value(self, bias: Any) -> Any:
+        """Return the normalised images."""
+        y = xp.empty(self.shape, self.dtype)
+        self.kernels["transform"](
+            self.blocks, self.x, self.weight, given(bias), self.found, stored(y),
+            self.planes, *self.extent[1:],
+        )  # fmt: skip
+        return y
+
+    def gradients(self, dy: Any, wrt: frozenset[int]) -> tuple[Any, Any, Any]:
+        """Return the gradients of images, weight and bias, where they are wanted."""
+        dx = dweight = dbias = means = None
+        dy = given(dy)
+        if self.train or wrt & {1, 2}:
+            sums, means = self.sums(2), xp.empty(2 * self.channels, np.float64)
+            dweight, dbias = self.new(), self.new()
+            grid = self.channels, self.parts
+            self.kernels["products"](grid, self.x, dy, self.found, sums, *self.extent)
+            self.kernels["conclude"](
+                -(-self.channels // WARPS), sums, stored(dweight), stored(dbias), means,
+                self.parts, self.channels, self.count,
+            )  # fmt: skip
+        if 0 in wrt:
+            dx = xp.empty(self.shape, self.dtype)
+            self.kernels["gradient"](
+                self.blocks, self.x, dy, self.weight, self.found, means, stored(dx),
+                self.planes, *self.extent[1:], self.train,
+            )  # fmt: skip
+        return dx, dweight, dbias
+
+
+def vjp(
+    x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, *, train: bool,
+    momentum: float, eps: float, wrt: frozenset[int],
+) -> tuple[Any, Pullback]:  # fmt: skip
+    """Return the normalised images, the new running statistics, and the pullback."""
+    if x.size >= WARPS << 31:  # more blocks than a grid has
+        options = {"train": train, "momentum": momentum, "eps": eps}
+        return portable.vjp(x, weight, bias, running_mean, running_var, **options)
+    images = Images(x, weight, train)
+    moved = images.statistics(running_mean, running_var, momentum, eps)
+
+    def pullback(dy: Any) -> tuple[Any, ...]:
+        return *images.gradients(dy, wrt), None, None
+
+    return (images.value(bias), *moved), pullback
+
+
+def value(*arrays: Any, **options: Any) -> Any:
+    """Return the normalised images and the new running statistics."""
+    return vjp(*arrays, **options, wrt=frozenset())[0]
+
+
+register("batch_norm", value, vjp, takes, "train", "momentum", "eps")

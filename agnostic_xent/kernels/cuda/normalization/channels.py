@@ -1,0 +1,322 @@
+"""The kernels of batch normalization: sums over each channel, and what becomes of each element.
+
+Images (N, C, H, W) are N * C planes of ``plane`` pixels, cut in pieces of at most PIECE pixels, of
+which a warp does one after the other. A channel's pieces are shared out to ``parts`` blocks, whose
+number the problem decides; a warp adds the parts' sums in a fixed order.
+
+``found`` holds mean and ``1 / sqrt(var + eps)`` of each channel, ``means`` what a training step
+takes off a cotangent: those of ``dy`` and of ``dy * unit``, with ``unit = (x - mean) * inverse``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..toolchain.dtypes import WIDE
+from ..toolchain.launching import Kernel
+from ..toolchain.ptx import get, narrow, put, shuffle_xor, widen
+from ..toolchain.teams import LANES, cuda, device, exchange, team_sum
+
+THREADS = 256
+WARPS = THREADS // LANES
+AT_ONCE = 8  # pixels that a lane waits for together
+STEP = LANES * AT_ONCE
+PIECE = 4 * STEP
+
+
+@device
+def piece_of(k: Any, pieces: Any, first_plane: Any, planes: Any, plane: Any) -> Any:
+    """Return where piece k of every ``planes``-th plane, from the first on, starts and ends."""
+    start = (k // pieces * planes + first_plane) * plane
+    return start + k % pieces * PIECE, start + min(k % pieces * PIECE + PIECE, plane)
+
+
+# --- mean and variance ---------------------------------------------------------------------------
+# Of some numbers: their count, their sum, and that of squared differences to their mean
+
+
+@device
+def merge(
+    count: Any, total: Any, spread: Any, more: Any, other_total: Any, other_spread: Any
+) -> Any:
+    """Return the same of two sets of numbers (Chan, Golub and LeVeque 1979)."""
+    kind = type(spread)
+    if more == 0:
+        return count, total, spread
+    if count == 0:
+        return more, other_total, other_spread
+    both = count + more
+    delta = kind(other_total) / more - kind(total) / count
+    spread += other_spread + delta * delta * (count * (more / both))
+    return both, total + other_total, spread
+
+
+@device
+def team_merge(count: Any, total: Any, spread: Any, room: Any, t: Any, team: Any) -> Any:
+    """Return the same of all threads of a warp or a block."""
+    step = 1
+    while step < LANES:
+        others = shuffle_xor(count, step), shuffle_xor(total, step), shuffle_xor(spread, step)
+        count, total, spread = merge(count, total, spread, others[0], others[1], others[2])
+        step *= 2
+    if team > LANES:
+        count = exchange(count, room, t, team)
+        total = exchange(total, room, t, team)
+        spread = exchange(spread, room, t, team)
+        step = 1
+        while step < team // LANES:
+            others = shuffle_xor(count, step), shuffle_xor(total, step), shuffle_xor(spread, step)
+            count, total, spread = merge(count, total, spread, others[0], others[1], others[2])
+            step *= 2
+    return count, total, spread
+
+
+def make_moments(code: str) -> Callable[..., None]:
+    """Return the kernel that writes each part's count, sum and spread: ``sums`` is (3, parts, C).
+
+    A common offset costs no digits: sums are of differences to the channel's first number.
+    """
+    kind: Any = WIDE[code]
+
+    def moments(x: Any, sums: Any, images: int, channels: int, plane: int) -> None:
+        room = cuda.shared.array(32, np.float64)
+        v = cuda.local.array(AT_ONCE, kind)
+        t = cuda.threadIdx.x
+        part, parts = np.int64(cuda.blockIdx.y), np.int64(cuda.gridDim.y)
+        channel, pieces = np.int64(cuda.blockIdx.x), (plane + PIECE - 1) // PIECE
+        pivot = widen(get(x, channel * plane))
+        if pivot - pivot != 0:  # it is not finite
+            pivot = kind(0)
+        count, total, spread = kind(0), 0.0, kind(0)
+        for k in range(part * WARPS + t // LANES, images * pieces, parts * WARPS):
+            start, end = piece_of(k, pieces, channel, channels, plane)
+            for i in range(start + t % LANES, end, STEP):
+                held, few, apart = kind(0), kind(0), kind(0)
+                for u in range(AT_ONCE):
+                    v[u] = kind(0)
+                    if i + u * LANES < end:
+                        v[u] = widen(get(x, i + u * LANES)) - pivot
+                        held += kind(1)
+                for u in range(AT_ONCE):
+                    few += v[u]
+                for u in range(AT_ONCE):
+                    if i + u * LANES < end:
+                        d = v[u] - few / held
+                        apart += d * d
+                count, total, spread = merge(count, total, spread, held, np.float64(few), apart)
+        numbers, total, spreads = team_merge(
+            np.float64(count), total, np.float64(spread), room, t, THREADS
+        )
+        if t == 0:
+            place, next_sum = part * channels + channel, parts * channels
+            put(sums, place, numbers)
+            put(sums, place + next_sum, total + numbers * pivot)
+            put(sums, place + 2 * next_sum, spreads)
+
+    return moments
+
+
+def make_statistics(code: str) -> Callable[..., None]:
+    """Return the kernel that writes ``found``, and the new running statistics if it trains."""
+    kind: Any = WIDE[code]
+
+    def statistics(
+        sums: Any, running_mean: Any, running_var: Any, found: Any, new_mean: Any, new_var: Any,
+        parts: int, channels: int, momentum: float, eps: float, train: int,
+    ) -> None:  # fmt: skip
+        room = cuda.shared.array(32, np.float64)
+        t = cuda.threadIdx.x
+        channel = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
+        if channel >= channels:  # all of a warp
+            return
+        mean = np.float64(widen(get(running_mean, channel)))
+        var = np.float64(widen(get(running_var, channel)))
+        if train:
+            count, total, spread = 0.0, 0.0, 0.0
+            for part in range(t % LANES, parts, LANES):
+                i, next_sum = part * channels + channel, parts * channels
+                count, total, spread = merge(
+                    count, total, spread,
+                    get(sums, i), get(sums, i + next_sum), get(sums, i + 2 * next_sum),
+                )  # fmt: skip
+            count, total, spread = team_merge(count, total, spread, room, t, LANES)
+            old_mean, old_var, mean, var = mean, var, total / count, spread / count
+            unbiased = spread / (count - 1)
+            if t % LANES == 0:
+                moved = (1 - momentum) * old_mean + momentum * mean
+                put(new_mean, channel, narrow(new_mean, kind(moved)))
+                moved = (1 - momentum) * old_var + momentum * unbiased
+                put(new_var, channel, narrow(new_var, kind(moved)))
+        if t % LANES == 0:
+            put(found, channel, mean)
+            put(found, channels + channel, (var + eps) ** -0.5)
+
+    return statistics
+
+
+def make_transform(code: str) -> Callable[..., None]:
+    """Return the kernel that writes ``y = (x - mean) * (weight * inverse) + bias``."""
+    kind: Any = WIDE[code]
+
+    def transform(
+        x: Any, weight: Any, bias: Any, found: Any, y: Any, planes: int, channels: int, plane: int
+    ) -> None:
+        v = cuda.local.array(AT_ONCE, kind)
+        t = cuda.threadIdx.x
+        pieces = (plane + PIECE - 1) // PIECE
+        k = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
+        if k >= planes * pieces:
+            return
+        channel = k // pieces % channels
+        mean, shift = kind(get(found, channel)), widen(get(bias, channel))
+        scale = kind(np.float64(widen(get(weight, channel))) * get(found, channels + channel))
+        start, end = piece_of(k, pieces, 0, 1, plane)
+        for i in range(start + t % LANES, end, STEP):
+            for u in range(AT_ONCE):
+                if i + u * LANES < end:
+                    v[u] = widen(get(x, i + u * LANES))
+            for u in range(AT_ONCE):
+                if i + u * LANES < end:
+                    put(y, i + u * LANES, narrow(y, (v[u] - mean) * scale + shift))
+
+    return transform
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def make_products(code: str) -> Callable[..., None]:
+    """Return the kernel that writes each part's sums of dy and dy * unit: (2, parts, C)."""
+    kind: Any = WIDE[code]
+
+    def products(
+        x: Any, dy: Any, found: Any, sums: Any, images: int, channels: int, plane: int
+    ) -> None:
+        room = cuda.shared.array(32, np.float64)
+        v = cuda.local.array(AT_ONCE, kind)
+        dv = cuda.local.array(AT_ONCE, kind)
+        t = cuda.threadIdx.x
+        part, parts = np.int64(cuda.blockIdx.y), np.int64(cuda.gridDim.y)
+        channel, pieces = np.int64(cuda.blockIdx.x), (plane + PIECE - 1) // PIECE
+        mean = kind(get(found, channel))
+        inverse = kind(get(found, channels + channel))
+        total, product = 0.0, 0.0
+        for k in range(part * WARPS + t // LANES, images * pieces, parts * WARPS):
+            start, end = piece_of(k, pieces, channel, channels, plane)
+            for i in range(start + t % LANES, end, STEP):
+                few, few_products = kind(0), kind(0)
+                for u in range(AT_ONCE):
+                    v[u], dv[u] = mean, kind(0)
+                    if i + u * LANES < end:
+                        v[u] = widen(get(x, i + u * LANES))
+                        dv[u] = widen(get(dy, i + u * LANES))
+                for u in range(AT_ONCE):
+                    few += dv[u]
+                    if i + u * LANES < end:
+                        few_products += dv[u] * ((v[u] - mean) * inverse)
+                total += few
+                product += few_products
+        total = team_sum(total, room, t, THREADS)
+        product = team_sum(product, room, t, THREADS)
+        if t == 0:
+            put(sums, part * channels + channel, total)
+            put(sums, (parts + part) * channels + channel, product)
+
+    return products
+
+
+def make_conclude(code: str) -> Callable[..., None]:
+    """Return the kernel that writes dbias, dweight and ``means`` from the parts' sums."""
+    kind: Any = WIDE[code]
+
+    def conclude(
+        sums: Any, dweight: Any, dbias: Any, means: Any, parts: int, channels: int, count: float
+    ) -> None:
+        room = cuda.shared.array(32, np.float64)
+        t = cuda.threadIdx.x
+        channel = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
+        if channel >= channels:
+            return
+        total, product = 0.0, 0.0
+        for part in range(t % LANES, parts, LANES):
+            total += get(sums, part * channels + channel)
+            product += get(sums, (parts + part) * channels + channel)
+        total = team_sum(total, room, t, LANES)
+        product = team_sum(product, room, t, LANES)
+        if t % LANES == 0:
+            put(dbias, channel, narrow(dbias, kind(total)))
+            put(dweight, channel, narrow(dweight, kind(product)))
+            put(means, channel, total / count)
+            put(means, channels + channel, product / count)
+
+    return conclude
+
+
+def make_gradient(code: str) -> Callable[..., None]:
+    """Return the kernel of dx; that of running statistics reads neither x nor means."""
+    kind: Any = WIDE[code]
+
+    def gradient(
+        x: Any, dy: Any, weight: Any, found: Any, means: Any, dx: Any,
+        planes: int, channels: int, plane: int, train: int,
+    ) -> None:  # fmt: skip
+        v = cuda.local.array(AT_ONCE, kind)
+        dv = cuda.local.array(AT_ONCE, kind)
+        t = cuda.threadIdx.x
+        pieces = (plane + PIECE - 1) // PIECE
+        k = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
+        if k >= planes * pieces:
+            return
+        channel = k // pieces % channels
+        mean, inverse = kind(get(found, channel)), get(found, channels + channel)
+        scale = kind(np.float64(widen(get(weight, channel))) * inverse)
+        even, slope = kind(0), kind(0)
+        if train:  # the batch's mean and variance depend on x, too
+            even, slope = kind(get(means, channel)), kind(get(means, channels + channel))
+        start, end = piece_of(k, pieces, 0, 1, plane)
+        for i in range(start + t % LANES, end, STEP):
+            for u in range(AT_ONCE):
+                if i + u * LANES < end:
+                    dv[u] = widen(get(dy, i + u * LANES))
+                    if train:
+                        v[u] = widen(get(x, i + u * LANES))
+            for u in range(AT_ONCE):
+                if i + u * LANES < end:
+                    d = dv[u]
+                    if train:
+                        d = d - even - (v[u] - mean) * kind(inverse) * slope
+                    put(dx, i + u * LANES, narrow(dx, d * scale))
+
+    return gradient
+
+
+# --- made ----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def kernels_of(code: str) -> dict[str, Kernel]:
+    """Return the kernels of a dtype by their names."""
+    x = f"{code}*"
+    made = {
+        make_moments: f"{x} f8* i8 i8 i8",
+        make_statistics: f"f8* {x} {x} f8* {x} {x} i8 i8 f8 f8 i4",
+        make_transform: f"{x} {x} {x} f8* {x} i8 i8 i8",
+        make_products: f"{x} {x} f8* f8* i8 i8 i8",
+        make_conclude: f"f8* {x} {x} f8* i8 i8 f8",
+        make_gradient: f"{x} {x} {x} f8* f8* {x} i8 i8 i8 i4",
+    }
+    found = {}
+    for make, parameters in made.items():
+        function = make(code)
+        function.__qualname__ = function.__name__
+        found[function.__name__] = Kernel(function, parameters, THREADS, 2 if code == "f8" else 4)
+    return found
+
+
+def variants() -> list[Kernel]:
+    """Return all kernels of this file."""
+    return [kernel for code in WIDE for kernel in kernels_of(code).values()]

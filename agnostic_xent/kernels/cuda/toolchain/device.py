@@ -1,0 +1,121 @@
+"""Where the kernels run: on the GPU over CuPy arrays, or in Numba's simulator over NumPy arrays.
+
+The simulator (``NUMBA_ENABLE_CUDASIM=1``) runs every kernel on the CPU, for tests on small shapes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterable
+from importlib import util
+from typing import Any
+
+from numba import config as _config
+
+from ....core.operation import OPERATIONS, ROUTINES, Implementation, NoKernels
+
+config: Any = _config  # Numba is typed in part only
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+LIBRARY = "numpy" if SIMULATED else "cupy"
+"""The library whose arrays the kernels take."""
+
+CAPABILITY = 80
+"""The least compute capability, in tenths, whose instructions the kernels use."""
+
+if util.find_spec("numba_cuda") is None:
+    raise NoKernels(
+        "the kernels need numba-cuda, which is not installed; "
+        'python -m pip install "agnostic-xent[cuda13]" installs it'
+    )
+try:
+    xp: Any = importlib.import_module(LIBRARY)
+except ImportError as error:
+    raise NoKernels(f"the kernels need CuPy, which cannot be imported ({error})") from error
+
+
+def count_devices() -> int:
+    """Return the number of devices; raise NoKernels unless the kernels can run on all of them."""
+    if SIMULATED:
+        return 1
+    runtime = xp.cuda.runtime
+    if runtime.is_hip:
+        raise NoKernels("the kernels are written for CUDA, and this CuPy is built for ROCm")
+    try:
+        count = int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError:  # none: kernels can be compiled all the same
+        return 0
+    for device in map(xp.cuda.Device, range(count)):
+        if int(device.compute_capability) < CAPABILITY:
+            raise NoKernels(
+                f"the kernels need compute capability {CAPABILITY / 10}, "
+                f"device {device.id} has {int(device.compute_capability) / 10}"
+            )
+    return count
+
+
+DEVICES = count_devices()
+
+
+def is_array(x: Any) -> bool:
+    """Tell whether an array is one that the kernels take, and no subclass of it."""
+    return type(x) is xp.ndarray
+
+
+def contiguous(x: Any) -> Any:
+    """Return the array, or a copy, with its elements in C order."""
+    return xp.ascontiguousarray(x)
+
+
+# --- registered ----------------------------------------------------------------------------------
+
+
+def register(
+    name: str,
+    value: Callable[..., Any],
+    vjp: Callable[..., Any],
+    takes: Callable[..., str | None],
+    *options: str,
+    describe: Callable[..., str] | None = None,
+) -> None:
+    """Let kernels that know some options stand in for an operation.
+
+    They run on the device where its first array lies.
+    """
+    value, vjp = on_its_device(value), on_its_device(vjp)
+    kernel = Implementation("CUDA", value, vjp, takes, describe=describe, options=options)
+    OPERATIONS[name].add_kernel(LIBRARY, kernel)
+
+
+def register_routine(
+    name: str, value: Callable[..., Any], takes: Callable[..., str | None], *options: str
+) -> None:
+    """Let kernels stand in for a routine, likewise."""
+    kernel = Implementation("CUDA", on_its_device(value), takes=takes, options=options)
+    ROUTINES[name].add_kernel(LIBRARY, kernel)
+
+
+def on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a function, and the pullback that it returns, on the device of its first array.
+
+    Else new arrays and launches would go to whichever device is current.
+    """
+
+    @functools.wraps(function)
+    def there(*args: Any, **options: Any) -> Any:
+        if DEVICES == 1:
+            return function(*args, **options)
+        with first_array(args).device:
+            found = function(*args, **options)
+        if isinstance(found, tuple) and callable(found[-1]):
+            return *found[:-1], on_its_device(found[-1])
+        return found
+
+    return function if SIMULATED else there
+
+
+def first_array(args: Iterable[Any]) -> Any:
+    """Return the first array among arguments and in lists of them."""
+    arrays = (x for arg in args for x in (arg if isinstance(arg, (list, tuple)) else (arg,)))
+    return next(filter(is_array, arrays))

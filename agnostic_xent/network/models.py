@@ -1,0 +1,117 @@
+"""Models: logistic regression, two small CNNs, and ResNets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .containers import Residual, Sequential
+from .layers import BatchNorm2d, Conv2d, Dense, Flatten, GlobalAvgPool2d, MaxPool2d, ReLU
+
+__all__ = ["lenet", "logistic", "resnet", "small_cnn"]
+
+
+def logistic(classes: int = 2) -> Sequential:
+    """Return logistic regression: one logit for two classes, else one for each.
+
+    Train two classes with `binary_cross_entropy_with_logits` and targets of shape (N, 1).
+
+    Examples
+    --------
+    >>> logistic().init(0, (57,))[1]
+    (1,)
+    """
+    _check_classes(classes, least=2)
+    return Sequential(Dense(1 if classes == 2 else classes))
+
+
+def small_cnn(classes: int = 10) -> Sequential:
+    """Return a CNN of two 3x3 convolutions (16 and 32 filters), each with ReLU and 2x2 max-pool.
+
+    Examples
+    --------
+    >>> small_cnn().init(0, (1, 28, 28))[1]
+    (10,)
+    """
+    _check_classes(classes)
+    return Sequential(
+        Conv2d(16, 3, padding=1),
+        ReLU(),
+        MaxPool2d(2),
+        Conv2d(32, 3, padding=1),
+        ReLU(),
+        MaxPool2d(2),
+        Flatten(),
+        Dense(classes),
+    )
+
+
+def lenet(classes: int = 10) -> Sequential:
+    """Return a CNN of 3x3 convolutions (32 and 64 filters), a 2x2 max-pool, and 128 hidden units.
+
+    Examples
+    --------
+    >>> lenet().init(0, (1, 28, 28))[1]
+    (10,)
+    """
+    _check_classes(classes)
+    return Sequential(
+        Conv2d(32, 3, padding=1),
+        ReLU(),
+        Conv2d(64, 3, padding=1),
+        ReLU(),
+        MaxPool2d(2),
+        Flatten(),
+        Dense(128),
+        ReLU(),
+        Dense(classes),
+    )
+
+
+def resnet(depth: int = 20, classes: int = 10) -> Sequential:
+    """Return a residual network for small images, of 16, 32 and 64 filters.
+
+    Parameters
+    ----------
+    depth : int
+        6 n + 2: n blocks of two convolutions at each of three sizes.
+    classes : int
+        Number of logits.
+
+    Examples
+    --------
+    >>> resnet(8).init(0, (3, 8, 8))[1]
+    (10,)
+
+    References
+    ----------
+    He et al., Deep residual learning for image recognition, arXiv:1512.03385, section 4.2.
+    """
+    _check_classes(classes)
+    if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"depth must be 6 n + 2 for some n >= 1 (8, 14, 20, ...), got {depth!r}")
+    blocks = [
+        layer
+        for filters in (16, 32, 64)
+        for i in range((depth - 2) // 6)
+        for layer in _residual_block(filters, shrink=filters > 16 and i == 0)
+    ]
+    stem = (Conv2d(16, 3, padding=1, bias=False), BatchNorm2d(), ReLU())
+    return Sequential(*stem, *blocks, GlobalAvgPool2d(), Dense(classes))
+
+
+def _check_classes(classes: Any, least: int = 1) -> None:
+    if not isinstance(classes, int) or classes < least:
+        raise ValueError(f"classes must be an integer >= {least}, got {classes!r}")
+
+
+def _residual_block(filters: int, *, shrink: bool) -> tuple[Residual, ReLU]:
+    stride = 2 if shrink else 1
+    body = Sequential(
+        Conv2d(filters, 3, stride=stride, padding=1, bias=False),
+        BatchNorm2d(),
+        ReLU(),
+        Conv2d(filters, 3, padding=1, bias=False),
+        BatchNorm2d(),
+    )
+    project = Sequential(Conv2d(filters, 1, stride=2, bias=False), BatchNorm2d())
+    return Residual(body, project if shrink else None), ReLU()

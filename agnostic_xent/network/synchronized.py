@@ -1,0 +1,102 @@
+"""Batch normalization whose statistics are those of all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.arrays import Array, array_namespace, constant, narrow, widen
+from ..core.communication import Alone, Communicator
+from .containers import Residual, Sequential
+from .layers import BatchNorm2d, Layer, LayerPullback, Params
+
+__all__ = ["synchronize_batch_norm"]
+
+AXES = (0, 2, 3)
+"""The axes that a channel's statistics run over."""
+
+
+def synchronize_batch_norm(model: Layer, communicator: Communicator) -> Layer:
+    """Return a model whose batch normalization takes its statistics over all ranks.
+
+    Without it each rank normalises by the mean and variance of its own share of a batch, and
+    only the running statistics are averaged: cheaper, but then the number of ranks changes the
+    result.
+
+    Parameters
+    ----------
+    model : layer
+        A `BatchNorm2d`, or `Sequential` and `Residual` with some in them.
+    communicator : Communicator
+        That of `fit`.
+
+    Examples
+    --------
+    >>> model = Sequential(Conv2d(4, 3), BatchNorm2d(), ReLU())
+    >>> model = synchronize_batch_norm(model, MPICommunicator())  # doctest: +SKIP
+    """
+    if isinstance(model, Sequential):
+        return Sequential(*(synchronize_batch_norm(inner, communicator) for inner in model.layers))
+    if isinstance(model, Residual):
+        shortcut = model.shortcut and synchronize_batch_norm(model.shortcut, communicator)
+        return Residual(synchronize_batch_norm(model.body, communicator), shortcut)
+    if isinstance(model, BatchNorm2d):
+        return SynchronizedBatchNorm2d(model.momentum, model.eps, communicator)
+    return model
+
+
+@dataclass(frozen=True)
+class SynchronizedBatchNorm2d(BatchNorm2d):
+    """`BatchNorm2d` with statistics over all ranks.
+
+    Two sums go around in the forward pass, mean before variance, and one in the backward pass.
+    """
+
+    communicator: Communicator = field(default=Alone(), repr=False, compare=False)
+
+    def vjp(
+        self,
+        params: Mapping[str, Array],
+        x: Array,
+        *,
+        train: bool = True,
+        rng: Any = None,
+        input_grad: bool = True,
+    ) -> tuple[Array, LayerPullback]:
+        """Return the output and its pullback: dy -> (dx, grads)."""
+        if not train:
+            return super().vjp(params, x, train=train, rng=rng, input_grad=input_grad)
+        xp, add, wide = array_namespace(x), self.communicator.sum, widen(x)
+        own = constant(math.prod(x.shape[axis] for axis in AXES), wide)
+        sums = add(xp.concat([xp.sum(wide, axis=AXES), xp.reshape(own, (1,))]))
+        mean, count = sums[:-1] / sums[-1], sums[-1]
+        centred = wide - _per_channel(mean)
+        var = add(xp.sum(centred * centred, axis=AXES)) / count
+        inverse = 1 / xp.sqrt(var + self.eps)
+        unit = centred * _per_channel(inverse)
+        weight, bias = widen(params["weight"]), widen(params["bias"])
+        y = narrow(unit * _per_channel(weight) + _per_channel(bias), x)
+        moved = {
+            name: narrow((1 - self.momentum) * widen(params[name]) + self.momentum * new, x)
+            for name, new in (
+                ("running_mean", mean), ("running_var", var * (count / (count - 1)))
+            )
+        }  # fmt: skip
+
+        def of_layer(dy: Array) -> tuple[Array | None, Params]:
+            dy = widen(dy)
+            dweight, dbias = xp.sum(dy * unit, axis=AXES), xp.sum(dy, axis=AXES)
+            grads = {"weight": narrow(dweight, x), "bias": narrow(dbias, x)} | moved
+            if not input_grad:
+                return None, grads
+            means = add(xp.stack([dbias, dweight])) / count
+            dx = dy - _per_channel(means[0, :]) - unit * _per_channel(means[1, :])
+            return narrow(dx * _per_channel(weight * inverse), x), grads
+
+        return y, of_layer
+
+
+def _per_channel(v: Array) -> Array:
+    return v[None, :, None, None]

@@ -1,0 +1,1 @@
+"""The operations: each one a contract, a portable definition and its pullback."""

@@ -1,0 +1,287 @@
+"""Losses over two classes: binary cross entropy of probabilities and of logits.
+
+Notation as in ``losses.py``: z logits, p probabilities, t target, one term l an element.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..core.arrays import Array, array_namespace, constant, is_traced, narrow, widen
+from ..core.checks import check_shape, float_namespace
+from ..core.operation import Pullback, normalized, operation, repeatable
+from .activations import log_sigmoid_of
+from .reductions import Reduction, check_reduction, times_log
+
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits"]
+
+LOG_FLOOR = -100.0
+"""Where `binary_cross_entropy` clamps a logarithm, as torch does."""
+
+
+@operation
+def binary_cross_entropy(
+    probs: Array,
+    target: Array,
+    *,
+    weight: Array | None = None,
+    sample_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    normalize: str | float | None = None,
+    on_empty: str = "nan",
+) -> Array:
+    """Binary cross entropy of probabilities: ``l = -w (t log p + (1 - t) log(1 - p))``.
+
+    A logarithm is clamped at -100, as in torch, and has gradient 0 where it is;
+    `binary_cross_entropy_with_logits` needs no clamp: prefer it.
+
+    Parameters
+    ----------
+    probs : array
+        p: any shape, real floating dtype, values in [0, 1].
+    target : array
+        t: shape and dtype of ``probs``, values in [0, 1].
+    weight, sample_weight, label_smoothing, reduction, normalize, on_empty
+        As for `binary_cross_entropy_with_logits`.
+
+    Returns
+    -------
+    array
+        A scalar, or with "none" the shape of ``probs``.
+
+    Examples
+    --------
+    >>> loss = binary_cross_entropy(xp.asarray([0.25]), xp.asarray([1.0]))
+    >>> round(float(loss), 6)
+    1.386294
+    """
+    return _arguments(
+        "probs", probs, target, weight, sample_weight, label_smoothing, reduction, normalize,
+        on_empty,
+    )  # fmt: skip
+
+
+@binary_cross_entropy.definition
+def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> Array:
+    terms = _probability_terms(widen(p), _smoothed(widen(t), label_smoothing))
+    weights, reduction = _weights_and_reduction(p, options)
+    return narrow(reduction.value(times(weights, terms)), p)
+
+
+@binary_cross_entropy.pullback
+def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> tuple[Array, Pullback]:
+    wide, smooth = widen(p), _smoothed(widen(t), label_smoothing)
+    weights, reduction = _weights_and_reduction(p, options)
+    terms = times(weights, _probability_terms(wide, smooth))
+
+    def pullback(dy: Array) -> tuple[Array, Array]:
+        scale = reduction.cotangents(widen(dy), terms)
+        dp = (1 - smooth) * _clamped_reciprocal(1 - wide) - smooth * _clamped_reciprocal(wide)
+        dt = (1 - label_smoothing) * (_clamped_log(1 - wide) - _clamped_log(wide))
+        return narrow(times(weights, scale * dp), p), narrow(times(weights, scale * dt), p)
+
+    return narrow(reduction.value(terms), p), pullback
+
+
+def _probability_terms(p: Array, t: Array) -> Array:
+    return -(t * _clamped_log(p) + (1 - t) * _clamped_log(1 - p))
+
+
+def _above_floor(p: Array) -> Array:
+    """Tell where log(p) needs no clamp (or p is NaN, which must show)."""
+    return ~(p <= math.exp(LOG_FLOOR))
+
+
+def _clamped_log(p: Array) -> Array:
+    xp, above = array_namespace(p), _above_floor(p)
+    return xp.where(above, xp.log(xp.where(above, p, constant(1, p))), constant(LOG_FLOOR, p))
+
+
+def _clamped_reciprocal(p: Array) -> Array:
+    """Return the derivative of `_clamped_log`."""
+    xp, above = array_namespace(p), _above_floor(p)
+    return xp.where(above, 1 / xp.where(above, p, constant(1, p)), constant(0, p))
+
+
+@operation
+def binary_cross_entropy_with_logits(
+    logits: Array,
+    target: Array,
+    *,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    normalize: str | float | None = None,
+    on_empty: str = "nan",
+) -> Array:
+    """Binary cross entropy of logits.
+
+    ``l = -w (q t log s(z) + (1 - t) log s(-z))``, s the sigmoid; for q = 1 that is
+    ``w (max(z, 0) - z t + log1p(exp(-abs(z))))``. Exact for every z: ``log s(z)`` is
+    `log_sigmoid`, and ``0 * inf = 0``. Half precision is computed and summed in float32.
+
+    Parameters
+    ----------
+    logits : array
+        z: any shape, real floating dtype.
+    target : array
+        t: shape and dtype of ``logits``, values in [0, 1].
+    weight : array, optional
+        w: weight of each element, of a shape that broadcasts to that of ``logits``.
+    pos_weight : array, optional
+        q: weight of the positive part, of a shape that broadcasts to that of ``logits``.
+    sample_weight : array, shape (N,), optional
+        Multiplies w along the first axis. A weight of 0 takes the sample out, whatever its logits.
+    label_smoothing : float
+        e in [0, 1]: t becomes ``(1 - e) t + e / 2``.
+    reduction : {"mean", "sum", "none"}
+        Over all elements.
+    normalize : {"weight", "count", None} or float
+        What the mean divides by. "count": the number of elements; "weight": the sum of their
+        weights w; a number: itself. None, as torch: "count".
+    on_empty : {"nan", "zero", "raise"}
+        What the mean is where it would divide by 0. "raise" reads from the device.
+
+    Returns
+    -------
+    array
+        A scalar, or with "none" the shape of ``logits``; the dtype of ``logits``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes, dtypes or options do not fit.
+
+    Examples
+    --------
+    >>> z = xp.asarray([-100.0, 0.0])
+    >>> y = binary_cross_entropy_with_logits(z, xp.asarray([1.0, 0.0]), reduction="none")
+    >>> float(y[0]), round(float(y[1]), 6)
+    (100.0, 0.693147)
+    """
+    if pos_weight is not None:
+        float_namespace(logits=logits, pos_weight=pos_weight)
+        _check_broadcasts("pos_weight", pos_weight, logits)
+    return _arguments(
+        "logits", logits, target, weight, sample_weight, label_smoothing, reduction, normalize,
+        on_empty, pos_weight=pos_weight,
+    )  # fmt: skip
+
+
+@binary_cross_entropy_with_logits.definition
+def _(
+    z: Array, t: Array, *, label_smoothing: float, pos_weight: Array | None, **options: Any
+) -> Array:
+    terms = _logit_terms(widen(z), _smoothed(widen(t), label_smoothing), pos_weight)
+    weights, reduction = _weights_and_reduction(z, options)
+    return narrow(reduction.value(times(weights, terms)), z)
+
+
+@binary_cross_entropy_with_logits.pullback
+def _(
+    z: Array, t: Array, *, label_smoothing: float, pos_weight: Array | None, **options: Any
+) -> tuple[Array, Pullback]:
+    xp, wide, smooth = array_namespace(z), widen(z), _smoothed(widen(t), label_smoothing)
+    weights, reduction = _weights_and_reduction(z, options)
+    terms = times(weights, _logit_terms(wide, smooth, pos_weight))
+
+    def pullback(dy: Array) -> tuple[Array, Array]:
+        scale = reduction.cotangents(widen(dy), terms)
+        log_p, log_q = log_sigmoid_of(wide), log_sigmoid_of(-wide)
+        # not s(z) - t: that would lose all digits where s(z) rounds to t
+        dz = (1 - smooth) * xp.exp(log_p) - times(pos_weight, smooth * xp.exp(log_q))
+        dt = (1 - label_smoothing) * (log_q - times(pos_weight, log_p))
+        return narrow(times(weights, scale * dz), z), narrow(times(weights, scale * dt), z)
+
+    return narrow(reduction.value(terms), z), pullback
+
+
+def _logit_terms(z: Array, t: Array, pos_weight: Array | None) -> Array:
+    positive = times(pos_weight, times_log(t, log_sigmoid_of(z)))
+    return -(positive + times_log(1 - t, log_sigmoid_of(-z)))
+
+
+# --- what the two share --------------------------------------------------------------------------
+
+
+def _arguments(
+    name: str,
+    scores: Array,
+    target: Array,
+    weight: Array | None,
+    sample_weight: Array | None,
+    label_smoothing: float,
+    reduction: str,
+    normalize: str | float | None,
+    on_empty: str,
+    **others: Any,
+) -> Any:
+    arrays = {name: scores, "target": target, "weight": weight, "sample_weight": sample_weight}
+    float_namespace(**arrays)
+    check_shape("target", target, tuple(scores.shape), f"that of {name}")
+    check_reduction(reduction, normalize, on_empty)
+    if weight is not None:
+        _check_broadcasts("weight", weight, scores)
+    if sample_weight is not None:
+        check_shape("sample_weight", sample_weight, tuple(scores.shape[:1]), "one a sample")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+    options: dict[str, Any] = {
+        "weight": weight,
+        "sample_weight": sample_weight,
+        "reduction": reduction,
+        "normalize": normalize if normalize in (None, "weight", "count") else float(normalize),
+        "on_empty": on_empty,
+    }
+    options |= {"label_smoothing": float(label_smoothing)} | others
+    if on_empty == "raise" and reduction == "mean":
+        denominator = _weights_and_reduction(scores, options)[1].denominator
+        if not is_traced(denominator) and float(denominator) == 0:
+            raise ValueError(f'{name} holds no element that counts (on_empty="raise")')
+        return normalized(scores, target, **options)
+    return repeatable(scores, target, **options)
+
+
+def _check_broadcasts(name: str, x: Array, like: Array) -> None:
+    """Raise ValueError unless the shape of ``x`` broadcasts to that of ``like``."""
+    tail = like.shape[like.ndim - x.ndim :] if x.ndim <= like.ndim else ()
+    if len(tail) != x.ndim or any(n not in (1, m) for n, m in zip(x.shape, tail, strict=True)):
+        raise ValueError(
+            f"{name} must broadcast to shape {tuple(like.shape)}, got {tuple(x.shape)}"
+        )
+
+
+def _smoothed(t: Array, label_smoothing: float) -> Array:
+    return t * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else t
+
+
+def _weights_and_reduction(scores: Array, options: Any) -> tuple[Array | None, Reduction]:
+    """Return the weight of each element (None if all are 1), and how the terms are reduced."""
+    xp = array_namespace(scores)
+    weights, sample_weight = (
+        None if options[name] is None else widen(options[name])
+        for name in ("weight", "sample_weight")
+    )
+    if sample_weight is not None:
+        along = (sample_weight.shape[0],) + (1,) * (scores.ndim - 1)
+        sample_weight = xp.reshape(sample_weight, along)
+        weights = sample_weight if weights is None else weights * sample_weight
+    denominator = options["normalize"]
+    if denominator in (None, "count") or (denominator == "weight" and weights is None):
+        denominator = float(math.prod(scores.shape))
+    elif denominator == "weight":
+        denominator = xp.sum(xp.broadcast_to(weights, scores.shape))
+    return weights, Reduction(options["reduction"], denominator, options["on_empty"])
+
+
+def times(weights: Array | None, x: Array) -> Array:
+    """Return weights * x, with 0 * NaN = 0 * inf = 0; None stands for 1."""
+    if weights is None:
+        return x
+    xp = array_namespace(x)
+    weights = xp.broadcast_to(widen(weights), x.shape) if x.ndim else weights
+    return xp.where(weights == 0, constant(0, x), weights * x)

@@ -1,0 +1,305 @@
+"""Losses over classes: cross entropy of logits, log-probabilities or probabilities.
+
+Notation: z logits, p probabilities, t the target's distribution (1 at the label for integer
+labels), l the term of one sample. The three losses differ only in where log p comes from;
+``class_loss.py`` has the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.arrays import Array, array_namespace, constant, dtype_kind, narrow, widen
+from ..core.checks import check_axis, float_namespace, namespace
+from ..core.operation import Pullback, normalized, operation, repeatable
+from .activations import log_softmax_of
+from .class_loss import ClassLoss, check_not_empty, class_options, label_check
+
+__all__ = ["categorical_cross_entropy", "cross_entropy", "nll_loss"]
+
+Normalize = str | float | None
+
+
+@operation
+def cross_entropy(
+    logits: Array,
+    target: Array,
+    *,
+    axis: int = -1,
+    weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+    normalize: Normalize = None,
+    on_empty: str = "nan",
+    check_labels: bool = True,
+    overwrite_logits: bool = False,
+) -> Array:
+    """Softmax cross entropy of logits.
+
+    ``l = -a sum_c w_c t_c log_softmax(z / T)_c`` with ``0 * log 0 = 0``; for an integer label y
+    that is ``a w_y (logsumexp(z / T) - z_y / T)``. Computed from ``z - max(z)``: a common offset of
+    any size is harmless. Half-precision logits are computed and summed in float32. A row of logits
+    that holds NaN or +inf, or -inf alone, makes its own term NaN and no other; a logit of -inf at
+    the label makes it inf.
+
+    Parameters
+    ----------
+    logits : array
+        z: any shape with at least one dimension, real floating dtype.
+    target : array
+        Integer labels in [0, classes), of any integer dtype and of the shape of ``logits`` without
+        ``axis``; or probabilities t of the shape and dtype of ``logits``.
+    axis : int
+        The axis of the classes.
+    weight : array, shape (classes,), optional
+        w: weight of each class.
+    sample_weight : array, shape of ``logits`` without ``axis``, optional
+        a: weight of each sample. A weight of 0 takes the sample out, whatever its logits.
+    ignore_index : int, optional
+        Samples with this label count for nothing: term 0, gradient exactly 0. Any integer; if it is
+        one of the classes, that class stays in the softmax. None means none. Labels only.
+    label_smoothing : float
+        e in [0, 1]: t becomes ``(1 - e) t + e / classes``. A logit of -inf then makes the term inf.
+    temperature : float
+        T > 0.
+    reduction : {"mean", "sum", "none"}
+        Over all samples.
+    normalize : {"weight", "count", None} or float
+        What the mean divides by. "weight": the sum of ``a sum_c w_c t_c`` (of t before smoothing)
+        over the samples that are not ignored; "count": their number; a number: itself, such as the
+        size of the whole batch for one of its parts. None, as torch: "weight" for labels, "count"
+        for probabilities.
+    on_empty : {"nan", "zero", "raise"}
+        What the mean is where it would divide by 0: every sample ignored, or none there. The
+        gradient is 0 with "zero". "raise" reads from the device.
+    check_labels : bool
+        Read the labels and raise when one is out of range. Without the check, and under
+        ``jax.jit`` or in dask, such a sample's loss and gradient are NaN.
+    overwrite_logits : bool
+        Let ``vjp`` write the gradient over the logits, which saves an array of their size and time.
+        Their content is then lost, and the pullback can be called once. For logits that nobody
+        needs any more; a kernel may do so, and what has no kernel leaves them alone.
+
+    Returns
+    -------
+    array
+        A scalar, or with "none" the shape of ``logits`` without ``axis``; the dtype of ``logits``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, an option is out of range, or a label is.
+    TypeError
+        If ``target`` has neither an integer dtype nor that of ``logits``.
+
+    Examples
+    --------
+    >>> loss = cross_entropy(xp.asarray([[2.0, 0.0], [0.0, 2.0]]), xp.asarray([0, 1]))
+    >>> round(float(loss), 6)
+    0.126928
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature!r}")
+    return _arguments(
+        "logits", logits, target, axis, weight, sample_weight, ignore_index, label_smoothing,
+        reduction, normalize, on_empty, check_labels, temperature=float(temperature),
+        overwrite_logits=bool(overwrite_logits),
+    )  # fmt: skip
+
+
+def _logits_loss(
+    z: Array, target: Array, *, temperature: float, overwrite_logits: bool, **options: Any
+) -> ClassLoss:
+    z = widen(z)
+    if temperature != 1:
+        z = z / temperature
+    return _class_loss(log_softmax_of(z, axis=options["axis"]), target, options)
+
+
+@cross_entropy.definition
+def _(z: Array, target: Array, **options: Any) -> Array:
+    return narrow(_logits_loss(z, target, **options).value, z)
+
+
+@cross_entropy.pullback
+def _(z: Array, target: Array, *, temperature: float, **options: Any) -> tuple[Array, Pullback]:
+    xp, axis = array_namespace(z), options["axis"]
+    loss = _logits_loss(z, target, temperature=temperature, **options)
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        q, log_p = loss.q, loss.log_p
+        total = xp.sum(q, axis=axis, keepdims=True)
+        # p - 1 loses its digits where p is almost 1, expm1 does not
+        slope = xp.where(q == total, total * xp.expm1(log_p), total * xp.exp(log_p) - q)
+        return _gradients(loss, dy, slope / temperature, z)
+
+    return narrow(loss.value, z), pullback
+
+
+@operation
+def nll_loss(
+    log_probs: Array,
+    target: Array,
+    *,
+    axis: int = -1,
+    weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    normalize: Normalize = None,
+    on_empty: str = "nan",
+    check_labels: bool = True,
+) -> Array:
+    """Negative log-likelihood: ``l = -a sum_c w_c t_c log p_c`` of given log-probabilities.
+
+    Parameters
+    ----------
+    log_probs : array
+        log p: any shape with at least one dimension, real floating dtype, values <= 0.
+    target, axis, weight, sample_weight, ignore_index, label_smoothing, reduction, normalize, \
+on_empty, check_labels
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    array
+        A scalar, or with "none" the shape of ``log_probs`` without ``axis``.
+
+    Examples
+    --------
+    >>> float(nll_loss(xp.asarray([[-0.5, -1.0]]), xp.asarray([1])))
+    1.0
+    """
+    return _arguments(
+        "log_probs", log_probs, target, axis, weight, sample_weight, ignore_index, label_smoothing,
+        reduction, normalize, on_empty, check_labels,
+    )  # fmt: skip
+
+
+@nll_loss.definition
+def _(log_p: Array, target: Array, **options: Any) -> Array:
+    return narrow(_class_loss(widen(log_p), target, options).value, log_p)
+
+
+@nll_loss.pullback
+def _(log_p: Array, target: Array, **options: Any) -> tuple[Array, Pullback]:
+    loss = _class_loss(widen(log_p), target, options)
+    return narrow(loss.value, log_p), lambda dy: _gradients(loss, dy, -loss.q, log_p)
+
+
+@operation
+def categorical_cross_entropy(
+    probs: Array,
+    target: Array,
+    *,
+    axis: int = -1,
+    weight: Array | None = None,
+    sample_weight: Array | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    normalize: Normalize = None,
+    on_empty: str = "nan",
+    check_labels: bool = True,
+) -> Array:
+    """Cross entropy of probabilities: ``l = -a sum_c w_c t_c log p_c`` with ``0 * log 0 = 0``.
+
+    `cross_entropy` from logits is exact where a probability rounds to 0; prefer it.
+
+    Parameters
+    ----------
+    probs : array
+        p: any shape with at least one dimension, real floating dtype, values in [0, 1].
+    target, axis, weight, sample_weight, ignore_index, label_smoothing, reduction, normalize, \
+on_empty, check_labels
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    array
+        A scalar, or with "none" the shape of ``probs`` without ``axis``; inf where the target's
+        probability is 0.
+
+    Examples
+    --------
+    >>> loss = categorical_cross_entropy(xp.asarray([[0.25, 0.75]]), xp.asarray([[1.0, 0.0]]))
+    >>> round(float(loss), 6)
+    1.386294
+    """
+    return _arguments(
+        "probs", probs, target, axis, weight, sample_weight, ignore_index, label_smoothing,
+        reduction, normalize, on_empty, check_labels,
+    )  # fmt: skip
+
+
+@categorical_cross_entropy.definition
+def _(p: Array, target: Array, **options: Any) -> Array:
+    log_p = array_namespace(p).log(widen(p))
+    return narrow(_class_loss(log_p, target, options).value, p)
+
+
+@categorical_cross_entropy.pullback
+def _(p: Array, target: Array, **options: Any) -> tuple[Array, Pullback]:
+    xp, wide = array_namespace(p), widen(p)
+    loss = _class_loss(xp.log(wide), target, options)
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        nothing = loss.q == 0
+        slope = -loss.q / xp.where(nothing, constant(1, wide), wide)
+        return _gradients(loss, dy, xp.where(nothing, constant(0, wide), slope), p)
+
+    return narrow(loss.value, p), pullback
+
+
+# --- what the three share ------------------------------------------------------------------------
+
+
+def _arguments(
+    name: str,
+    scores: Array,
+    target: Array,
+    axis: int,
+    weight: Array | None,
+    sample_weight: Array | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    reduction: str,
+    normalize: Normalize,
+    on_empty: str,
+    check_labels: bool,
+    **others: Any,
+) -> Any:
+    """Check the arguments of a loss over classes."""
+    float_namespace(**{name: scores, "weight": weight, "sample_weight": sample_weight})
+    namespace(**{name: scores, "target": target})
+    axis, shape = check_axis(scores, axis, name), tuple(scores.shape)
+    options = {"axis": axis, "weight": weight, "sample_weight": sample_weight} | class_options(
+        name, shape, axis, scores.dtype, target, weight, sample_weight, ignore_index,
+        label_smoothing, reduction, normalize, on_empty,
+    )  # fmt: skip
+    check = label_check(1, target, shape[axis], ignore_index) if check_labels else None
+    if on_empty == "raise" and reduction == "mean":
+        if check is not None:
+            check(scores, target)
+        check_not_empty(_class_loss(widen(scores), target, options).denominator)
+        return normalized(scores, target, **options, **others)
+    return repeatable(scores, target, check_values=check, **options, **others)
+
+
+def _class_loss(log_p: Array, target: Array, options: Any) -> ClassLoss:
+    wide = {
+        name: None if options[name] is None else widen(options[name])
+        for name in ("weight", "sample_weight")
+    }
+    soft = dtype_kind(array_namespace(target), target.dtype) == "real floating"
+    return ClassLoss(log_p, widen(target) if soft else target, **(options | wide))
+
+
+def _gradients(loss: ClassLoss, dy: Array, slope: Array, like: Array) -> tuple[Array | None, ...]:
+    dy = widen(dy)
+    dt = loss.target_gradient(dy)
+    return narrow(loss.gradient(dy, slope), like), None if dt is None else narrow(dt, like)

@@ -1,0 +1,214 @@
+"""Batch normalization, and dropout."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..core.arrays import Array, array_namespace, constant, device
+from ..core.checks import check_ndim, check_shape, float_namespace, generator
+from ..core.operation import Pullback, normalized, operation, repeatable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["batch_norm", "dropout"]
+
+AXES = (0, 2, 3)
+"""The axes that a channel's statistics run over."""
+
+
+@operation
+def batch_norm(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    train: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, Array, Array]:
+    """Batch normalization of each channel.
+
+    ``y = weight * (x - mean) / sqrt(var + eps) + bias``, with the batch's own mean and (biased)
+    variance when ``train``, else the running ones.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, H, W)
+        Images.
+    weight, bias, running_mean, running_var : array, shape (C,)
+        Scale, shift, and the running statistics.
+    train : bool
+        Normalise by the batch's statistics and move the running ones towards them:
+        ``running = (1 - momentum) * running + momentum * batch``, the variance unbiased there.
+    momentum : float
+        Weight of the batch in the running statistics.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    y : array, shape (N, C, H, W)
+        The normalised images; the pullback takes the cotangent of this one.
+    running_mean, running_var : array, shape (C,)
+        The new running statistics (the old ones unless ``train``). They carry no gradient.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or ``train`` and a channel has fewer than two values.
+
+    Examples
+    --------
+    >>> one = xp.ones(3)
+    >>> x = xp.reshape(xp.asarray([1.0, 3.0] * 12), (2, 3, 2, 2))
+    >>> y, mean, var = batch_norm(x, one, 0 * one, 0 * one, one, train=True)
+    >>> round(float(y[0, 0, 0, 1]), 3), round(float(mean[0]), 3)
+    (1.0, 0.2)
+
+    References
+    ----------
+    Ioffe and Szegedy, Batch normalization, arXiv:1502.03167.
+    """
+    vectors = {
+        "weight": weight,
+        "bias": bias,
+        "running_mean": running_mean,
+        "running_var": running_var,
+    }
+    float_namespace(x=x, **vectors)
+    check_ndim("x", x, 4, "(N, C, H, W)")
+    for name, vector in vectors.items():
+        check_shape(name, vector, (x.shape[1],), "one value a channel")
+    if train and _count(x) < 2:
+        raise ValueError(
+            f"x of shape {tuple(x.shape)} has {_count(x)} values a channel; training needs at "
+            "least 2"
+        )
+    arrays = (x, *vectors.values())
+    options: Any = {"train": bool(train), "momentum": momentum, "eps": eps}
+    return repeatable(*arrays, **options)  # type: ignore[no-any-return]
+
+
+def _count(x: Array) -> int:
+    return math.prod(x.shape[axis] for axis in AXES)
+
+
+@batch_norm.definition
+def _batch_norm(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    train: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Array, Array, Array]:
+    xp = array_namespace(x)
+    mean, var = _statistics(x, running_mean, running_var, train)
+    scale = weight / xp.sqrt(var + eps)
+    y = (x - _per_channel(mean)) * _per_channel(scale) + _per_channel(bias)
+    if train:
+        unbiased = var * (_count(x) / (_count(x) - 1))
+        running_mean = (1 - momentum) * running_mean + momentum * mean
+        running_var = (1 - momentum) * running_var + momentum * unbiased
+    return y, running_mean, running_var
+
+
+@batch_norm.pullback
+def _(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    train: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[tuple[Array, Array, Array], Pullback]:
+    xp = array_namespace(x)
+    options = {"train": train, "momentum": momentum, "eps": eps}
+    value = _batch_norm(x, weight, bias, running_mean, running_var, **options)
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        mean, var = _statistics(x, running_mean, running_var, train)
+        inverse = 1 / xp.sqrt(var + eps)
+        unit = (x - _per_channel(mean)) * _per_channel(inverse)
+        dweight, dbias = xp.sum(dy * unit, axis=AXES), xp.sum(dy, axis=AXES)
+        if train:  # the batch's mean and variance depend on x, too
+            count = _count(x)
+            dy = dy - _per_channel(dbias / count) - unit * _per_channel(dweight / count)
+        return dy * _per_channel(weight * inverse), dweight, dbias, None, None
+
+    return value, pullback
+
+
+def _statistics(
+    x: Array, running_mean: Array, running_var: Array, train: bool
+) -> tuple[Array, Array]:
+    if not train:
+        return running_mean, running_var
+    xp = array_namespace(x)
+    return xp.mean(x, axis=AXES), xp.var(x, axis=AXES)
+
+
+def _per_channel(v: Array) -> Array:
+    return v[None, :, None, None]
+
+
+@operation
+def dropout(x: Array, *, rate: float = 0.5, rng: int | np.random.Generator | None = None) -> Array:
+    """Dropout: zero each element with probability ``rate``, scale the others by 1 / (1 - rate).
+
+    The mask is drawn on the host, so that one seed gives one mask on every library.
+
+    Parameters
+    ----------
+    x : array
+        Any shape, real floating dtype.
+    rate : float
+        In [0, 1).
+    rng : int, numpy.random.Generator or None
+        What the mask is drawn from.
+
+    Returns
+    -------
+    array
+        Shape and dtype of ``x``.
+
+    Raises
+    ------
+    ValueError
+        If ``rate`` is not in [0, 1).
+
+    Examples
+    --------
+    >>> y = dropout(xp.ones(1000), rate=0.25, rng=0)
+    >>> 600 < int(xp.count_nonzero(y)) < 900
+    True
+
+    References
+    ----------
+    Srivastava et al., Dropout, JMLR 15 (2014).
+    """
+    xp = float_namespace(x=x)
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must be in [0, 1), got {rate!r}")
+    keep = generator(rng).random(tuple(x.shape)) >= rate
+    return normalized(x, keep=xp.asarray(keep, device=device(x)), rate=rate)
+
+
+@dropout.definition
+def _dropout(x: Array, *, keep: Array, rate: float) -> Array:
+    return array_namespace(x).where(keep, x / (1 - rate), constant(0, x))
+
+
+@dropout.pullback
+def _(x: Array, *, keep: Array, rate: float) -> tuple[Array, Pullback]:
+    return _dropout(x, keep=keep, rate=rate), lambda dy: (_dropout(dy, keep=keep, rate=rate),)

@@ -1,0 +1,61 @@
+"""What all losses share: reduction of the terms, and its transpose."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.arrays import Array, array_namespace, constant
+from ..core.checks import check_choice
+
+REDUCTIONS = ("mean", "sum", "none")
+ON_EMPTY = ("nan", "zero", "raise")
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How the terms become the loss; ``denominator`` is a number or a scalar array."""
+
+    kind: str
+    denominator: Any
+    on_empty: str
+
+    def value(self, terms: Array) -> Array:
+        """Return the terms, their sum, or their sum over the denominator."""
+        if self.kind == "none":
+            return terms
+        total = array_namespace(terms).sum(terms)
+        return total if self.kind == "sum" else self._divided(total)
+
+    def cotangents(self, dy: Array, terms: Array) -> Array:
+        """Return the cotangent of each term, given that of the value."""
+        if self.kind == "mean":
+            dy = self._divided(dy)
+        return array_namespace(terms).broadcast_to(dy, terms.shape)
+
+    def _divided(self, total: Array) -> Array:
+        xp = array_namespace(total)
+        denominator = self.denominator
+        if isinstance(denominator, (int, float)):
+            denominator = constant(denominator, total)
+        nothing = constant(0 if self.on_empty == "zero" else float("nan"), total)
+        empty = denominator == 0
+        return xp.where(empty, nothing, total / xp.where(empty, constant(1, total), denominator))
+
+
+def check_reduction(reduction: str, normalize: Any, on_empty: str) -> None:
+    """Raise ValueError unless the three options are ones that the losses know."""
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("on_empty", on_empty, ON_EMPTY)
+    number = isinstance(normalize, (int, float)) and not isinstance(normalize, bool)
+    if not (normalize in (None, "weight", "count") if not number else 0 < normalize < math.inf):
+        raise ValueError(
+            f'normalize must be "weight", "count", a number > 0 or None, got {normalize!r}'
+        )
+
+
+def times_log(t: Array, log_p: Array) -> Array:
+    """Return t * log_p with 0 * -inf = 0."""
+    xp = array_namespace(t)
+    return t * xp.where((t == 0) & xp.isinf(log_p), constant(0, log_p), log_p)

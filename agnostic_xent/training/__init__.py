@@ -1,0 +1,1 @@
+"""The training loop, what it is made of, and whom it tells."""

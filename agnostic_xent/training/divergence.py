@@ -1,0 +1,202 @@
+"""Where a training run stopped being finite: found by taking an epoch's steps again."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.arrays import Array, array_namespace
+from ..network.containers import Residual, Sequential
+from ..network.layers import Layer, LayerPullback, Params
+from .batches import Batch, IterableSource
+from .optimizers import State
+from .steps import Task, loss_and_grads
+
+__all__ = ["DivergenceError"]
+
+ADVICE = (
+    "lower the learning rate, or scale the features, such as by "
+    "sklearn.preprocessing.StandardScaler"
+)
+
+
+class DivergenceError(ValueError):
+    """The loss or the parameters of a training run became NaN or infinite.
+
+    Attributes
+    ----------
+    epoch, step : int
+        The epoch, and the step within it, both counted from 1; a step of None could not be found,
+        since the batches did not come a second time.
+    layer : str or None
+        The first layer whose output or gradient was not finite, such as "2" in a `Sequential`.
+
+    Examples
+    --------
+    >>> x, y = xp.asarray([[1e30], [-1e30]]), xp.asarray([0, 1])
+    >>> w = {"0.weight": xp.zeros((2, 1)), "0.bias": xp.zeros(2)}
+    >>> model, options = Sequential(Dense(2)), {"loss": cross_entropy, "epochs": 1, "rng": 0}
+    >>> try:
+    ...     fit(model, w, (x, y), optimizer=SGD(1e300), **options)
+    ... except DivergenceError as error:
+    ...     error.epoch, error.step, error.layer
+    (1, 1, None)
+    """
+
+    def __init__(
+        self, message: str, *, epoch: int = 0, step: int | None = None, layer: str | None = None
+    ):
+        super().__init__(message)
+        self.epoch, self.step, self.layer = epoch, step, layer
+
+
+def is_finite(arrays: Iterable[Array]) -> bool:
+    """Tell whether all numbers are finite; this reads from the device once."""
+    found = []
+    for x in arrays:
+        xp = array_namespace(x)
+        found.append(xp.all(xp.isfinite(x)))
+    return bool(functools.reduce(operator.and_, found))
+
+
+def stays_finite(after: Mapping[str, Array], before: Mapping[str, Array]) -> bool:
+    """Tell whether all numbers are finite that were so before; a bias may start at -inf."""
+    if is_finite(after.values()):
+        return True
+    gone = []
+    for name, x in after.items():
+        xp = array_namespace(x)
+        gone.append(xp.any(xp.isfinite(before[name]) & ~xp.isfinite(x)))
+    return not bool(functools.reduce(operator.or_, gone))
+
+
+def divergence(
+    task: Task, params: Params, state: State, rng: Any, epoch: int, loss: float
+) -> DivergenceError:
+    """Take the steps of an epoch again, from where it started, and say what went first.
+
+    Parameters
+    ----------
+    task, params, state, rng
+        What was trained, and where it stood before the epoch.
+    epoch : int
+        Its number, counted from 1.
+    loss : float
+        Its mean.
+    """
+    step, cause, layer = _first(task, params, state, rng)
+    what = "the parameters" if math.isfinite(loss) else "the loss"
+    value = "NaN or infinite" if math.isfinite(loss) else loss
+    where = "" if step is None else f", at its step {step}"
+    return DivergenceError(
+        f"{what} became {value} in epoch {epoch}{where}: {cause}; {ADVICE}",
+        epoch=epoch,
+        step=step,
+        layer=layer,
+    )
+
+
+def _first(
+    task: Task, params: Params, state: State, rng: Any
+) -> tuple[int | None, str, str | None]:
+    """Return the step at which something was not finite, what it was, and its layer."""
+    source = task.source
+    if isinstance(source, IterableSource) and isinstance(source.data, Iterator):
+        return None, "an iterator does not give its batches again to look", None
+    latest: list[Any] = []
+
+    def noted() -> Iterator[Batch]:
+        for batch in source.batches(task.batch_size, rng):
+            latest[:] = batch, rng.bit_generator.state
+            yield batch
+
+    for step, (after, _, done) in enumerate(task.steps(noted(), params, state, rng), 1):
+        finite = math.isfinite(float(done.loss))
+        if not finite or not stays_finite(after, params):
+            batch, rng.bit_generator.state = latest
+            gone = [name for name in after if not stays_finite({name: after[name]}, params)]
+            return step, *_cause(task, params, batch, rng, finite, gone)
+        params = after
+    return None, "the same steps again found nothing; their batches may have been others", None
+
+
+def _cause(
+    task: Task, params: Params, batch: Batch, rng: Any, finite_loss: bool, gone: list[str]
+) -> tuple[str, str | None]:
+    """Return what was not finite first in a step, and its layer."""
+    if not is_finite(batch[:1]):
+        return "its batch has NaN or infinity in x", None
+    spoiled = [name for name, w in params.items() if not is_finite([w])]
+    if spoiled and not finite_loss:
+        return f"the optimizer's step before took the parameter {spoiled[0]} there", None
+    notes: list[_Note] = []
+    loss_and_grads(_watched(task.model, notes), params, *batch, task.loss, rng)
+    kind = "gradient" if finite_loss else "output"
+    for note in notes:
+        if note.kind == kind:
+            return f"the {kind} of {note.title} was the first that was not finite", note.layer
+    if finite_loss:
+        return f"the optimizer's step took the parameter {gone[0]} there", None
+    return "the loss was the first, of finite outputs", None
+
+
+# --- a model that takes note ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Note:
+    """That a layer's output or gradient was not finite."""
+
+    kind: str
+    layer: str
+    title: str
+
+
+@dataclass(frozen=True)
+class _Watched(Layer):
+    """A layer whose outputs and gradients are looked at."""
+
+    layer: Layer
+    name: str
+    notes: list[_Note]
+
+    def vjp(
+        self,
+        params: Mapping[str, Array],
+        x: Array,
+        *,
+        train: bool = True,
+        rng: Any = None,
+        input_grad: bool = True,
+    ) -> tuple[Array, LayerPullback]:
+        y, pullback = self.layer.vjp(params, x, train=train, rng=rng, input_grad=input_grad)
+        self._look("output", [y])
+
+        def of_layer(dy: Array) -> tuple[Array | None, Params]:
+            dx, grads = pullback(dy)
+            self._look("gradient", [*grads.values(), *([] if dx is None else [dx])])
+            return dx, grads
+
+        return y, of_layer
+
+    def _look(self, kind: str, arrays: list[Array]) -> None:
+        if arrays and not is_finite(arrays):
+            kind_of_layer = type(self.layer).__name__
+            title = f"layer {self.name} ({kind_of_layer})" if self.name else kind_of_layer
+            self.notes.append(_Note(kind, self.name, title))
+
+
+def _watched(layer: Layer, notes: list[_Note], prefix: str = "") -> Layer:
+    """Return the model with every layer watched that is not made of layers."""
+    if isinstance(layer, Sequential):
+        return Sequential(
+            *(_watched(inner, notes, f"{prefix}{i}.") for i, inner in enumerate(layer.layers))
+        )
+    if isinstance(layer, Residual):
+        shortcut = layer.shortcut and _watched(layer.shortcut, notes, f"{prefix}shortcut.")
+        return Residual(_watched(layer.body, notes, f"{prefix}body."), shortcut)
+    return _Watched(layer, prefix.removesuffix("."), notes)

@@ -1,0 +1,141 @@
+"""Plain SGD of a linear model, many steps in one call of a kernel: logistic regression."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..core.arrays import Array, array_namespace
+from ..core.operation import Operation, Routine
+from ..network.containers import Sequential
+from ..network.layers import Dense, Flatten, Layer, Params
+from ..operations.binary_losses import binary_cross_entropy_with_logits as binary_loss
+from ..operations.losses import cross_entropy
+from .batches import ArraySource, Source
+from .optimizers import SGD, Optimizer, State
+from .schedules import rates_of
+from .totals import Totals
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Steps: TypeAlias = Iterator[tuple[Params, State, Totals]]
+"""Parameters and state after some steps of an epoch, and the totals of their samples."""
+
+CHUNK = 1 << 22
+"""Weights times samples of a call: milliseconds, so that progress shows and Ctrl-C works."""
+
+
+@Routine
+def linear_sgd(
+    w: Array,
+    b: Array | None,
+    x: Array,
+    y: Array,
+    order: np.ndarray,
+    rates: np.ndarray,
+    *,
+    loss: str,
+    batch_size: int,
+    weight_decay: float,
+    decay_bias: bool,
+) -> tuple[Array, Array | None, float, int]:
+    """Take the steps of SGD, without momentum, over batches of the rows ``order`` of x and y.
+
+    ``w = w - rate * (mean over the batch of (p - y) x + weight_decay * w)``, and b likewise, but
+    without the decay unless ``decay_bias``.
+
+    Parameters
+    ----------
+    w, b : array
+        Weights (units, features) and bias (units,) of the logits ``w x + b``.
+    x, y : array
+        Samples (N, features) and targets (N, 1) of one unit, or labels (N,).
+    order, rates : numpy.ndarray
+        Row numbers, and a learning rate for each batch of them.
+    loss : {"binary_cross_entropy_with_logits", "cross_entropy"}
+        The operation.
+
+    Returns
+    -------
+    w, b : array
+        After the steps.
+    loss : float
+        The sum of the samples' losses, before the step that each took part in.
+    correct : int
+        How many predictions were right.
+    """
+    raise NotImplementedError("where no kernel takes the arguments, `fit` takes the steps")
+
+
+@dataclass(frozen=True)
+class LinearSteps:
+    """Takes the steps of an epoch of a linear model by a kernel."""
+
+    kernel: Callable[..., tuple[Array, Array | None, float, int]]
+    weight: str
+    """The parameter's name; likewise the bias."""
+    bias: str
+    x: Array
+    y: Array
+    optimizer: SGD
+    batch_size: int
+
+    def __call__(self, params: Params, state: State, rng: np.random.Generator) -> Steps:
+        """Yield parameters, state and the samples' totals after each call of the kernel."""
+        import numpy as np
+
+        order = rng.permutation(self.x.shape[0])
+        w, b = params[self.weight], params.get(self.bias)
+        size = self.batch_size
+        rows = size * max(1, CHUNK // (size * math.prod(w.shape)))
+        for start in range(0, len(order), rows):
+            chunk = order[start : start + rows]
+            steps = state["step"] + np.arange(math.ceil(len(chunk) / size))
+            rates = rates_of(self.optimizer.learning_rate, steps)
+            w, b, loss, correct = self.kernel(
+                w, b, self.x, self.y, chunk, rates,
+                batch_size=size, weight_decay=self.optimizer.weight_decay,
+                decay_bias=self.optimizer.decay_bias,
+            )  # fmt: skip
+            state = state | {"step": state["step"] + len(steps)}
+            params = params | {self.weight: w} | ({} if b is None else {self.bias: b})
+            yield params, state, Totals(len(chunk), loss, correct, len(chunk))
+
+
+def linear_steps(
+    model: Layer,
+    params: Mapping[str, Array],
+    source: Source,
+    loss: Operation[Any, Any],
+    optimizer: Optimizer,
+    batch_size: int,
+) -> LinearSteps | None:
+    """Return what takes the steps of an epoch, where `linear_sgd` has a kernel for it.
+
+    That may be for one `Dense` layer, perhaps behind `Flatten`, in-memory samples, SGD without
+    momentum, and `cross_entropy` of labels or `binary_cross_entropy_with_logits` of one logit.
+    """
+    *before, dense = model.layers if isinstance(model, Sequential) else (model,)
+    if type(dense) is not Dense or any(type(layer) is not Flatten for layer in before):
+        return None
+    if type(optimizer) is not SGD or optimizer.momentum or not isinstance(source, ArraySource):
+        return None
+    if loss is not cross_entropy and (loss is not binary_loss or dense.units != 1):
+        return None
+    prefix = f"{len(before)}." if isinstance(model, Sequential) else ""
+    weight, bias, x = f"{prefix}weight", f"{prefix}bias", source.x
+    if before and x.ndim > 2:
+        x = array_namespace(x).reshape(x, (len(source), math.prod(x.shape[1:])))
+    kernel = linear_sgd.kernel(
+        params[weight], params.get(bias), x, source.y,
+        loss=loss.name, batch_size=batch_size, weight_decay=optimizer.weight_decay,
+        decay_bias=optimizer.decay_bias,
+    )  # fmt: skip
+    if kernel is None:
+        return None
+    value = functools.partial(kernel.value, loss=loss.name)
+    return LinearSteps(value, weight, bias, x, source.y, optimizer, batch_size)

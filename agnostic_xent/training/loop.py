@@ -1,0 +1,305 @@
+"""The training loop: batches -> model -> loss -> pullback -> optimizer -> History."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..core.arrays import Array, array_namespace
+from ..core.checks import namespace
+from ..core.communication import Alone, Communicator, check_alike, first_rank_first, same_generator
+from ..core.operation import Operation
+from ..network.layers import Layer, Params
+from .batches import ArraySource, as_source
+from .captured import captured_steps
+from .divergence import DivergenceError, divergence, stays_finite
+from .history import Callback, Epoch, History
+from .optimizers import Optimizer
+from .runs import Run, RunFile, facts, fingerprint
+from .steps import Loss, Stepper, Task, checked_once, mean_scores, operation_of, options_of
+from .totals import Totals
+
+__all__ = ["Callback", "Epoch", "History", "Loss", "evaluate", "fit", "predict"]
+
+
+def fit(
+    model: Layer,
+    params: Mapping[str, Array],
+    data: Any,
+    *,
+    loss: Loss,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int = 128,
+    rng: Any = None,
+    validation: Any = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    communicator: Communicator | None = None,
+    capture: bool = False,
+) -> tuple[Params, History]:
+    """Train a model.
+
+    Parameters
+    ----------
+    model : layer
+        Such as `Sequential`.
+    params : dict of str to array
+        Where to start, from ``model.init`` (see `to_backend`); not changed. Their library and
+        device are where everything runs.
+    data : (x, y), or iterable of (x, y)
+        Arrays with the samples along axis 0, of the library of ``params``; or memory-mapped or
+        dask arrays, or paths of two .npy files, which are read batch by batch; or an iterable of
+        batches, passed through once an epoch.
+    loss : operation
+        ``loss(model output, y)``, such as `cross_entropy`; ``functools.partial`` sets options.
+    optimizer : optimizer
+        `SGD` or `AdamW`.
+    epochs, batch_size : int
+        At least 1. The last batch of an epoch is smaller where samples do not divide.
+    rng : int, numpy.random.Generator or None
+        Shuffles the samples before each epoch, and drives dropout. The same on every library.
+    validation : (x, y), or iterable of (x, y), optional
+        Evaluated after each epoch.
+    callbacks : sequence of Callback
+        Such as `Progress`, `EarlyStopping` or `KeepBest`.
+    checkpoint : path of a folder, optional
+        Where the run is kept after each epoch, in one file that is replaced whole. Where the
+        folder holds a run already, that one goes on, after an interruption with the same bits as
+        without it (on a CPU; an iterable has to give the same batches again). It has to be of the
+        same arguments; only ``epochs`` may grow, and the number of ranks change.
+    communicator : Communicator, optional
+        Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
+        All of them call `fit` with the same arguments, of which ``batch_size`` is that of all
+        together; what they return is the same, and but for rounding what one rank returns.
+        Callbacks run, and checkpoints are written, on rank 0 alone.
+    capture : bool
+        For CuPy: capture the step in a CUDA graph and replay it, so that a step costs the host a
+        few short calls. Never tried on a GPU yet; see its page. Where a step cannot be captured,
+        a warning says why, and it is taken as without. Not with a communicator.
+
+    Returns
+    -------
+    params : dict of str to array
+        The trained parameters.
+    history : History
+        Loss, accuracy, learning rate, seconds and images a second of each epoch. They are read
+        from the device once an epoch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range or does not fit, a label is out of range, or the checkpoint
+        is damaged or of another run, or the ranks differ in something; before the first step
+        wherever it can be known by then.
+    DivergenceError
+        If the loss or the parameters became NaN or infinite; it names the step and the layer that
+        went first. The checkpoint stays that of the last good epoch.
+
+    Examples
+    --------
+    >>> x, y = xp.asarray([[0.0], [1.0]] * 8), xp.asarray([0, 1] * 8)
+    >>> w = {"0.weight": xp.zeros((2, 1)), "0.bias": xp.zeros(2)}
+    >>> w, history = fit(
+    ...     Sequential(Dense(2)), w, (x, y), loss=cross_entropy, optimizer=SGD(1.0), epochs=9, rng=0
+    ... )
+    >>> history[-1].accuracy
+    1.0
+
+    A run that is kept, and goes on from there for another epoch:
+
+    >>> import tempfile
+    >>> task = {"loss": cross_entropy, "optimizer": AdamW(), "rng": 0}
+    >>> task["checkpoint"] = tempfile.mkdtemp()
+    >>> w = {"0.weight": xp.zeros((2, 1)), "0.bias": xp.zeros(2)}
+    >>> for epochs in (3, 4):
+    ...     _, history = fit(Sequential(Dense(2)), w, (x, y), epochs=epochs, **task)
+    >>> history.column("epoch")
+    [1, 2, 3, 4]
+    """
+    _check_model(model, params, epochs=epochs, batch_size=batch_size)
+    _check_loss(loss)
+    _check_helpers(optimizer, callbacks, communicator if capture else None)
+    communicator = Alone() if communicator is None else communicator
+    run = Run(dict(params), optimizer.init(params), same_generator(rng, communicator))
+    task, held_out = _tasks(
+        model, run.params, data, validation, loss, optimizer, epochs, batch_size, communicator
+    )
+    check_alike(communicator, lambda: facts(task, held_out, run, epochs))
+    file = None
+    if checkpoint is not None:
+        file = RunFile(checkpoint, task, seeded=rng is not None)
+        first_rank_first(communicator, functools.partial(file.resume, run, epochs))
+    callbacks = [each for each in callbacks if communicator.rank == 0 or each.every_rank]
+    samples = len(task.source) if isinstance(task.source, ArraySource) else None
+    take_steps = captured_steps(task, run.params) if capture else task.stepper(run.params)
+    try:
+        for callback in callbacks:
+            callback.on_start(epochs, samples)
+            if run.history:
+                callback.on_resume(run.history, run.params)
+        while len(run.history) < epochs and not run.ended:
+            handed_out = bool(callbacks or file) or len(run.history) + 1 == epochs
+            look = any(communicator.gather(handed_out))
+            epoch = _epoch(task, run, take_steps, callbacks, look=look)
+            if held_out is not None:
+                scores = held_out.evaluate(run.params)
+                epoch = replace(epoch, validation_loss=scores[0], validation_accuracy=scores[1])
+            run.history.append(epoch)
+            answers = [callback.on_epoch(epoch, run.params) for callback in callbacks]
+            run.ended = any(communicator.gather(any(answers)))
+            check_alike(communicator, lambda: fingerprint(run))
+            if file is not None and communicator.rank == 0:
+                file.save(run)
+    except DivergenceError as error:
+        if file is not None:
+            error.args = (f"{error}; {file.path} keeps the last good epoch",)
+        raise
+    finally:
+        for callback in callbacks:
+            callback.on_end()
+    return run.params, run.history
+
+
+def _tasks(
+    model: Layer,
+    params: Params,
+    data: Any,
+    validation: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    epochs: int,
+    batch_size: int,
+    communicator: Communicator,
+) -> tuple[Task, Task | None]:
+    """Return what is trained, and what is evaluated after each epoch, if anything is."""
+    like, tasks = next(iter(params.values())), []
+    for name, part in (("data", data), ("validation", validation)):
+        if name == "data" or part is not None:
+            source = as_source(name, part, like, passes=epochs)
+            loss_here = checked_once(loss, model, params, source)
+            task = Task(model, source, loss_here, optimizer, batch_size)
+            if communicator.size > 1:
+                from .ranks.task import distributed  # it needs NumPy, which is slow to import
+
+                task = distributed(task, communicator)
+            tasks.append(task)
+    return tasks[0], tasks[1] if len(tasks) > 1 else None
+
+
+def _epoch(
+    task: Task, run: Run, take_steps: Stepper, callbacks: Sequence[Callback], *, look: bool
+) -> Epoch:
+    """Take the steps of an epoch, and bring the run there; what is not finite stops it.
+
+    With ``look`` also of the parameters: what the last step did no loss has seen yet.
+    """
+    params, state, random = run.params, run.state, run.rng.bit_generator.state
+    started, totals = time.perf_counter(), Totals()
+    for after in take_steps(params, state, run.rng):
+        run.params, run.state, done = after
+        totals.add(done)
+        for callback in callbacks:
+            callback.on_step(done.samples)
+    number, rate = len(run.history) + 1, task.optimizer.rate(run.state["step"] - 1)
+    loss, accuracy = totals.means()  # reads from the device: the epoch has ended
+    seconds = time.perf_counter() - started
+    finite = math.isfinite(loss) or math.isfinite(float(totals.loss))  # a mean of nothing is NaN
+    if not finite or (look and not stays_finite(run.params, params)):
+        run.rng.bit_generator.state = random
+        raise divergence(task, params, state, run.rng, number, loss)
+    speed = totals.samples / max(seconds, 1e-9)
+    return Epoch(number, loss, accuracy, rate, seconds, speed)
+
+
+def evaluate(
+    model: Layer,
+    params: Mapping[str, Array],
+    data: Any,
+    *,
+    loss: Loss,
+    batch_size: int = 512,
+) -> tuple[float, float]:
+    """Return the mean loss and the accuracy of a model on data.
+
+    Parameters
+    ----------
+    model, params, data, loss, batch_size
+        As for `fit`; in order, without dropout and with the running statistics.
+
+    Examples
+    --------
+    >>> w = {"0.weight": xp.asarray([[-1.0], [1.0]])}
+    >>> data = (xp.asarray([[1.0], [-1.0]]), xp.asarray([1, 1]))
+    >>> evaluate(Sequential(Dense(2, bias=False)), w, data, loss=cross_entropy)[1]
+    0.5
+    """
+    _check_model(model, params, batch_size=batch_size)
+    _check_loss(loss)
+    source = as_source("data", data, next(iter(params.values())))
+    return mean_scores(model, params, source, loss, batch_size)
+
+
+def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: int = 512) -> Array:
+    """Return a model's output (of a classifier: the logits), computed batch by batch.
+
+    Parameters
+    ----------
+    model, params, batch_size
+        As for `fit`; without dropout and with the running statistics.
+    x : array
+        Samples along axis 0, as in `fit`.
+
+    Returns
+    -------
+    array
+        One row a sample, of the library of ``params``.
+
+    Examples
+    --------
+    >>> y = predict(Sequential(Dense(1)), {"0.weight": xp.asarray([[2.0]])}, xp.asarray([[3.0]]))
+    >>> float(y[0, 0])
+    6.0
+    """
+    _check_model(model, params, batch_size=batch_size)
+    if isinstance(x, (tuple, list)):
+        raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
+    source = as_source("x", (x, x), next(iter(params.values())))
+    assert isinstance(source, ArraySource)
+    outputs = [model(params, piece) for piece in source.pieces(source.x, batch_size)]
+    return array_namespace(outputs[0]).concat(outputs, axis=0)
+
+
+def _check_model(model: Any, params: Any, **counts: Any) -> None:
+    if not isinstance(model, Layer):
+        raise TypeError(f"model must be a layer such as Sequential(...), got {model!r}")
+    if not isinstance(params, Mapping) or not params:
+        raise TypeError(f"params must be a dict of arrays from model.init, got {params!r}")
+    namespace(**{f"params[{name!r}]": x for name, x in params.items()})
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(operation_of(loss), Operation):
+        raise TypeError(
+            f"loss must be an operation such as cross_entropy, or a partial of one, got {loss!r}"
+        )
+    if options_of(loss).get("reduction", "mean") != "mean":
+        raise ValueError(f'loss must have reduction="mean", got {loss!r}')
+
+
+def _check_helpers(optimizer: Any, callbacks: Any, of_captured: Any) -> None:
+    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
+        raise TypeError(f"optimizer must be one such as SGD(0.1), got {optimizer!r}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
+    if of_captured is not None:
+        raise ValueError("capture=True is for training without a communicator; pass one of them")

@@ -1,0 +1,260 @@
+"""Optimizers as pure functions of parameters, gradients and state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from ..core.arrays import Array, array_namespace
+from ..core.operation import Routine
+from .schedules import Schedule
+
+__all__ = ["SGD", "AdamW"]
+
+Params: TypeAlias = dict[str, Array]
+State: TypeAlias = dict[str, Any]
+
+
+class Optimizer(Protocol):
+    """What `fit` needs of an optimizer."""
+
+    def init(self, params: Mapping[str, Array]) -> State:
+        """Return the state before the first step."""
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
+    ) -> tuple[Params, State]:
+        """Return the parameters and the state after a step; nothing is written to."""
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+
+
+def _rate(learning_rate: float | Schedule, step: int) -> float:
+    return learning_rate(step) if callable(learning_rate) else learning_rate
+
+
+def _check_names(params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+    unknown = grads.keys() - params.keys()
+    if unknown:
+        raise ValueError(f"grads has no parameter for {', '.join(sorted(unknown))}")
+
+
+def _check_numbers(optimizer: object, *names: str) -> None:
+    for name in names:
+        value = getattr(optimizer, name)
+        scheduled = name == "learning_rate" and callable(value)
+        if not scheduled and not (isinstance(value, (int, float)) and value >= 0):
+            raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent, with torch's conventions.
+
+    ``g = grad + weight_decay * w``; with momentum ``v = momentum * v + (1 - dampening) * g``
+    (``v = g`` at a parameter's first step) and ``g = g + momentum * v`` (Nesterov) or ``g = v``;
+    ``w = w - learning_rate * g``.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        A number, or a schedule: step (from 0) -> number.
+    momentum, weight_decay, dampening : float
+        As in the formula.
+    nesterov : bool
+        Look ahead along the momentum; needs momentum > 0 and no dampening.
+    decay_bias : bool
+        Whether the weight decay is also that of parameters whose name ends in "bias".
+
+    Examples
+    --------
+    >>> w = {"w": xp.asarray([1.0])}
+    >>> sgd = SGD(0.5)
+    >>> w, state = sgd.update(w, {"w": xp.asarray([1.0])}, sgd.init(w))
+    >>> float(w["w"][0])
+    0.5
+
+    References
+    ----------
+    Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
+    """
+
+    learning_rate: float | Schedule
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    dampening: float = 0.0
+    decay_bias: bool = True
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "learning_rate", "momentum", "weight_decay", "dampening")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError(
+                f"nesterov needs momentum > 0 and dampening = 0, got momentum={self.momentum!r}, "
+                f"dampening={self.dampening!r}"
+            )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return _rate(self.learning_rate, step)
+
+    def init(self, params: Mapping[str, Array]) -> State:
+        """Return the state before the first step."""
+        return {"step": 0, "velocity": {}}
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
+    ) -> tuple[Params, State]:
+        """Return the parameters and the state after a step; nothing is written to."""
+        _check_names(params, grads)
+        updated, kept = dict(params), dict(state["velocity"])
+        spared = [] if self.decay_bias else [name for name in grads if name.endswith("bias")]
+        decayed = [name for name in grads if name not in spared]
+        for names, weight_decay in ((decayed, self.weight_decay), (spared, 0.0)):
+            if not names:
+                continue
+            weights, velocity = sgd_step(
+                [params[name] for name in names],
+                [grads[name] for name in names],
+                [kept.get(name) for name in names],
+                rate=self.rate(state["step"]),
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=weight_decay,
+                dampening=self.dampening,
+            )
+            updated |= zip(names, weights, strict=True)
+            kept |= zip(names, velocity, strict=True)
+        return updated, {"step": state["step"] + 1, "velocity": kept if self.momentum else {}}
+
+
+@Routine
+def sgd_step(
+    weights: Sequence[Array],
+    grads: Sequence[Array],
+    velocities: Sequence[Array | None],
+    *,
+    rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    dampening: float,
+) -> tuple[list[Array], list[Array | None]]:
+    """Return the weights and velocities after a step of `SGD`; a velocity of None is the first."""
+    new_weights, new_velocities = [], []
+    for w, g, v in zip(weights, grads, velocities, strict=True):
+        if weight_decay:
+            g = g + weight_decay * w
+        if momentum:
+            v = g if v is None else momentum * v + (1 - dampening) * g
+            g = g + momentum * v if nesterov else v
+        new_weights.append(w - rate * g)
+        new_velocities.append(v)
+    return new_weights, new_velocities
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay, with torch's conventions.
+
+    ``w = w - rate * weight_decay * w``; ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``;
+    ``w = w - rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)``, where t is 1 at
+    a parameter's first gradient.
+
+    Parameters
+    ----------
+    learning_rate : float or callable
+        A number, or a schedule: step (from 0) -> number.
+    betas : (float, float)
+        b1 and b2, in [0, 1).
+    eps, weight_decay : float
+        As in the formula.
+
+    Examples
+    --------
+    >>> w = {"w": xp.asarray([1.0])}
+    >>> adamw = AdamW(0.5, weight_decay=0.0)
+    >>> w, state = adamw.update(w, {"w": xp.asarray([3.0])}, adamw.init(w))
+    >>> round(float(w["w"][0]), 6)
+    0.5
+
+    References
+    ----------
+    Loshchilov and Hutter, Decoupled weight decay regularization, arXiv:1711.05101.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "learning_rate", "eps", "weight_decay")
+        betas = self.betas if isinstance(self.betas, (tuple, list)) else ()
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return _rate(self.learning_rate, step)
+
+    def init(self, params: Mapping[str, Array]) -> State:
+        """Return the state before the first step."""
+        return {"step": 0, "steps": {}, "mean": {}, "square": {}}
+
+    def update(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
+    ) -> tuple[Params, State]:
+        """Return the parameters and the state after a step; nothing is written to."""
+        _check_names(params, grads)
+        steps = {name: state["steps"].get(name, 0.0) + 1 for name in grads}
+        b1, b2 = self.betas
+        weights, means, squares = adamw_step(
+            [params[name] for name in grads],
+            list(grads.values()),
+            [state["mean"].get(name) for name in grads],
+            [state["square"].get(name) for name in grads],
+            list(steps.values()),
+            rate=self.rate(state["step"]),
+            b1=b1,
+            b2=b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+        updated = dict(params) | dict(zip(grads, weights, strict=True))
+        return updated, {
+            "step": state["step"] + 1,
+            "steps": state["steps"] | steps,
+            "mean": state["mean"] | dict(zip(grads, means, strict=True)),
+            "square": state["square"] | dict(zip(grads, squares, strict=True)),
+        }
+
+
+@Routine
+def adamw_step(
+    weights: Sequence[Array],
+    grads: Sequence[Array],
+    means: Sequence[Array | None],
+    squares: Sequence[Array | None],
+    steps: Sequence[float],
+    *,
+    rate: float,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """Return the weights, means and squares after a step of `AdamW`; None stands for zeros."""
+    new_weights, new_means, new_squares = [], [], []
+    for w, g, m, v, t in zip(weights, grads, means, squares, steps, strict=True):
+        m = (1 - b1) * g if m is None else b1 * m + (1 - b1) * g
+        v = (1 - b2) * g * g if v is None else b2 * v + (1 - b2) * g * g
+        root = array_namespace(v).sqrt(v) / math.sqrt(1 - b2**t) + eps
+        w = w * (1 - rate * weight_decay)
+        new_weights.append(w - rate / (1 - b1**t) * (m / root))
+        new_means.append(m)
+        new_squares.append(v)
+    return new_weights, new_means, new_squares

@@ -1,0 +1,240 @@
+"""Training on many ranks: each takes its share of every batch, and their gradients are added up.
+
+With S the sum of a batch's terms and D what their mean divides by, each rank has the terms of its
+share alone. D is summed over the ranks before the backward pass, whose gradients are then those of
+S / D and only have to be added: nowhere is a mean taken of means.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...core.arrays import Array, array_namespace, constant, narrow, widen
+from ...core.communication import Communicator, check_alike
+from ...core.conversion import to_numpy
+from ...network.containers import Sequential
+from ...network.layers import Layer, Params, split_statistics
+from ...operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
+from ...operations.class_loss import ClassLoss, check_not_empty, is_labels
+from ...operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
+from ..batches import Batch
+from ..linear_epochs import Steps
+from ..optimizers import State
+from ..steps import Loss, Stepper, Task, loss_vjp, operation_of, options_of, totals_of_loss
+from ..totals import Totals
+from .shares import ShareOfDraws, shared
+from .sums import GradientSums
+
+CLASS_LOSSES = (cross_entropy, nll_loss, categorical_cross_entropy)
+BINARY_LOSSES = (binary_cross_entropy, binary_cross_entropy_with_logits)
+
+NUMBERS = ":numbers"
+"""How the sums of a batch's totals are called among those of the gradients."""
+
+
+def distributed(task: Task, communicator: Communicator) -> Task:
+    """Return a rank's part in a task.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If what the mean divides by cannot be told from the targets of a share.
+    """
+    known = (*CLASS_LOSSES, *BINARY_LOSSES)
+    if operation_of(task.loss) not in known:
+        names = ", ".join(operation.name for operation in known)
+        raise TypeError(f"loss must be one of {names} on several ranks, got {task.loss!r}")
+    if options_of(task.loss).get("sample_weight") is not None:
+        raise ValueError(
+            "loss cannot set sample_weight on several ranks, which see a share of each batch; "
+            'let targets be probabilities times weights, with normalize="count"'
+        )
+    source = shared(task.source, communicator)
+    return DistributedTask(
+        task.model, source, task.loss, task.optimizer, task.batch_size, communicator
+    )
+
+
+@dataclass(frozen=True)
+class DistributedTask(Task):
+    """What several ranks train together; the batch size is that of all together.
+
+    What its steps yield is the same on every rank.
+    """
+
+    communicator: Communicator
+
+    def stepper(self, params: Params) -> Stepper:
+        """Return what takes the steps of an epoch, one by one."""
+        return self._epoch
+
+    def steps(self, batches: Iterable[Batch], params: Params, state: State, rng: Any) -> Steps:
+        """Take steps; yield parameters, state and the whole batch's totals after each.
+
+        Raises
+        ------
+        ValueError
+            If the batches of some ranks end before those of others.
+        """
+        sums = GradientSums(self.communicator)
+        for x, y in batches:
+            own = self._divisor(y, next(iter(params.values())))
+            agreed = self._agree(x.shape[0], own, going_on=True)
+            draws = ShareOfDraws(rng, agreed, self.communicator)
+            output, pull_model = self.model.vjp(params, x, train=True, rng=draws, input_grad=False)
+            samples, divisor = agreed()  # on its way during the forward pass
+            scale = _scale(self.loss, samples, divisor)
+            value, pull_loss = loss_vjp(_of_share(self.loss, samples), output, y)
+            sums.add({NUMBERS: _numbers(self.loss, value, output, y)})
+            add = functools.partial(_add_in_part, sums, x.shape[0] / samples)
+            _pull(self.model, pull_model, pull_loss(constant(scale, value))[0], add)
+            found = sums.finish(keep=state["step"] == 0)  # SGD's first velocity is the gradient
+            numbers = found.pop(NUMBERS)
+            params, state = self._updated(params, found, state)
+            del found  # the next step needs the memory
+            yield params, state, _totals(samples, scale, numbers)
+        self._agree(going_on=False)()
+
+    def _updated(self, params: Params, found: Params, state: State) -> tuple[Params, State]:
+        """Return parameters and state after a step, given the sums of what a pullback returns."""
+        found = {name: narrow(x, params[name]) for name, x in found.items()}
+        grads, statistics = split_statistics(found)
+        params, state = self.optimizer.update(params, grads, state)
+        copies = {k: array_namespace(x).asarray(x, copy=True) for k, x in statistics.items()}
+        return params | copies, state
+
+    def evaluate(self, params: Params) -> tuple[float, float]:
+        """Return mean loss and accuracy; the ranks add up their numbers at the end."""
+        rows = []
+        for x, y in self.source.batches(self.batch_size):
+            output = self.model(params, x)
+            value = _of_share(self.loss, self.batch_size)(output, y)
+            rows.append((_numbers(self.loss, value, output, y), self._divisor(y, value)))
+        check_alike(self.communicator, lambda: {"number of validation batches": len(rows)})
+        table = np.asarray(
+            [[*to_numpy(numbers), divisor] for numbers, divisor in rows], dtype=float
+        )
+        totals = Totals()
+        for *numbers, divisor in self.communicator.sum(table).tolist():
+            totals.add(_totals(0, _scale(self.loss, self.batch_size, divisor), numbers))
+        return totals.means()
+
+    def _agree(
+        self, samples: int = 0, divisor: float = 0, *, going_on: bool
+    ) -> Callable[[], tuple[int, float]]:
+        """Begin to add up what a batch has on each rank; calling the result waits for the sums.
+
+        It raises ValueError where some ranks go on with a batch, and others have none.
+        """
+        sums = np.asarray([samples, divisor, going_on], dtype=float)
+        wait = self.communicator.start_sum(sums)
+
+        @functools.cache
+        def agreed() -> tuple[int, float]:
+            wait()
+            ranks, size = int(sums[2]), self.communicator.size
+            if ranks != size * going_on:
+                raise ValueError(
+                    f"data ended on {size - ranks} of {size} ranks before the others: an iterable "
+                    "must yield the same batches on all"
+                )
+            return int(sums[0]), float(sums[1])
+
+        return agreed
+
+    def _divisor(self, y: Array, like: Array) -> float:
+        """Return a share's part of what the mean divides by."""
+        number = options_of(self.loss).get("normalize")
+        if isinstance(number, (int, float)):
+            return number / self.communicator.size
+        weight, ignored = (options_of(self.loss).get(k) for k in ("weight", "ignore_index"))
+        every_label = is_labels(y) and weight is None and ignored is None
+        if operation_of(self.loss) in CLASS_LOSSES and not every_label:
+            return float(_class_loss(y, like, **options_of(self.loss)).denominator)
+        if number != "weight" or weight is None:
+            return float(math.prod(y.shape))
+        xp = array_namespace(y)
+        return float(xp.sum(xp.broadcast_to(widen(weight), y.shape)))
+
+
+def _class_loss(
+    y: Array,
+    like: Array,
+    *,
+    axis: int = -1,
+    weight: Array | None = None,
+    ignore_index: int | None = None,
+    normalize: str | None = None,
+    **others: Any,
+) -> ClassLoss:
+    """Return the loss of a target and any log-probabilities, which its divisor does not need."""
+    shape, xp = tuple(y.shape), array_namespace(like)
+    if is_labels(y):
+        axis %= y.ndim + 1
+        shape = (*shape[:axis], 1 if weight is None else weight.shape[0], *shape[axis:])
+    return ClassLoss(
+        log_p=xp.broadcast_to(constant(0, widen(like)), shape),
+        target=y if is_labels(y) else widen(y),
+        axis=axis % len(shape),
+        weight=None if weight is None else widen(weight),
+        sample_weight=None,
+        ignore_index=ignore_index,
+        label_smoothing=0.0,
+        reduction="mean",
+        normalize=normalize,
+        on_empty="nan",
+    )
+
+
+def _of_share(loss: Loss, samples: int) -> Loss:
+    """Return the loss with the sum of its terms over ``samples``, also where there are none."""
+    options = {"normalize": float(samples), "on_empty": "nan"}
+    return functools.partial(loss, **options)
+
+
+def _scale(loss: Loss, samples: int, divisor: float) -> float:
+    """Return what makes the mean over so many samples the mean by the whole batch's divisor."""
+    if divisor:
+        return samples / divisor
+    on_empty = options_of(loss).get("on_empty", "nan")
+    if on_empty == "raise":
+        check_not_empty(divisor)
+    return 0.0 if on_empty == "zero" else math.nan
+
+
+def _numbers(loss: Loss, value: Array, output: Array, y: Array) -> Array:
+    """Return the loss of a share, its right predictions and its terms."""
+    xp, own = array_namespace(output), totals_of_loss(loss, value, output, y)
+    value = widen(value)
+    counts = [
+        xp.astype(x, value.dtype) if hasattr(x, "dtype") else constant(x, value)
+        for x in (own.correct, own.terms)
+    ]
+    return xp.stack([value, *counts])
+
+
+def _totals(samples: int, scale: float, numbers: Any) -> Totals:
+    """Return the totals of a batch from the sums of `_numbers` over the ranks."""
+    value, correct, terms = (numbers[i] for i in range(3))
+    nothing = math.isnan(scale) and float(terms) == 0  # of nothing the mean may be NaN
+    return Totals(samples, 0.0 if nothing else value * scale * terms, correct, terms)
+
+
+def _add_in_part(sums: GradientSums, part: float, grads: Params) -> None:
+    """Add gradients, and of running statistics a rank's part in their mean."""
+    statistics = split_statistics(grads)[1]
+    sums.add(grads | {name: part * x for name, x in statistics.items()})
+
+
+def _pull(model: Layer, pull_model: Any, dy: Array, add: Callable[[Params], None]) -> None:
+    """Hand out a model's gradients, of a `Sequential` as soon as a layer has them."""
+    if isinstance(model, Sequential):
+        pull_model(dy, add)
+    else:
+        add(pull_model(dy)[1])

@@ -1,0 +1,255 @@
+"""Where a training run stands, and the file that it goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..core.arrays import Array, array_namespace, device, library
+from ..core.conversion import to_backend
+from ..network.checkpoints import checksum, host_arrays, load_record, save_record
+from ..network.layers import Params
+from .batches import ArraySource, Source
+from .history import Epoch, History
+from .optimizers import State
+from .steps import Task, operation_of, options_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["load_checkpoint"]
+
+FILE = "checkpoint.safetensors"
+PACKAGES = ("agnostic-xent", "numpy", "numba")
+"""Whose versions have to be the same on all ranks."""
+
+KIND = "checkpoint of agnostic_xent, version 1"
+
+
+@dataclass
+class Run:
+    """Where a run stands between two epochs: all that the next one depends on."""
+
+    params: Params
+    state: State
+    """Of the optimizer."""
+    rng: np.random.Generator
+    history: History = field(default_factory=History)
+    ended: bool = False
+    """Whether a callback has ended it."""
+
+
+class RunFile:
+    """The file in a folder that holds where a run stands.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it is missing.
+    task : Task
+        What is trained, on what, and how; together with the start, what a file must be of.
+    seeded : bool
+        Whether the random numbers are to be those of the run in the file from the first on.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], task: Task, *, seeded: bool):
+        self.path = Path(folder) / FILE
+        self._task, self._seeded = task, seeded
+
+    def resume(self, run: Run, epochs: int) -> None:
+        """Bring a run that starts to where the file says; where there is none, write the first.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, of another run, or of more epochs; the run is as it was.
+        OSError
+            If the file cannot be read or written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in self.path.parent.glob(f"{self.path.name}.*.part"):
+            left_over.unlink()  # of a process that was killed while it wrote
+        self._settings = settings(self._task, run, self._seeded)
+        if not self.path.exists():
+            self.save(run)
+        record, arrays = load_record(self.path, KIND)  # also of a new run: one way to start
+        self._check_settings(record["settings"])
+        self._check_rates(record["rates"])
+        if len(record["history"]) > epochs:
+            raise ValueError(
+                f"epochs must be at least the {len(record['history'])} that {self.path} has behind "
+                f"it, got {epochs}"
+            )
+        like = next(iter(run.params.values()))
+        xp, place = array_namespace(like), device(like)
+        run.params = to_backend(_params(record, arrays), xp, place)
+        run.state = _unpacked(record["state"], arrays, xp, place)
+        run.history, run.ended = _history(record), record["ended"]
+        run.rng.bit_generator.state = record["rng"]  # last: it may be the caller's own
+
+    def save(self, run: Run) -> None:
+        """Replace the file by one of where the run stands now."""
+        arrays: dict[str, Array] = {f"params:{name}": w for name, w in run.params.items()}
+        record = {
+            "settings": self._settings,
+            "rates": [[step, self._task.optimizer.rate(step)] for step in _looked_at(run.state)],
+            "params": [*run.params],
+            "state": _packed(run.state, arrays, "state"),
+            "rng": _plain(run.rng.bit_generator.state),
+            "history": [asdict(epoch) for epoch in run.history],
+            "ended": run.ended,
+        }
+        save_record(self.path, KIND, record, arrays)
+
+    def _check_settings(self, saved: dict[str, Any]) -> None:
+        differences = [
+            f"its {name} is {saved.get(name)}, here {value}"
+            for name, value in self._settings.items()
+            if saved.get(name) != value
+        ]
+        if differences:
+            raise ValueError(f"{self.path} is of another run: {'; '.join(differences)}")
+
+    def _check_rates(self, rates: list[tuple[int, float]]) -> None:
+        """Compare schedules where they have been: of a function nothing else is kept."""
+        for step, rate in rates:
+            if (here := self._task.optimizer.rate(step)) != rate:
+                raise ValueError(
+                    f"{self.path} is of another run: its learning rate at step {step} was {rate}, "
+                    f"here {here}"
+                )
+
+
+def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], History]:
+    """Read what `fit` keeps in a folder: the parameters after its last epoch, and the history.
+
+    Returns
+    -------
+    params : dict of str to numpy.ndarray
+        `to_backend` converts them.
+    history : History
+        Empty before the end of the first epoch.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or no checkpoint.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder, data = tempfile.mkdtemp(), (xp.asarray([[0.0], [1.0]]), xp.asarray([0, 1]))
+    >>> task = {"loss": cross_entropy, "optimizer": SGD(1.0), "epochs": 2, "checkpoint": folder}
+    >>> w, _ = fit(Sequential(Dense(2)), {"0.weight": xp.zeros((2, 1))}, data, **task)
+    >>> params, history = load_checkpoint(folder)
+    >>> bool((params["0.weight"] == w["0.weight"]).all()), len(history)
+    (True, 2)
+    """
+    record, arrays = load_record(Path(folder) / FILE, KIND)
+    return _params(record, arrays), _history(record)
+
+
+def _params(record: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: arrays[f"params:{name}"] for name in record["params"]}
+
+
+def _history(record: Any) -> History:
+    return History([Epoch(**epoch) for epoch in record["history"]])
+
+
+# --- what tells one run from another -------------------------------------------------------------
+
+
+def settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
+    """Return what tells a run from another, by name."""
+    random = json.dumps(_plain(run.rng.bit_generator.state))
+    loss = {name: x for name, x in options_of(task.loss).items() if name != "check_labels"}
+    return {
+        "model": _text(task.model),
+        "loss": _text({operation_of(task.loss).name: loss}),
+        "optimizer": _text(task.optimizer),
+        "batch_size": task.batch_size,
+        "data": _shapes(task.source),
+        "start (checksum of its parameters)": checksum("", host_arrays(run.params)),
+        "rng (checksum of its first state)": checksum(random, {}) if seeded else "None",
+    }
+
+
+def facts(task: Task, held_out: Task | None, run: Run, epochs: int) -> dict[str, Any]:
+    """Return, by name, what has to be the same on all ranks that train together."""
+    from importlib import metadata  # slow to import
+
+    arrays = library(next(iter(run.params.values())))
+    return {
+        **{f"version of {name}": metadata.version(name) for name in PACKAGES},
+        "array library": f"{arrays} {sys.modules[arrays].__version__}",
+        **settings(task, run, True),
+        "validation": "None" if held_out is None else _shapes(held_out.source),
+        "epochs": epochs,
+    }
+
+
+def fingerprint(run: Run) -> dict[str, Any]:
+    """Return a checksum of the parameters, which all ranks have to compute alike."""
+    name = f"checksum of the parameters after epoch {len(run.history)}"
+    return {name: checksum("", host_arrays(run.params))}
+
+
+def _text(x: Any) -> str:
+    """Return a representation without line ends and addresses, which no two processes share."""
+    return " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(x)).split())
+
+
+def _shapes(source: Source) -> str:
+    if not isinstance(source, ArraySource):
+        return "an iterable"
+    parts = (("x", source.x), ("y", source.y))
+    return ", ".join(
+        f"{name} {tuple(x.shape)} {str(x.dtype).rpartition('.')[2]}" for name, x in parts
+    )
+
+
+def _looked_at(state: State) -> list[int]:
+    """Return some of the steps taken, counted from 0: the first, the powers of 2, the last."""
+    taken: int = state["step"]
+    powers = (1 << i for i in range((taken - 1).bit_length()))
+    return sorted({0, *powers, taken - 1}) if taken else []
+
+
+# --- what JSON does not hold ---------------------------------------------------------------------
+
+
+def _plain(x: Any) -> Any:
+    """Return a state of a bit generator with lists for arrays."""
+    if isinstance(x, dict):
+        return {name: _plain(value) for name, value in x.items()}
+    return x.tolist() if hasattr(x, "tolist") else x
+
+
+def _packed(state: Any, arrays: dict[str, Array], name: str) -> Any:
+    """Return nested dicts of numbers with names in place of arrays, which are entered."""
+    if isinstance(state, dict):
+        return {key: _packed(value, arrays, f"{name}:{key}") for key, value in state.items()}
+    if state is None or isinstance(state, (int, float)):
+        return state
+    if not hasattr(state, "dtype"):
+        raise TypeError(
+            f"a checkpoint takes an optimizer's state of nested dicts, arrays and numbers, "
+            f"got {state!r} in {name}"
+        )
+    arrays[name] = state
+    return name
+
+
+def _unpacked(state: Any, arrays: dict[str, np.ndarray], xp: ModuleType, place: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _unpacked(value, arrays, xp, place) for key, value in state.items()}
+    return to_backend(arrays[state], xp, place) if isinstance(state, str) else state

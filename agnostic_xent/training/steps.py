@@ -1,0 +1,125 @@
+"""The steps of an epoch: batch -> model -> loss -> pullback -> optimizer."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..core.arrays import Array, array_namespace, dtype_kind
+from ..core.operation import Operation, Pullback
+from ..network.layers import Layer, Params, split_statistics
+from ..operations.class_loss import check_label_range
+from .batches import ArraySource, Batch, Source
+from .linear_epochs import Steps, linear_steps
+from .optimizers import Optimizer, State
+from .totals import Totals, totals_of
+
+Loss: TypeAlias = Operation[Any, Any] | functools.partial[Any]
+"""An operation (output, target) -> mean loss, or a partial of one that sets its options."""
+
+Stepper: TypeAlias = Callable[[Params, State, Any], Steps]
+"""Takes the steps of an epoch, given parameters, the optimizer's state and the rng."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, on what, and how."""
+
+    model: Layer
+    source: Source
+    loss: Loss
+    optimizer: Optimizer
+    batch_size: int
+
+    def stepper(self, params: Params) -> Stepper:
+        """Return what takes the steps of an epoch: a kernel for many at once where there is one."""
+        if options_of(self.loss).keys() <= {"check_labels"}:  # which are checked already
+            loss = operation_of(self.loss)
+            task = self.model, params, self.source, loss, self.optimizer, self.batch_size
+            fast = linear_steps(*task)
+            if fast is not None:
+                return fast
+        return self._epoch
+
+    def _epoch(self, params: Params, state: State, rng: Any) -> Steps:
+        return self.steps(self.source.batches(self.batch_size, rng), params, state, rng)
+
+    def steps(self, batches: Iterable[Batch], params: Params, state: State, rng: Any) -> Steps:
+        """Take steps; yield parameters, state and the batch's totals after each."""
+        for x, y in batches:
+            value, output, grads = loss_and_grads(self.model, params, x, y, self.loss, rng)
+            grads, statistics = split_statistics(grads)
+            params, state = self.optimizer.update(params, grads, state)
+            params = params | statistics
+            yield params, state, totals_of_loss(self.loss, value, output, y)
+
+    def evaluate(self, params: Params) -> tuple[float, float]:
+        """Return mean loss and accuracy, in order and as in inference."""
+        return mean_scores(self.model, params, self.source, self.loss, self.batch_size)
+
+
+def loss_and_grads(
+    model: Layer, params: Params, x: Array, y: Array, loss: Loss, rng: Any
+) -> tuple[Array, Array, Params]:
+    """Return the mean loss of a batch, the model's output, and what its pullback returns."""
+    output, pull_model = model.vjp(params, x, train=True, rng=rng, input_grad=False)
+    value, pull_loss = loss_vjp(loss, output, y)
+    (dy, _) = pull_loss(array_namespace(value).ones_like(value))
+    return value, output, pull_model(dy)[1]
+
+
+def mean_scores(
+    model: Layer, params: Mapping[str, Array], source: Source, loss: Loss, batch_size: int
+) -> tuple[float, float]:
+    """Return the mean loss and the accuracy of a model on batches."""
+    totals = Totals()
+    for x, y in source.batches(batch_size):
+        output = model(params, x)
+        totals.add(totals_of_loss(loss, loss(output, y), output, y))
+    return totals.means()
+
+
+# --- the loss ------------------------------------------------------------------------------------
+
+
+def operation_of(loss: Any) -> Any:
+    """Return the operation that a loss is, or that it sets options of."""
+    return loss.func if isinstance(loss, functools.partial) else loss
+
+
+def options_of(loss: Loss) -> dict[str, Any]:
+    """Return the options that a loss sets."""
+    return loss.keywords if isinstance(loss, functools.partial) else {}
+
+
+def loss_vjp(loss: Loss, output: Array, target: Array) -> tuple[Array, Pullback]:
+    """Return the mean loss of an output, and its pullback."""
+    result: tuple[Array, Pullback] = operation_of(loss).vjp(
+        output, target, wrt=(0,), **options_of(loss)
+    )
+    return result
+
+
+def totals_of_loss(loss: Loss, value: Array, output: Array, target: Array) -> Totals:
+    """Return the totals of a batch of this mean loss."""
+    options = options_of(loss)
+    return totals_of(value, output, target, options.get("axis", -1), options.get("ignore_index"))
+
+
+def checked_once(loss: Loss, model: Layer, params: Params, source: Source) -> Loss:
+    """Try a sample and check all labels before the first step; then no step waits to check."""
+    if not isinstance(source, ArraySource):
+        return loss
+    x, y = next(source.batches(1))
+    output, options = model(params, x), options_of(loss)
+    loss(output, y)  # raises here, before any state changes, where model, loss and data do not fit
+    takes_check = "check_labels" in inspect.signature(operation_of(loss)).parameters
+    if not takes_check or dtype_kind(array_namespace(y), y.dtype) != "integral":
+        return loss
+    for labels in source.pieces(source.y, 1 << 20):
+        classes = output.shape[options.get("axis", -1)]
+        check_label_range(labels, classes, options.get("ignore_index"))
+    return functools.partial(loss, check_labels=False)
