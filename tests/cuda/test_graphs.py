@@ -16,6 +16,7 @@ from agnostic_xent.core.arrays import array_namespace
 from agnostic_xent.kernels.cuda import optimizers
 from agnostic_xent.kernels.cuda.conv import dense
 from agnostic_xent.kernels.cuda.toolchain import capturing
+from agnostic_xent.network.layers import Layer
 from agnostic_xent.training import captured as captured_steps
 from agnostic_xent.training import schedules
 
@@ -30,7 +31,7 @@ LENET = ax.Sequential(
 )
 
 
-class Scale(ax.layers.Layer):
+class Scale(Layer):
     """A layer of few numbers, without kernels, which keeps a mean of what it saw."""
 
     def init(self, rng, shape):
