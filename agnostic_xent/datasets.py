@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .core.checks import generator, number
+
 __all__ = ["Dataset", "load_digits", "load_fashion_mnist", "load_spambase"]
 
 
@@ -278,23 +280,13 @@ def _split(
     count: int, test_fraction: float, rng: int | np.random.Generator | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Shuffle `count` row numbers and split them into a training and a held-out part."""
-    try:
-        inside = 0 < test_fraction < 1
-    except TypeError as error:
-        raise TypeError(f"test_fraction must be a number, got {test_fraction!r}") from error
-    held_out = round(count * test_fraction) if inside else 0
+    held_out = round(count * number("test_fraction", test_fraction, "(0, 1)"))
     if not 0 < held_out < count:
         raise ValueError(
-            f"test_fraction must be between 0 and 1 and leave some of the {count} rows in both "
-            f"parts, got {test_fraction!r}"
+            f"test_fraction must leave some of the {count} rows in both parts, "
+            f"got {test_fraction!r}"
         )
-    try:
-        generator = np.random.default_rng(rng)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"rng must be an int >= 0, a numpy.random.Generator or None, got {rng!r}"
-        ) from error
-    rows = generator.permutation(count)
+    rows = generator(rng).permutation(count)
     return rows[held_out:], rows[:held_out]
 
 

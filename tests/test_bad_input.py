@@ -27,7 +27,7 @@ CASES = [
     ("conv2d", (IMAGES, FILTERS), {"padding": ((1, 2), 3, 4)}, ValueError, r"padding must be"),
     ("conv2d", (IMAGES, FILTERS), {"padding": (1, 2, 3)}, ValueError, r"padding must be"),
     ("conv2d", (IMAGES, FILTERS), {"dilation": True}, ValueError, r"dilation must be"),
-    ("conv2d", (IMAGES, FILTERS), {"groups": 3}, ValueError, r"groups must be an integer >= 1 that divides the 4"),
+    ("conv2d", (IMAGES, FILTERS), {"groups": 3}, ValueError, "groups must divide the 4"),
     ("conv2d", (IMAGES, FILTERS), {"activation": "tanh"}, ValueError, r"activation must be one of None, 'relu'"),
     ("max_pool2d", (IMAGES[0], 2), {}, ValueError, r"x must have 4 dimensions"),
     ("max_pool2d", (IMAGES, 6), {}, ValueError, r"window's height of 6"),

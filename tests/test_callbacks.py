@@ -129,7 +129,7 @@ def test_both_with_fit(tmp_path):
         (lambda: EarlyStopping(0), "patience must be an integer >= 1, got 0"),
         (lambda: EarlyStopping(1.5), "patience must be an integer >= 1, got 1.5"),
         (lambda: EarlyStopping(1, "f1"), "monitor must be one of validation_loss, .*; got 'f1'"),
-        (lambda: EarlyStopping(1, min_delta=-1), "min_delta must be a number >= 0, got -1"),
+        (lambda: EarlyStopping(1, min_delta=-1), "min_delta must be a finite number >= 0, got -1"),
         (lambda: KeepBest("best", "f1"), "monitor must be one of"),
         (lambda: train(callbacks=[EarlyStopping(1)]), r"'validation_loss' needs fit\(\.\.\., val"),
     ],
@@ -226,8 +226,12 @@ def test_rates_that_are_too_high_from_the_first():
     options = {"loss": cross_entropy, "optimizer": SGD(0.1)}
     with pytest.raises(ValueError, match="not finite at the lowest learning rate, 1e"):
         find_learning_rate(SOFTMAX, start(), (x, y), lowest=1e300, highest=1e301, **options)
-    for bad in ({"lowest": 0.0}, {"lowest": 20.0}, {"highest": math.inf}):
-        with pytest.raises(ValueError, match="lowest must be > 0 and below highest"):
+    for bad, message in (
+        ({"lowest": 0.0}, r"lowest must be a finite number > 0, got 0.0"),
+        ({"lowest": 20.0}, "lowest must be below highest, got 20.0 and 10.0"),
+        ({"highest": math.inf}, "highest must be a finite number > 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
             find_learning_rate(SOFTMAX, start(), (x, y), **bad, **options)
     with pytest.raises(ValueError, match="steps must be an integer >= 2, got 1"):
         find_learning_rate(SOFTMAX, start(), (x, y), steps=1, **options)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-from agnostic_xent import cross_entropy, kernels, linear_cross_entropy, to_numpy
-from agnostic_xent.operations import dense
+from agnostic_xent import cross_entropy, dense, kernels, linear_cross_entropy, to_numpy
 
 N, D, CLASSES = 7, 4, 5
 RNG = np.random.default_rng(11)
@@ -231,12 +230,12 @@ ERRORS = [
     ({"class_weight": B[:3]}, ValueError, r"class_weight must have shape \(5,\)"),
     ({"sample_weight": B}, ValueError, r"sample_weight must have shape \(7,\)"),
     ({"label_smoothing": 1.5}, ValueError, r"label_smoothing must be in \[0, 1\]"),
-    ({"temperature": 0.0}, ValueError, r"temperature must be > 0"),
+    ({"temperature": 0.0}, ValueError, r"temperature must be a number > 0"),
     ({"reduction": "avg"}, ValueError, r"reduction must be one of"),
     ({"normalize": "rows"}, ValueError, r"normalize must be"),
     ({"on_empty": "skip"}, ValueError, r"on_empty must be one of"),
-    ({"memory": 0}, ValueError, r"memory must be a number of bytes"),
-    ({"memory": 1e6}, ValueError, r"memory must be a number of bytes"),
+    ({"memory": 0}, ValueError, r"memory must be an integer >= 1"),
+    ({"memory": 1e6}, ValueError, r"memory must be an integer >= 1"),
     (
         {"sample_weight": np.zeros(N), "on_empty": "raise"},
         ValueError,

@@ -199,7 +199,7 @@ def test_any_integer_dtype(row, kind):
         (options(weight=np.ones(3, dtype="float32")), TypeError, "weight has dtype float32"),
         (options(sample_weight=np.ones(3)), ValueError, r"sample_weight must have shape \(2,\)"),
         (options(label_smoothing=1.5), ValueError, r"label_smoothing must be in \[0, 1\]"),
-        (options(temperature=0), ValueError, "temperature must be > 0"),
+        (options(temperature=0), ValueError, "temperature must be a number > 0"),
         (options(ignore_index=0.5), TypeError, "ignore_index must be an integer"),
     ],
 )

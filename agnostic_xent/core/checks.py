@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
+from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +105,59 @@ def check_axis(x: Array, axis: int, name: str = "x") -> int:
             f"(accepted: {-x.ndim} to {x.ndim - 1})"
         )
     return int(axis) % int(x.ndim)
+
+
+def integer(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """Return ``value`` as an int; raise ValueError unless it is an integer of this range.
+
+    Anything with ``__index__`` is one, such as a number of NumPy; True and False are not.
+    """
+    with suppress(TypeError):  # no integer, or an array of several
+        found = least - 1 if isinstance(value, bool) else operator.index(value)
+        if least <= found <= most:
+            return found
+    bounds = f">= {least}" if most == math.inf else f">= {least} and <= {most}"
+    raise ValueError(f"{name} must be an integer {bounds}, got {value!r}")
+
+
+def number(name: str, value: Any, bounds: str) -> float:
+    """Return ``value`` as a float; raise ValueError unless it is a number within ``bounds``.
+
+    Numbers of any library are taken, also arrays without dimensions; True, False and strings are
+    not. ``bounds`` is an interval such as "[0, 1)" or "(0, inf)".
+    """
+    low, high = map(float, bounds[1:-1].split(","))
+    if is_number(value):
+        found = float(value)
+        above = found > low or (found == low and bounds[0] == "[")
+        below = found < high or (found == high and bounds[-1] == "]")
+        if above and below:
+            return found
+    wanted = f"in {bounds}"
+    if high == math.inf:
+        finite = "" if bounds[-1] == "]" else "finite "
+        least = "" if low == -math.inf else f" {'>=' if bounds[0] == '[' else '>'} {low:g}"
+        wanted = f"a {finite}number{least}"
+    raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def set_numbers(owner: Any, **bounds: str) -> None:
+    """Replace attributes of a frozen object by floats, each within its bounds."""
+    for name, interval in bounds.items():
+        object.__setattr__(owner, name, number(name, getattr(owner, name), interval))
+
+
+def set_integers(owner: Any, *names: str) -> None:
+    """Replace attributes of a frozen object by ints, each >= 1."""
+    for name in names:
+        object.__setattr__(owner, name, integer(name, getattr(owner, name)))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is a real number, of Python or of any library."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        return False
+    return isinstance(value, numbers.Real) or (is_array(value) and value.ndim == 0)
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

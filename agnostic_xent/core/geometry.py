@@ -5,31 +5,26 @@ from __future__ import annotations
 import math
 from typing import Any, TypeAlias
 
+from .checks import integer
+
 Pair: TypeAlias = tuple[int, int]
-
-
 PairLike: TypeAlias = int | tuple[int, int]
-
-
 Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 """((top, bottom), (left, right)), in pixels."""
-
-
 Padding: TypeAlias = str | int | tuple[int, int] | Margins
-
-# --- geometry: what the contracts of conv2d and the pools normalise ------------------------------
 
 
 def as_pair(name: str, value: Any, minimum: int = 1) -> Pair:
     """Return an integer, or a pair (height, width), as a pair of integers >= ``minimum``."""
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    whole = all(hasattr(v, "__index__") and not isinstance(v, bool) for v in pair)
-    if len(pair) != 2 or not whole or min(pair) < minimum:
+    try:
+        height, width = (integer(name, size, minimum) for size in pair)
+    except ValueError:
         raise ValueError(
             f"{name} must be an integer >= {minimum} or a pair (height, width) of them, "
             f"got {value!r}"
-        )
-    return int(pair[0]), int(pair[1])
+        ) from None
+    return height, width
 
 
 def as_margins(

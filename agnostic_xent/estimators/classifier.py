@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -15,6 +14,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from ..core.arrays import Array, array_namespace, device, is_dask, library
+from ..core.checks import integer, number
 from ..core.communication import Alone, Communicator
 from ..network.layers import Params
 from ..operations.activations import log_sigmoid, log_softmax, sigmoid, softmax
@@ -228,9 +228,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _held_out(self) -> HeldOut | None:
         if not self.early_stopping:
             return None
-        check_number("validation_fraction", self.validation_fraction, above=0, below=1)
-        check_count("n_iter_no_change", self.n_iter_no_change)
-        return HeldOut(self.validation_fraction, int(self.n_iter_no_change))
+        return HeldOut(
+            number("validation_fraction", self.validation_fraction, "(0, 1)"),
+            integer("n_iter_no_change", self.n_iter_no_change),
+        )
 
     def _remember(self, trained: Trained, state: State | None, partial: bool) -> None:
         """Set the attributes that tell how the training went."""
@@ -275,17 +276,3 @@ def _converted(value: Any, convert: Callable[[Array], Array]) -> Any:
     if isinstance(value, Mapping):
         return {name: _converted(inner, convert) for name, inner in value.items()}
     return convert(value) if hasattr(value, "shape") else value
-
-
-def check_number(name: str, value: Any, *, above: float, below: float = float("inf")) -> None:
-    """Raise ValueError unless above < value < below; infinity where nothing is below it."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not (above < value < below or value == below == float("inf")):
-        bounds = f"a number > {above}" if below == float("inf") else f"in ({above}, {below})"
-        raise ValueError(f"{name} must be {bounds}, got {value!r}")
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raise ValueError unless ``value`` is an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import Tags
 
 from ..core.arrays import Array, array_namespace, device
+from ..core.checks import integer
 from ..core.communication import Communicator
 from ..core.conversion import to_backend
 from ..network.containers import Sequential
@@ -17,7 +18,7 @@ from ..network.layers import Layer, MaxPool2d, Params
 from ..network.models import lenet
 from ..training.loop import Callback
 from ..training.optimizers import AdamW, Optimizer
-from .classifier import Classifier, check_count, first
+from .classifier import Classifier, first
 from .fitting import Steps, problem, train
 from .samples import Labelled, Samples, checked_samples, dtype_name
 
@@ -157,10 +158,10 @@ class CNNClassifier(Classifier):
         CNNClassifier
             Itself.
         """
-        check_count("epochs", self.epochs)
+        epochs = integer("epochs", self.epochs)
         data = self._labelled(X, y, sample_weight)
         continued = self.warm_start and hasattr(self, "params_")
-        return self._train(X, data, continued, epochs=int(self.epochs))
+        return self._train(X, data, continued, epochs=epochs)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Pass once through more images; the optimizer goes on where it was.
@@ -188,7 +189,7 @@ class CNNClassifier(Classifier):
     def _train(
         self, X: Any, data: Labelled, continued: bool, *, epochs: int, partial: bool = False
     ) -> Self:
-        check_count("batch_size", self.batch_size)
+        batch_size = integer("batch_size", self.batch_size)
         rng = self._rng()
         shape = self._image_shape(getattr(X, "shape", ()), data.samples.features)
         if continued:
@@ -203,7 +204,7 @@ class CNNClassifier(Classifier):
             params,
             optimizer,
             epochs=epochs,
-            batch_size=int(self.batch_size),
+            batch_size=batch_size,
             rng=rng,
             communicator=self._ranks,
             held_out=None if partial else self._held_out(),

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 
 from ..core.arrays import Array, array_namespace
-from ..core.checks import check_choice
+from ..core.checks import check_choice, integer, number
 from ..core.communication import Communicator
 from ..network.containers import Sequential
 from ..network.layers import Dense, Params
@@ -19,7 +19,7 @@ from ..training.batches import is_stored
 from ..training.history import History
 from ..training.optimizers import SGD, State
 from ..training.schedules import Later, Schedule
-from .classifier import Classifier, check_count, check_number
+from .classifier import Classifier
 from .fitting import Steps, problem, state_after, train
 from .lbfgs import LogisticObjective, minimize
 from .samples import Labelled, Samples, checked_samples, dtype_name
@@ -216,7 +216,7 @@ class LogisticRegression(Classifier):
             samples.indices(data.labels),
             samples.numbers(weights),
             total,
-            1 / (self.C * total),
+            1 / (float(self.C) * total),
             self.fit_intercept,
             self._ranks,
         )
@@ -224,7 +224,7 @@ class LogisticRegression(Classifier):
             [params["0.weight"], params["0.bias"][:, None]], axis=1
         )
         max_iter = int(self.max_iter or 1000)
-        w, values, converged = minimize(objective, start, tol=self.tol, max_iter=max_iter)
+        w, values, converged = minimize(objective, start, tol=float(self.tol), max_iter=max_iter)
         if not converged:
             warnings.warn(
                 f"lbfgs ended after max_iter={max_iter} iterations, before tol={self.tol} was "
@@ -248,7 +248,7 @@ class LogisticRegression(Classifier):
         by_itself = not self.average and not is_stored(data.samples.x)  # then kernels take SGD
         if by_itself and callable(rate):
             rate = Later(rate, begun)
-        sgd = SGD(rate, weight_decay=1 / (self.C * seen), decay_bias=False)
+        sgd = SGD(rate, weight_decay=1 / (float(self.C) * seen), decay_bias=False)
         optimizer = sgd if by_itself else Steps(sgd, average=self.average, state=state)
         if not self.fit_intercept:
             params = {"0.weight": params["0.weight"]}
@@ -289,8 +289,8 @@ class LogisticRegression(Classifier):
 
     def _check_options(self) -> None:
         check_choice("solver", self.solver, ("lbfgs", "sgd"))
-        check_number("C", self.C, above=0)
-        check_number("tol", self.tol, above=0)
-        check_count("batch_size", self.batch_size)
+        number("C", self.C, "(0, inf]")
+        number("tol", self.tol, "(0, inf]")
+        integer("batch_size", self.batch_size)
         if self.max_iter is not None:
-            check_count("max_iter", self.max_iter)
+            integer("max_iter", self.max_iter)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 from ..core.arrays import Array, array_namespace, constant, device, widen
+from ..core.checks import integer
 from ..operations.activations import softmax
-from .metrics import check_count, check_scores, one_hot, predictions, wide_labels
+from .metrics import check_scores, one_hot, predictions, wide_labels
 
 __all__ = ["calibration_bins", "expected_calibration_error", "fit_temperature"]
 
@@ -173,7 +174,7 @@ def _slope(z: Array, b: float) -> tuple[float, float]:
 
 def _bins(probs: Array, labels: Array, bins: int) -> tuple[Array, Array, Array]:
     """Return each bin's sum of confidences, sum of hits, and number of samples."""
-    check_count("bins", bins)
+    bins = integer("bins", bins)
     xp, p = array_namespace(probs), widen(probs)
     confidence = xp.max(p, axis=1, keepdims=True)  # (N, 1)
     labels = wide_labels(labels)

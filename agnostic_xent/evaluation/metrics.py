@@ -11,7 +11,7 @@ import math
 from types import ModuleType
 
 from ..core.arrays import Array, array_namespace, constant, device, dtype_kind, is_traced, widen
-from ..core.checks import check_ndim, check_shape, float_namespace, namespace
+from ..core.checks import check_ndim, check_shape, float_namespace, integer, namespace
 from ..core.conversion import to_numpy
 from ..operations.losses import categorical_cross_entropy
 
@@ -91,7 +91,7 @@ def top_k_accuracy(scores: Array, labels: Array, k: int) -> Array:
     """
     xp = check_scores("scores", scores, labels)
     classes = scores.shape[1]
-    check_count("k", k, classes)
+    k = integer("k", k, most=classes)
     labels = wide_labels(labels)
     own = one_hot(labels, classes)
     score = xp.sum(xp.where(own, scores, constant(0, scores)), axis=1, keepdims=True)
@@ -130,7 +130,7 @@ def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
     >>> [[int(m[i, j]) for j in range(2)] for i in range(2)]
     [[1, 0], [1, 1]]
     """
-    check_count("classes", classes)
+    classes = integer("classes", classes)
     xp = namespace(labels=labels, predicted=predicted)
     check_ndim("labels", labels, 1, "(N,)")
     n = labels.shape[0]
@@ -139,15 +139,15 @@ def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
     check_shape("predicted", predicted, (n,), "that of labels")
     _check_labels("labels", labels, classes)
     _check_labels("predicted", predicted, classes)
-    integer = xp.__array_namespace_info__().default_dtypes(device=device(labels))["integral"]
-    total = xp.zeros((classes, classes), dtype=integer, device=device(labels))
+    dtype = xp.__array_namespace_info__().default_dtypes(device=device(labels))["integral"]
+    total = xp.zeros((classes, classes), dtype=dtype, device=device(labels))
     rows = max(1, ONE_HOT // classes)
     for start in range(0, n, rows):
         block = slice(start, min(start + rows, n))
         true, guess = (
             xp.astype(one_hot(x[block], classes), xp.float32) for x in (labels, predicted)
         )
-        total = total + xp.astype(xp.matrix_transpose(true) @ guess, integer)
+        total = total + xp.astype(xp.matrix_transpose(true) @ guess, dtype)
     return total
 
 
@@ -281,11 +281,3 @@ def _check_labels(name: str, labels: Array, classes: int) -> None:
     if not is_traced(bad) and bool(xp.any(bad)):
         i = int(to_numpy(bad).argmax())
         raise ValueError(f"{name}[{i}] is {int(labels[i])}, but must be in [0, {classes})")
-
-
-def check_count(name: str, value: int, largest: float = math.inf) -> None:
-    """Raise ValueError unless ``value`` is an integer from 1 to ``largest``."""
-    integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not integer or not 1 <= value <= largest:
-        most = "" if largest == math.inf else f" and <= {largest}"
-        raise ValueError(f"{name} must be an integer >= 1{most}, got {value!r}")

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
 from ..core.arrays import Array
-from ..core.checks import generator, namespace
+from ..core.checks import generator, namespace, set_integers
 from ..core.geometry import Margins, Padding, PairLike, as_pair
 from ..core.operation import Operation, kernels
 from ..operations.activations import relu
@@ -89,11 +89,6 @@ class Layer:
 # --- layers with parameters ----------------------------------------------------------------------
 
 
-def _check_count(name: str, count: Any) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
-
-
 def _he_normal(rng: Any, shape: Shape) -> Array:
     """Draw weights of variance 2 / fan_in (He et al., arXiv:1502.01852)."""
     scale = math.sqrt(2 / math.prod(shape[1:]))
@@ -115,7 +110,7 @@ class Dense(Layer):
     bias: bool = True
 
     def __post_init__(self) -> None:
-        _check_count("units", self.units)
+        set_integers(self, "units")
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
@@ -159,7 +154,7 @@ class Conv2d(Layer):
     max_pool: int | None = None
 
     def __post_init__(self) -> None:
-        _check_count("filters", self.filters)
+        set_integers(self, "filters", "groups")
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..core.checks import integer
 from .containers import Residual, Sequential
 from .layers import BatchNorm2d, Conv2d, Dense, Flatten, GlobalAvgPool2d, MaxPool2d, ReLU
 
@@ -20,7 +19,7 @@ def logistic(classes: int = 2) -> Sequential:
     >>> logistic().init(0, (57,))[1]
     (1,)
     """
-    _check_classes(classes, least=2)
+    classes = integer("classes", classes, least=2)
     return Sequential(Dense(1 if classes == 2 else classes))
 
 
@@ -32,7 +31,7 @@ def small_cnn(classes: int = 10) -> Sequential:
     >>> small_cnn().init(0, (1, 28, 28))[1]
     (10,)
     """
-    _check_classes(classes)
+    classes = integer("classes", classes)
     return Sequential(
         Conv2d(16, 3, padding=1),
         ReLU(),
@@ -53,7 +52,7 @@ def lenet(classes: int = 10) -> Sequential:
     >>> lenet().init(0, (1, 28, 28))[1]
     (10,)
     """
-    _check_classes(classes)
+    classes = integer("classes", classes)
     return Sequential(
         Conv2d(32, 3, padding=1),
         ReLU(),
@@ -86,7 +85,7 @@ def resnet(depth: int = 20, classes: int = 10) -> Sequential:
     ----------
     He et al., Deep residual learning for image recognition, arXiv:1512.03385, section 4.2.
     """
-    _check_classes(classes)
+    classes = integer("classes", classes)
     if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth must be 6 n + 2 for some n >= 1 (8, 14, 20, ...), got {depth!r}")
     blocks = [
@@ -97,11 +96,6 @@ def resnet(depth: int = 20, classes: int = 10) -> Sequential:
     ]
     stem = (Conv2d(16, 3, padding=1, bias=False), BatchNorm2d(), ReLU())
     return Sequential(*stem, *blocks, GlobalAvgPool2d(), Dense(classes))
-
-
-def _check_classes(classes: Any, least: int = 1) -> None:
-    if not isinstance(classes, int) or classes < least:
-        raise ValueError(f"classes must be an integer >= {least}, got {classes!r}")
 
 
 def _residual_block(filters: int, *, shrink: bool) -> tuple[Residual, ReLU]:

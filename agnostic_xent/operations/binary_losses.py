@@ -9,10 +9,10 @@ import math
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, is_traced, narrow, widen
-from ..core.checks import check_shape, float_namespace
+from ..core.checks import check_shape, float_namespace, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .activations import log_sigmoid_of
-from .reductions import Reduction, check_reduction, times_log
+from .reductions import Reduction, reduction_options, times_log
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
@@ -223,21 +223,13 @@ def _arguments(
     arrays = {name: scores, "target": target, "weight": weight, "sample_weight": sample_weight}
     float_namespace(**arrays)
     check_shape("target", target, tuple(scores.shape), f"that of {name}")
-    check_reduction(reduction, normalize, on_empty)
     if weight is not None:
         _check_broadcasts("weight", weight, scores)
     if sample_weight is not None:
         check_shape("sample_weight", sample_weight, tuple(scores.shape[:1]), "one a sample")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
-    options: dict[str, Any] = {
-        "weight": weight,
-        "sample_weight": sample_weight,
-        "reduction": reduction,
-        "normalize": normalize if normalize in (None, "weight", "count") else float(normalize),
-        "on_empty": on_empty,
-    }
-    options |= {"label_smoothing": float(label_smoothing)} | others
+    options: dict[str, Any] = {"weight": weight, "sample_weight": sample_weight}
+    options |= reduction_options(reduction, normalize, on_empty)
+    options |= {"label_smoothing": number("label_smoothing", label_smoothing, "[0, 1]")} | others
     if on_empty == "raise" and reduction == "mean":
         denominator = _weights_and_reduction(scores, options)[1].denominator
         if not is_traced(denominator) and float(denominator) == 0:

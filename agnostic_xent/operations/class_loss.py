@@ -8,6 +8,7 @@ if its label is out of range.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -24,9 +25,9 @@ from ..core.arrays import (
     is_traced,
     library,
 )
-from ..core.checks import check_shape
+from ..core.checks import check_shape, number
 from ..core.conversion import to_numpy
-from .reductions import Reduction, check_reduction, times_log
+from .reductions import Reduction, reduction_options, times_log
 
 
 @dataclass(frozen=True)
@@ -241,13 +242,12 @@ def class_options(
     """
     samples = shape[:axis] + shape[axis + 1 :]
     like = f"that of {name} without the classes"
-    check_reduction(reduction, normalize, on_empty)
+    options = reduction_options(reduction, normalize, on_empty)
     if weight is not None:
         check_shape(weight_name, weight, (shape[axis],), "one weight a class")
     if sample_weight is not None:
         check_shape("sample_weight", sample_weight, samples, like)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
+    options["label_smoothing"] = number("label_smoothing", label_smoothing, "[0, 1]")
     if ignore_index is not None and not hasattr(ignore_index, "__index__"):
         raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
     if is_labels(target):
@@ -261,12 +261,8 @@ def class_options(
         raise ValueError("ignore_index is for integer labels; give probabilities a sample_weight")
     else:
         check_shape("target", target, shape, f"probabilities of the shape of {name}")
-    return {
-        "ignore_index": None if ignore_index is None else int(ignore_index),
-        "label_smoothing": float(label_smoothing),
-        "reduction": reduction,
-        "normalize": normalize if normalize in (None, "weight", "count") else float(normalize),
-        "on_empty": on_empty,
+    return options | {
+        "ignore_index": None if ignore_index is None else operator.index(ignore_index)
     }
 
 

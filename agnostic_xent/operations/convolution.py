@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant
-from ..core.checks import check_choice, check_ndim, check_shape, float_namespace
+from ..core.checks import check_choice, check_ndim, check_shape, float_namespace, integer
 from ..core.geometry import Padding, PairLike, as_margins, as_pair, check_fits, output_size
 from ..core.operation import Pullback, operation, repeatable
 from .pooling import max_pool2d
@@ -112,10 +112,11 @@ def conv2d(
 
 def check_groups(channels: int, filters: int, groups: Any) -> None:
     """Raise ValueError unless ``groups`` is a positive integer that divides both counts."""
-    if not isinstance(groups, int) or groups < 1 or channels % groups or filters % groups:
+    count = integer("groups", groups)
+    if channels % count or filters % count:
         raise ValueError(
-            f"groups must be an integer >= 1 that divides the {channels} channels of x and the "
-            f"{filters} filters of w, got {groups!r}"
+            f"groups must divide the {channels} channels of x and the {filters} filters of w, "
+            f"got {groups!r}"
         )
 
 

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
-from ..core.checks import check_ndim, check_shape, float_namespace, namespace
+from ..core.checks import check_ndim, check_shape, float_namespace, integer, namespace, number
 from ..core.communication import Communicator
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .class_loss import (
@@ -117,17 +117,16 @@ def linear_cross_entropy(
     """
     _check_arrays(x, weight, bias, class_weight, sample_weight)
     namespace(x=x, target=target)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature!r}")
-    if isinstance(memory, bool) or not hasattr(memory, "__index__") or memory < 1:
-        raise ValueError(f"memory must be a number of bytes, an integer >= 1, got {memory!r}")
     classes = weight.shape[0]
     weights: dict[str, Any] = {"class_weight": class_weight, "sample_weight": sample_weight}
     options = weights | class_options(
         "x weight^T", (x.shape[0], classes), 1, x.dtype, target, class_weight, sample_weight,
         ignore_index, label_smoothing, reduction, normalize, on_empty, "class_weight",
     )  # fmt: skip
-    options |= {"temperature": float(temperature), "memory": int(memory)}
+    options |= {
+        "temperature": number("temperature", temperature, "(0, inf]"),
+        "memory": integer("memory", memory),
+    }
     slices = () if communicator is None else tuple(communicator.gather(classes))
     options |= {"communicator": communicator, "slices": slices}
     classes = sum(slices) or classes

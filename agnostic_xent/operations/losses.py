@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, dtype_kind, narrow, widen
-from ..core.checks import check_axis, float_namespace, namespace
+from ..core.checks import check_axis, float_namespace, namespace, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .activations import log_softmax_of
 from .class_loss import ClassLoss, check_not_empty, class_options, label_check
@@ -101,11 +101,10 @@ def cross_entropy(
     >>> round(float(loss), 6)
     0.126928
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature!r}")
     return _arguments(
         "logits", logits, target, axis, weight, sample_weight, ignore_index, label_smoothing,
-        reduction, normalize, on_empty, check_labels, temperature=float(temperature),
+        reduction, normalize, on_empty, check_labels,
+        temperature=number("temperature", temperature, "(0, inf]"),
         overwrite_logits=bool(overwrite_logits),
     )  # fmt: skip
 

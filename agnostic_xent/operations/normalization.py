@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, constant, device
-from ..core.checks import check_ndim, check_shape, float_namespace, generator
+from ..core.checks import check_ndim, check_shape, float_namespace, generator, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 
 if TYPE_CHECKING:
@@ -89,7 +89,11 @@ def batch_norm(
             "least 2"
         )
     arrays = (x, *vectors.values())
-    options: Any = {"train": bool(train), "momentum": momentum, "eps": eps}
+    options: Any = {
+        "train": bool(train),
+        "momentum": number("momentum", momentum, "[0, 1]"),
+        "eps": number("eps", eps, "[0, inf)"),
+    }
     return repeatable(*arrays, **options)  # type: ignore[no-any-return]
 
 
@@ -198,8 +202,7 @@ def dropout(x: Array, *, rate: float = 0.5, rng: int | np.random.Generator | Non
     Srivastava et al., Dropout, JMLR 15 (2014).
     """
     xp = float_namespace(x=x)
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate must be in [0, 1), got {rate!r}")
+    rate = number("rate", rate, "[0, 1)")
     keep = generator(rng).random(tuple(x.shape)) >= rate
     return normalized(x, keep=xp.asarray(keep, device=device(x)), rate=rate)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant
-from ..core.checks import check_choice
+from ..core.checks import check_choice, is_number, number
 
 REDUCTIONS = ("mean", "sum", "none")
 ON_EMPTY = ("nan", "zero", "raise")
+BY = ("weight", "count")
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,17 @@ class Reduction:
         return xp.where(empty, nothing, total / xp.where(empty, constant(1, total), denominator))
 
 
-def check_reduction(reduction: str, normalize: Any, on_empty: str) -> None:
-    """Raise ValueError unless the three options are ones that the losses know."""
+def reduction_options(reduction: str, normalize: Any, on_empty: str) -> dict[str, Any]:
+    """Return the three options of a reduction; raise ValueError unless the losses know them."""
     check_choice("reduction", reduction, REDUCTIONS)
     check_choice("on_empty", on_empty, ON_EMPTY)
-    number = isinstance(normalize, (int, float)) and not isinstance(normalize, bool)
-    if not (normalize in (None, "weight", "count") if not number else 0 < normalize < math.inf):
+    if is_number(normalize):
+        normalize = number("normalize", normalize, "(0, inf)")
+    elif not (normalize is None or (isinstance(normalize, str) and normalize in BY)):
         raise ValueError(
             f'normalize must be "weight", "count", a number > 0 or None, got {normalize!r}'
         )
+    return {"reduction": reduction, "normalize": normalize, "on_empty": on_empty}
 
 
 def times_log(t: Array, log_p: Array) -> Array:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.checks import integer, number
 from ..core.files import write_atomically
 from ..network.checkpoints import save_params
 from ..network.layers import Params
@@ -28,9 +29,7 @@ class _Monitor(Callback):
     def __init__(self, monitor: str, min_delta: float = 0.0):
         if monitor not in MONITORS:
             raise ValueError(f"monitor must be one of {', '.join(MONITORS)}; got {monitor!r}")
-        if not min_delta >= 0:
-            raise ValueError(f"min_delta must be a number >= 0, got {min_delta!r}")
-        self.monitor, self.min_delta = monitor, min_delta
+        self.monitor, self.min_delta = monitor, number("min_delta", min_delta, "[0, inf)")
         self.best_epoch, self._least = 0, math.inf
 
     def on_start(self, epochs: int, samples: int | None) -> None:
@@ -84,9 +83,7 @@ class EarlyStopping(_Monitor):
 
     def __init__(self, patience: int, monitor: str = "validation_loss", *, min_delta: float = 0.0):
         super().__init__(monitor, min_delta)
-        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
-            raise ValueError(f"patience must be an integer >= 1, got {patience!r}")
-        self.patience = patience
+        self.patience = integer("patience", patience)
 
     def on_epoch(self, epoch: Epoch, params: Params) -> bool:
         """End the training when patience is at its end."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.arrays import Array, array_namespace
-from ..core.checks import namespace
+from ..core.checks import integer, namespace
 from ..core.communication import Alone, Communicator, check_alike, first_rank_first, same_generator
 from ..core.operation import Operation
 from ..network.layers import Layer, Params
@@ -122,7 +122,8 @@ def fit(
     >>> history.column("epoch")
     [1, 2, 3, 4]
     """
-    _check_model(model, params, epochs=epochs, batch_size=batch_size)
+    _check_model(model, params)
+    epochs, batch_size = integer("epochs", epochs), integer("batch_size", batch_size)
     _check_loss(loss)
     _check_helpers(optimizer, callbacks, communicator if capture else None)
     communicator = Alone() if communicator is None else communicator
@@ -239,7 +240,8 @@ def evaluate(
     >>> evaluate(Sequential(Dense(2, bias=False)), w, data, loss=cross_entropy)[1]
     0.5
     """
-    _check_model(model, params, batch_size=batch_size)
+    _check_model(model, params)
+    batch_size = integer("batch_size", batch_size)
     _check_loss(loss)
     source = as_source("data", data, next(iter(params.values())))
     return mean_scores(model, params, source, loss, batch_size)
@@ -266,7 +268,8 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
     >>> float(y[0, 0])
     6.0
     """
-    _check_model(model, params, batch_size=batch_size)
+    _check_model(model, params)
+    batch_size = integer("batch_size", batch_size)
     if isinstance(x, (tuple, list)):
         raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
     source = as_source("x", (x, x), next(iter(params.values())))
@@ -275,15 +278,12 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
     return array_namespace(outputs[0]).concat(outputs, axis=0)
 
 
-def _check_model(model: Any, params: Any, **counts: Any) -> None:
+def _check_model(model: Any, params: Any) -> None:
     if not isinstance(model, Layer):
         raise TypeError(f"model must be a layer such as Sequential(...), got {model!r}")
     if not isinstance(params, Mapping) or not params:
         raise TypeError(f"params must be a dict of arrays from model.init, got {params!r}")
     namespace(**{f"params[{name!r}]": x for name, x in params.items()})
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
 
 
 def _check_loss(loss: Any) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from ..core.arrays import Array, array_namespace
+from ..core.checks import is_number, set_numbers
 from ..core.operation import Routine
-from .schedules import Schedule
+from .schedules import Schedule, rate_of
 
 __all__ = ["SGD", "AdamW"]
 
@@ -32,22 +33,16 @@ class Optimizer(Protocol):
         """Return the learning rate of a step, counted from 0."""
 
 
-def _rate(learning_rate: float | Schedule, step: int) -> float:
-    return learning_rate(step) if callable(learning_rate) else learning_rate
-
-
 def _check_names(params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
     unknown = grads.keys() - params.keys()
     if unknown:
         raise ValueError(f"grads has no parameter for {', '.join(sorted(unknown))}")
 
 
-def _check_numbers(optimizer: object, *names: str) -> None:
-    for name in names:
-        value = getattr(optimizer, name)
-        scheduled = name == "learning_rate" and callable(value)
-        if not scheduled and not (isinstance(value, (int, float)) and value >= 0):
-            raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+def _take_rate(optimizer: Any) -> None:
+    """Take the learning rate as a float, unless it is a schedule."""
+    if not callable(optimizer.learning_rate):
+        set_numbers(optimizer, learning_rate="[0, inf)")
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,8 @@ class SGD:
     decay_bias: bool = True
 
     def __post_init__(self) -> None:
-        _check_numbers(self, "learning_rate", "momentum", "weight_decay", "dampening")
+        _take_rate(self)
+        set_numbers(self, momentum="[0, inf)", weight_decay="[0, inf)", dampening="[0, inf)")
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError(
                 f"nesterov needs momentum > 0 and dampening = 0, got momentum={self.momentum!r}, "
@@ -99,7 +95,7 @@ class SGD:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        return _rate(self.learning_rate, step)
+        return rate_of(self.learning_rate, step)
 
     def init(self, params: Mapping[str, Array]) -> State:
         """Return the state before the first step."""
@@ -192,14 +188,16 @@ class AdamW:
     weight_decay: float = 1e-2
 
     def __post_init__(self) -> None:
-        _check_numbers(self, "learning_rate", "eps", "weight_decay")
+        _take_rate(self)
+        set_numbers(self, eps="[0, inf)", weight_decay="[0, inf)")
         betas = self.betas if isinstance(self.betas, (tuple, list)) else ()
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        if len(betas) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
+        object.__setattr__(self, "betas", tuple(map(float, betas)))
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        return _rate(self.learning_rate, step)
+        return rate_of(self.learning_rate, step)
 
     def init(self, params: Mapping[str, Array]) -> State:
         """Return the state before the first step."""

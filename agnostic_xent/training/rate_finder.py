@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.arrays import Array
-from ..core.checks import generator
+from ..core.checks import generator, integer, number
 from ..network.layers import Layer, Params
 from .batches import Batch, Source, as_source
 from .divergence import DivergenceError
@@ -90,10 +89,12 @@ def find_learning_rate(
     ----------
     Smith, Cyclical learning rates for training neural networks, arXiv:1506.01186.
     """
-    if not 0 < lowest < highest < math.inf:
-        raise ValueError(f"lowest must be > 0 and below highest, got {lowest!r} and {highest!r}")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
-        raise ValueError(f"steps must be an integer >= 2, got {steps!r}")
+    lowest, highest = (
+        number(name, x, "(0, inf)") for name, x in {"lowest": lowest, "highest": highest}.items()
+    )
+    if not lowest < highest:
+        raise ValueError(f"lowest must be below highest, got {lowest!r} and {highest!r}")
+    steps = integer("steps", steps, least=2)
     rng, curve = generator(rng), _Curve()
     source = as_source("data", data, next(iter(params.values())), passes=steps)
     with suppress(DivergenceError):  # the highest rates may be too high

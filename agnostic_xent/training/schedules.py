@@ -11,12 +11,21 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..core.checks import number, set_integers, set_numbers
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["constant", "cosine", "step_decay", "warmup"]
 
 Schedule: TypeAlias = Callable[[int], float]
+
+
+def rate_of(rate: float | Schedule, step: int) -> float:
+    """Return the learning rate of a step."""
+    if not callable(rate):
+        return rate
+    return number("the schedule's learning rate", rate(step), "(-inf, inf]")
 
 
 def rates_of(rate: float | Schedule, steps: NDArray[Any]) -> NDArray[Any]:
@@ -28,17 +37,17 @@ def rates_of(rate: float | Schedule, steps: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     if not callable(rate):
-        return np.full(steps.shape, float(rate))
+        return np.full(steps.shape, rate)
     if len(steps) > 2:
         try:
             with np.errstate(all="ignore"):
                 rates = np.asarray(rate(steps), "float64")  # type: ignore[arg-type]
         except Exception:  # of any kind; if the steps are not to blame it comes again below
             rates = np.empty(0)
-        ends = [rate(int(step)) for step in steps[[0, -1]]]
+        ends = [rate_of(rate, int(step)) for step in steps[[0, -1]]]
         if rates.shape == steps.shape and all(map(math.isclose, rates[[0, -1]], ends)):
             return rates
-    return np.fromiter(map(rate, steps.tolist()), "float64", len(steps))
+    return np.fromiter((rate_of(rate, step) for step in steps.tolist()), "float64", len(steps))
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,9 @@ class constant:
     """
 
     rate: float
+
+    def __post_init__(self) -> None:
+        set_numbers(self, rate="(-inf, inf)")
 
     def __call__(self, step: Any) -> Any:
         """Return the learning rate of a step, or those of an array of steps."""
@@ -86,11 +98,12 @@ class step_decay:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_steps("every", self.every)
+        set_numbers(self, rate="(-inf, inf)", factor="(-inf, inf)")
+        set_integers(self, "every")
 
     def __call__(self, step: Any) -> Any:
         """Return the learning rate of a step, or those of an array of steps."""
-        return self.rate * float(self.factor) ** (step // self.every)
+        return self.rate * self.factor ** (step // self.every)
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,8 @@ class cosine:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_steps("steps", self.steps)
+        set_numbers(self, rate="(-inf, inf)", final="(-inf, inf)")
+        set_integers(self, "steps")
 
     def __call__(self, step: Any) -> Any:
         """Return the learning rate of a step, or those of an array of steps."""
@@ -155,16 +169,11 @@ class warmup:
                 f"schedule must be a function of the step such as constant(0.1), "
                 f"got {self.schedule!r}"
             )
-        _check_steps("steps", self.steps)
+        set_integers(self, "steps")
 
     def __call__(self, step: Any) -> Any:
         """Return the learning rate of a step, or those of an array of steps."""
         return _of(self.schedule, step) * _minimum((step + 1) / self.steps, 1.0)
-
-
-def _check_steps(name: str, steps: int) -> None:
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {steps!r}")
 
 
 @dataclass(frozen=True)
