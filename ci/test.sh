@@ -34,7 +34,8 @@ export PYTEST_ADDOPTS="--numprocesses=auto"
 AGNOSTIC_XENT_TEST_BACKENDS=numpy,numpy-readonly,strict@device1,strict@no_float64,torch,jax,dask \
     bash -c "$test"
 
-python -m pip install --quiet ".[docs]"
+python -m pip install --quiet "pip>=25.1" # which knows groups
+python -m pip install --quiet --group dev
 python -m sphinx --quiet --fail-on-warning docs "$environment/docs"
 
 ruff check .

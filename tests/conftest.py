@@ -151,17 +151,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how many tests that need a GPU ran and how many did not, and what tests tell."""
-    counts = {
-        outcome: sum(
-            "gpu" in getattr(report, "keywords", ())  # what was deselected has none
-            for report in terminalreporter.stats.get(outcome, ())
-        )
+    stats = terminalreporter.stats
+    counts = {  # the report on a whole file that is skipped has no keywords
+        outcome: sum("gpu" in getattr(r, "keywords", ()) for r in stats.get(outcome, ()))
         for outcome in ("passed", "failed", "skipped")
     }
     if any(counts.values()):
         found = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         terminalreporter.write_line(f"tests that need a GPU: {found}")
-    for report in terminalreporter.stats.get("passed", ()):
+    for report in stats.get("passed", ()):
         for name, text in report.user_properties:  # of record_property
             if name == "summary":
                 terminalreporter.write_line(text)

@@ -45,8 +45,12 @@ def test_to_backend_takes_a_library_by_its_own_module():
 
 def test_to_backend_does_not_lose_digits_silently():
     jax = pytest.importorskip("jax")
-    with jax.enable_x64(False), pytest.raises(TypeError, match="jax_enable_x64"):
-        ax.to_backend(np.ones(2), jax.numpy)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(TypeError, match="jax_enable_x64"):
+            ax.to_backend(np.ones(2), jax.numpy)
+    finally:
+        jax.config.update("jax_enable_x64", True)  # as conftest.py has set it
 
 
 @pytest.mark.parametrize("bad", [[1.0], 1.0, "x", None.__class__])

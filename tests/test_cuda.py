@@ -81,6 +81,24 @@ def test_machine_code(module, capability):
         assert allocated <= REGISTERS, f"{kernel}: {report}"
 
 
+WITHOUT_ROW_STACK = """
+import numpy as np
+vars(np).pop("row_stack", None)  # as NumPy 2.5 does
+from agnostic_xent.kernels.cuda import compiling, optimizers
+kernel = optimizers.variants()[0]
+bounds = kernel.threads, kernel.blocks
+code = compiling.compile_for((9, 0), kernel.function, kernel.parameters, bounds)
+print(len(code.cubin) > 0, "row_stack" in vars(np))
+"""
+
+
+def test_numpy_without_row_stack():
+    """Which numba-cuda 0.30 asks for, once, as its compiler loads: in a process of its own."""
+    cuda()
+    done = run(["-c", WITHOUT_ROW_STACK], PYTHONPATH=str(TESTS.parent))
+    assert (done.stdout, done.stderr) == ("True False\n", "")
+
+
 INSTRUCTIONS = {  # 16 bytes at a time, in the one read and the one write of a row
     ("loss_rows", "rows_128_16", "f4"): {r"ld\.global\.v4\.f32": 4, r"st\.global\.v4\.f32": 4},
     ("loss_rows", "rows_128_16", "f8"): {r"ld\.global\.v2\.f64": 8, r"st\.global\.v2\.f64": 8},

@@ -242,11 +242,12 @@ def test_python_threads_train_at_once(layer):
 # --- forks ---------------------------------------------------------------------------------------
 
 FORK = """
-import os, sys, warnings
+import multiprocessing, os, sys, warnings
 import numpy as np
 import agnostic_xent as ax
 
 warnings.simplefilter("ignore")  # of the fork itself
+multiprocessing.set_start_method("forkserver")  # the default of Python 3.14
 x, labels = np.zeros((64, 8, 32, 32), "float32"), np.zeros((64, 32, 32), int)
 call = lambda: float({call})
 if {early}:
@@ -258,7 +259,7 @@ if child == 0:
     except RuntimeError as error:
         with ax.kernels("portable"):
             print(call(), error, flush=True)
-    os._exit(0)
+    sys.exit()  # not os._exit: threads that start here bring a semaphore, which it gives back
 print("child:", os.waitpid(child, 0)[1], flush=True)
 print("parent:", call())
 """

@@ -263,7 +263,7 @@ def _sample_weights(sample_weight: Any, count: int) -> NDArray[np.float64]:
             f"got {weights.shape}"
         )
     if np.any(weights < 0):
-        raise ValueError(f"sample_weight must be >= 0, got {weights.min()}")
+        raise ValueError(f"sample_weight must be >= 0, got {np.min(weights)}")
     if not np.any(weights):
         raise ValueError("sample_weight must contain at least one non-zero number, got zeros")
     return weights

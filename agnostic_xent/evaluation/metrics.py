@@ -279,5 +279,5 @@ def _check_labels(name: str, labels: Array, classes: int) -> None:
     wide = wide_labels(labels)
     bad = (wide < 0) | (wide >= classes)
     if not is_traced(bad) and bool(xp.any(bad)):
-        i = int(to_numpy(bad).argmax())
+        i = to_numpy(bad).tolist().index(True)
         raise ValueError(f"{name}[{i}] is {int(labels[i])}, but must be in [0, {classes})")

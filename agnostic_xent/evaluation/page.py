@@ -227,7 +227,7 @@ def _picture(image: NDArray[np.floating]) -> str:
     """Return three channels in colours, else the first in gray, from its least to its greatest."""
     if len(image) != 3:
         return _png(image[0], "gray_r")
-    low, high = float(image.min()), float(image.max())
+    low, high = float(np.min(image)), float(np.max(image))
     return _png((image.transpose(1, 2, 0) - low) / ((high - low) or 1.0), None)
 
 

@@ -9,18 +9,44 @@ import numpy as np
 from numba import prange
 
 from ..simd.elementary import STRICT, SUM, njit
+from ..simd.tiles import registers
+from ..simd.vectors import Vectors, cgutils, emitted
 from ..toolchain.compiling import array_in, array_out, compiled, types
 from ..toolchain.memory import empty
 from .winograd_tiles import NOBODY
 
+VECTORS = 4
+"""Sums that are added up side by side, since each addition waits for the one before."""
 
-@njit(**SUM)
-def total(dy: Any) -> Any:
-    """Return the sum of a plane."""
-    s = dy.dtype.type(0)
-    for p in range(dy.size):
-        s += dy[p]
-    return s
+
+def _total(v: Vectors, dy: Any, sums: Any, count: Any, place: Any) -> None:
+    """Emit ``sums[place] =`` the sum of a plane of so many numbers.
+
+    The order is written here: a compiler's choice depends on the code around it, and the bias
+    gradient would have other bits where the weight gradient takes it along.
+    """
+    b, step = v.builder, v.index(VECTORS * v.lanes)
+    (slots,) = registers(v, 1, VECTORS)
+    for slot in slots:
+        b.store(v.zero, slot)
+    with cgutils.for_range(b, b.sdiv(b.add(count, v.index(VECTORS * v.lanes - 1)), step)) as loop:
+        done = b.mul(loop.index, step)
+        left = b.sub(count, done)
+        left = b.select(b.icmp_signed("<", left, step), left, step)
+        for j, slot in enumerate(slots):
+            inside = v.first(b.sub(left, v.index(j * v.lanes)))
+            some = v.load_masked(v.at(dy, b.add(done, v.index(j * v.lanes))), inside)
+            b.store(b.fadd(b.load(slot), some), slot)
+    first, second, third, fourth = (b.load(slot) for slot in slots)
+    total = b.fadd(b.fadd(first, second), b.fadd(third, fourth))
+    width = v.lanes // 2
+    while width:
+        total = b.fadd(total, v.shuffle(total, total, [i ^ width for i in range(v.lanes)]))
+        width //= 2
+    b.store(b.extract_element(total, v.index(0)), v.at(sums, place))
+
+
+total = emitted(2, _total)
 
 
 @njit(**STRICT)
@@ -43,7 +69,7 @@ def mask_planes(dy: Any, y: Any, masked: Any, sums: Any) -> None:
     """Mask planes of dy (planes, pixels), and sum each."""
     for plane in prange(dy.shape[0]):
         mask(dy[plane], y[plane], masked[plane])
-        sums[plane] = total(masked[plane])
+        total(masked[plane], sums, masked.shape[1], plane)
 
 
 def sum_planes(dy: Any, winners: Any, sums: Any) -> None:
@@ -54,7 +80,7 @@ def sum_planes(dy: Any, winners: Any, sums: Any) -> None:
             mine = winners[plane * pixels : (plane + 1) * pixels]
             sums[plane] = total_of_winners(dy[plane], mine)
         else:
-            sums[plane] = total(dy[plane])
+            total(dy[plane], sums, pixels, plane)
 
 
 def through_relu(dy: Any, y: Any) -> tuple[Any, Any]:

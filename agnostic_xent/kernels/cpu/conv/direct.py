@@ -192,7 +192,7 @@ def weight_gradient(
                     start = g0 + f * plane
                     masked = space[m0 + f * plane : m0 + (f + 1) * plane]
                     mask(dy[start : start + plane], y[start : start + plane], masked)
-                    planes[n * groups * filters + k + f] = total(masked)
+                    total(masked, planes, plane, n * groups * filters + k + f)
                 for t in range(tap_blocks):
                     target = ((task * blocks + block) * tap_blocks + t) * lanes
                     if y.size > 0:

@@ -87,8 +87,8 @@ def _weight_gradient(geometry: Geometry, x: Any, dy: Any, y: Any, planes: Any) -
     )  # fmt: skip
     sums = totals.sum(axis=0).reshape(*shape[1:4], tile, TAPS)
     dw = np.swapaxes(sums, 2, 3).reshape(geometry.groups, -1, tap_blocks * TAPS)
-    dw = dw[:, :filters, :taps].reshape(-1, geometry.channels, *geometry.window)
-    return np.ascontiguousarray(dw)
+    dw = dw[:, :filters, :taps]
+    return np.ascontiguousarray(dw.reshape(-1, geometry.channels, *geometry.window))
 
 
 def name_of(geometry: Geometry) -> str:

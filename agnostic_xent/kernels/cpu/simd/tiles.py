@@ -20,7 +20,7 @@ TAPS = 4
 """Taps of a tile of the weight gradient; it has lanes / 4 filters, so as many sums as lanes."""
 
 
-def _registers(v: Vectors, rows: int, columns: int) -> list[list[Any]]:
+def registers(v: Vectors, rows: int, columns: int) -> list[list[Any]]:
     """Return stack slots, which LLVM turns into registers."""
     return [[cgutils.alloca_once(v.builder, v.type) for _ in range(columns)] for _ in range(rows)]
 
@@ -38,7 +38,7 @@ def correlation_tile(filters: int, vectors: int) -> Any:
         rows: Any, pixels: Any, relu: Any,
     ) -> None:  # fmt: skip
         b = v.builder
-        sums = _registers(v, filters, vectors)
+        sums = registers(v, filters, vectors)
         for f in range(filters):
             start = v.splat(b.load(v.at(v.at(bias, b0), f)))
             for j in range(vectors):
@@ -70,7 +70,7 @@ def _product(
 ) -> None:  # fmt: skip
     """Emit ``total[f, r] += sum_p g[f, p] x[offsets[r] + p]`` for a tile of filters x taps."""
     b, filters = v.builder, v.lanes // TAPS
-    sums = _registers(v, filters, TAPS)
+    sums = registers(v, filters, TAPS)
     for f in range(filters):
         for t in range(TAPS):
             b.store(v.zero, sums[f][t])
@@ -115,7 +115,7 @@ def matrix_tile(rows: int, vectors: int, transposed: bool = False) -> Any:
         depth: Any, add: Any,
     ) -> None:  # fmt: skip
         build = v.builder
-        sums = _registers(v, rows, vectors)
+        sums = registers(v, rows, vectors)
         a, b, c = v.at(a, a0), v.at(b, b0), v.at(c, c0)
         places = [
             v.at(c, build.add(build.mul(c_stride, v.index(i)), v.index(j * v.lanes)))
