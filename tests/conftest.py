@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 
 from agnostic_xent.core.conversion import backend, to_numpy
+from agnostic_xent.core.operation import OPERATIONS, load_kernels
 
 
 def _no_compute(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("an operation computed a dask graph")
-
-
-NO_EMPTY = "the library's own reductions refuse arrays without elements"
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,43 @@ def _version(row: Row) -> str | None:
 NAMED = [n for n in os.environ.get("AGNOSTIC_XENT_TEST_BACKENDS", "").split(",") if n]
 VERSIONS = {row.name: _version(row) for row in ROWS}
 PRESENT = [r for r in ROWS if VERSIONS[r.name] and (not NAMED or r.name in NAMED)]
+ABSENT = [
+    row for row in ROWS if not VERSIONS[row.name] and (not NAMED or pytest.mark.gpu in row.marks)
+]
+
+
+def on_row(row: Row, *values: Any, id: str | None = None) -> Any:
+    """Return the parameters of a test on a row, which is skipped where the row cannot run."""
+    skip = [pytest.mark.skip(reason="not available here")] if row in ABSENT else []
+    return pytest.param(row, *values, id=id or row.name, marks=[*row.marks, *skip])
+
+
+def has_kernel(operation: str, library: str) -> bool:
+    """Return whether an operation has a kernel for arrays of a library."""
+    load_kernels(library)
+    return library in OPERATIONS[operation]._kernels
+
+
+def modes_of(operation: str, library: str = "numpy") -> list[str]:
+    """Return the modes that differ on arrays of a library: "auto" is one where a kernel is."""
+    return ["portable", "auto"] if has_kernel(operation, library) else ["portable"]
+
+
+def each_row_and_mode(name: str, cases: Iterable[Any]) -> pytest.MarkDecorator:
+    """Parametrize by row, mode and ``name``, a case that knows its operation and its id.
+
+    "auto" is run where there is a kernel, and nothing is where a library has no way.
+    """
+    return pytest.mark.parametrize(
+        ("row", "mode", name),
+        [
+            on_row(row, mode, case, id=f"{case.id}-{mode}-{row.name}")
+            for case in cases
+            for row in PRESENT + ABSENT
+            if row.empty or not case.empty
+            for mode in (modes_of(case.operation, row.library) if row in PRESENT else ["portable"])
+        ],
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -137,16 +172,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "row" in metafunc.fixturenames:
-        params = [pytest.param(row, id=row.name, marks=row.marks) for row in PRESENT]
-        absent = [
-            pytest.param(
-                row, id=row.name, marks=(*row.marks, pytest.mark.skip(reason="not available here"))
-            )
-            for row in ROWS
-            if not VERSIONS[row.name] and (not NAMED or pytest.mark.gpu in row.marks)
-        ]
-        metafunc.parametrize("row", params + absent)
+    """Run a test that takes a row on all of them, unless it says which."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    named = {name for mark in marks if isinstance(mark.args[0], tuple) for name in mark.args[0]}
+    if "row" in metafunc.fixturenames and "row" not in named:
+        metafunc.parametrize("row", [on_row(row) for row in PRESENT + ABSENT])
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

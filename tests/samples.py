@@ -25,6 +25,11 @@ class Sample:
         shapes = "x".join(str(np.shape(a)) if a is not None else "None" for a in self.arrays)
         return f"{self.operation}-{shapes}-{self.extra}-{options}".replace(" ", "")
 
+    @property
+    def empty(self) -> bool:
+        """Whether an array has no elements."""
+        return any(np.size(a) == 0 for a in self.arrays if a is not None)
+
 
 RNG = np.random.default_rng(20261124)
 

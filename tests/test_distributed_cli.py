@@ -57,7 +57,7 @@ CORES = """
 import os, sys
 for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     del os.environ[name]
-from agnostic_xent.communication import THREADS, share_cores
+from agnostic_xent.core.communication import THREADS, share_cores
 share_cores()
 assert "numpy" not in sys.modules
 line = *(os.environ[name] for name in THREADS), len(os.sched_getaffinity(0))

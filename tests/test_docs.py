@@ -16,11 +16,11 @@ from agnostic_xent import datasets, estimators
 from agnostic_xent.core import operation
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 NEEDS = {"a GPU": "cupy", "torch": "torch"}
 BLOCK = re.compile(
     r"(?:<!-- needs (?P<needs>.*?) -->\n)?```(?P<kind>python|pycon)\n(?P<code>.*?)```", re.S
 )
+PAGES = sorted(path.name for path in DOCS.glob("*.md") if BLOCK.search(path.read_text()))
 
 
 def is_here(needs: str | None) -> bool:

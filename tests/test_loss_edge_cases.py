@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import NO_EMPTY, tolerance
+from conftest import each_row_and_mode, tolerance
 
 import agnostic_xent as ax
 
@@ -28,6 +28,14 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     operation: str = CE
     dtype: str = "float32"
+
+    @property
+    def id(self) -> str:
+        return self.about.replace(" ", "_")
+
+    @property
+    def empty(self) -> bool:
+        return np.size(self.scores) == 0
 
 
 def labels(*values: int, dtype: str = "int64") -> np.ndarray:
@@ -113,12 +121,9 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["portable", "auto"])
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.about.replace(" ", "_"))
-def test_case(row, case, mode):
+@each_row_and_mode("case", CASES)
+def test_case(row, mode, case):
     operation = getattr(ax, case.operation)
-    if not row.empty and np.size(case.scores) == 0:
-        pytest.skip(NO_EMPTY)
     given = {
         name: row.array(value, case.dtype) if isinstance(value, list) else value
         for name, value in case.options.items()

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import assert_close
+from conftest import assert_close, modes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,9 +79,10 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("mode", ["portable", "auto"])
 @pytest.mark.parametrize("options", COMBINATIONS, ids=short)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, mode) for name in LOSSES for mode in modes_of(name)]
+)
 def test_value_and_gradients(name, options, mode):
     scores, log = LOSSES[name]
     for target in (LABELS, SOFT):

@@ -1,4 +1,4 @@
-"""What the package promises about itself: public names, layering, sizes, examples, data."""
+"""What the package promises about itself: public names, sizes, examples, data."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import contextlib
 import doctest
 import importlib
 import pkgutil
-import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import ABSENT, PRESENT, on_row
 
 import agnostic_xent as ax
 from agnostic_xent.core.operation import OPERATIONS, NoKernels
@@ -23,66 +25,43 @@ MODULES = sorted(
     if "__main__" not in m.name
 )
 SOURCES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+DOCUMENTED = (ast.FunctionDef, ast.ClassDef)
 
-LAYERS = (  # imports point downwards: a module imports only from rows below its own
-    {"__main__"},
-    {"cli"},
-    {"__init__"},
-    {"progress", "estimators"},
-    {"estimator_report"},
-    {"report"},
-    {"pictures", "layer_times"},
-    {"cnn_classifier", "logistic_regression"},
-    {"classifier"},
-    {"estimator_training", "logistic_solver"},
-    {"callbacks"},
-    {"training", "estimator_data"},
-    {"distributed"},
-    {"captured_steps", "divergence", "runs"},
-    {"steps"},
-    {"linear_sgd", "distributed_shares"},
-    {"batches", "models", "exchange", "distributed_layers", "distributed_sums"},
-    {"containers"},
-    {"layers", "optimizers", "datasets", "checkpoints", "info"},
-    {"calibration"},
-    {"linear_loss", "metrics"},
-    {"losses", "totals", "history", "class_parallel_loss"},
-    {"class_loss", "binary_losses", "convolution", "dense", "normalization"},
-    {"pooling"},
-    {"activations", "windows", "reductions"},
-    {"operation"},
-    {"modes", "communication"},
-    {"arrays", "kernels", "schedules"},
+TRAINING = ("SGD", "AdamW", "Sequential", "fit", "evaluate", "predict")
+ANY_LIBRARY = {*OPERATIONS, *metrics.__all__, *calibration.__all__, *TRAINING}
+ROW_OF_LIBRARY = ("numpy", "torch", "jax", "strict@device1", "cupy")
+
+
+def examples() -> Iterator[tuple[Path, str]]:
+    """Yield the file and the name of whatever has an example in its docstring."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+            if isinstance(node, DOCUMENTED) and ">>>" in (ast.get_docstring(node) or ""):
+                yield path, node.name
+
+
+def runs_on(name: str) -> list[Any]:
+    """Return the rows on which the example of ``name`` runs: of each library, or NumPy's alone."""
+    names = ROW_OF_LIBRARY if name in ANY_LIBRARY else ["numpy"]
+    return [row for row in PRESENT + ABSENT if row.name in names]
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "name"),
+    [
+        on_row(row, path, name, id=f"{name}-{row.name}")
+        for path, name in examples()
+        for row in runs_on(name)
+    ],
 )
-DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
-BACKENDS = re.compile(r"\b(cupy|torch|jax|dask)\b")
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_examples(row, module):
-    """Every docstring's example runs on every row, with its namespace as ``xp``."""
-    try:
-        found = importlib.import_module(module)
-    except NoKernels as error:
-        pytest.skip(str(error))
-    names = {name: getattr(ax, name) for name in ax.__all__}
-    with_rows = OPERATIONS.keys() | {"SGD", "AdamW", "Sequential", "fit", "evaluate", "predict"}
-    with_rows |= {*metrics.__all__, *calibration.__all__}
-    if row.name not in ("numpy", "torch", "jax", "strict@device1", "cupy"):
-        names = {}  # these rows differ from those above by what the matrix passes in, not by xp
-    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
-    for name in names and [*getattr(found, "__all__", ())]:
-        if row.name != "numpy" and name not in with_rows:
-            continue
-        member = getattr(found, name)
-        examples = parser.get_doctest(
-            member.__doc__ or "",
-            {**vars(found), **names, "xp": row.xp},
-            f"{module}.{name}",
-            None,
-            0,
-        )
-        assert runner.run(examples).failed == 0
+def test_examples(row, path, name):
+    """The example in the docstring of ``name`` prints what it says, with the row's ``xp``."""
+    module = importlib.import_module(".".join(["agnostic_xent", *path.with_suffix("").parts]))
+    names = {**vars(module), **{public: getattr(ax, public) for public in ax.__all__}, "xp": row.xp}
+    text = getattr(module, name).__doc__
+    example = doctest.DocTestParser().get_doctest(text, names, name, str(path), 0)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_every_public_callable_has_an_example():
@@ -110,36 +89,16 @@ def test_public_names_are_those_that_the_modules_define():
     assert OPERATIONS.keys() <= defined
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_sizes(path):
-    text = (PACKAGE / path).read_text()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            docstring = ast.get_docstring(node, clean=False) or ""
-            lines = node.end_lineno - node.lineno + 1 - docstring.count("\n")
-            assert lines <= 60, f"{node.name} has {lines} lines"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_imports_point_downwards(path):
-    if "kernels" in path.parts:
-        return
-    here = Path(path.parts[0]).stem  # of the package's root: a package's own files are one row
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == len(path.parts):
-            target = node.module or "__init__"
-            assert DEPTH[target] > DEPTH[here], f"{path} imports {target}"
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_backends_are_named_in_arrays_and_kernels_alone(path):
-    if path.name == "arrays.py" or "kernels" in path.parts:
-        return
-    tree = ast.parse((PACKAGE / path).read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
-            assert not any(BACKENDS.search(name) for name in names)
+def test_a_function_fits_on_a_screen():
+    too_long = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+            if isinstance(node, ast.FunctionDef):
+                docstring = ast.get_docstring(node, clean=False) or ""
+                lines = node.end_lineno - node.lineno + 1 - docstring.count("\n")
+                if lines > 60:
+                    too_long.append(f"{path}: {node.name} has {lines} lines")
+    assert too_long == []
 
 
 def test_shipped_files():

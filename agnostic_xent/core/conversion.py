@@ -139,7 +139,7 @@ def uploaded(batches: Iterator[tuple[Array, ...]], like: Array) -> Iterator[tupl
     if library(like) == "numpy":
         return batches
     if library(like) == "cupy":  # which computes on one batch while the next one is copied
-        moved = importlib.import_module(f"{__package__}.uploads").overlapped
+        moved = importlib.import_module(".uploads", __package__).overlapped
         return cast(Iterator[tuple[Array, ...]], moved(batches, device(like)))
     xp, place = array_namespace(like), device(like)
     return (
