@@ -28,7 +28,7 @@ from .pictures import (
 
 __all__ = ["save_page"]
 
-TEMPLATE = Path(__file__).parent / "report.html"
+TEMPLATE = Path(__file__).parent / "page.html"
 MISTAKES, FILTERS = 24, 64
 """At most so many are shown."""
 
