@@ -1,43 +1,84 @@
 #!/usr/bin/env bash
-# Everything that has to hold, in a new virtual environment: the README's three commands,
-# the documentation, lint, types.
-# Torch is no dependency of the tests, but its row of the matrix has to run here.
+# Everything that has to hold, cheap things first, in new virtual environments:
+#
+#     ci/test.sh [lint] [types] [readme] [tests] [docs]      without names: all of them
+#
+# Needs python3 >= 3.11 and nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-environment=$(mktemp -d)
-trap 'rm -rf "$environment"' EXIT
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
 # small arrays: threads of BLAS only get in each other's way
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-python3 -m venv "$environment"
-# shellcheck disable=SC1091
-. "$environment/bin/activate"
 
-train=$(python ci/readme_command.py train)
-ranks=$(python ci/readme_command.py ranks)
-test=$(python ci/readme_command.py test)
+environment() { # name: make it once, and use it
+    [ -d "$folder/$1" ] || python3 -m venv "$folder/$1"
+    # shellcheck disable=SC1090
+    . "$folder/$1/bin/activate"
+}
 
-echo "+ $train"
-eval "$train" | tee "$environment/one"
-echo "+ $ranks"
-eval "$ranks" | tee "$environment/two"
-python - "$environment/one" "$environment/two" <<'PYTHON'
+tools() { # what pip installs, beside what is there
+    environment tools
+    python -m pip install --quiet "pip>=25.1" # which knows dependency groups
+    python -m pip install --quiet "$@"
+}
+
+lint() {
+    tools --group lint
+    ruff check .
+    ruff format --check .
+}
+
+types() { # mypy reads those of the packages that have some
+    tools --group lint ".[mpi,plot]"
+    mypy
+}
+
+readme() { # the first two commands; the third is what `tests` runs
+    environment user
+    local train ranks
+    train=$(python ci/readme_command.py train)
+    ranks=$(python ci/readme_command.py ranks)
+    echo "+ $train"
+    eval "$train" | tee "$folder/one"
+    echo "+ $ranks"
+    eval "$ranks" | tee "$folder/two"
+    python - "$folder/one" "$folder/two" <<'PYTHON'
 import sys
 last = [open(path).read().splitlines()[-1] for path in sys.argv[1:]]
 one, two = (float(line.removeprefix("test accuracy: ")) for line in last)
 assert min(one, two) >= 0.84, last
 assert abs(one - two) <= 0.01, last
 PYTHON
+}
 
-python -m pip install --quiet "torch==2.13.0"
-echo "+ $test"
-export PYTEST_ADDOPTS="--numprocesses=auto"
-AGNOSTIC_XENT_TEST_BACKENDS=numpy,numpy-readonly,strict@device1,strict@no_float64,torch,jax,dask \
-    bash -c "$test"
+tests() { # torch is no dependency of the tests, but its row of the matrix has to run here
+    environment user
+    python -m pip install --quiet "torch==2.13.0"
+    local test
+    test=$(python ci/readme_command.py test)
+    echo "+ $test"
+    PYTEST_ADDOPTS="--numprocesses=auto" \
+        AGNOSTIC_XENT_TEST_BACKENDS=numpy,numpy-readonly,strict@device1,strict@no_float64,torch,jax,dask \
+        bash -c "$test"
+}
 
-python -m pip install --quiet "pip>=25.1" # which knows groups
-python -m pip install --quiet --group dev
-python -m sphinx --quiet --fail-on-warning docs "$environment/docs"
+docs() {
+    tools --group docs ".[sklearn]"
+    python -m sphinx --quiet --fail-on-warning docs "$folder/html"
+}
 
-ruff check .
-ruff format --check .
-mypy
+steps=("$@")
+[ $# -ne 0 ] || steps=(lint types readme tests docs)
+for step in "${steps[@]}"; do
+    case $step in
+    lint | types | readme | tests | docs) ;;
+    *)
+        echo "usage: ci/test.sh [lint] [types] [readme] [tests] [docs]" >&2
+        exit 2
+        ;;
+    esac
+    echo "== $step"
+    "$step"
+    echo "== $step: passed after $SECONDS s"
+done
