@@ -32,7 +32,7 @@ BANDWIDTH = 3.35e12  # bytes a second, of its data sheet; likewise the operation
 PEAKS = {"require": 66.9e12, "tf32": 494e12, "tf32x3": 494e12 / 3}
 REGISTERS, SHARED, THREADS, BLOCKS = 65536, 227 * 1024, 2048, 32  # of a multiprocessor
 RESERVED = 1024  # bytes of shared memory that a block takes for itself
-HOST = (("loss_rows", "rows_32_16"), ("conv_tiled", "tiled_simt_128_64_any"), ("optimizers", "sgd"))
+HOST = (("loss.rows", "rows_32_16"), ("conv.tiled", "tiled_simt_128_64_any"), ("optimizers", "sgd"))
 
 
 def main(quick: bool, inner: str | None) -> None:

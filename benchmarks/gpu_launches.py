@@ -14,6 +14,7 @@ import numpy as np
 import agnostic_xent as ax
 from agnostic_xent.kernels.cuda.toolchain import launching
 from agnostic_xent.kernels.cuda.toolchain.capturing import Capture
+from agnostic_xent.kernels.cuda.warmup import PACKAGE
 
 from . import gpu
 from .measure import best_batch
@@ -37,7 +38,10 @@ def launches() -> list[dict[str, Any]]:
             "problem": name, "mode": mode, "operations": operations,
             "bytes": sum(bytes_of(args) for _, args in noted),
             "launches": [
-                (k.function.__module__.rpartition(".")[2], k.function.__qualname__, k.parameters)
+                (
+                    k.function.__module__.removeprefix(f"{PACKAGE}."), k.function.__qualname__,
+                    k.parameters,
+                )
                 for k, _ in noted
             ],
         })  # fmt: skip

@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: in the simulator, and as machine code."""
+"""The CUDA kernels without a GPU, as machine code; and what is said where they cannot run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,18 @@ SOURCES = Path(ax.__file__).parent / "kernels" / "cuda"
 CAPABILITIES = ((8, 0), (9, 0), (10, 0))  # A100, H100, B200
 REGISTERS = 65536  # of a multiprocessor
 CLEAN = "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"
-WITH_KERNELS = sorted(
-    path.stem for path in SOURCES.glob("*.py") if "def variants()" in path.read_text()
-)
+
+
+def modules_with(pattern: str) -> list[str]:
+    """Return the modules of the kernels, by dotted names, whose text has a pattern in it."""
+    return sorted(
+        ".".join(path.relative_to(SOURCES).with_suffix("").parts)
+        for path in SOURCES.rglob("*.py")
+        if re.search(pattern, path.read_text())
+    )
+
+
+WITH_KERNELS = modules_with(r"def variants\(\)")
 
 
 def run(program: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,38 +47,25 @@ def cuda(module: str = ""):
     return pytest.importorskip(name, exc_type=ImportError)
 
 
-def test_in_the_simulator():
-    """Its own process, for the simulator is chosen when Numba is loaded."""
-    pytest.importorskip("numba_cuda")
-    pytest.importorskip("greenlet")
-    last = last_line_of_tests(NUMBA_ENABLE_CUDASIM="1")
-    assert "skipped" not in last
-
-
 @pytest.mark.gpu
 def test_on_the_gpu():
     cupy = pytest.importorskip("cupy")
     if not cupy.cuda.is_available():
         pytest.skip("no GPU is here")
-    last_line_of_tests(NUMBA_ENABLE_CUDASIM="0", AGNOSTIC_XENT_TEST_GPU="1")
-
-
-def last_line_of_tests(**environment: str) -> str:
-    """Run tests/cuda; return its count of what passed."""
-    # PYTEST_ADDOPTS: workers of ours leave no processor to workers of its own
-    environment |= {"PYTEST_ADDOPTS": "", "AGNOSTIC_XENT_TEST_BACKENDS": ""}
-    done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "cuda")], **environment)
+    done = run(
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "cuda")],
+        NUMBA_ENABLE_CUDASIM="0", AGNOSTIC_XENT_TEST_GPU="1", AGNOSTIC_XENT_TEST_BACKENDS="",
+        PYTEST_ADDOPTS="",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    last = done.stdout.splitlines()[-1]
-    assert re.search(r"\d+ passed", last)
-    return last
+    assert re.search(r"\d+ passed", done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids="sm_{0[0]}{0[1]}".format)
 @pytest.mark.parametrize("module", WITH_KERNELS)
 def test_machine_code(module, capability):
     """No kernel keeps anything on a stack, and as many blocks fit as it promises."""
-    compile_for = cuda("compiling").compile_for
+    compile_for = cuda("toolchain.compiling").compile_for
     kernels = cuda(module).variants()
     assert kernels
     for kernel in kernels:
@@ -100,16 +96,16 @@ def test_numpy_without_row_stack():
 
 
 INSTRUCTIONS = {  # 16 bytes at a time, in the one read and the one write of a row
-    ("loss_rows", "rows_128_16", "f4"): {r"ld\.global\.v4\.f32": 4, r"st\.global\.v4\.f32": 4},
-    ("loss_rows", "rows_128_16", "f8"): {r"ld\.global\.v2\.f64": 8, r"st\.global\.v2\.f64": 8},
-    ("loss_rows", "rows_128_16", "f2"): {r"ld\.global\.v4\.b32": 2, r"st\.global\.v4\.u16": 4},
+    ("loss.rows", "rows_128_16", "f4"): {r"ld\.global\.v4\.f32": 4, r"st\.global\.v4\.f32": 4},
+    ("loss.rows", "rows_128_16", "f8"): {r"ld\.global\.v2\.f64": 8, r"st\.global\.v2\.f64": 8},
+    ("loss.rows", "rows_128_16", "f2"): {r"ld\.global\.v4\.b32": 2, r"st\.global\.v4\.u16": 4},
 }
 """Of the losses; those of the convolutions are in test_cuda_convolution.py."""
 
 
 @pytest.mark.parametrize(("module", "name", "code"), INSTRUCTIONS)
 def test_instructions(module, name, code):
-    compile_for = cuda("compiling").compile_for
+    compile_for = cuda("toolchain.compiling").compile_for
     (kernel,) = (
         k
         for k in cuda(module).variants()
@@ -123,13 +119,13 @@ def test_instructions(module, name, code):
 
 def test_every_kernel_is_among_the_variants():
     """A module that makes kernels tells which, or the checks of machine code pass it by."""
-    making = {p.stem for p in SOURCES.glob("*.py") if re.search(r"[^`\w]Kernel\(", p.read_text())}
-    assert making - {"launching"} == {*WITH_KERNELS}
+    making = modules_with(r"[^`\w]Kernel\(")
+    assert {*making} - {"toolchain.launching"} == {*WITH_KERNELS}
 
 
 def test_no_two_kernels_share_a_name():
     """Compiled code is kept by it."""
-    name_of = cuda("compiling").name_of
+    name_of = cuda("toolchain.compiling").name_of
     kernels = [kernel for module in WITH_KERNELS for kernel in cuda(module).variants()]
     names = {(*name_of(k.function), k.parameters, k.threads, k.blocks) for k in kernels}
     assert len(names) == len(kernels)
@@ -158,7 +154,7 @@ def test_the_floors_know_every_kernel_that_is_launched(tmp_path):
 
 
 def test_value_and_pullback_run_on_the_device_of_the_arrays(monkeypatch):
-    device = cuda("device")
+    device = cuda("toolchain.device")
     entered = []
 
     class Somewhere:
@@ -192,7 +188,7 @@ def test_value_and_pullback_run_on_the_device_of_the_arrays(monkeypatch):
 
 
 def test_a_single_device_is_not_looked_for(monkeypatch):
-    device = cuda("device")
+    device = cuda("toolchain.device")
     monkeypatch.setattr(device, "DEVICES", 1)
     assert device.on_its_device(abs)(-2) == 2
 
@@ -221,7 +217,7 @@ MISSING = """
 import sys, types
 import numpy as np
 import agnostic_xent as ax
-from agnostic_xent.kernels import KERNEL_PACKAGES
+from agnostic_xent.core.operation import KERNEL_PACKAGES
 
 def library(hip=False, capability="90"):
     runtime = types.SimpleNamespace(is_hip=hip, getDeviceCount=lambda: 1, CUDARuntimeError=OSError)
@@ -257,9 +253,9 @@ def test_without_kernels_calls_run_portably_and_say_why(missing):
 ENTRIES = """
 import cupy, numpy
 import agnostic_xent as ax
-from agnostic_xent import arrays
+from agnostic_xent.core.conversion import backend
 
-for enter in (lambda: arrays.backend("cupy"), lambda: ax.to_backend(numpy.ones(1), cupy)):
+for enter in (lambda: backend("cupy"), lambda: ax.to_backend(numpy.ones(1), cupy)):
     try:
         enter()
     except OSError as error:

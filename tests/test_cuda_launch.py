@@ -25,7 +25,7 @@ pytest.importorskip("cuda.bindings.nvjitlink")
 KERNELS = "agnostic_xent.kernels.cuda"
 launching, optimizers, compiling, warmup = (
     pytest.importorskip(f"{KERNELS}.{name}", exc_type=ImportError)
-    for name in ("launching", "optimizers", "compiling", "warmup")
+    for name in ("toolchain.launching", "optimizers", "toolchain.compiling", "warmup")
 )
 
 PARAMETERS = "f4* f8*3 i4 b1 f4 u2 f8 i8 f2 f4*"
@@ -143,7 +143,7 @@ def test_a_kernel_is_loaded_once_for_each_device(monkeypatch):
 
 def test_kernels_are_compiled_ahead(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(warmup, "modules", lambda: ["device", "optimizers"])
+    monkeypatch.setattr(warmup, "modules", lambda: ["toolchain.device", "optimizers"])
     monkeypatch.setattr(warmup, "capabilities", lambda: [(9, 0)])
     ready = dict(warmup.compile_all())
     assert {name.partition("(")[0] for name in ready} == {
@@ -160,7 +160,7 @@ def test_kernels_are_compiled_ahead(monkeypatch, tmp_path):
 
 def test_no_kernel_is_forgotten():
     assert {module for module in warmup.modules() if warmup.variants_of(module)} > {
-        "conv_tiled", "loss_rows", "optimizers", "pooling", "softmax"
+        "conv.tiled", "loss.rows", "optimizers", "pool", "softmax"
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 ``NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda`` or ``AGNOSTIC_XENT_TEST_GPU=1 pytest tests/cuda``: in a
 process of their own, since the simulator is chosen when Numba is loaded, and the CUDA kernels take
-the place of those of the CPU. ``test_cuda.py`` starts it.
+the place of those of the CPU. ``test_cuda_simulator.py`` and ``test_cuda.py`` start it.
 """
 
 from __future__ import annotations

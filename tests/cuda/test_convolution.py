@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
-from pathlib import Path
-from types import ModuleType
-
 import numpy as np
 import pytest
 
 from agnostic_xent import conv2d, explain, kernels, max_pool2d
-from agnostic_xent.kernels.cuda.conv import convolution
-from agnostic_xent.kernels.cuda.conv import weight as conv_weight
+from agnostic_xent.kernels.cuda.conv import (
+    arithmetic,
+    convolution,
+    cotangents,
+    few,
+    gather,
+    pixels,
+    tensor,
+    tiled,
+    weight,
+)
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
+from tests.cuda.mistaken import plant
 
 DEVIATIONS = 6
 """Standard deviations that independent rounding errors may add up to."""
@@ -168,7 +172,7 @@ def test_tf32_is_no_float32(monkeypatch, problem):
 
 @pytest.mark.parametrize("problem", [FEW[3], TILES[1], TILES[5], FEW[8]], ids=str)
 def test_many_parts_of_the_weight_gradient(monkeypatch, problem):
-    monkeypatch.setattr(conv_weight, "LEAST", 8)
+    monkeypatch.setattr(weight, "LEAST", 8)
     check(problem)
 
 
@@ -234,15 +238,6 @@ def test_nan_and_infinity(problem):
         np.testing.assert_array_equal(np.isinf(a) * np.sign(a), np.isinf(e) * np.sign(e))
 
 
-def test_nothing_is_left_to_the_portable_definition():
-    with kernels("require"):
-        y, pullback = conv2d.vjp(np.zeros((0, 2, 4, 4), "f4"), np.ones((3, 2, 3, 3), "f4"))
-        dx, dw, db = pullback(y)
-    assert db is None
-    assert (y.shape, dx.shape) == ((0, 3, 2, 2), (0, 2, 4, 4))
-    np.testing.assert_array_equal(dw, np.zeros((3, 2, 3, 3), "f4"))
-
-
 @pytest.mark.parametrize("shape", [(1, 1 << 11, 1 << 11, 1 << 11), (1 << 21, 4, 32, 32)])
 def test_numbers_past_the_range_are_declined(shape):
     x = np.broadcast_to(np.float32(0), shape)
@@ -252,7 +247,7 @@ def test_numbers_past_the_range_are_declined(shape):
 
 
 def test_the_same_bits_each_time(monkeypatch):
-    monkeypatch.setattr(conv_weight, "LEAST", 8)
+    monkeypatch.setattr(weight, "LEAST", 8)
     x, w, b = arrays(TILES[1])
     with kernels("require"):
         runs = []
@@ -265,96 +260,79 @@ def test_the_same_bits_each_time(monkeypatch):
 
 # --- mistakes are caught --------------------------------------------------------------------------
 
-FOLDER = Path(inspect.getsourcefile(convolution)).parent
 BARRIER = "            cuda.syncthreads()\n"
 BY_PIXELS = "if n < filters and p < left"
 
 MISTAKES = {
     "fragment of weights": (
-        "conv_arithmetic", "(row + q + e // 2 * 4) * row_w + column + i * 16 + g + e % 2 * 8",
+        arithmetic, "(row + q + e // 2 * 4) * row_w + column + i * 16 + g + e % 2 * 8",
         "(row + q + e % 2 * 4) * row_w + column + i * 16 + g + e // 2 * 8", TILES[2], "tf32",
     ),
     "fragment of sums": (
-        "conv_arithmetic", "s = (i // 2 * 8 + j) * 4 + i % 2 * 2",
+        arithmetic, "s = (i // 2 * 8 + j) * 4 + i % 2 * 2",
         "s = (i % 2 * 8 + j) * 4 + i // 2 * 2", TILES[2], "tf32x3",
     ),
     "a small product left out": (
-        "conv_arithmetic", "c = mma_tf32(c, rest, b)", "pass", TILES[2], "tf32x3",
+        arithmetic, "c = mma_tf32(c, rest, b)", "pass", TILES[2], "tf32x3",
     ),
     "a vector of columns": (
-        "conv_arithmetic", "(h * 8 + ty) * u, u)", "(h * 8 + tx % 8) * u, u)", TILES[0], None,
+        arithmetic, "(h * 8 + ty) * u, u)", "(h * 8 + tx % 8) * u, u)", TILES[0], None,
     ),
     "a filter too many": (
-        "conv_arithmetic", BY_PIXELS, "if n <= filters and p < left", TILES[0], None,
+        arithmetic, BY_PIXELS, "if n <= filters and p < left", TILES[0], None,
     ),
-    "a pixel too many": ("conv_arithmetic", "p + 1 < left", "p + 1 <= left", TILES[6], None),
-    "no barrier in tiles": ("conv_tiled", BARRIER, "", TILES[0], None),
-    "one buffer": ("conv_tiled", "(tile & 1) * DEPTH", "0", TILES[0], None),
+    "a pixel too many": (arithmetic, "p + 1 < left", "p + 1 <= left", TILES[6], None),
+    "no barrier in tiles": (tiled, BARRIER, "", TILES[0], None),
+    "one buffer": (tiled, "(tile & 1) * DEPTH", "0", TILES[0], None),
     "tap of a tile": (
-        "conv_tiled", "first + (tile + 1) * DEPTH", "first + tile * DEPTH", TILES[1], None,
+        tiled, "first + (tile + 1) * DEPTH", "first + tile * DEPTH", TILES[1], None,
     ),
     "read before the copy has landed": (
-        "conv_tensor", "wait_async(1)", "wait_async(2)", TILES[2], "tf32",
+        tensor, "wait_async(1)", "wait_async(2)", TILES[2], "tf32",
     ),
-    "no barrier in stages": ("conv_tensor", BARRIER, "", TILES[2], "tf32"),
-    "a stage too few": ("conv_tensor", "STAGES = 3", "STAGES = 2", TILES[5], "tf32"),
+    "no barrier in stages": (tensor, BARRIER, "", TILES[2], "tf32"),
+    "a stage too few": (tensor, "STAGES = 3", "STAGES = 2", TILES[5], "tf32"),
     "no barrier in weights": (
-        "conv_weight", BARRIER + "            read(", "            read(", TILES[1], None,
+        weight, BARRIER + "            read(", "            read(", TILES[1], None,
     ),
     "a pixel too many in weights": (
-        "conv_weight", "if m < end and", "if m <= end and", TILES[1], None,
+        weight, "if m < end and", "if m <= end and", TILES[1], None,
     ),
-    "a part left out": ("conv_weight", "range(1, parts)", "range(2, parts)", TILES[1], None),
+    "a part left out": (weight, "range(1, parts)", "range(2, parts)", TILES[1], None),
     "rows of a depthwise filter": (
-        "conv_weight", "(row0 + i) * TABLE", "(row0 + i + 1) * TABLE", FEW[8], None,
+        weight, "(row0 + i) * TABLE", "(row0 + i + 1) * TABLE", FEW[8], None,
     ),
-    "a row above the image": ("gather", "start + g.corner[axis]", "start", FEW[2], None),
+    "a row above the image": (gather, "start + g.corner[axis]", "start", FEW[2], None),
     "a phase at the wrong place": (
-        "gather", "start[0] * width + start[1]", "start[1]", FEW[6], None,
+        gather, "start[0] * width + start[1]", "start[1]", FEW[6], None,
     ),
-    "ReLU of nothing": ("cotangents", "<= 0", "< 0", FEW[1], None),
+    "ReLU of nothing": (cotangents, "<= 0", "< 0", FEW[1], None),
     "a column of the matrix": (
-        "conv_pixels", "n * weight_step", "n * weight_step + 1", TILES[0], None,
+        pixels, "n * weight_step", "n * weight_step + 1", TILES[0], None,
     ),
 }  # fmt: skip
 
-ORDER = (
-    "gather", "conv_pixels", "conv_arithmetic", "conv_few", "conv_tiled", "conv_tensor",
-    "conv_weight", "cotangents", "convolution",
-)  # fmt: skip
-"""The files of the convolution, each after those that it imports."""
+FAMILY = gather, pixels, arithmetic, few, tiled, tensor, weight, cotangents, convolution
+"""The modules of the convolution, each after those that it imports."""
 
 
-def with_mistake(monkeypatch, name, old, new):
-    """Load all files of the convolution anew, one of them with other text."""
-    for module in ORDER:
-        full = f"agnostic_xent.kernels.cuda.{module}"
-        text = (FOLDER / f"{module}.py").read_text()
-        if module == name:
-            assert old in text
-            text = text.replace(old, new)
-        if module == "convolution":
-            text = text[: text.rindex("register(")]
-        made = ModuleType(full)
-        made.__package__ = "agnostic_xent.kernels.cuda"
-        monkeypatch.setitem(sys.modules, full, made)
-        exec(compile(text, f"{module}, mistaken", "exec"), made.__dict__)
-    for part in ("product_of", "weight_gradient", "sums_of_channels"):
-        monkeypatch.setattr(convolution, part, getattr(made, part))
-    monkeypatch.setattr(sys.modules["agnostic_xent.kernels.cuda.conv.weight"], "LEAST", 8)
+def with_mistake(monkeypatch, module, old, new):
+    """Let all of the convolution run anew, one module of it with other text."""
+    made = plant(monkeypatch, module, old, new, FAMILY)
+    monkeypatch.setattr(made["weight"], "LEAST", 8)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_caught(monkeypatch, mistake):
-    name, old, new, problem, way = MISTAKES[mistake]
-    with_mistake(monkeypatch, name, old, new)
+    module, old, new, problem, way = MISTAKES[mistake]
+    with_mistake(monkeypatch, module, old, new)
     with pytest.raises((AssertionError, IndexError, RuntimeError)):
         check(problem, way=way)
 
 
 @pytest.mark.parametrize("way", [None, "tf32", "tf32x3"])
 def test_without_a_mistake_nothing_is_caught(monkeypatch, way):
-    with_mistake(monkeypatch, "gather", "FAR", "FAR")
+    with_mistake(monkeypatch, gather, "FAR", "FAR")
     for problem in (FEW[2], FEW[8], TILES[1], TILES[2]):
         check(problem, way=way)
 
@@ -365,10 +343,10 @@ def test_without_a_mistake_nothing_is_caught(monkeypatch, way):
 def test_variants_are_all_kernels():
     """What the check of compiled code makes is all that ran here."""
     check(FEW[1])
-    modules = [f"agnostic_xent.kernels.cuda.{name}" for name in ORDER]
     known = set()
-    for module in map(importlib.import_module, modules):
+    for module in FAMILY:
         made = module.variants() if hasattr(module, "variants") else []
         known |= {(k.function.__qualname__, k.parameters) for k in made}
-    ran = [k for k in KERNELS if k.function.__module__ in modules]
+    names = [module.__name__ for module in FAMILY]
+    ran = [k for k in KERNELS if k.function.__module__ in names]
     assert {(k.function.__qualname__, k.parameters) for k in ran} <= known

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
 
@@ -11,6 +9,7 @@ from agnostic_xent import dropout, explain, kernels
 from agnostic_xent.kernels.cuda import dropout as host
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
+from tests.cuda.mistaken import plant
 
 
 def check(x, dy, rate=0.3):
@@ -64,11 +63,10 @@ def test_bfloat16():
     np.testing.assert_array_equal(np.asarray(y, "f4")[y != 0], 2 * np.asarray(x, "f4")[y != 0])
 
 
-def test_arrays_lie_anywhere_and_may_be_empty():
+def test_arrays_lie_anywhere():
     x, dy = draw((6, 10))
     check(np.asfortranarray(x), dy[::-1])
     check(x[::2, 1::3], dy[::2, 1::3])
-    check(x[:0], dy[:0])
 
 
 MISTAKES = {
@@ -84,11 +82,7 @@ def test_mistakes_are_caught(monkeypatch, mistake):
     old, new = MISTAKES[mistake]
     if mistake == "a step":
         new = old.replace("u * THREADS", "0")
-    text = inspect.getsource(host)
-    assert old in text
-    made = dict(vars(host))
-    exec(compile(text[: text.rindex("register(")].replace(old, new), mistake, "exec"), made)
-    monkeypatch.setattr(host, "dropout_kernel", made["dropout_kernel"])
+    plant(monkeypatch, host, old, new)
     with pytest.raises(AssertionError):
         check(*draw((2500,)))
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pytest
 
 from agnostic_xent import SGD, AdamW, kernels
-from agnostic_xent.core.operation import ROUTINES
 from agnostic_xent.kernels.cuda import optimizers
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
+from tests.cuda.mistaken import plant
 
 OPTIMIZERS = [
     SGD(0.1),
@@ -150,13 +148,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_caught(monkeypatch, mistake):
     old, new, number = MISTAKES[mistake]
-    text = inspect.getsource(optimizers)
-    assert old in text
-    made = vars(optimizers) | {}
-    exec(compile(text[: text.rindex("for step in")].replace(old, new), mistake, "exec"), made)
-    for name in ("sgd_step", "adamw_step"):
-        (kernel,) = ROUTINES[name]._kernels["numpy"]
-        monkeypatch.setitem(vars(kernel), "value", made[name])
+    plant(monkeypatch, optimizers, old, new)
     with pytest.raises((AssertionError, IndexError, KeyError)):
         check(OPTIMIZERS[number], SHAPES | {str(k): (2,) for k in range(optimizers.TOGETHER)})
 

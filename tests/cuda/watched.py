@@ -98,8 +98,8 @@ def install(monkeypatch: Any, namespace: type[Namespace] = Namespace) -> None:
     """Let the kernels run on watched arrays."""
     assert load_kernels("numpy") is None
     xp = namespace(np)
-    for module in pkgutil.iter_modules(cuda.__path__):
-        module = importlib.import_module(f"{cuda.__name__}.{module.name}")
+    for found in pkgutil.walk_packages(cuda.__path__, f"{cuda.__name__}."):
+        module = importlib.import_module(found.name)
         if getattr(module, "xp", None) is np:
             monkeypatch.setattr(module, "xp", xp)
     launch = launching.launch
