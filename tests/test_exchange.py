@@ -6,6 +6,7 @@ import builtins
 
 import numpy as np
 import pytest
+from layer_samples import CASES
 
 from agnostic_xent import (
     AvgPool2d,
@@ -290,10 +291,75 @@ def test_onnx_in_float64_from_any_library(row, tmp_path):
 
 
 class Odd(Layer):
-    """A layer from somewhere else."""
+    """A layer that does not say how it is written in ONNX."""
 
-    def __call__(self, params, x):
+    def forward(self, params, x, how):
+        return x, lambda dy: (dy, {})
+
+
+class Refusing(Odd):
+    def to_onnx(self, graph, x):
+        raise TypeError("Refusing has no node in ONNX, which knows nothing like it")
+
+
+def check_onnx(layer, shape, path):
+    """Check that a layer is exported and gives the same there, or says why it cannot be."""
+    name, params = type(layer).__name__, filled(layer, shape)
+    with pytest.raises(TypeError) as undefined:
+        Layer.to_onnx(layer, None, "x")
+    refusal = None
+    try:
+        export_onnx(layer, params, path, shape)
+    except TypeError as error:
+        refusal = str(error)
+    if refusal is None:
+        x = images(shape)
+        check_equal(run_onnx("reference", path, x), run(layer, params, x))
+        return
+    assert name in refusal, f"the refusal has to name {name}"
+    assert refusal != str(undefined.value), (
+        f"let {name} define to_onnx: append its nodes, or, if ONNX has none, raise a TypeError "
+        f"that names {name} and says why"
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_layer_has_onnx_nodes_or_says_why_not(case, tmp_path):
+    pytest.importorskip("onnx")
+    check_onnx(*CASES[case][:2], tmp_path / "model.onnx")
+
+
+def test_a_layer_without_onnx_nodes_has_to_say_why(tmp_path):
+    pytest.importorskip("onnx")
+    check_onnx(Refusing(), (3,), tmp_path / "model.onnx")
+    with pytest.raises(AssertionError, match=r"let Odd define to_onnx: append its nodes, or"):
+        check_onnx(Odd(), (3,), tmp_path / "model.onnx")
+
+
+class Twice(Layer):
+    """``y = relu(x) + relu(x)``, of two nodes of one kind."""
+
+    def forward(self, params, x, how):
+        y, pullback = ReLU().forward(params, x, how)
+        return y + y, lambda dy: pullback(dy + dy)
+
+    def to_onnx(self, graph, x):
+        return graph.node("Add", graph.node("Relu", x), graph.node("Relu", x))
+
+
+class Nothing(Odd):
+    """The identity, without a node."""
+
+    def to_onnx(self, graph, x):
         return x
+
+
+@pytest.mark.parametrize(
+    "model", [Twice(), Nothing(), Sequential(Dense(3), Nothing())], ids=["Twice", "one", "last"]
+)
+def test_onnx_of_layers_with_several_nodes_and_with_none(model, tmp_path):
+    pytest.importorskip("onnx")
+    check_onnx(model, (3,), tmp_path / "model.onnx")
 
 
 def test_onnx_refuses_and_leaves_no_file(tmp_path, monkeypatch):
@@ -306,7 +372,7 @@ def test_onnx_refuses_and_leaves_no_file(tmp_path, monkeypatch):
     mixed = params | {"0.bias": params["0.bias"].astype("float64")}
     with pytest.raises(ValueError, match="params must have one dtype, got float32, float64"):
         export_onnx(model, mixed, path, shape)
-    with pytest.raises(TypeError, match="model must be of this package's layers"):
+    with pytest.raises(TypeError, match=r"Odd does not say .* its class has to define to_onnx"):
         export_onnx(Sequential(Odd()), {}, path, shape)
     imported = builtins.__import__
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import pickle
+import pkgutil
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import oracles
 import pytest
 from conftest import assert_close, tolerance
+from layer_samples import CASES, IMAGE, NET, SEED
 
 from agnostic_xent import (
     AvgPool2d,
@@ -17,59 +22,25 @@ from agnostic_xent import (
     Dense,
     Dropout,
     Flatten,
-    GlobalAvgPool2d,
     MaxPool2d,
     ReLU,
     Residual,
     Sequential,
     kernels,
+    network,
     to_backend,
 )
+from agnostic_xent.core.arrays import array_namespace
+from agnostic_xent.core.checks import float_namespace
 from agnostic_xent.core.conversion import to_numpy
-from agnostic_xent.network.layers import STATISTICS, split_statistics
+from agnostic_xent.core.operation import Operation, repeatable
+from agnostic_xent.network.layers import STATISTICS, Layer, OperationLayer, split_statistics
 
-IMAGE, SEED = (4, 6, 6), 7
-NET = Sequential(
-    Conv2d(4, 3, padding=1, bias=False),
-    BatchNorm2d(),
-    ReLU(),
-    MaxPool2d(2),
-    Conv2d(3, 2, stride=(1, 2)),
-    ReLU(),
-    Flatten(),
-    Dense(5),
-)
-BLOCK = Residual(
-    Sequential(Conv2d(6, 3, stride=2, padding=1), BatchNorm2d(), ReLU()),
-    Sequential(Conv2d(6, 1, stride=2, bias=False), BatchNorm2d()),
-)
-
-CASES = {  # name: layer, shape of a sample, shape of an output
-    "dense": (Dense(3), (5,), (3,)),
-    "dense-no-bias": (Dense(3, bias=False), (5,), (3,)),
-    "conv": (Conv2d(6, 3), IMAGE, (6, 4, 4)),
-    "conv-options": (
-        Conv2d(6, (3, 2), stride=(2, 1), padding="same", groups=2, bias=False, activation="relu"),
-        IMAGE,
-        (6, 3, 6),
-    ),
-    "conv-dilated": (Conv2d(2, 2, padding=(1, 0), dilation=2), IMAGE, (2, 6, 4)),
-    "batch-norm": (BatchNorm2d(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
-    "relu": (ReLU(), IMAGE, IMAGE),
-    "max-pool": (MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGE, (4, 4, 4)),
-    "avg-pool": (AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False), IMAGE, (4, 3, 2)),
-    "global-avg-pool": (GlobalAvgPool2d(), IMAGE, (4,)),
-    "dropout": (Dropout(0.25), IMAGE, IMAGE),
-    "flatten": (Flatten(), IMAGE, (144,)),
-    "residual": (Residual(Conv2d(4, 3, padding=1)), IMAGE, IMAGE),
-    "residual-shortcut": (BLOCK, IMAGE, (6, 3, 3)),
-    "sequential": (NET, IMAGE, (5,)),
-}
 each_case = pytest.mark.parametrize("case", CASES)
 each_mode = pytest.mark.parametrize(
     ("case", "train"),
     [(case, True) for case in CASES]
-    + [(c, False) for c in ("batch-norm", "dropout", "sequential")],
+    + [(c, False) for c in ("batch-norm", "dropout", "sequential", "product")],
 )
 
 
@@ -108,6 +79,37 @@ def to_dtype(arguments, dtype):
 
 def shapes(params):
     return {name: tuple(x.shape) for name, x in params.items()}
+
+
+# --- the table of samples ------------------------------------------------------------------------
+
+
+def layer_classes(base=Layer):
+    """Return the names of the package's layer classes that are not private, by class."""
+    for module in pkgutil.iter_modules(network.__path__, f"{network.__name__}."):
+        importlib.import_module(module.name)
+    classes = {}
+    for cls in base.__subclasses__():
+        of_package = cls.__module__.partition(".")[0] == "agnostic_xent"
+        if of_package and not cls.__name__.startswith("_") and cls is not OperationLayer:
+            classes[cls] = cls.__name__
+        classes |= layer_classes(cls)
+    return classes
+
+
+def check_samples(classes):
+    missing = classes.keys() - {type(layer) for layer, _, _ in CASES.values()}
+    names = ", ".join(sorted(classes[cls] for cls in missing))
+    assert not names, f"add a case of {names} to CASES in tests/layer_samples.py"
+
+
+def test_every_layer_class_has_a_case():
+    check_samples(layer_classes())
+
+
+def test_a_layer_class_without_a_case_is_named():
+    with pytest.raises(AssertionError, match=r"add a case of Cube to CASES in tests/layer_samples"):
+        check_samples(layer_classes() | {Cube: "Cube"})
 
 
 # --- start, value, gradients ---------------------------------------------------------------------
@@ -207,6 +209,77 @@ def test_nothing_is_written_to_or_stored(case):
     assert repr(layer) == before
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+# --- a layer of an operation ---------------------------------------------------------------------
+
+
+@Operation
+def cube(x, *, factor=1.0):
+    float_namespace(x=x)
+    return repeatable(x, factor=factor)
+
+
+@cube.definition
+def _(x, *, factor):
+    return factor * x**3
+
+
+@cube.pullback
+def _(x, *, factor):
+    return factor * x**3, lambda dy: (3 * factor * x**2 * dy,)
+
+
+class Cube(OperationLayer):
+    operation = cube
+
+
+@dataclass(frozen=True)
+class ScaledCube(OperationLayer):
+    operation = cube
+    factor: float = 2.0
+
+
+def test_a_layer_of_an_operation(row):
+    x = np.linspace(-1, 1, 12).reshape(3, 4)
+    for layer, factor in ((Cube(), 1), (ScaledCube(), 2), (ScaledCube(factor=-3.0), -3)):
+
+        def run(x, layer=layer):
+            return (layer({}, x), *forward_and_back(layer, {}, x, array_namespace(x).ones_like(x)))
+
+        inference, y, dx, grads = row.call(run, row.array(x, "float32"))
+        for found, expected in (
+            (inference, factor * x**3), (y, factor * x**3), (dx, 3 * factor * x**2)
+        ):  # fmt: skip
+            row.check(found, "float32")
+            assert_close(found, expected, "float32")
+        assert grads == {}
+        assert layer.init(SEED, (4,)) == ({}, (4,))
+
+
+def test_a_layer_of_an_operation_is_a_value():
+    assert repr(Cube()) == "Cube()"
+    assert repr(ScaledCube(3.0)) == "ScaledCube(factor=3.0)"
+    assert Cube() == Cube() != ReLU()
+    assert ScaledCube(3.0) == ScaledCube(3.0) != ScaledCube()
+    assert hash(ScaledCube(3.0)) == hash(ScaledCube(3.0))
+    for layer in (Cube(), ScaledCube(3.0)):
+        assert pickle.loads(pickle.dumps(layer)) == layer
+
+
+def test_a_layer_that_is_a_kind_of_relu_is_not_run_as_relu():
+    class Shifted(ReLU):
+        def forward(self, params, x, how):
+            y, pullback = super().forward(params, x, how)
+            return y + 1, pullback
+
+        def __call__(self, params, x):
+            return super().__call__(params, x) + 1
+
+    model = Sequential(Conv2d(2, 3), Shifted())
+    params, _ = model.init(SEED, IMAGE)
+    x = np.ones((1, *IMAGE), "float32")
+    np.testing.assert_array_equal(model(params, x), Sequential(Conv2d(2, 3), ReLU())(params, x) + 1)
 
 
 # --- layers that do something else in training -------------------------------------------------
@@ -384,6 +457,20 @@ def test_init_of_one_seed_gives_every_layer_its_own_numbers():
 def test_errors_name_the_argument(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_what_a_layer_has_to_define_is_named():
+    class Empty(Layer):
+        pass
+
+    class Pair(Empty):
+        def children(self):
+            return {"first": Dense(3)}
+
+    with pytest.raises(NotImplementedError, match="Empty has to define forward"):
+        Empty().vjp({}, np.ones((2, 3)))
+    with pytest.raises(NotImplementedError, match="Pair has to define rebuilt"):
+        Pair().rebuilt(Pair().children())
 
 
 def test_inner_lists_as_shapes_are_taken():

@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from ..core.arrays import Array, array_namespace, constant
 from ..core.communication import Communicator
 from ..network.containers import Sequential
-from ..network.layers import Layer, LayerPullback, Params
+from ..network.layers import Layer, Params, Pass, WithPullback
 from ..operations.binary_losses import binary_cross_entropy_with_logits
 from ..operations.losses import cross_entropy
 from ..training.batches import is_stored
@@ -126,8 +126,7 @@ def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) ->
         targets = samples.numbers(labels[:, None])
         return Problem(model, binary_cross_entropy_with_logits, samples, shape, labels, targets)
     if units == 1:
-        assert isinstance(model, Sequential)
-        model = Sequential(*model.layers, _ZeroLogit())
+        model = Sequential(*model.children().values(), _ZeroLogit())
     one_hot = labels[:, None] == np.arange(max(units, 2))
     targets = samples.numbers(one_hot * (weights / weights.mean())[:, None])
     loss = functools.partial(cross_entropy, normalize="count")
@@ -214,16 +213,6 @@ class _Best(EarlyStopping):
 class _ZeroLogit(Layer):
     """(N, 1) -> (N, 2): a logit of 0 for the first class; the softmax becomes the sigmoid."""
 
-    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
-        return array_namespace(x).concat([constant(0, x) * x, x], axis=1)
-
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        return self(params, x), lambda dy: (dy[:, 1:], {})
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        y = array_namespace(x).concat([constant(0, x) * x, x], axis=1)
+        return y, lambda dy: (dy[:, 1:], {})

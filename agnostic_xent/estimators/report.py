@@ -15,7 +15,6 @@ from ..core.conversion import to_numpy
 from ..evaluation.layer_times import LayerTime, how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import Curves, curves_of
-from ..network.containers import Sequential
 from ..operations.losses import cross_entropy
 from .cnn import CNNClassifier
 from .logistic import LogisticRegression
@@ -136,8 +135,6 @@ def _filters(classifier: CNNClassifier) -> NDArray[Any] | None:
 def _layers(
     classifier: CNNClassifier, samples: Samples, labels: NDArray[np.int64], size: int
 ) -> list[LayerTime]:
-    if not isinstance(classifier.model_, Sequential):
-        return []
     x = samples.take(slice(0, size))
     images = array_namespace(x).reshape(x, (-1, *classifier.image_shape_))
     y = samples.indices(labels[:size])

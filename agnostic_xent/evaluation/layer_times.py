@@ -6,17 +6,14 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from ..core.arrays import Array, array_namespace
 from ..core.conversion import to_numpy
 from ..core.operation import Pullback, explain
-from ..network.containers import BRANCHES, Residual, Sequential, below, names_below
-from ..network.layers import BatchNorm2d, Conv2d, Dense, Dropout, Layer, _OneOperation
-from ..operations.convolution import conv2d
-from ..operations.dense import dense
-from ..operations.normalization import batch_norm
+from ..network.containers import as_chain, mapped, parts
+from ..network.layers import Layer, Pass, WithPullback
 from ..training.steps import Loss, loss_vjp, operation_of, options_of
 
 ROUNDS = 10
@@ -37,18 +34,18 @@ class LayerTime(NamedTuple):
 
 
 def layer_times(
-    model: Sequential, params: Mapping[str, Array], x: Array, y: Array, loss: Loss
+    model: Layer, params: Mapping[str, Array], x: Array, y: Array, loss: Loss
 ) -> list[LayerTime]:
     """Measure each layer of a model, and the loss, in training steps on one batch.
 
     Layers that run as one, such as a convolution with its ReLU, are one row.
     """
     rows = []
-    for i, (layer, _, own) in enumerate(model._named(params)):
-        options: Any = {"train": True, "rng": 0, "input_grad": i > 0}
-        output, forward, backward = _measure(functools.partial(layer.vjp, own, **options), x)
+    for i, (layer, own, _) in enumerate(parts(as_chain(model), params).values()):
+        how = Pass(train=True, rng=0, input_grad=i > 0)
+        output, forward, backward = _measure(functools.partial(layer.vjp, own, **how._asdict()), x)
         count = sum(int(to_numpy(w).size) for w in own.values())
-        kernels = list(dict.fromkeys(_explained(layer, own, x)))  # each once
+        kernels = _kernels(layer, own, x)
         shape = tuple(output.shape[1:])
         rows.append(LayerTime(_short(layer), shape, count, kernels, forward, backward))
         x = output
@@ -100,44 +97,37 @@ def _loss_vjp(loss: Loss, y: Array, output: Array) -> tuple[Array, Pullback]:
     return loss_vjp(loss, output, y)
 
 
-def _explained(layer: Layer, params: Mapping[str, Array], x: Array) -> list[str]:
-    match layer:
-        case Sequential():
-            lines = []
-            for inner, _, own in layer._named(params):
-                lines += _explained(inner, own, x)
-                x = inner(own, x)
-            return lines
-        case Residual():
-            body, shortcut = names_below(BRANCHES, tuple(params))
-            lines = _explained(layer.body, below(body, params), x)
-            if layer.shortcut is not None:
-                lines += _explained(layer.shortcut, below(shortcut, params), x)
-            return lines
-        case Conv2d():
-            arrays = (x, params["weight"], params.get("bias"))
-            return [_without_name(explain(conv2d, *arrays, **layer._options))]
-        case Dense():
-            return [_without_name(explain(dense, x, params["weight"], params.get("bias")))]
-        case BatchNorm2d():
-            return [_without_name(explain(batch_norm, x, **params, train=True, eps=layer.eps))]
-        case _OneOperation():
-            options = layer._options | ({"rng": 0} if isinstance(layer, Dropout) else {})
-            return [_without_name(explain(layer.operation, x, **options))]
-    return []  # it only changes the shape
+def _kernels(layer: Layer, params: Mapping[str, Array], x: Array) -> list[str]:
+    """Return which implementations run in a training step of a layer, each once."""
+    lines: list[str] = []
+    noted = mapped(layer._fused(), lambda name, inner: _Explained(inner, lines))
+    noted.vjp(params, x, rng=0)
+    return list(dict.fromkeys(map(_without_name, lines)))
+
+
+@dataclass(frozen=True)
+class _Explained(Layer):
+    """A layer that, when it runs, notes what `explain` says of its operations."""
+
+    layer: Layer
+    lines: list[str]
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        self.lines.extend(self.layer._explained(params, x))
+        return self.layer.vjp(params, x, **how._asdict())
 
 
 def _without_name(line: str) -> str:
     return line.partition(": ")[2].removesuffix(" (it takes these arguments)")
 
 
-def _short(layer: Layer) -> str:
-    """Return a layer as it is written, without the options that are as usual."""
-    shown = []
-    for field in fields(layer):  # type: ignore[arg-type]
+def _short(layer: Any) -> str:
+    """Return a layer as it is written, without layers in it and the options that are as usual."""
+    shown = ["…"] if layer.children() else []
+    for field in () if shown or not is_dataclass(layer) else fields(layer):
         value = getattr(layer, field.name)
         if field.default is MISSING:
-            shown.append("…" if isinstance(value, Layer) else str(value))
-        elif value != field.default and not isinstance(value, Layer):
+            shown.append(str(value))
+        elif value != field.default:
             shown.append(f"{field.name}={value!r}")
     return f"{type(layer).__name__}({', '.join(shown)})"

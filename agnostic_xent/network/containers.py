@@ -1,22 +1,163 @@
-"""Layers made of layers: Sequential and Residual."""
+"""Layers made of layers: Sequential and Residual, and how to walk through them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..core.arrays import Array
 from ..core.checks import generator
-from .layers import Conv2d, Layer, LayerPullback, MaxPool2d, Params, ReLU, Shape
+from .layers import Conv2d, Layer, LayerPullback, MaxPool2d, Params, Pass, ReLU, Shape, WithPullback
+from .onnx_graph import OnnxGraph
 
 __all__ = ["Residual", "Sequential"]
+
+
+def mapped(layer: Layer, change: Callable[[str, Layer], Layer], name: str = "") -> Layer:
+    """Return a layer with every layer in it, that is not made of layers, changed.
+
+    Parameters
+    ----------
+    layer : layer
+        Perhaps made of layers.
+    change : callable
+        Returns what takes a layer's place, given its name, such as "0.body.1", and the layer.
+    name : str
+        That of ``layer`` itself.
+    """
+    children = layer.children()
+    if not children:
+        return change(name, layer)
+    return layer.rebuilt(
+        {own: mapped(child, change, _prefix(name) + own) for own, child in children.items()}
+    )
+
+
+def _prefix(name: str) -> str:
+    """Return what stands before the names of all that is in a layer of this name."""
+    return f"{name}." if name else ""
+
+
+# --- parameters of the layers in a layer ---------------------------------------------------------
 
 Names: TypeAlias = dict[str, str]
 """Names of a layer's own parameters, to those that they have outside of it."""
 
-BRANCHES = ("body.", "shortcut.")
+
+class Part(NamedTuple):
+    """A child of a layer, with its own parameters."""
+
+    layer: Layer
+    params: Params
+    names: Names
+
+    def __call__(self, x: Array) -> Array:
+        """Return the child's output for inference."""
+        return self.layer(self.params, x)
+
+    def vjp(self, x: Array, how: Pass) -> WithPullback:
+        """Return the child's output and its pullback, whose gradients have their outer names."""
+        layer, params, names = self
+        y, pullback = layer.vjp(params, x, train=how.train, rng=how.rng, input_grad=how.input_grad)
+
+        def of_part(dy: Array) -> tuple[Array | None, Params]:
+            dx, grads = pullback(dy)
+            return dx, {names[own]: grad for own, grad in grads.items()}
+
+        return y, of_part
+
+
+def parts(layer: Layer, params: Mapping[str, Array]) -> dict[str, Part]:
+    """Return the children of a layer by name, each with its own of the layer's parameters."""
+    children = layer.children()
+    names = _names_within(tuple(children), tuple(params))
+    return {
+        name: Part(child, {own: params[full] for own, full in inner.items()}, inner)
+        for (name, child), inner in zip(children.items(), names, strict=True)
+    }
+
+
+@lru_cache
+def _names_within(children: tuple[str, ...], params: tuple[str, ...]) -> tuple[Names, ...]:
+    """Return for each child the names of its parameters out of ``params``."""
+    return tuple(
+        {full.removeprefix(prefix): full for full in params if full.startswith(prefix)}
+        for prefix in map(_prefix, children)
+    )
+
+
+def outer_params(name: str, params: Mapping[str, Array]) -> Params:
+    """Return a child's parameters, given its name, with the names that they have outside of it."""
+    return {_prefix(name) + own: x for own, x in params.items()}
+
+
+# --- layers one after the other ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chain(Layer):
+    """Named layers one after the other: what a `Sequential` runs."""
+
+    steps: dict[str, Layer]
+
+    def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
+        """Return fresh NumPy parameters (float32) and the shape of one output sample."""
+        rng = generator(rng)
+        params: Params = {}
+        for name, layer in self.steps.items():
+            own, shape = layer.init(rng, tuple(shape))
+            params |= outer_params(name, own)
+        return params, shape
+
+    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
+        """Return the output for inference."""
+        for part in parts(self, params).values():
+            x = part(x)
+        return x
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        how, pullbacks = how.shared(), []
+        for part in parts(self, params).values():
+            x, pullback = part.vjp(x, how)
+            pullbacks.append(pullback)
+            if part.params and not how.input_grad:
+                how = how._replace(input_grad=True)  # below the first parameters nobody asks for dx
+
+        def of_chain(dy: Array | None) -> tuple[Array | None, Params]:
+            grads: Params = {}
+            for pullback in reversed(pullbacks):
+                dy, own = pullback(dy)
+                grads |= own
+                if dy is None:
+                    break
+            return dy, grads
+
+        return x, of_chain
+
+    def children(self) -> dict[str, Layer]:
+        """Return the layers by name."""
+        return self.steps
+
+    def rebuilt(self, children: Mapping[str, Layer]) -> Chain:
+        """Return the same of other layers, which have the names that `children` gives."""
+        return Chain(dict(children))
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append all layers' nodes, for the input named x, to a graph; return the output's name."""
+        for name, layer in self.steps.items():
+            x = graph.add(name, layer, x)
+        return x
+
+
+def as_chain(model: Layer) -> Chain:
+    """Return what runs one after the other in a `Sequential`; of another model, all of it as one.
+
+    The gradients that the pullback of a chain returns are those of its layers.
+    """
+    return Chain(model._as_run if isinstance(model, Sequential) else {"": model})
 
 
 @dataclass(frozen=True)
@@ -53,79 +194,59 @@ class Sequential(Layer):
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
-        rng = generator(rng)
-        params: Params = {}
-        for i, layer in enumerate(self.layers):
-            own, shape = layer.init(rng, tuple(shape))
-            params |= _prefixed(f"{i}.", own)
-        return params, shape
+        return Chain(self.children()).init(rng, shape)
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        for layer, _, own in self._named(params):
-            x = layer(own, x)
-        return x
+        return Chain(self._as_run)(params, x)
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads).
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        return Chain(self._as_run).forward(params, x, how)
 
-        The pullback takes a function as a second argument: to it, it hands each layer's gradients
-        at once, and does not keep them.
-        """
-        rng, pullbacks = generator(rng), []
-        for layer, names, own in self._named(params):
-            x, pullback = layer.vjp(own, x, train=train, rng=rng, input_grad=input_grad)
-            pullbacks.append((names, pullback))
-            input_grad = input_grad or bool(own)  # below the first parameters nobody asks for dx
+    def children(self) -> dict[str, Layer]:
+        """Return the layers by name: "0", "1" and so on."""
+        return {str(i): layer for i, layer in enumerate(self.layers)}
 
-        def of_sequence(
-            dy: Array | None, take: Callable[[Params], None] | None = None
-        ) -> tuple[Array | None, Params]:
-            grads: Params = {}
-            take = grads.update if take is None else take
-            for names, pullback in reversed(pullbacks):
-                dy, own = pullback(dy)
-                take(_above(names, own))
-                del own  # the next pullback needs the memory
-                if dy is None:
-                    break
-            return dy, grads
+    def rebuilt(self, children: Mapping[str, Layer]) -> Sequential:
+        """Return the same of other layers, which have the names that `children` gives."""
+        return Sequential(*children.values())
 
-        return x, of_sequence
-
-    def _named(self, params: Mapping[str, Array]) -> Iterator[tuple[Layer, Names, Params]]:
-        """Yield what runs one after the other, with its parameters and their names."""
-        named = names_below(tuple(self._steps), tuple(params))
-        for layer, names in zip(self._steps.values(), named, strict=True):
-            yield layer, names, below(names, params)
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append all layers' nodes, for the input named x, to a graph; return the output's name."""
+        return Chain(self.children()).to_onnx(graph, x)  # as they are written, not as they run
 
     @cached_property
-    def _steps(self) -> dict[str, Layer]:
+    def _as_run(self) -> dict[str, Layer]:
+        """What runs one after the other, by the name of the layer that has the parameters."""
         steps: dict[str, Layer] = {}
-        for i, layer in enumerate(self.layers):
+        for name, layer in self.children().items():
             last = next(reversed(steps), "")
-            fused = _fused(steps[last], layer) if last else None
-            steps |= {last: fused} if fused else {f"{i}.": layer}
+            fused = _fuse(steps[last], layer) if last else None
+            steps |= {last: fused} if fused else {name: layer}
         return steps
 
+    def _fused(self) -> Layer:
+        return Chain(self._as_run)._fused()
 
-def _fused(before: Layer, layer: Layer) -> Layer | None:
-    """Return a convolution that does what follows it too, if it can."""
+
+def _fuse(before: Layer, layer: Layer) -> Layer | None:
+    """Return a convolution that does the work of ``layer``, which follows it, too; None if none."""
     if not isinstance(before, Conv2d) or before.max_pool:
         return None
-    if isinstance(layer, ReLU) and not before.activation:
+    if layer == ReLU() and not before.activation:
         return replace(before, activation="relu")
     if layer in (MaxPool2d(2), MaxPool2d(2, stride=2)):
         return replace(before, max_pool=2)
     return None
+
+
+def _check_layer(name: str, layer: Any) -> None:
+    if not isinstance(layer, Layer):
+        raise TypeError(f"{name} must be a layer such as Dense(10), got {layer!r}")
+
+
+# --- branches ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,71 +273,48 @@ class Residual(Layer):
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
         rng, shape = generator(rng), tuple(shape)
         params, out = self.body.init(rng, shape)
-        params, direct = _prefixed("body.", params), shape
+        params, direct = outer_params("body", params), shape
         if self.shortcut is not None:
             own, direct = self.shortcut.init(rng, shape)
-            params |= _prefixed("shortcut.", own)
+            params |= outer_params("shortcut", own)
         if direct != out:
             raise ValueError(f"body makes {out} of {shape}, but shortcut makes {direct}")
         return params, out
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        inner, outer = names_below(BRANCHES, tuple(params))
-        direct = x if self.shortcut is None else self.shortcut(below(outer, params), x)
-        return self.body(below(inner, params), x) + direct
+        inner = parts(self, params)
+        direct = x if self.shortcut is None else inner["shortcut"](x)
+        return inner["body"](x) + direct
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
-        options: Any = {"train": train, "rng": generator(rng), "input_grad": input_grad}
-        inner, outer = names_below(BRANCHES, tuple(params))
-        y, body = self.body.vjp(below(inner, params), x, **options)
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        how, inner = how.shared(), parts(self, params)
+        y, body = inner["body"].vjp(x, how)
         direct: Array = x
         shortcut: LayerPullback = lambda dy: (dy, {})  # noqa: E731
         if self.shortcut is not None:
-            direct, shortcut = self.shortcut.vjp(below(outer, params), x, **options)
+            direct, shortcut = inner["shortcut"].vjp(x, how)
 
         def of_sum(dy: Array) -> tuple[Array | None, Params]:
             dx, grads = body(dy)
             dshort, others = shortcut(dy)
-            grads = _above(inner, grads) | _above(outer, others)
-            return None if dx is None else dx + dshort, grads
+            return None if dx is None else dx + dshort, grads | others
 
         return y + direct, of_sum
 
+    def children(self) -> dict[str, Layer]:
+        """Return the body and, if there is one, the shortcut."""
+        shortcut = {} if self.shortcut is None else {"shortcut": self.shortcut}
+        return {"body": self.body} | shortcut
 
-def _check_layer(name: str, layer: Any) -> None:
-    if not isinstance(layer, Layer):
-        raise TypeError(f"{name} must be a layer such as Dense(10), got {layer!r}")
+    def rebuilt(self, children: Mapping[str, Layer]) -> Residual:
+        """Return the same of other layers, which have the names that `children` gives."""
+        return Residual(**children)
 
-
-# --- names ---------------------------------------------------------------------------------------
-
-
-@lru_cache
-def names_below(prefixes: tuple[str, ...], names: tuple[str, ...]) -> tuple[Names, ...]:
-    """Return for each prefix the names that begin so, by what is left of them."""
-    return tuple(
-        {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-        for prefix in prefixes
-    )
-
-
-def below(names: Names, params: Mapping[str, Array]) -> Params:
-    return {own: params[name] for own, name in names.items()}
-
-
-def _above(names: Names, params: Mapping[str, Array]) -> Params:
-    return {names[own]: x for own, x in params.items()}
-
-
-def _prefixed(prefix: str, params: Mapping[str, Array]) -> Params:
-    return {prefix + name: x for name, x in params.items()}
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append both branches, for the input named x, and their sum; return the sum's name."""
+        branch = graph.add("body", self.body, x)
+        if self.shortcut is not None:
+            x = graph.add("shortcut", self.shortcut, x)
+        return graph.node("Add", branch, x)

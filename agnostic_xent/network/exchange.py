@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from ..core.arrays import Array
 from ..core.conversion import to_numpy
 from ..core.files import write_atomically
-from ..core.geometry import Margins, PairLike, as_margins, as_pair
-from .containers import Residual, Sequential
-from .layers import (
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2d,
-    Layer,
-    MaxPool2d,
-    ReLU,
-    Shape,
-)
+from .layers import Layer
+from .onnx_graph import OnnxGraph, import_onnx
 
 __all__ = ["export_onnx", "match_params"]
 
@@ -87,14 +73,14 @@ def export_onnx(
     path: str | os.PathLike[str],
     input_shape: tuple[int, ...],
 ) -> None:
-    """Write a model, for inference, to an ONNX file: one node a layer, any number of samples.
+    """Write a model, for inference, to an ONNX file that takes any number of samples.
 
     The graph's input is called "input" and its output "output"; parameters keep their names.
 
     Parameters
     ----------
     model : layer
-        Of this package's layers.
+        Each layer in it appends its own nodes, `Layer.to_onnx`.
     params : mapping of str to array
         Its parameters, of any library, all of one dtype.
     path : path
@@ -105,7 +91,7 @@ def export_onnx(
     Raises
     ------
     TypeError
-        If a layer is not one of this package.
+        If a layer does not say how it is written in ONNX, or cannot be.
     ValueError
         If ``params`` are not those of the model.
     ImportError
@@ -121,13 +107,16 @@ def export_onnx(
     >>> path.exists()
     True
     """
-    onnx = _onnx()
+    onnx = import_onnx()
     host = {k: to_numpy(w) for k, w in match_params(model, params, input_shape).items()}
     dtypes = {w.dtype for w in host.values()}
     if len(dtypes) > 1:
         raise ValueError(f"params must have one dtype, got {', '.join(sorted(map(str, dtypes)))}")
-    graph = _Graph()
-    shape = graph.add(model, "", "input", tuple(input_shape))[1]
+    graph = OnnxGraph(host.keys(), {"input": tuple(input_shape)})
+    y = model.to_onnx(graph, "input")
+    graph.note_shape(model, "input", y)
+    if not graph.nodes or graph.nodes[-1].output[0] != y:
+        graph.node("Identity", y)
     graph.nodes[-1].output[0] = "output"
     elements = [onnx.helper.np_dtype_to_tensor_dtype(dtype) for dtype in dtypes]
     element = elements[0] if elements else onnx.TensorProto.FLOAT
@@ -137,7 +126,7 @@ def export_onnx(
             graph.nodes,
             "model",
             [describe("input", element, ["batch", *input_shape])],
-            [describe("output", element, ["batch", *shape])],
+            [describe("output", element, ["batch", *graph.shapes[y]])],
             [onnx.numpy_helper.from_array(w, name) for name, w in host.items()] + graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -146,111 +135,3 @@ def export_onnx(
     )
     onnx.checker.check_model(content, full_check=True)
     write_atomically(path, content.SerializeToString())
-
-
-class _Graph:
-    """Nodes, one behind the other, and what they need beside the parameters."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def add(self, layer: Layer, prefix: str, x: str, shape: Shape) -> tuple[str, Shape]:
-        """Append a layer whose input is called x; return the name and shape of its output."""
-        if isinstance(layer, Sequential):
-            for i, inner in enumerate(layer.layers):
-                x, shape = self.add(inner, f"{prefix}{i}.", x, shape)
-            return x, shape
-        if isinstance(layer, Residual):
-            branch, out = self.add(layer.body, f"{prefix}body.", x, shape)
-            if layer.shortcut is not None:
-                x, _ = self.add(layer.shortcut, f"{prefix}shortcut.", x, shape)
-            return self.node("Add", prefix, [branch, x]), out
-        y = self._single(layer, prefix, x, shape)
-        return y, layer.init(0, shape)[1]
-
-    def node(self, kind: str, prefix: str, inputs: list[str], **attributes: Any) -> str:
-        """Append a node and return the name of its output."""
-        name = f"{prefix}{kind}"
-        node = _onnx().helper.make_node(kind, inputs, [name], name=name, **attributes)
-        self.nodes.append(node)
-        return name
-
-    def _single(self, layer: Layer, prefix: str, x: str, shape: Shape) -> str:
-        match layer:
-            case Dense():
-                return self.node("Gemm", prefix, _inputs(layer, prefix, x), transB=1)
-            case Conv2d():
-                return self._convolution(layer, prefix, x, shape)
-            case BatchNorm2d():
-                names = ("weight", "bias", "running_mean", "running_var")
-                inputs = [x, *(prefix + name for name in names)]
-                return self.node("BatchNormalization", prefix, inputs, epsilon=layer.eps)
-            case MaxPool2d():
-                return self.node("MaxPool", prefix, [x], **_pool(layer, shape, layer.dilation))
-            case AvgPool2d():
-                options = {"count_include_pad": int(layer.count_include_pad)}
-                return self.node("AveragePool", prefix, [x], **_pool(layer, shape, 1), **options)
-            case GlobalAvgPool2d():
-                onnx, axes = _onnx(), f"{prefix}axes"
-                self.constants.append(
-                    onnx.helper.make_tensor(axes, onnx.TensorProto.INT64, [2], [2, 3])
-                )
-                return self.node("ReduceMean", prefix, [x, axes], keepdims=0)
-            case Flatten():
-                return self.node("Flatten", prefix, [x], axis=1)
-            case ReLU():
-                return self.node("Relu", prefix, [x])
-            case Dropout():  # which does nothing outside of training
-                return self.node("Dropout", prefix, [x])
-        raise TypeError(f"model must be of this package's layers to become ONNX, got {layer!r}")
-
-    def _convolution(self, layer: Conv2d, prefix: str, x: str, shape: Shape) -> str:
-        window, stride = as_pair("window", layer.window), as_pair("stride", layer.stride)
-        dilation = as_pair("dilation", layer.dilation)
-        margins = as_margins(layer.padding, window, dilation, stride, (shape[1], shape[2]))
-        y = self.node(
-            "Conv",
-            prefix,
-            _inputs(layer, prefix, x),
-            kernel_shape=window,
-            strides=stride,
-            dilations=dilation,
-            pads=_pads(margins),
-            group=layer.groups,
-        )
-        return self.node("Relu", prefix, [y]) if layer.activation else y
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.helper
-        import onnx.numpy_helper
-    except ImportError as error:
-        raise ImportError('export_onnx needs onnx: pip install "agnostic-xent[onnx]"') from error
-    return onnx
-
-
-def _inputs(layer: Dense | Conv2d, prefix: str, x: str) -> list[str]:
-    return [x, f"{prefix}weight", *([f"{prefix}bias"] if layer.bias else [])]
-
-
-def _pads(margins: Margins) -> list[int]:
-    """Return margins in ONNX's order: all starts, then all ends."""
-    (top, bottom), (left, right) = margins
-    return [top, left, bottom, right]
-
-
-def _pool(layer: MaxPool2d | AvgPool2d, shape: Shape, dilation: PairLike) -> dict[str, Any]:
-    window, dilation = as_pair("window", layer.window), as_pair("dilation", dilation)
-    stride = window if layer.stride is None else as_pair("stride", layer.stride)
-    margins = as_margins(layer.padding, window, dilation, stride, (shape[1], shape[2]))
-    return {
-        "kernel_shape": window,
-        "strides": stride,
-        "dilations": dilation,
-        "pads": _pads(margins),
-        "ceil_mode": int(layer.ceil_mode),
-    }

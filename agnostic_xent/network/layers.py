@@ -3,8 +3,9 @@
 ``init(rng, shape)`` takes the shape of one sample, without the batch axis, and returns
 ``(params, shape)``: NumPy parameters and the shape of one output. ``vjp(params, x, train=, rng=,
 input_grad=)`` returns ``(y, pullback)``, and ``pullback(dy)`` returns ``(dx, grads)``, where dx is
-None without ``input_grad``. Nothing is stored on a layer. Gradients are arrays that nobody else
-has: they may be written to, and on several ranks are.
+None without ``input_grad``. A layer defines this as ``forward(params, x, how)``. Nothing is stored
+on a layer. Gradients are arrays that nobody else has: they may be written to, and on several ranks
+are.
 
 Parameters are one flat dict with torch's spelling ("0.weight", "3.bias"). Running statistics are
 parameters that are not trained: in ``grads`` their entries are their new values, see
@@ -17,17 +18,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from ..core.arrays import Array
 from ..core.checks import generator, namespace, set_integers
-from ..core.geometry import Margins, Padding, PairLike, as_pair
-from ..core.operation import Operation, kernels
+from ..core.geometry import Margins, Padding, PairLike, as_margins, as_pair
+from ..core.operation import Operation, explain, kernels
 from ..operations.activations import relu
 from ..operations.convolution import check_groups, conv2d
 from ..operations.dense import dense
 from ..operations.normalization import batch_norm, dropout
 from ..operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
+from .onnx_graph import OnnxGraph
 
 __all__ = [
     "AvgPool2d",
@@ -44,6 +46,8 @@ __all__ = [
 Params: TypeAlias = dict[str, Array]
 Shape: TypeAlias = tuple[int, ...]
 LayerPullback: TypeAlias = Callable[[Array], tuple[Array | None, Params]]
+"""Takes dy, the gradient of an output; returns dx, and the gradients of the parameters."""
+WithPullback: TypeAlias = tuple[Array, LayerPullback]
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -56,8 +60,27 @@ def split_statistics(grads: Mapping[str, Array]) -> tuple[Params, Params]:
     return {k: v for k, v in grads.items() if k not in statistics}, statistics
 
 
+class Pass(NamedTuple):
+    """What is wanted of a way through a layer and back."""
+
+    train: bool = True
+    """Whether layers such as `Dropout` do what they do in training alone."""
+    rng: Any = None
+    """What random layers draw from."""
+    input_grad: bool = True
+    """Whether the pullback has to return dx."""
+
+    def shared(self) -> Pass:
+        """Return the same with one generator, from which several layers draw in turn."""
+        return self._replace(rng=generator(self.rng))
+
+
 class Layer:
-    """What layers share; by itself, a layer without parameters that keeps the shape."""
+    """The base of all layers.
+
+    A layer has to define `forward`; `init` if it has parameters; `to_onnx` if it can be exported;
+    `children` and `rebuilt` if it is made of layers.
+    """
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
@@ -65,7 +88,7 @@ class Layer:
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        raise NotImplementedError
+        return self.vjp(params, x, train=False, input_grad=False)[0]
 
     def vjp(
         self,
@@ -75,15 +98,181 @@ class Layer:
         train: bool = True,
         rng: Any = None,
         input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
+    ) -> WithPullback:
         """Return the output and its pullback: dy -> (dx, grads)."""
-        raise NotImplementedError
+        return self.forward(params, x, Pass(train, rng, input_grad))
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        raise NotImplementedError(f"{type(self).__name__} has to define forward")
+
+    def children(self) -> dict[str, Layer]:
+        """Return the layers that this one is made of, by what their parameters' names begin with.
+
+        Those of "body" are named "body.weight" and so on.
+        """
+        return {}
+
+    def rebuilt(self, children: Mapping[str, Layer]) -> Layer:
+        """Return the same layer made of others, which have the names that `children` gives."""
+        raise NotImplementedError(f"{type(self).__name__} has to define rebuilt")
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append this layer's nodes to a graph, for inference.
+
+        Parameters
+        ----------
+        graph : OnnxGraph
+            Where ``graph.node("Relu", x)`` appends a node and returns the name of its output.
+        x : str
+            The name of this layer's input.
+
+        Returns
+        -------
+        str
+            The name of this layer's output.
+        """
+        raise TypeError(
+            f"{type(self).__name__} does not say how it is written in ONNX: "
+            "its class has to define to_onnx"
+        )
 
     def _output_shape(self, params: Params, shape: Shape) -> Shape:
         import numpy as np
 
         with kernels("portable"):  # one blank sample; it passes all of the operation's checks
             return tuple(self(params, np.zeros((1, *shape), dtype="float32")).shape[1:])
+
+    def _fused(self) -> Layer:
+        """Return the layer as it runs: layers within it that run as one are one."""
+        children = self.children()
+        if not children:
+            return self
+        return self.rebuilt({name: child._fused() for name, child in children.items()})
+
+    def _explained(self, params: Mapping[str, Array], x: Array) -> list[str]:
+        """Return what `explain` says of the operations that run in training."""
+        return []
+
+
+# --- layers that are one operation ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OperationLayer(Layer):
+    """A layer that is one operation of x; its fields, if it has some, are the operation's options.
+
+    Written in a line, without options, and what the same is called in ONNX::
+
+        class Tanh(OperationLayer):
+            operation, onnx_node = tanh, "Tanh"
+    """
+
+    operation: ClassVar[Operation[Any, Any]]
+    onnx_node: ClassVar[str] = ""
+    """The kind of node that does the same in ONNX, to x alone; empty where there is none."""
+
+    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
+        """Return the output for inference."""
+        return self.operation(*self._arrays(params, x), **self._options)
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        y, pullback = self.operation.vjp(x, **self._options_in(how))
+        return y, lambda dy: (pullback(dy)[0] if how.input_grad else None, {})
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node(self.onnx_node, x) if self.onnx_node else super().to_onnx(graph, x)
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def _arrays(self, params: Mapping[str, Array], x: Array) -> tuple[Array | None, ...]:
+        """Return what the operation takes: x, and perhaps parameters."""
+        return (x,)
+
+    def _options_in(self, how: Pass) -> dict[str, Any]:
+        """Return the options of the operation in a pass."""
+        return self._options
+
+    def _explained(self, params: Mapping[str, Array], x: Array) -> list[str]:
+        options = self._options_in(Pass(rng=0))
+        return [explain(self.operation, *self._arrays(params, x), **options)]
+
+
+class ReLU(OperationLayer):
+    """Rectified linear unit: `relu`."""
+
+    operation, onnx_node = relu, "Relu"
+
+
+@dataclass(frozen=True)
+class MaxPool2d(OperationLayer):
+    """Maximum over windows: `max_pool2d`."""
+
+    operation = max_pool2d
+    window: PairLike
+    stride: PairLike | None = None
+    padding: PairLike | Margins = 0
+    dilation: PairLike = 1
+    ceil_mode: bool = False
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        options = _onnx_windows(self, graph.shapes[x], self.dilation)
+        return graph.node("MaxPool", x, ceil_mode=int(self.ceil_mode), **options)
+
+
+@dataclass(frozen=True)
+class AvgPool2d(OperationLayer):
+    """Mean over windows: `avg_pool2d`."""
+
+    operation = avg_pool2d
+    window: PairLike
+    stride: PairLike | None = None
+    padding: PairLike | Margins = 0
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        options = _onnx_windows(self, graph.shapes[x], dilation=1)
+        options |= {"ceil_mode": int(self.ceil_mode)}
+        options |= {"count_include_pad": int(self.count_include_pad)}
+        return graph.node("AveragePool", x, **options)
+
+
+class GlobalAvgPool2d(OperationLayer):
+    """Mean over all pixels: `global_avg_pool2d`; (C, H, W) -> (C,)."""
+
+    operation = global_avg_pool2d
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node("ReduceMean", x, graph.constant("axes", [2, 3]), keepdims=0)
+
+
+@dataclass(frozen=True)
+class Dropout(OperationLayer):
+    """Dropout in training, nothing in inference: `dropout`."""
+
+    operation, onnx_node = dropout, "Dropout"
+    rate: float = 0.5
+
+    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
+        """Return the output for inference."""
+        return x
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        if how.train:
+            return super().forward(params, x, how)
+        return x, lambda dy: (dy if how.input_grad else None, {})
+
+    def _options_in(self, how: Pass) -> dict[str, Any]:
+        return {"rate": self.rate, "rng": how.rng}
 
 
 # --- layers with parameters ----------------------------------------------------------------------
@@ -102,10 +291,29 @@ def _weight_and_bias(rng: Any, shape: Shape, bias: bool) -> Params:
     return params | {"bias": np.zeros(shape[0], dtype="float32")} if bias else params
 
 
+class _WeightedLayer(OperationLayer):
+    """A layer whose operation takes x, weights, and perhaps a bias."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        wrt = (0, 1, 2) if how.input_grad else (1, 2)
+        y, pullback = self.operation.vjp(*self._arrays(params, x), wrt=wrt, **self._options)
+
+        def of_layer(dy: Array) -> tuple[Array | None, Params]:
+            dx, dw, db = pullback(dy)
+            return dx, {"weight": dw} if db is None else {"weight": dw, "bias": db}
+
+        return y, of_layer
+
+    def _arrays(self, params: Mapping[str, Array], x: Array) -> tuple[Array | None, ...]:
+        return x, params["weight"], params.get("bias")
+
+
 @dataclass(frozen=True)
-class Dense(Layer):
+class Dense(_WeightedLayer):
     """Fully connected layer: `dense` with weights (units, features)."""
 
+    operation = dense
     units: int
     bias: bool = True
 
@@ -120,29 +328,20 @@ class Dense(Layer):
             )
         return _weight_and_bias(rng, (self.units, *shape), self.bias), (self.units,)
 
-    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
-        """Return the output for inference."""
-        return dense(x, params["weight"], params.get("bias"))
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node("Gemm", x, *graph.parameters("weight", "bias"), transB=1)
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
-        wrt = (0, 1, 2) if input_grad else (1, 2)
-        y, pullback = dense.vjp(x, params["weight"], params.get("bias"), wrt=wrt)
-        return y, _weights_pullback(pullback)
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        return {}
 
 
 @dataclass(frozen=True)
-class Conv2d(Layer):
+class Conv2d(_WeightedLayer):
     """Convolution layer: `conv2d` with weights (filters, C / groups, KH, KW)."""
 
+    operation = conv2d
     filters: int
     window: PairLike
     stride: PairLike = 1
@@ -165,23 +364,20 @@ class Conv2d(Layer):
         params = _weight_and_bias(rng, weight, self.bias)
         return params, self._output_shape(params, shape)
 
-    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
-        """Return the output for inference."""
-        return conv2d(x, params["weight"], params.get("bias"), **self._options)
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's nodes, for the input named x, to ``graph``; return the output's name.
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
-        wrt = (0, 1, 2) if input_grad else (1, 2)
-        y, pullback = conv2d.vjp(x, params["weight"], params.get("bias"), wrt=wrt, **self._options)
-        return y, _weights_pullback(pullback)
+        They are a convolution, and behind it the ReLU and the pool that it does too.
+        """
+        options = _onnx_windows(self, graph.shapes[x], self.dilation)
+        inputs = x, *graph.parameters("weight", "bias")
+        y = graph.node("Conv", *inputs, group=self.groups, **options)
+        if self.activation:
+            y = graph.node("Relu", y)
+        if self.max_pool:
+            pair = as_pair("max_pool", self.max_pool)
+            y = graph.node("MaxPool", y, kernel_shape=pair, strides=pair)
+        return y
 
     @cached_property
     def _options(self) -> dict[str, Any]:
@@ -189,18 +385,11 @@ class Conv2d(Layer):
         return {name: getattr(self, name) for name in names}
 
 
-def _weights_pullback(pullback: Callable[[Array], tuple[Array | None, ...]]) -> LayerPullback:
-    def of_layer(dy: Array) -> tuple[Array | None, Params]:
-        dx, dw, db = pullback(dy)
-        return dx, {"weight": dw} if db is None else {"weight": dw, "bias": db}
-
-    return of_layer
-
-
 @dataclass(frozen=True)
-class BatchNorm2d(Layer):
+class BatchNorm2d(OperationLayer):
     """Batch normalization of images: `batch_norm`, its running statistics among the parameters."""
 
+    operation = batch_norm
     momentum: float = 0.1
     eps: float = 1e-5
 
@@ -214,151 +403,67 @@ class BatchNorm2d(Layer):
 
     def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
         """Return the output for inference."""
-        return batch_norm(x, **params, eps=self.eps)[0]
+        return super().__call__(params, x)[0]
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
-        vectors = [params[name] for name in ("weight", "bias", *STATISTICS)]
-        (y, mean, var), pullback = batch_norm.vjp(
-            x, *vectors, train=train, momentum=self.momentum, eps=self.eps
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        (y, mean, var), pullback = self.operation.vjp(
+            *self._arrays(params, x), **self._options_in(how)
         )
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:
             dx, dweight, dbias, _, _ = pullback(dy)
             statistics = {"running_mean": mean, "running_var": var}
-            return dx if input_grad else None, {"weight": dweight, "bias": dbias} | statistics
+            grads = {"weight": dweight, "bias": dbias} | statistics
+            return dx if how.input_grad else None, grads
 
         return y, of_layer
 
-
-# --- layers that are one operation of x ----------------------------------------------------------
-
-
-class _OneOperation(Layer):
-    """A layer whose fields are the options of one operation of x."""
-
-    operation: ClassVar[Operation[Any, Any]]
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        vectors = graph.parameters("weight", "bias", *STATISTICS)
+        return graph.node("BatchNormalization", x, *vectors, epsilon=self.eps)
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {"momentum": self.momentum, "eps": self.eps}
 
-    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
-        """Return the output for inference."""
-        return self.operation(x, **self._options)
+    def _arrays(self, params: Mapping[str, Array], x: Array) -> tuple[Array | None, ...]:
+        return x, *(params[name] for name in ("weight", "bias", *STATISTICS))
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
-        return self._one(x, input_grad, self._options)
-
-    def _one(
-        self, x: Array, input_grad: bool, options: dict[str, Any]
-    ) -> tuple[Array, LayerPullback]:
-        y, pullback = self.operation.vjp(x, **options)
-        return y, lambda dy: (pullback(dy)[0] if input_grad else None, {})
+    def _options_in(self, how: Pass) -> dict[str, Any]:
+        return self._options | {"train": how.train}
 
 
-@dataclass(frozen=True)
-class ReLU(_OneOperation):
-    """Rectified linear unit: `relu`."""
-
-    operation = relu
-
-
-@dataclass(frozen=True)
-class MaxPool2d(_OneOperation):
-    """Maximum over windows: `max_pool2d`."""
-
-    operation = max_pool2d
-    window: PairLike
-    stride: PairLike | None = None
-    padding: PairLike | Margins = 0
-    dilation: PairLike = 1
-    ceil_mode: bool = False
-
-
-@dataclass(frozen=True)
-class AvgPool2d(_OneOperation):
-    """Mean over windows: `avg_pool2d`."""
-
-    operation = avg_pool2d
-    window: PairLike
-    stride: PairLike | None = None
-    padding: PairLike | Margins = 0
-    ceil_mode: bool = False
-    count_include_pad: bool = True
-
-
-@dataclass(frozen=True)
-class GlobalAvgPool2d(_OneOperation):
-    """Mean over all pixels: `global_avg_pool2d`; (C, H, W) -> (C,)."""
-
-    operation = global_avg_pool2d
-
-
-@dataclass(frozen=True)
-class Dropout(_OneOperation):
-    """Dropout in training, nothing in inference: `dropout`."""
-
-    operation = dropout
-    rate: float = 0.5
-
-    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
-        """Return the output for inference."""
-        return x
-
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
-        if not train:
-            return x, lambda dy: (dy if input_grad else None, {})
-        return self._one(x, input_grad, {"rate": self.rate, "rng": rng})
+# --- layers without an operation -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Flatten(Layer):
     """Flatten each sample: (C, H, W) -> (C * H * W,)."""
 
-    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
-        """Return the output for inference."""
-        return _flat(namespace(x=x), x)
-
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
         xp, shape = namespace(x=x), tuple(x.shape)
-        return _flat(xp, x), lambda dy: (xp.reshape(dy, shape) if input_grad else None, {})
+        y = xp.reshape(x, (shape[0], math.prod(shape[1:])))
+        return y, lambda dy: (xp.reshape(dy, shape) if how.input_grad else None, {})
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node("Flatten", x, axis=1)
 
 
-def _flat(xp: Any, x: Array) -> Array:
-    return xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+def _onnx_windows(
+    layer: Conv2d | MaxPool2d | AvgPool2d, shape: Shape, dilation: PairLike
+) -> dict[str, Any]:
+    """Return ONNX's attributes of windows that slide over samples of a shape."""
+    window, dilation = as_pair("window", layer.window), as_pair("dilation", dilation)
+    stride = window if layer.stride is None else as_pair("stride", layer.stride)
+    image = shape[1], shape[2]
+    (top, bottom), (left, right) = as_margins(layer.padding, window, dilation, stride, image)
+    return {
+        "kernel_shape": window,
+        "strides": stride,
+        "dilations": dilation,
+        "pads": [top, left, bottom, right],
+    }

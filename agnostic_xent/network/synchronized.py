@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, narrow, widen
 from ..core.communication import Alone, Communicator
-from .containers import Residual, Sequential
-from .layers import BatchNorm2d, Layer, LayerPullback, Params
+from .containers import mapped
+from .layers import BatchNorm2d, Layer, Params, Pass, WithPullback
 
 __all__ = ["synchronize_batch_norm"]
 
@@ -28,7 +27,7 @@ def synchronize_batch_norm(model: Layer, communicator: Communicator) -> Layer:
     Parameters
     ----------
     model : layer
-        A `BatchNorm2d`, or `Sequential` and `Residual` with some in them.
+        A `BatchNorm2d`, or a layer made of layers, such as `Sequential`, with some in it.
     communicator : Communicator
         That of `fit`.
 
@@ -37,14 +36,13 @@ def synchronize_batch_norm(model: Layer, communicator: Communicator) -> Layer:
     >>> model = Sequential(Conv2d(4, 3), BatchNorm2d(), ReLU())
     >>> model = synchronize_batch_norm(model, MPICommunicator())  # doctest: +SKIP
     """
-    if isinstance(model, Sequential):
-        return Sequential(*(synchronize_batch_norm(inner, communicator) for inner in model.layers))
-    if isinstance(model, Residual):
-        shortcut = model.shortcut and synchronize_batch_norm(model.shortcut, communicator)
-        return Residual(synchronize_batch_norm(model.body, communicator), shortcut)
-    if isinstance(model, BatchNorm2d):
-        return SynchronizedBatchNorm2d(model.momentum, model.eps, communicator)
-    return model
+
+    def synchronized(name: str, layer: Layer) -> Layer:
+        if isinstance(layer, BatchNorm2d):
+            return SynchronizedBatchNorm2d(layer.momentum, layer.eps, communicator)
+        return layer
+
+    return mapped(model, synchronized)
 
 
 @dataclass(frozen=True)
@@ -56,18 +54,10 @@ class SynchronizedBatchNorm2d(BatchNorm2d):
 
     communicator: Communicator = field(default=Alone(), repr=False, compare=False)
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        """Return the output and its pullback: dy -> (dx, grads)."""
-        if not train:
-            return super().vjp(params, x, train=train, rng=rng, input_grad=input_grad)
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        if not how.train:
+            return super().forward(params, x, how)
         xp, add, wide = array_namespace(x), self.communicator.sum, widen(x)
         own = constant(math.prod(x.shape[axis] for axis in AXES), wide)
         sums = add(xp.concat([xp.sum(wide, axis=AXES), xp.reshape(own, (1,))]))
@@ -89,13 +79,16 @@ class SynchronizedBatchNorm2d(BatchNorm2d):
             dy = widen(dy)
             dweight, dbias = xp.sum(dy * unit, axis=AXES), xp.sum(dy, axis=AXES)
             grads = {"weight": narrow(dweight, x), "bias": narrow(dbias, x)} | moved
-            if not input_grad:
+            if not how.input_grad:
                 return None, grads
             means = add(xp.stack([dbias, dweight])) / count
             dx = dy - _per_channel(means[0, :]) - unit * _per_channel(means[1, :])
             return narrow(dx * _per_channel(weight * inverse), x), grads
 
         return y, of_layer
+
+    def _explained(self, params: Mapping[str, Array], x: Array) -> list[str]:
+        return ["batch_norm: portable (its statistics are those of all ranks)"]
 
 
 def _per_channel(v: Array) -> Array:

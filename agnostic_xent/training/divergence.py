@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.arrays import Array, array_namespace
-from ..network.containers import Residual, Sequential
-from ..network.layers import Layer, LayerPullback, Params
+from ..network.containers import mapped
+from ..network.layers import Layer, Params, Pass, WithPullback
 from .batches import Batch, IterableSource
 from .optimizers import State
 from .steps import Task, loss_and_grads
@@ -55,7 +55,7 @@ class DivergenceError(ValueError):
 
 
 def is_finite(arrays: Iterable[Array]) -> bool:
-    """Tell whether all numbers are finite; this reads from the device once."""
+    """Return whether all numbers of all arrays are finite; this reads from the device once."""
     found = []
     for x in arrays:
         xp = array_namespace(x)
@@ -64,7 +64,10 @@ def is_finite(arrays: Iterable[Array]) -> bool:
 
 
 def stays_finite(after: Mapping[str, Array], before: Mapping[str, Array]) -> bool:
-    """Tell whether all numbers are finite that were so before; a bias may start at -inf."""
+    """Return whether all numbers of ``after`` are finite that were finite in ``before``.
+
+    A bias may start at -inf.
+    """
     if is_finite(after.values()):
         return True
     gone = []
@@ -103,7 +106,7 @@ def divergence(
 def _first(
     task: Task, params: Params, state: State, rng: Any
 ) -> tuple[int | None, str, str | None]:
-    """Return the step at which something was not finite, what it was, and its layer."""
+    """Return the first step of a task that was not finite, what was not, and in which layer."""
     source = task.source
     if isinstance(source, IterableSource) and isinstance(source.data, Iterator):
         return None, "an iterator does not give its batches again to look", None
@@ -127,14 +130,15 @@ def _first(
 def _cause(
     task: Task, params: Params, batch: Batch, rng: Any, finite_loss: bool, gone: list[str]
 ) -> tuple[str, str | None]:
-    """Return what was not finite first in a step, and its layer."""
+    """Return what was not finite first in the step on a batch, and in which layer."""
     if not is_finite(batch[:1]):
         return "its batch has NaN or infinity in x", None
     spoiled = [name for name, w in params.items() if not is_finite([w])]
     if spoiled and not finite_loss:
         return f"the optimizer's step before took the parameter {spoiled[0]} there", None
     notes: list[_Note] = []
-    loss_and_grads(_watched(task.model, notes), params, *batch, task.loss, rng)
+    watched = mapped(task.model, lambda name, layer: _Watched(layer, name, notes))
+    loss_and_grads(watched, params, *batch, task.loss, rng)
     kind = "gradient" if finite_loss else "output"
     for note in notes:
         if note.kind == kind:
@@ -164,16 +168,8 @@ class _Watched(Layer):
     name: str
     notes: list[_Note]
 
-    def vjp(
-        self,
-        params: Mapping[str, Array],
-        x: Array,
-        *,
-        train: bool = True,
-        rng: Any = None,
-        input_grad: bool = True,
-    ) -> tuple[Array, LayerPullback]:
-        y, pullback = self.layer.vjp(params, x, train=train, rng=rng, input_grad=input_grad)
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        y, pullback = self.layer.vjp(params, x, **how._asdict())
         self._look("output", [y])
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:
@@ -188,15 +184,3 @@ class _Watched(Layer):
             kind_of_layer = type(self.layer).__name__
             title = f"layer {self.name} ({kind_of_layer})" if self.name else kind_of_layer
             self.notes.append(_Note(kind, self.name, title))
-
-
-def _watched(layer: Layer, notes: list[_Note], prefix: str = "") -> Layer:
-    """Return the model with every layer watched that is not made of layers."""
-    if isinstance(layer, Sequential):
-        return Sequential(
-            *(_watched(inner, notes, f"{prefix}{i}.") for i, inner in enumerate(layer.layers))
-        )
-    if isinstance(layer, Residual):
-        shortcut = layer.shortcut and _watched(layer.shortcut, notes, f"{prefix}shortcut.")
-        return Residual(_watched(layer.body, notes, f"{prefix}body."), shortcut)
-    return _Watched(layer, prefix.removesuffix("."), notes)

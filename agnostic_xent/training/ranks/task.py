@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy as np
 from ...core.arrays import Array, array_namespace, constant, narrow, widen
 from ...core.communication import Communicator, check_alike
 from ...core.conversion import to_numpy
-from ...network.containers import Sequential
-from ...network.layers import Layer, Params, split_statistics
+from ...network.containers import as_chain, outer_params
+from ...network.layers import Layer, Params, Pass, WithPullback, split_statistics
 from ...operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
 from ...operations.class_loss import ClassLoss, check_not_empty, is_labels
 from ...operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
@@ -82,18 +82,28 @@ class DistributedTask(Task):
         ValueError
             If the batches of some ranks end before those of others.
         """
-        sums = GradientSums(self.communicator)
+        sums, part = GradientSums(self.communicator), 1.0
+
+        def add(grads: Params) -> None:
+            """Add gradients, and of running statistics this rank's part in their mean."""
+            statistics = split_statistics(grads)[1]
+            sums.add(grads | {name: part * x for name, x in statistics.items()})
+
+        chain = as_chain(self.model)
+        model = chain.rebuilt(
+            {name: _HandsOut(layer, name, add) for name, layer in chain.children().items()}
+        )
         for x, y in batches:
             own = self._divisor(y, next(iter(params.values())))
             agreed = self._agree(x.shape[0], own, going_on=True)
             draws = ShareOfDraws(rng, agreed, self.communicator)
-            output, pull_model = self.model.vjp(params, x, train=True, rng=draws, input_grad=False)
+            output, pull_model = model.vjp(params, x, train=True, rng=draws, input_grad=False)
             samples, divisor = agreed()  # on its way during the forward pass
             scale = _scale(self.loss, samples, divisor)
             value, pull_loss = loss_vjp(_of_share(self.loss, samples), output, y)
             sums.add({NUMBERS: _numbers(self.loss, value, output, y)})
-            add = functools.partial(_add_in_part, sums, x.shape[0] / samples)
-            _pull(self.model, pull_model, pull_loss(constant(scale, value))[0], add)
+            part = x.shape[0] / samples
+            pull_model(pull_loss(constant(scale, value))[0])
             found = sums.finish(keep=state["step"] == 0)  # SGD's first velocity is the gradient
             numbers = found.pop(NUMBERS)
             params, state = self._updated(params, found, state)
@@ -226,15 +236,23 @@ def _totals(samples: int, scale: float, numbers: Any) -> Totals:
     return Totals(samples, 0.0 if nothing else value * scale * terms, correct, terms)
 
 
-def _add_in_part(sums: GradientSums, part: float, grads: Params) -> None:
-    """Add gradients, and of running statistics a rank's part in their mean."""
-    statistics = split_statistics(grads)[1]
-    sums.add(grads | {name: part * x for name, x in statistics.items()})
+# --- a model that hands out its gradients --------------------------------------------------------
 
 
-def _pull(model: Layer, pull_model: Any, dy: Array, add: Callable[[Params], None]) -> None:
-    """Hand out a model's gradients, of a `Sequential` as soon as a layer has them."""
-    if isinstance(model, Sequential):
-        pull_model(dy, add)
-    else:
-        add(pull_model(dy)[1])
+@dataclass(frozen=True)
+class _HandsOut(Layer):
+    """A layer that hands out its gradients as soon as it has them, instead of returning them."""
+
+    layer: Layer
+    name: str
+    take: Callable[[Params], None]
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        y, pullback = self.layer.vjp(params, x, **how._asdict())
+
+        def of_layer(dy: Array) -> tuple[Array | None, Params]:
+            dx, grads = pullback(dy)
+            self.take(outer_params(self.name, grads))
+            return dx, {}  # the next pullback needs the memory
+
+        return y, of_layer

@@ -1,0 +1,105 @@
+"""Sample cases of every layer class: what the generic tests of layers and of ONNX walk.
+
+A new layer class needs a case here; see `test_every_layer_class_has_a_case`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agnostic_xent import (
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+    ReLU,
+    Residual,
+    Sequential,
+)
+from agnostic_xent.core.checks import generator
+from agnostic_xent.network.containers import Chain, outer_params, parts
+from agnostic_xent.network.layers import Layer
+from agnostic_xent.network.synchronized import SynchronizedBatchNorm2d
+
+IMAGE, SEED = (4, 6, 6), 7
+
+
+@dataclass(frozen=True)
+class Product(Layer):
+    """A user's layer made of layers: ``y = left(x) * right(x)``."""
+
+    left: Layer
+    right: Layer
+
+    def init(self, rng, shape):
+        rng = generator(rng)
+        left, out = self.left.init(rng, shape)
+        right, _ = self.right.init(rng, shape)
+        return outer_params("left", left) | outer_params("right", right), out
+
+    def forward(self, params, x, how):
+        how, inner = how.shared(), parts(self, params)
+        y, pull_left = inner["left"].vjp(x, how)
+        z, pull_right = inner["right"].vjp(x, how)
+
+        def pullback(dy):
+            dx, grads = pull_left(dy * z)
+            dx_right, others = pull_right(dy * y)
+            return dx + dx_right if how.input_grad else None, grads | others
+
+        return y * z, pullback
+
+    def children(self):
+        return {"left": self.left, "right": self.right}
+
+    def rebuilt(self, children):
+        return Product(**children)
+
+    def to_onnx(self, graph, x):
+        return graph.node("Mul", *(graph.add(k, v, x) for k, v in self.children().items()))
+
+
+NET = Sequential(
+    Conv2d(4, 3, padding=1, bias=False),
+    BatchNorm2d(),
+    ReLU(),
+    MaxPool2d(2),
+    Conv2d(3, 2, stride=(1, 2)),
+    ReLU(),
+    Flatten(),
+    Dense(5),
+)
+BLOCK = Residual(
+    Sequential(Conv2d(6, 3, stride=2, padding=1), BatchNorm2d(), ReLU()),
+    Sequential(Conv2d(6, 1, stride=2, bias=False), BatchNorm2d()),
+)
+
+CASES = {  # name: layer, shape of a sample, shape of an output
+    "dense": (Dense(3), (5,), (3,)),
+    "dense-no-bias": (Dense(3, bias=False), (5,), (3,)),
+    "conv": (Conv2d(6, 3), IMAGE, (6, 4, 4)),
+    "conv-options": (
+        Conv2d(6, (3, 2), stride=(2, 1), padding="same", groups=2, bias=False, activation="relu"),
+        IMAGE,
+        (6, 3, 6),
+    ),
+    "conv-dilated": (Conv2d(2, 2, padding=(1, 0), dilation=2), IMAGE, (2, 6, 4)),
+    "conv-pool": (Conv2d(3, 3, padding=1, activation="relu", max_pool=2), IMAGE, (3, 3, 3)),
+    "batch-norm": (BatchNorm2d(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
+    "batch-norm-synchronized": (SynchronizedBatchNorm2d(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
+    "relu": (ReLU(), IMAGE, IMAGE),
+    "max-pool": (MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGE, (4, 4, 4)),
+    "avg-pool": (AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False), IMAGE, (4, 3, 2)),
+    "global-avg-pool": (GlobalAvgPool2d(), IMAGE, (4,)),
+    "dropout": (Dropout(0.25), IMAGE, IMAGE),
+    "flatten": (Flatten(), IMAGE, (144,)),
+    "residual": (Residual(Conv2d(4, 3, padding=1)), IMAGE, IMAGE),
+    "residual-shortcut": (BLOCK, IMAGE, (6, 3, 3)),
+    "sequential": (NET, IMAGE, (5,)),
+    "chain": (Chain({"flat": Flatten(), "last": Dense(5)}), IMAGE, (5,)),
+    "product": (Product(Sequential(Conv2d(4, 3, padding=1), ReLU()), BatchNorm2d()), IMAGE, IMAGE),
+}
