@@ -39,12 +39,12 @@ def test_the_cache_sees_edits_of_other_files(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     caplog.set_level(logging.INFO, "agnostic_xent")
     signature = numba.float64(numba.float64)
-    compiling.compiled(halved, signature)
+    compiling.machine_code(halved, signature)
     caplog.clear()
-    compiling.compiled(halved, signature)
+    compiling.machine_code(halved, signature)
     assert not caplog.records
     monkeypatch.setattr(compiling, "stamp", lambda: ("edited",))
-    compiling.compiled(halved, signature)
+    compiling.machine_code(halved, signature)
     assert "compiling halved" in caplog.text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,14 @@ pytest.importorskip("numba")
 from convolution_case import PLANS, POOL, RELU, Reference, case, check, rounding, use
 from convolution_spread import POINTS, SPREADS, ColumnPoints, Plain, matrix, points_of
 
-from agnostic_xent.kernels.cpu.conv import column_plans, convolution, direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import (
+    columns,
+    convolution,
+    direct_plans,
+    winograd,
+    winograd_gradient,
+    winograd_plans,
+)
 from agnostic_xent.kernels.cpu.conv.column_transforms import of_cotangents
 from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
 from agnostic_xent.kernels.cpu.conv.tiling import Stride1, Stride2Gradient
@@ -270,10 +279,10 @@ def swap_a_winner(found):
 
 
 def swap_winners(monkeypatch):
-    run = convolution.max_vjp
+    run = convolution.max_pool2d.vjp
 
-    def changed(x, **options):
-        y, pullback = run(x, **options)
+    def changed(x, window):
+        y, pullback = run(x, window)
 
         def swapped(dy):
             (dx,) = pullback(dy)
@@ -282,24 +291,25 @@ def swap_winners(monkeypatch):
 
         return y, swapped
 
-    monkeypatch.setattr(convolution, "max_vjp", changed)
+    monkeypatch.setattr(convolution, "max_pool2d", SimpleNamespace(vjp=changed))
 
 
-def changed_loop(monkeypatch, plans, name, number, after):
+def changed_loop(monkeypatch, module, name, number, after):
     """Make a number that a loop gets or leaves a thousandth larger."""
-    loop = plans.loop
+    loop = getattr(module, name)
 
-    def changed(function, *key):
-        def run(*args):
-            if after:
-                loop(function, *key)(*args)
-            args[number].flat[3] *= 1.001
-            if not after:
-                loop(function, *key)(*args)
+    class Changed(dict):
+        def __missing__(self, variant):
+            def run(*args):
+                if after:
+                    loop[variant](*args)
+                args[number].flat[3] *= 1.001
+                if not after:
+                    loop[variant](*args)
 
-        return run if function.__name__ == name else loop(function, *key)
+            return run
 
-    monkeypatch.setattr(plans, "loop", changed)
+    monkeypatch.setattr(module, name, Changed())
 
 
 BREAKS = {
@@ -317,10 +327,10 @@ BREAKS = {
         flip_a_mask_bit,
     ),
     "winner, winograd": ("winograd", changed_result, winograd_plans, "pooled", swap_a_winner),
-    "transformed weight": ("winograd", changed_loop, winograd_plans, "transform_weights", 1, True),
-    "transformed gradient": ("winograd", changed_loop, winograd_plans, "finish", 0, False),
-    "weight, columns": ("columns", changed_loop, column_plans, "forward", 1, False),
-    "gradient, columns": ("columns", changed_loop, column_plans, "weight_gradient", 3, True),
+    "transformed weight": ("winograd", changed_loop, winograd, "transform_weights", 1, True),
+    "transformed gradient": ("winograd", changed_loop, winograd_gradient, "finish", 0, False),
+    "weight, columns": ("columns", changed_loop, columns, "forward", 1, False),
+    "gradient, columns": ("columns", changed_loop, columns, "weight_gradient", 3, True),
 }
 
 

@@ -29,6 +29,7 @@ from agnostic_xent.kernels.cpu.conv import (  # noqa: E402
 )
 from agnostic_xent.kernels.cpu.simd import products as matrices  # noqa: E402
 from agnostic_xent.kernels.cpu.simd import vectors  # noqa: E402
+from agnostic_xent.kernels.cpu.toolchain import memory  # noqa: E402
 
 SOME = {
     "direct": [
@@ -158,7 +159,7 @@ def check_guarded(at_end):
         y[...] = x
         return y
 
-    for module in (*PLANS.values(), pointwise_plans, cotangents, matrices):
+    for module in (*PLANS.values(), pointwise_plans, cotangents, matrices, memory):
         module.empty = empty
     check_all(place)
     for rows, units, features in SIZES:

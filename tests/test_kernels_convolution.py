@@ -32,6 +32,7 @@ from agnostic_xent.kernels.cpu.conv import (  # noqa: E402
     cotangents,
     pointwise_plans,
 )
+from agnostic_xent.kernels.cpu.toolchain import memory  # noqa: E402
 
 
 @pytest.fixture(params=list(PLANS))
@@ -44,7 +45,7 @@ def algorithm(request, monkeypatch):
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch):
     """Have NaN stand in every work space and result that is not written to."""
-    for module in (*PLANS.values(), pointwise_plans, cotangents):
+    for module in (*PLANS.values(), pointwise_plans, cotangents, memory):
         monkeypatch.setattr(module, "empty", poisoned)
 
 

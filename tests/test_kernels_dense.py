@@ -12,6 +12,7 @@ pytest.importorskip("numba")
 from convolution_case import assert_rounded
 
 from agnostic_xent.kernels.cpu.simd import products as matrices
+from agnostic_xent.kernels.cpu.toolchain import memory
 
 SIZES = [  # rows, columns, depth: 1, primes, remainders of the 6 x 64 and 12 x 16 tiles, of 256
     (1, 1, 1), (1, 7, 3), (5, 1, 2), (6, 16, 8), (7, 17, 255), (12, 10, 256), (13, 16, 257),
@@ -55,7 +56,8 @@ def test_work_space_may_hold_anything(monkeypatch):
     def poisoned(shape, dtype):
         return np.full(shape, np.nan, dtype)
 
-    monkeypatch.setattr(matrices, "empty", poisoned)
+    for module in (matrices, memory):
+        monkeypatch.setattr(module, "empty", poisoned)
     for rows, columns, depth in SIZES:
         for turned in TURNED:
             a, b = normal(rows, depth), normal(depth, columns)

@@ -10,11 +10,11 @@ from agnostic_xent import SGD, AdamW, kernels
 
 numba = pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu.optimizers import SMALL  # noqa: E402
+from agnostic_xent.kernels.cpu.simd.elements import FEW  # noqa: E402
 
 SEED, STEPS = 7, 3
 SHAPES = {"0": (), "1": (1,), "2": (5, 3), "3": (2, 3, 4, 5), "4": (1031,), "5": (0, 3)}
-BIG = {"big": (SMALL + 12345,), "edge": (SMALL,)}
+BIG = {"big": (FEW + 12345,), "edge": (FEW,)}
 
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.metadata
+import inspect
 import os
 import pickle
 import pkgutil
@@ -26,6 +26,7 @@ from test_threads import KERNELS, ONE_THREAD, digest
 
 from agnostic_xent.kernels import cpu
 from agnostic_xent.kernels.cpu import optimizers, warmup
+from agnostic_xent.kernels.cpu.toolchain.compiling import LOOPS
 
 NO_COMPILATION = """
 from numba.core import compiler
@@ -46,9 +47,11 @@ with ax.kernels("require"):
 """
 WARM = """
 from agnostic_xent import cli
-from agnostic_xent.kernels.cpu import activations, warmup
+from agnostic_xent.kernels.cpu import warmup
+from agnostic_xent.kernels.cpu.activation.loops import elements
 
-warmup.LOOPS = ((activations.compiled_loops, warmup.FLOATS[:1], (1,)),)
+elements.choices = {"kind": elements.choices["kind"][:1]}
+warmup.LOOPS = [elements]
 if __name__ == "__main__":
     print(cli.main(["warmup"]))
 """
@@ -92,7 +95,7 @@ def test_what_an_older_version_left_is_compiled_anew(tmp_path):
 def test_warmup_leaves_nothing_to_compile(tmp_path):
     warm = run(WARM, tmp_path)
     lines = warm.stdout.splitlines()
-    assert re.fullmatch(r" +\d+\.\d s  activations\.compiled_loops\(float32, 1\)", lines[0])
+    assert re.fullmatch(r" +\d+\.\d s  loops\.elements\[float32\]", lines[0])
     assert re.fullmatch(r"all kernels are ready after \d+ s", lines[1])
     assert lines[2:] == ["0"]
     done = run(NO_COMPILATION + FIRST_USE, tmp_path)
@@ -100,100 +103,46 @@ def test_warmup_leaves_nothing_to_compile(tmp_path):
 
 
 def test_the_command_prints_what_is_ready(capsys, monkeypatch):
-    monkeypatch.setattr(warmup, "LOOPS", ((optimizers.sgd_loop, warmup.FLOATS),))
+    monkeypatch.setattr(warmup, "LOOPS", [optimizers.sgd])
     assert cli.main(["warmup"]) == 0
     *ready, end = capsys.readouterr().out.splitlines()
     names = sorted(line.split("s  ")[1] for line in ready)
-    assert names == [f"optimizers.sgd_loop({dtype})" for dtype in ("float32", "float64")]
+    assert names == [f"optimizers.sgd[{dtype}]" for dtype in ("float32", "float64")]
     assert re.fullmatch(r"all kernels are ready after \d+ s", end)
 
 
 # --- the table of all compiled loops -------------------------------------------------------------
 
 
-def modules():
-    names = (m.name for m in pkgutil.walk_packages(cpu.__path__, f"{cpu.__name__}."))
-    return [importlib.import_module(name) for name in names]
+def test_the_table_has_the_loops_of_all_modules():
+    known = {(module, name) for module, name, _ in warmup.calls()}
+    modules = [m.name for m in pkgutil.walk_packages(cpu.__path__, f"{cpu.__name__}.")]
+    for module in modules:
+        importlib.import_module(module)
+    assert known == {(loop.function.__module__, loop.function.__name__) for loop in LOOPS}
+    for loop in LOOPS:  # another process finds them by these names
+        module, name = loop.function.__module__, loop.function.__name__
+        assert getattr(sys.modules[module], name) is loop
 
 
-def makers():
-    """Return every remembered function that compiles."""
-    found = set()
-    for module in modules():
-        for member in vars(module).values():
-            code = getattr(getattr(member, "__wrapped__", None), "__code__", None)
-            remembers = isinstance(member, functools._lru_cache_wrapper)
-            if remembers and code and names_in(code) & {"compiled", "compiled_in_parts"}:
-                found.add(member)
-    return found
+def test_a_function_in_parts_takes_parts_and_part_last():
+    for loop in LOOPS:
+        names = list(inspect.signature(loop.function).parameters)
+        assert (names[-2:] == ["parts", "part"]) == bool(loop.pieces)
 
 
-def names_in(code) -> set[str]:
-    inner = (names_in(c) for c in code.co_consts if hasattr(c, "co_names"))
-    return set(code.co_names).union(*inner)
-
-
-def test_the_table_has_every_function_that_compiles():
-    assert {function for function, *_ in warmup.LOOPS} == makers()
-
-
-@pytest.fixture
-def forgetful():
-    """Have every loop made anew before and after the test."""
-    forget()
-    yield
-    forget()
-
-
-def forget():
-    for maker in makers():
-        maker.cache_clear()
-
-
-COMPILERS = ("compiled", "compiled_in_parts")
-
-
-def record(monkeypatch, wrap):
-    """Replace what compiles everywhere by a function that notes what it is asked for."""
-    asked = set()
-
-    def noted(name):
-        def compiler(function, signature, *pieces, **options):
-            asked.add((
-                function.__module__, function.__name__, str(signature), *pieces, *options.items()
-            ))  # fmt: skip
-            return wrap(name, function, signature, *pieces, **options)
-
-        return compiler
-
-    for module in modules():
-        for name in COMPILERS:
-            if hasattr(module, name) and module.__name__ != compiling_name():
-                monkeypatch.setattr(module, name, noted(name))
-    return asked
-
-
-def compiling_name() -> str:
-    return f"{cpu.__name__}.compiling"
-
-
-def test_the_table_has_all_that_kernels_ask_for(monkeypatch, forgetful):
+def test_the_table_has_all_that_kernels_ask_for():
     """Sample calls, large and small, ask for no loop that warmup would not have made."""
-    with monkeypatch.context() as patch:
-        table = record(patch, lambda *args, **options: None)
-        for function, args in warmup.calls():
-            function(*args)
-    forget()
-    real = importlib.import_module(compiling_name())
-    with monkeypatch.context() as patch:
-        asked = record(patch, lambda name, *args, **o: getattr(real, name)(*args, **o))
-        for sample in SAMPLES:
-            for dtype in ("float32", "float64"):
-                sampled(sample, dtype)
-        for name in set(KERNELS) - ONE_THREAD:
-            digest(name)
-    assert asked <= table
-    assert len(asked) > 30
+    for loop in LOOPS:
+        loop.clear()
+    for sample in SAMPLES:
+        for dtype in ("float32", "float64"):
+            sampled(sample, dtype)
+    for name in set(KERNELS) - ONE_THREAD:
+        digest(name)
+    for loop in LOOPS:
+        assert set(loop) <= set(loop.variants()), loop.function.__name__
+    assert sum(map(len, LOOPS)) > 60
 
 
 def sampled(sample, dtype) -> None:

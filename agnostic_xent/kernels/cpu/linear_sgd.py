@@ -6,10 +6,8 @@ Steps follow each other, so this runs on one thread.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +15,18 @@ from ...core.operation import ROUTINES, Implementation
 from .simd.elementary import BIAS, STRICT, borrowed, exp_biased, log1p, njit, row_max, row_sum
 from .simd.vectors import Vectors, cgutils, intrinsic
 from .toolchain.arguments import why_not
-from .toolchain.compiling import array_in, array_out, compiled, types
+from .toolchain.compiling import compiled
+from .toolchain.signatures import (
+    FLOATS,
+    Array,
+    Doubles,
+    Integers,
+    Read1,
+    Read2,
+    Write1,
+    Write2,
+    types,
+)
 
 MANY = 256
 """Samples a step from which products of whole matrices are faster."""
@@ -27,6 +36,19 @@ BINARY = "binary_cross_entropy_with_logits"
 plain = njit(**STRICT)
 sums = njit(fastmath={"reassoc", "contract"}, error_model="numpy")
 """Sums in lanes, in an order that the machine code fixes; infinities and NaN keep their meaning."""
+
+LAYOUTS = ("C", "A")
+"""Of the samples, as Numba names them: one after another, or any."""
+
+Samples = Annotated[Any, Array("kind", 2, layout="layout")]
+
+
+class Decay(NamedTuple):
+    """What of weights and biases a step takes away, and whether there are biases."""
+
+    weights: float
+    biases: float
+    with_bias: bool
 
 
 def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: Any) -> str | None:
@@ -45,23 +67,24 @@ def value(
     loss: str, batch_size: int, weight_decay: float, decay_bias: bool,
 ) -> tuple[Any, Any, float, int]:  # fmt: skip
     """Return weights and bias after the steps, the samples' loss and the right predictions."""
-    dtype, layout = w.dtype, "C" if x.flags.c_contiguous else "A"
+    dtype = w.dtype
+    variant = dtype, "C" if x.flags.c_contiguous else "A"
     x, y = np.asarray(x), np.take(y, order, axis=0)
     w, with_bias = np.array(w, order="C"), b is not None
     b = np.array(b) if with_bias else np.zeros(len(w), dtype)
-    decays = float(weight_decay), float(weight_decay if decay_bias else 0)
-    data = x, order, rates, *decays, with_bias, w, b
+    decay = Decay(float(weight_decay), float(weight_decay if decay_bias else 0), with_bias)
+    data = x, order, rates, decay, w, b
     if loss == BINARY:
         t, z = y.ravel(), np.empty(len(order), dtype)
-        if batch_size == 1 and layout == "C":
-            loop(one_by_one, dtype, layout)(t, *data, z)
+        if batch_size == 1 and x.flags.c_contiguous:
+            one_by_one[dtype](t, *data, z)
         else:
-            loop(in_batches, dtype, layout)(t, *data, z, np.empty((batch_size, 1), dtype))
-        total, correct = scoring(dtype)(z, t, 1 / BIAS[dtype])
+            in_batches[variant](t, *data, z, np.empty((batch_size, 1), dtype))
+        total, correct = score[dtype](z, t, 1 / BIAS[dtype])
     else:
         z, d = np.empty(len(w), dtype), np.empty((batch_size, len(w)), dtype)
         labels = y.astype(np.int64)
-        total, correct = loop(of_classes, dtype, layout)(labels, *data, z, d, 1 / BIAS[dtype])
+        total, correct = of_classes[variant](labels, *data, z, d, 1 / BIAS[dtype])
     return w, b if with_bias else None, total, correct
 
 
@@ -78,17 +101,16 @@ def dot(w: Any, c: Any, x: Any, i: Any) -> Any:
 
 
 @plain
-def descend(
-    w: Any, b: Any, x: Any, rows: Any, d: Any, rate: Any, decay: Any, decay_b: Any, with_bias: Any
-) -> None:
-    """Do ``w = w - rate * (mean of d x + decay * w)``, and likewise b."""
+def descend(w: Any, b: Any, x: Any, rows: Any, d: Any, rate: Any, decay: Decay) -> None:
+    """Do ``w = w - rate * (mean of d x + decay * w)`` for rows of x, and likewise b."""
     one, share = w.dtype.type(1), w.dtype.type(rate / rows.size)
     for c in range(w.shape[0]):
-        keep, keep_b = w.dtype.type(1 - rate * decay), w.dtype.type(1 - rate * decay_b)
+        keep = w.dtype.type(1 - rate * decay.weights)
+        keep_b = w.dtype.type(1 - rate * decay.biases)
         for k in range(rows.size):
             scale = share * d[k, c]
             move(w, c, x, rows[k], keep, scale)
-            if with_bias:
+            if decay.with_bias:
                 b[c] = keep_b * b[c] - scale
             keep = keep_b = one
 
@@ -112,11 +134,12 @@ def slope(z: Any, t: Any, one: Any) -> Any:
     return (one - t) * near - t * far if z >= 0 else (one - t) * far - t * near
 
 
+@compiled(kind=FLOATS)
 def one_by_one(
-    t: Any, x: Any, order: Any, rates: Any, decay: Any, decay_b: Any, with_bias: Any, w: Any,
-    b: Any, z: Any,
+    t: Read1, x: Read2, order: Integers, rates: Doubles, decay: Decay, w: Write2, b: Write1,
+    z: Write1,
 ) -> None:  # fmt: skip
-    """Take a step a sample; t and z are in the order of the samples.
+    """Take a step a sample of x; t and the logits, written to z, are in the order of the steps.
 
     The next logit waits for this sample's slope, and that for an exponential. Meanwhile w and x
     of this sample are multiplied by the next x: the next logit is then two products away.
@@ -128,10 +151,10 @@ def one_by_one(
         then = order[min(k + 1, order.size - 1)]
         of_w, of_x = look_ahead(w, x, last * size, now * size, then * size, size, keep, scale)
         z[k] = logit
-        keep, scale = w.dtype.type(1 - rates[k] * decay), w.dtype.type(rates[k])
+        keep, scale = w.dtype.type(1 - rates[k] * decay.weights), w.dtype.type(rates[k])
         scale *= slope(logit, t[k], one)
-        if with_bias:
-            bias = w.dtype.type(1 - rates[k] * decay_b) * bias - scale
+        if decay.with_bias:
+            bias = w.dtype.type(1 - rates[k] * decay.biases) * bias - scale
         logit = keep * of_w - scale * of_x + bias
         if not math.isfinite(logit):  # products can overflow where their difference does not
             move(w, 0, x, now, keep, scale)
@@ -180,7 +203,7 @@ def look_ahead(
 
 
 def _total(v: Vectors, x: Any) -> Any:
-    """Add the lanes of a vector, two halves at a time."""
+    """Emit the sum of the lanes of the vector x, two halves at a time."""
     width = v.lanes // 2
     while width:
         x = v.builder.fadd(x, v.shuffle(x, x, [i ^ width for i in range(v.lanes)]))
@@ -188,11 +211,12 @@ def _total(v: Vectors, x: Any) -> Any:
     return v.builder.extract_element(x, v.index(0))
 
 
+@compiled(kind=FLOATS, layout=LAYOUTS)
 def in_batches(
-    t: Any, x: Any, order: Any, rates: Any, decay: Any, decay_b: Any, with_bias: Any, w: Any,
-    b: Any, z: Any, d: Any,
+    t: Read1, x: Samples, order: Integers, rates: Doubles, decay: Decay, w: Write2, b: Write1,
+    z: Write1, d: Write2,
 ) -> None:  # fmt: skip
-    """Do as `one_by_one` with a step a batch of as many samples as d has rows."""
+    """Take a step a batch of as many samples as d has rows; t and z as in `one_by_one`."""
     one = w.dtype.type(1)
     for step in range(rates.size):
         first = step * d.shape[0]
@@ -200,26 +224,18 @@ def in_batches(
         for k in range(rows.size):
             z[first + k] = dot(w, 0, x, rows[k]) + b[0]
             d[k, 0] = slope(z[first + k], t[first + k], one)
-        descend(w, b, x, rows, d, rates[step], decay, decay_b, with_bias)
+        descend(w, b, x, rows, d, rates[step], decay)
 
 
-@functools.cache
-def scoring(dtype: Any) -> Callable[..., tuple[float, int]]:
-    """Return the compiled `score` for a dtype."""
-    read = array_in(kind_of(dtype), 1)
-    result = types.Tuple([types.float64, types.int64])
-    made: Callable[..., tuple[float, int]] = compiled(score, result(read, read, types.float64))
-    return made
-
-
-def score(z: Any, t: Any, unbias: Any) -> Any:
-    """Return the sum of the losses, and how many logits have the right sign."""
+@compiled(kind=FLOATS)
+def score(z: Read1, t: Read1, unbias: float) -> tuple[float, int]:
+    """Return the sum of the losses of logits z, and how many of them have the right sign."""
     return losses(z, t, unbias), right(z, t)
 
 
 @sums
 def losses(z: Any, t: Any, unbias: Any) -> Any:
-    """Add -t log s(z) - (1 - t) log s(-z), with 0 inf = 0."""
+    """Return the sum of ``-t log s(z) - (1 - t) log s(-z)``, with 0 inf = 0."""
     total = 0.0
     for k in range(z.size):
         tail = log1p(exp_biased(-abs(z[k])) * unbias)
@@ -230,7 +246,7 @@ def losses(z: Any, t: Any, unbias: Any) -> Any:
 
 @plain
 def right(z: Any, t: Any) -> Any:
-    """Count the logits of the right sign."""
+    """Return how many of the logits z have the sign that the target t asks for."""
     count = 0
     for k in range(z.size):
         count += (z[k] > 0) == (t[k] > 0.5)
@@ -240,10 +256,11 @@ def right(z: Any, t: Any) -> Any:
 # --- classes -------------------------------------------------------------------------------------
 
 
+@compiled(kind=FLOATS, layout=LAYOUTS)
 def of_classes(
-    labels: Any, x: Any, order: Any, rates: Any, decay: Any, decay_b: Any, with_bias: Any, w: Any,
-    b: Any, z: Any, d: Any, unbias: Any,
-) -> Any:  # fmt: skip
+    labels: Integers, x: Samples, order: Integers, rates: Doubles, decay: Decay, w: Write2,
+    b: Write1, z: Write1, d: Write2, unbias: float,
+) -> tuple[float, int]:  # fmt: skip
     """Take a step a batch; return the sum of the losses and how many predictions were right."""
     total, correct, z, d = 0.0, 0, borrowed(z), borrowed(d)
     for step in range(rates.size):
@@ -255,7 +272,7 @@ def of_classes(
             loss, hit = softmax_slope(z, labels[first + k], d[k], unbias)
             total += loss
             correct += hit
-        descend(w, b, x, rows, d, rates[step], decay, decay_b, with_bias)
+        descend(w, b, x, rows, d, rates[step], decay)
     return total, correct
 
 
@@ -280,31 +297,6 @@ def softmax_slope(z: Any, label: Any, d: Any, unbias: Any) -> Any:
         if z[c] == top:
             hit = 0
     return log1p(others * unbias), hit
-
-
-# --- compilation ---------------------------------------------------------------------------------
-
-
-def kind_of(dtype: Any) -> Any:
-    """Return Numba's name of a dtype."""
-    return types.float32 if dtype == np.float32 else types.float64
-
-
-@functools.cache
-def loop(function: Callable[..., Any], dtype: Any, layout: str) -> Any:
-    """Return the compiled loop for a dtype and the layout of x: "C", or "A" for any."""
-    kind = kind_of(dtype)
-    numbers, matrix = array_out(kind, 1), array_out(kind, 2)
-    x = types.Array(kind, 2, layout, readonly=True)
-    target = array_in(types.int64 if function is of_classes else kind, 1)
-    given = [target, x, array_in(types.int64, 1), array_in(types.float64, 1)]
-    given += [types.float64, types.float64, types.boolean, matrix, numbers, numbers]
-    if function is one_by_one:
-        return compiled(function, types.void(*given))
-    if function is in_batches:
-        return compiled(function, types.void(*given, matrix))
-    result = types.Tuple([types.float64, types.int64])
-    return compiled(function, result(*given, matrix, types.float64))
 
 
 options = "loss", "batch_size", "weight_decay", "decay_bias"

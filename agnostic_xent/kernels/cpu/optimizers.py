@@ -5,22 +5,20 @@ They round as the portable definitions do, operation by operation: the results a
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.operation import ROUTINES, Implementation
-from .simd.elementary import BIAS, STRICT, njit
-from .toolchain.arguments import why_not
-from .toolchain.compiling import array_in, array_out, compiled_in_parts, types
+from .simd.elementary import STRICT, njit
+from .simd.elements import FEW
+from .toolchain.arguments import flat, flat_or_nothing, why_not
+from .toolchain.compiling import compiled_in_parts
 from .toolchain.memory import empty
+from .toolchain.signatures import FLOATS, Read1, Write1
 from .toolchain.threads import PIECES
-
-SMALL = 65536
-"""Elements below which one thread is faster than waking the others."""
 
 plain = njit(**STRICT)
 
@@ -34,32 +32,38 @@ def takes(*arrays: Any, **options: Any) -> str | None:
     return why
 
 
-def flat(x: Any, dtype: Any) -> Any:
-    """Return an array's elements as the loops read them; none for None."""
-    return _NOTHING[dtype] if x is None else x.ravel()
-
-
-_NOTHING = {dtype: np.empty(0, dtype) for dtype in BIAS}
-
 # --- SGD -----------------------------------------------------------------------------------------
 
 
 @plain
 def decayed(g: Any, decay: Any, w: Any) -> Any:
-    """Add the weight's decay to a gradient."""
+    """Return the gradient g plus ``decay * w``."""
     return g + decay * w if decay != 0 else g
 
 
+class Descent(NamedTuple):
+    """The numbers of a step of SGD."""
+
+    rate: float
+    momentum: float
+    fresh: float
+    """The share of a gradient in the velocity: 1 - dampening."""
+    decay: float
+    nesterov: bool
+
+
+@compiled_in_parts(PIECES, kind=FLOATS)
 def sgd(
-    w: Any, g: Any, v: Any, rate: float, momentum: float, dampening: float, decay: float,
-    nesterov: bool, new_w: Any, new_v: Any, parts: Any, part: Any,
+    w: Read1, g: Read1, v: Read1, step: Descent, new_w: Write1, new_v: Write1,
+    parts: int, part: int,
 ) -> None:  # fmt: skip
-    """Write a parameter and its velocity after a step.
+    """Write a parameter and its velocity after a step to new_w and new_v.
 
     Without momentum new_v has no elements; at the first step v has none.
     """
-    kind = w.dtype.type
-    rate, momentum, fresh, decay = kind(rate), kind(momentum), kind(1 - dampening), kind(decay)
+    kind, nesterov = w.dtype.type, step.nesterov
+    rate, momentum, fresh = kind(step.rate), kind(step.momentum), kind(step.fresh)
+    decay = kind(step.decay)
     first, last = w.size * part // parts, w.size * (part + 1) // parts
     w, g, v = w[first:last], g[first:last], v[first:last]
     new_w, new_v = new_w[first:last], new_v[first:last]
@@ -72,9 +76,9 @@ def sgd(
             new_w[i] = w[i] - rate * (speed + momentum * speed if nesterov else speed)
     else:
         for i in range(w.size):
-            step = decayed(g[i], decay, w[i])
-            speed = new_v[i] = momentum * v[i] + fresh * step
-            new_w[i] = w[i] - rate * (step + momentum * speed if nesterov else speed)
+            slope = decayed(g[i], decay, w[i])
+            speed = new_v[i] = momentum * v[i] + fresh * slope
+            new_w[i] = w[i] - rate * (slope + momentum * speed if nesterov else speed)
 
 
 def sgd_step(
@@ -91,38 +95,54 @@ def sgd_step(
     """Return the weights and velocities after a step of `SGD`."""
     new_weights, new_velocities = [], []
     dtype = weights[0].dtype
+    step = Descent(rate, momentum, 1 - dampening, weight_decay, nesterov)
     for w, g, v in zip(weights, grads, velocities, strict=True):
         new_w = empty(w.shape, dtype)
         new_v = empty(w.shape, dtype) if momentum else None
-        sgd_loop(dtype)(
-            flat(w, dtype), flat(g, dtype), flat(v, dtype), rate, momentum, dampening,
-            weight_decay, nesterov, new_w.ravel(), flat(new_v, dtype), alone=w.size < SMALL,
+        sgd[dtype](
+            flat(w), flat(g), flat_or_nothing(v, dtype), step, flat(new_w),
+            flat_or_nothing(new_v, dtype), alone=w.size < FEW,
         )  # fmt: skip
         new_weights.append(new_w)
         new_velocities.append(new_v)
     return new_weights, new_velocities
 
 
-@functools.cache
-def sgd_loop(dtype: Any) -> Callable[..., None]:
-    """Return the compiled loop for a dtype."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    read, write = array_in(kind, 1), array_out(kind, 1)
-    signature = (*[read] * 3, *[types.float64] * 4, types.boolean, write, write)
-    made: Callable[..., None] = compiled_in_parts(sgd, signature, PIECES)
-    return made
-
-
 # --- AdamW ---------------------------------------------------------------------------------------
 
 
+class Adaption(NamedTuple):
+    """The numbers of a step of AdamW."""
+
+    b1: float
+    c1: float
+    """1 - b1."""
+    b2: float
+    c2: float
+    root: float
+    """The square root of what the mean of the squares lacks: 1 - b2 ** steps."""
+    eps: float
+    keep: float
+    """What a weight's decay leaves of it."""
+    rate: float
+    """Over what the mean of the gradients lacks: 1 - b1 ** steps."""
+
+
+def adaption(t: float, rate: float, b1: float, b2: float, eps: float, decay: float) -> Adaption:
+    """Return the numbers of step t, which is counted from 1."""
+    root = math.sqrt(1 - b2**t)
+    return Adaption(b1, 1 - b1, b2, 1 - b2, root, eps, 1 - rate * decay, rate / (1 - b1**t))
+
+
+@compiled_in_parts(PIECES, kind=FLOATS)
 def adamw(
-    w: Any, g: Any, m: Any, v: Any, numbers: Any, new_w: Any, new_m: Any, new_v: Any,
-    parts: Any, part: Any,
+    w: Read1, g: Read1, m: Read1, v: Read1, step: Adaption, new_w: Write1, new_m: Write1,
+    new_v: Write1, parts: int, part: int,
 ) -> None:  # fmt: skip
-    """Write a parameter and its state after a step."""
-    b1, c1, b2, c2 = numbers[0], numbers[1], numbers[2], numbers[3]
-    root, eps, keep, rate = numbers[4], numbers[5], numbers[6], numbers[7]
+    """Write a parameter and its state after a step to new_w, new_m and new_v."""
+    kind = w.dtype.type
+    b1, c1, b2, c2 = kind(step.b1), kind(step.c1), kind(step.b2), kind(step.c2)
+    root, eps, keep, rate = kind(step.root), kind(step.eps), kind(step.keep), kind(step.rate)
     first, last = w.size * part // parts, w.size * (part + 1) // parts
     w, g, m, v = w[first:last], g[first:last], m[first:last], v[first:last]
     new_w, new_m, new_v = new_w[first:last], new_m[first:last], new_v[first:last]
@@ -148,29 +168,16 @@ def adamw_step(
     """Return the weights, means and squares after a step of `AdamW`."""
     new: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     dtype = weights[0].dtype
-    numbers = {}
-    for t in set(steps):
-        by, root = 1 - b1**t, math.sqrt(1 - b2**t)
-        of_t = (b1, 1 - b1, b2, 1 - b2, root, eps, 1 - rate * weight_decay, rate / by)
-        numbers[t] = np.array(of_t, dtype)
+    numbers = {t: adaption(t, rate, b1, b2, eps, weight_decay) for t in set(steps)}
     for w, g, m, v, t in zip(weights, grads, means, squares, steps, strict=True):
         m = np.zeros(w.shape, dtype) if m is None else m
         v = np.zeros(w.shape, dtype) if v is None else v
         made = [empty(w.shape, dtype) for _ in new]
-        arrays = *[x.ravel() for x in (w, g, m, v)], numbers[t], *[x.ravel() for x in made]
-        adamw_loop(dtype)(*arrays, alone=w.size < SMALL)
+        arrays = *map(flat, (w, g, m, v)), numbers[t], *map(flat, made)
+        adamw[dtype](*arrays, alone=w.size < FEW)
         for values, x in zip(new, made, strict=True):
             values.append(x)
     return new
-
-
-@functools.cache
-def adamw_loop(dtype: Any) -> Callable[..., None]:
-    """Return the compiled loop for a dtype."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    read, write = array_in(kind, 1), array_out(kind, 1)
-    made: Callable[..., None] = compiled_in_parts(adamw, (*[read] * 5, *[write] * 3), PIECES)
-    return made
 
 
 for step, options in (

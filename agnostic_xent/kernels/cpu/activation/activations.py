@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,9 @@ import numpy as np
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..simd.elementary import BIAS
 from ..simd.elements import FEW
-from ..toolchain.arguments import why_not
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, types
+from ..toolchain.arguments import NOTHING, flat, flat_or_nothing, why_not
 from ..toolchain.memory import empty
-from ..toolchain.threads import PIECES
-from . import loops as loops
+from . import loops
 
 
 def takes(x: Any, **options: Any) -> str | None:
@@ -23,29 +20,14 @@ def takes(x: Any, **options: Any) -> str | None:
     return why_not(x) or (None if x.ndim else "it takes arrays of at least one dimension")
 
 
-NOTHING = {(dtype, ndim): np.empty((0,) * ndim, dtype) for dtype in BIAS for ndim in (1, 2)}
-
-
-@functools.cache
-def compiled_loops(dtype: Any, ndim: int) -> Callable[..., None]:
-    """Return the compiled loops over elements (one dimension) or rows (two)."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    read, write, unbias = array_in(kind, ndim), array_out(kind, ndim), types.float64
-    function = loops.elements if ndim == 1 else loops.rows
-    signature = (types.int64, read, read, unbias, write)
-    made: Callable[..., None] = compiled_in_parts(function, signature, PIECES)
-    return made
-
-
 # --- elements ------------------------------------------------------------------------------------
 
 
 def elements(what: int, x: Any, dy: Any = None) -> Any:
     """Return an activation of each element, or its pullback of dy."""
-    y, flat = empty(x.shape, x.dtype), np.ascontiguousarray(x).reshape(-1)
-    slope = NOTHING[x.dtype, 1] if dy is None else np.ascontiguousarray(dy).reshape(-1)
-    loop, alone = compiled_loops(x.dtype, 1), x.size < FEW
-    loop(what, flat, slope, 1 / BIAS[x.dtype], y.reshape(-1), alone=alone)
+    y, slope = empty(x.shape, x.dtype), flat_or_nothing(dy, x.dtype)
+    loop, alone = loops.elements[x.dtype], x.size < FEW
+    loop(what, flat(x), slope, 1 / BIAS[x.dtype], y.reshape(-1), alone=alone)
     return y
 
 
@@ -67,7 +49,7 @@ def as_rows(x: Any, axis: int) -> Any:
 
 
 def as_array(rows: Any, shape: tuple[int, ...], axis: int) -> Any:
-    """Invert `as_rows`."""
+    """Return rows as an array of this shape, with the classes along ``axis``: undo `as_rows`."""
     if axis == len(shape) - 1:
         return rows.reshape(shape)
     moved = rows.reshape(*shape[:axis], *shape[axis + 1 :], shape[axis])
@@ -77,8 +59,8 @@ def as_array(rows: Any, shape: tuple[int, ...], axis: int) -> Any:
 def rows(what: int, x: Any, dy: Any = None, columns: int | None = None) -> Any:
     """Return an activation of (rows, classes), or its pullback of dy at its value x."""
     y = empty((len(x), columns or x.shape[1]), x.dtype)
-    slope = NOTHING[x.dtype, 2] if dy is None else dy
-    loop, alone = compiled_loops(x.dtype, 2), x.size < FEW
+    slope = NOTHING[x.dtype].reshape(0, 0) if dy is None else dy
+    loop, alone = loops.rows[x.dtype], x.size < FEW
     loop(what, x, slope, 1 / BIAS[x.dtype], y, alone=alone)
     return y
 

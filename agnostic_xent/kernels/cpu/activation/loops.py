@@ -1,7 +1,6 @@
 """Loops of the activations: over elements of flat arrays, and over rows of classes.
 
-``elements`` and ``rows`` are compiled on their own: they do a part of any of the activations, or of
-its pullback.
+``elements`` and ``rows`` are compiled for all activations at once, and for their pullbacks.
 """
 
 from __future__ import annotations
@@ -13,13 +12,16 @@ import numpy as np
 from ..simd.elementary import SUM, borrowed, exp_biased, log1p, njit, row_max, row_sum
 from ..simd.elements import exp_minus_abs
 from ..simd.rows import PIECE, exponentials, inlined, plain, scale, sum_beside_maximum
+from ..toolchain.compiling import compiled_in_parts
+from ..toolchain.signatures import FLOATS, Read1, Read2, Write1, Write2
+from ..toolchain.threads import PIECES
 
 RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = range(6)
 
 
 @plain
 def relu(x: Any, y: Any) -> None:
-    """Write max(x, 0); NaN stays NaN."""
+    """Write max(x, 0) to y; NaN stays NaN."""
     zero = x.dtype.type(0)
     for j in range(x.size):
         y[j] = zero if x[j] <= zero else x[j]
@@ -27,7 +29,7 @@ def relu(x: Any, y: Any) -> None:
 
 @plain
 def relu_pullback(x: Any, dy: Any, dx: Any) -> None:
-    """Write dy where x > 0."""
+    """Write dy where x > 0, else 0, to dx."""
     zero = x.dtype.type(0)
     for j in range(x.size):
         dx[j] = zero if x[j] <= zero else dy[j]
@@ -35,7 +37,7 @@ def relu_pullback(x: Any, dy: Any, dx: Any) -> None:
 
 @plain
 def sigmoid(x: Any, unbias: Any, y: Any) -> None:
-    """Write 1 / (1 + exp(-x)), from whichever exponential is at most 1."""
+    """Write 1 / (1 + exp(-x)) to y, from whichever exponential is at most 1."""
     one, factor = x.dtype.type(1), x.dtype.type(unbias)
     for j in range(x.size):
         e = exp_minus_abs(x[j], factor)
@@ -44,7 +46,7 @@ def sigmoid(x: Any, unbias: Any, y: Any) -> None:
 
 @plain
 def sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
-    """Write dy times the slope, which is the same for x and -x."""
+    """Write dy times the slope of sigmoid, which is the same for x and -x, to dx."""
     one, factor = x.dtype.type(1), x.dtype.type(unbias)
     for j in range(x.size):
         e = exp_minus_abs(x[j], factor)
@@ -53,7 +55,7 @@ def sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
 
 @plain
 def log_sigmoid(x: Any, unbias: Any, y: Any) -> None:
-    """Write min(x, 0) - log1p(exp(-abs(x)))."""
+    """Write min(x, 0) - log1p(exp(-abs(x))) to y."""
     zero, factor = x.dtype.type(0), x.dtype.type(unbias)
     for j in range(x.size):
         rest = log1p(np.float64(exp_minus_abs(x[j], factor)))
@@ -62,15 +64,18 @@ def log_sigmoid(x: Any, unbias: Any, y: Any) -> None:
 
 @plain
 def log_sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
-    """Write dy times the sigmoid of -x."""
+    """Write dy times the sigmoid of -x to dx."""
     one, factor = x.dtype.type(1), x.dtype.type(unbias)
     for j in range(x.size):
         e = exp_minus_abs(x[j], factor)
         dx[j] = dy[j] * ((one if x[j] < 0 else e) / (one + e))
 
 
-def elements(what: Any, x: Any, dy: Any, unbias: Any, y: Any, parts: Any, part: Any) -> None:
-    """Do an activation of elements, or its pullback where ``dy`` has elements."""
+@compiled_in_parts(PIECES, kind=FLOATS)
+def elements(
+    what: int, x: Read1, dy: Read1, unbias: float, y: Write1, parts: int, part: int
+) -> None:
+    """Write the activation ``what`` of x to y, or its pullback if ``dy`` has elements."""
     first, last = x.size * part // parts, x.size * (part + 1) // parts
     value, x, dy, y = dy.size == 0, x[first:last], dy[first:last], y[first:last]
     if what == RELU:
@@ -103,7 +108,7 @@ def piece_dot(p: Any, q: Any) -> Any:
 
 @inlined
 def sum_exponentials(x: Any, top: Any, e: Any) -> Any:
-    """Store the biased exponentials of a row and return their sum."""
+    """Store the biased exponentials of the row x in e and return their sum."""
     total, one = 0.0, x.dtype.type(1)
     for start in range(0, x.size, PIECE):
         stop = start + PIECE
@@ -113,13 +118,13 @@ def sum_exponentials(x: Any, top: Any, e: Any) -> Any:
 
 @plain
 def softmax_row(x: Any, y: Any) -> None:
-    """Write the softmax of a row."""
+    """Write the softmax of the row x to y."""
     scale(y, x.dtype.type(1 / sum_exponentials(x, row_max(x), y)))
 
 
 @plain
 def softmax_row_pullback(p: Any, dy: Any, dx: Any) -> None:
-    """Write p (dy - sum p dy)."""
+    """Write ``p * (dy - sum(p * dy))`` to dx."""
     mean = 0.0
     for start in range(0, p.size, PIECE):
         mean += np.float64(piece_dot(p[start : start + PIECE], dy[start : start + PIECE]))
@@ -130,7 +135,7 @@ def softmax_row_pullback(p: Any, dy: Any, dx: Any) -> None:
 
 @plain
 def log_softmax_row(x: Any, unbias: Any, y: Any) -> None:
-    """Write x less the logarithm of the sum of its exponentials."""
+    """Write x less the logarithm of the sum of its exponentials to y."""
     top = row_max(x)
     others = sum_beside_maximum(y, sum_exponentials(x, top, y), unbias)
     rest = x.dtype.type(log1p(others * unbias))
@@ -140,7 +145,7 @@ def log_softmax_row(x: Any, unbias: Any, y: Any) -> None:
 
 @plain
 def log_softmax_row_pullback(y: Any, dy: Any, unbias: Any, dx: Any) -> None:
-    """Write dy - exp(y) sum dy."""
+    """Write ``dy - exp(y) * sum(dy)`` to dx."""
     total = 0.0
     for start in range(0, y.size, PIECE):
         total += np.float64(row_sum(dy[start : start + PIECE]))
@@ -151,7 +156,7 @@ def log_softmax_row_pullback(y: Any, dy: Any, unbias: Any, dx: Any) -> None:
 
 @plain
 def logsumexp_row(x: Any, unbias: Any, e: Any) -> Any:
-    """Return the maximum plus the logarithm of the sum of the exponentials beside it."""
+    """Return the maximum of x plus the logarithm of 1 and the exponentials beside it."""
     top = row_max(x)
     if abs(top) == np.inf:
         for j in range(x.size):
@@ -163,7 +168,7 @@ def logsumexp_row(x: Any, unbias: Any, e: Any) -> Any:
 
 @plain
 def logsumexp_row_pullback(x: Any, dy: Any, dx: Any) -> None:
-    """Write dy times the softmax; of infinite x, its limit: 0, or NaN where x is +inf."""
+    """Write dy times the softmax of x to dx; of infinite x, the limit: 0, or NaN at +inf."""
     top = row_max(x)
     if abs(top) == np.inf:
         for j in range(x.size):
@@ -174,8 +179,9 @@ def logsumexp_row_pullback(x: Any, dy: Any, dx: Any) -> None:
         scale(dx, x.dtype.type(dy / sum_exponentials(x, top, dx)))
 
 
-def rows(what: Any, x: Any, dy: Any, unbias: Any, y: Any, parts: Any, part: Any) -> None:
-    """Do an activation of rows, or its pullback where ``dy`` has elements.
+@compiled_in_parts(PIECES, kind=FLOATS)
+def rows(what: int, x: Read2, dy: Read2, unbias: float, y: Write2, parts: int, part: int) -> None:
+    """Write the activation ``what`` of the rows x to y, or its pullback if ``dy`` has elements.
 
     x is then the value that the activation had, and with LOGSUMEXP its argument; what belongs to a
     row as a whole is an array of one column.

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..simd.tiles import TAPS
 from ..simd.vectors import VECTOR_BYTES
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..toolchain.memory import empty
+from ..toolchain.arguments import flat
+from ..toolchain.memory import empty, scratch
 from . import columns, direct_plans
 from .column_transforms import HIGHEST, LOWEST, POINTS, weight_matrix
-from .columns import Columns
+from .columns import Columns, scratch_of, tile_rows_of
 from .direct import TILES
-from .geometry import SECTIONS, Geometry, flat
+from .geometry import SECTIONS, Geometry
 
 LANES = VECTOR_BYTES // 4
 """All of this is float32."""
@@ -49,22 +49,22 @@ def weight_gradient(g: Geometry, x: Any, dy: Any, winners: Any = None) -> Any:
     offsets = _offsets(t, g.window[1])
     taps, tile = offsets.size, LANES // TAPS
     tap_blocks = -(-taps // TAPS)
-    sections = min(SECTIONS, g.images * -(-t.out_height // t.written))
-    shape = (sections, g.groups, POINTS, -(-g.filters // tile), tap_blocks)
-    totals = np.zeros((*shape, LANES), np.float32)
-    size = POINTS * (_planes(t) + t.filters) * t.run + 2 * LANES
-    loop(columns.weight_gradient)(
+    sections = min(SECTIONS, g.images * tile_rows_of(t))
+    shape = (g.groups, POINTS, -(-g.filters // tile), tap_blocks)
+    totals = np.zeros((sections, *shape, LANES), np.float32)
+    columns.weight_gradient[x.dtype](
         flat(x), flat(dy), np.pad(offsets, (0, tap_blocks * TAPS - taps), "edge"), totals,
-        empty((threads() * size,), np.float32), t, LANES,
+        scratch(scratch_of(t, t.filters, LANES).size, x.dtype), t, LANES,
     )  # fmt: skip
-    sums = totals.sum(axis=0).reshape(*shape[1:], tile, TAPS)
+    sums = totals.sum(axis=0).reshape(*shape, tile, TAPS)
     sums = np.swapaxes(sums, 3, 4).reshape(g.groups, POINTS, -1, tap_blocks * TAPS)
     sums = sums[:, :, : g.filters, :taps].swapaxes(0, 1)  # (points, groups, filters, taps)
     dw = (weight_matrix(window).T @ sums.reshape(POINTS, -1)).reshape(
         window, -1, g.channels, g.stride[0], g.window[1]
     )
-    dw = dw.transpose(1, 2, 0, 3, 4).reshape(*dw.shape[1:3], -1, g.window[1])
-    return np.ascontiguousarray(dw[:, :, : g.window[0]])
+    kh, kw = g.window
+    dw = dw.transpose(1, 2, 0, 3, 4).reshape(-1, g.channels, window * g.stride[0], kw)
+    return np.ascontiguousarray(dw[:, :, :kh])
 
 
 def name_of(g: Geometry) -> str:
@@ -73,7 +73,7 @@ def name_of(g: Geometry) -> str:
 
 
 def applies(g: Geometry, dtype: Any) -> bool:
-    """Tell whether the algorithm can be used."""
+    """Return whether the algorithm can be used."""
     return bool(
         dtype == np.float32
         and g.dilation == (1, 1)
@@ -122,11 +122,11 @@ def sizes(g: Geometry) -> Columns:
 
 
 def _blocked(t: Columns, run: int) -> Columns:
-    """Return the same with about as many tile rows a block as have so many pixels.
+    """Return the sizes t with about as many tile rows a block as have ``run`` pixels.
 
     Of these numbers the one that fills the last tile of two vectors best.
     """
-    most = max(1, min(run // t.pitch, t.images * -(-t.out_height // t.written)))
+    most = max(1, min(run // t.pitch, t.images * tile_rows_of(t)))
     counts = range(-(-most // 2), most + 1)
     block = max(counts, key=lambda n: (n * t.pitch / _up(n * t.pitch, 2 * LANES), n))
     return t._replace(block=block, run=_up(block * t.pitch, LANES) + LANES)
@@ -147,14 +147,13 @@ def _offsets(t: Columns, window: int) -> Any:
 def _run(t: Columns, x: Any, w: Any, b: Any, relu: bool) -> Any:
     tile = min(TILES, key=lambda tile: (-(-t.filters // tile) * tile, -tile))
     y = empty((t.images, t.groups * t.filters, t.out_height, t.out_width), np.float32)
-    outputs, room = t.groups * t.filters, TILES[tile] * LANES
+    outputs = t.groups * t.filters
     bias = np.zeros(outputs + tile, np.float32)
     if b is not None:
         bias[:outputs] = b
-    size = POINTS * (_planes(t) + tile) * t.run + room
-    loop(columns.forward)(
+    columns.forward[x.dtype](
         flat(x), _weights(t, w, tile), np.zeros(tile, np.float32), bias, _offsets(t, w.shape[3]),
-        y.reshape(-1), empty((threads() * size,), np.float32), t, tile, LANES, relu,
+        y.reshape(-1), scratch(scratch_of(t, tile, LANES).size, x.dtype), t, tile, LANES, relu,
     )  # fmt: skip
     return y
 
@@ -169,17 +168,3 @@ def _weights(t: Columns, w: Any, tile: int) -> Any:
     taps = rows.transpose(4, 0, 1, 3, 5, 2).reshape(window, -1)
     u = (weight_matrix(window) @ taps).reshape(POINTS, t.groups, blocks, -1)
     return np.ascontiguousarray(np.moveaxis(u, 0, 2)).reshape(-1)
-
-
-@functools.cache
-def loop(function: Any) -> Any:
-    """Return compiled loops."""
-    read, write = array_in(types.float32, 1), array_out(types.float32, 1)
-    table, integer = array_in(types.int64, 1), types.int64
-    sizes = types.NamedUniTuple(integer, len(Columns._fields), Columns)
-    signature: Any = (
-        read, read, read, read, table, write, write, sizes, integer, integer, types.boolean,
-    )  # fmt: skip
-    if function is columns.weight_gradient:
-        signature = read, read, table, array_out(types.float32, 6), write, sizes, integer
-    return compiled_in_parts(function, signature)

@@ -8,12 +8,14 @@ to rows of the output. ``column_plans.py`` has the sizes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from ..simd.lines import plain
 from ..simd.tiles import TAPS, product_tile
+from ..toolchain.compiling import compiled_in_parts, shared
+from ..toolchain.signatures import SINGLE, Array, Integers, Read1, Write1
 from .column_transforms import POINTS, read_cotangents, read_every_other, read_rows, write_rows
-from .direct import run_of_pixels
+from .direct import TILES, run_of_pixels
 
 
 class Columns(NamedTuple):
@@ -45,17 +47,41 @@ class Columns(NamedTuple):
     """Numbers of a plane: a block's pixels and some room."""
 
 
-@plain
-def tile_rows_of(t: Any) -> Any:
+Totals = Annotated[Any, Array("kind", 6, written=True)]
+
+READ_ON = max(TILES.values())
+"""Vectors behind a block that may be read."""
+
+
+@shared
+def tile_rows_of(t: Columns) -> int:
     """Return how many tile rows an image has."""
     return -(-t.out_height // t.written)
+
+
+class Scratch(NamedTuple):
+    """A thread's memory: the points of a block's pixels, and behind them others with as many."""
+
+    plane: int
+    """Numbers of a point of the pixels."""
+    others: int
+    """Where the others begin: products of the filters of a tile, or points of cotangents."""
+    size: int
+
+
+@shared
+def scratch_of(t: Columns, filters: int, lanes: int) -> Scratch:
+    """Return the memory for a block's pixels and for so many filters."""
+    plane = t.channels * t.row_step * t.column_step * t.run
+    others = POINTS * plane
+    return Scratch(plane, others, others + POINTS * filters * t.run + READ_ON * lanes)
 
 
 @plain
 def read_block(
     x: Any, group: Any, first: Any, last: Any, t: Any, space: Any, s0: Any, point: Any
 ) -> None:
-    """Transform tile rows to (points, channels, row phases, column phases, run)."""
+    """Transform tile rows of x to (points, channels, row phases, column phases, run) in space."""
     tile_rows = tile_rows_of(t)
     for r in range(first, last):
         h0 = r % tile_rows * t.written * t.row_step - t.top
@@ -77,28 +103,18 @@ def read_block(
                     target += t.run
 
 
+@compiled_in_parts(kind=SINGLE)
 def forward(
-    x: Any,
-    u: Any,
-    nothing: Any,
-    bias: Any,
-    offsets: Any,
-    y: Any,
-    space: Any,
-    t: Any,
-    tile: Any,
-    lanes: Any,
-    relu: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, u: Read1, nothing: Read1, bias: Read1, offsets: Integers, y: Write1, space: Write1,
+    t: Columns, tile: int, lanes: int, relu: bool, parts: int, part: int,
+) -> None:  # fmt: skip
     """Write y from x and the weights u (groups, blocks of filters, points, taps, tile)."""
     tile_rows, depth = tile_rows_of(t), offsets.size
     rows, blocks = t.images * tile_rows, -(-t.filters // tile)
     tasks = -(-rows // t.block) * t.groups
-    v_point = t.channels * t.row_step * t.column_step * t.run
-    s0 = part * (space.size // parts)
-    m0 = s0 + POINTS * v_point
+    layout = scratch_of(t, tile, lanes)
+    v_point, s0 = layout.plane, part * layout.size
+    m0 = s0 + layout.others
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         group, first = task % t.groups, task // t.groups * t.block
         last = min(first + t.block, rows)
@@ -122,24 +138,19 @@ def forward(
                                t.out_width, relu)  # fmt: skip
 
 
+@compiled_in_parts(kind=SINGLE)
 def weight_gradient(
-    x: Any,
-    dy: Any,
-    offsets: Any,
-    totals: Any,
-    space: Any,
-    t: Any,
-    lanes: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, dy: Read1, offsets: Integers, totals: Totals, space: Write1, t: Columns, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
     """Add up totals (sections, groups, points, blocks of filters, blocks of taps, lanes)."""
     sections, groups, points, blocks, tap_blocks, _ = totals.shape
     tile_rows, tile = tile_rows_of(t), lanes // TAPS
     rows, tasks, sums = t.images * tile_rows, sections * groups, totals.reshape(-1)
-    v_point, g_point = t.channels * t.row_step * t.column_step * t.run, t.filters * t.run
-    s0 = part * (space.size // parts)
-    g0 = s0 + POINTS * v_point
+    layout = scratch_of(t, t.filters, lanes)
+    v_point, g_point = layout.plane, t.filters * t.run
+    s0 = part * layout.size
+    g0 = s0 + layout.others
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         section, group = task // groups, task % groups
         end = rows * (section + 1) // sections

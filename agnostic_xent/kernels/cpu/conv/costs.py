@@ -13,6 +13,7 @@ from typing import Any
 from ..simd.vectors import VECTOR_BYTES
 from . import column_plans, direct_plans, winograd_plans
 from .column_transforms import POINTS
+from .columns import tile_rows_of
 from .geometry import Geometry
 
 LANES = VECTOR_BYTES // 4
@@ -56,7 +57,7 @@ def _columns(g: Geometry) -> float:
 def _tiles(g: Geometry) -> float:
     """Return the vectors of all tile rows."""
     t = column_plans.sizes(g)
-    return g.images * -(-t.out_height // t.written) * t.pitch / LANES
+    return g.images * tile_rows_of(t) * t.pitch / LANES
 
 
 INPUT_CYCLES, OUTPUT_CYCLES, WEIGHT_CYCLES = 400, 500, 300

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from ..simd.elementary import STRICT, SUM, njit
+from ..simd.elements import FEW
 from ..simd.tiles import registers
 from ..simd.vectors import Vectors, cgutils, emitted
-from ..toolchain.compiling import array_in, array_out, compiled, types
+from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.memory import empty
+from ..toolchain.signatures import FLOATS, Bytes, Read2, Write1, Write2
+from ..toolchain.threads import PIECES
 from .winograd_tiles import NOBODY
 
 VECTORS = 4
@@ -65,17 +66,19 @@ def total_of_winners(dy: Any, winners: Any) -> Any:
     return s
 
 
-def mask_planes(dy: Any, y: Any, masked: Any, sums: Any) -> None:
-    """Mask planes of dy (planes, pixels), and sum each."""
-    for plane in prange(dy.shape[0]):
+@compiled_in_parts(PIECES, kind=FLOATS)
+def mask_planes(dy: Read2, y: Read2, masked: Write2, sums: Write1, parts: int, part: int) -> None:
+    """Write dy (planes, pixels) where y > 0, else 0, to masked, and the sum of each plane."""
+    for plane in range(dy.shape[0] * part // parts, dy.shape[0] * (part + 1) // parts):
         mask(dy[plane], y[plane], masked[plane])
         total(masked[plane], sums, masked.shape[1], plane)
 
 
-def sum_planes(dy: Any, winners: Any, sums: Any) -> None:
-    """Sum planes of dy (planes, pixels), or of pooled cotangents."""
+@compiled_in_parts(PIECES, kind=FLOATS)
+def sum_planes(dy: Read2, winners: Bytes, sums: Write1, parts: int, part: int) -> None:
+    """Write the sum of each plane of dy (planes, pixels), or of what ``winners`` of a pool get."""
     pixels = dy.shape[1]
-    for plane in prange(dy.shape[0]):
+    for plane in range(dy.shape[0] * part // parts, dy.shape[0] * (part + 1) // parts):
         if winners.size > 0:
             mine = winners[plane * pixels : (plane + 1) * pixels]
             sums[plane] = total_of_winners(dy[plane], mine)
@@ -88,7 +91,8 @@ def through_relu(dy: Any, y: Any) -> tuple[Any, Any]:
     planes, masked = dy.shape[0] * dy.shape[1], empty(dy.shape, dy.dtype)
     sums = np.empty(planes, dy.dtype)
     dy, y = (np.ascontiguousarray(a).reshape(planes, -1) for a in (dy, y))
-    loop(mask_planes, dy.dtype)(dy, y, masked.reshape(planes, -1), sums)
+    out = masked.reshape(planes, -1), sums
+    mask_planes[dy.dtype](dy, y, *out, alone=dy.size < FEW)
     return masked, over_images(sums.reshape(masked.shape[:2]))
 
 
@@ -96,21 +100,11 @@ def bias_gradient(dy: Any, winners: Any) -> Any:
     """Return the sum of dy over images and pixels, or of pooled cotangents."""
     planes = dy.shape[0] * dy.shape[1]
     sums = np.empty(planes, dy.dtype)
-    loop(sum_planes, dy.dtype)(np.ascontiguousarray(dy).reshape(planes, -1), winners, sums)
+    rows = np.ascontiguousarray(dy).reshape(planes, -1)
+    sum_planes[dy.dtype](rows, winners, sums, alone=dy.size < FEW)
     return over_images(sums.reshape(dy.shape[:2]))
 
 
 def over_images(sums: Any) -> Any:
     """Return the sums of planes (images, channels) over the images."""
     return sums.sum(axis=0, dtype=np.float64).astype(sums.dtype)
-
-
-@functools.cache
-def loop(function: Any, dtype: Any) -> Any:
-    """Return the compiled loops over planes for a dtype."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    planes, sums = array_in(kind, 2), array_out(kind, 1)
-    signature = types.void(planes, array_in(types.uint8, 1), sums)
-    if function is mask_planes:
-        signature = types.void(planes, planes, array_out(kind, 2), sums)
-    return compiled(function, signature, parallel=True)

@@ -7,10 +7,14 @@ band is and fills the tables.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
 
 from ..simd.lines import pack, place, plain
 from ..simd.tiles import TAPS, correlation_tile, product_tile
+from ..toolchain.compiling import compiled_in_parts, shared
+from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Write1
 from .cotangents import mask, total
 
 TILES = {8: 2, 6: 2, 3: 4, 1: 8}
@@ -42,8 +46,21 @@ class Bands(NamedTuple):
     """Numbers of a packed band, with room for reading on behind its end."""
 
 
+class Outputs(NamedTuple):
+    """Sizes of the image that is written, and how."""
+
+    filters: int
+    """Of a group."""
+    height: int
+    width: int
+    tile: int
+    """Filters of a tile."""
+    whole: bool
+    """Whether it is laid out as the packed rows are and is written to directly, not by a strip."""
+
+
 class Phase(NamedTuple):
-    """The columns of the table of phases: outputs that meet the same taps."""
+    """Outputs that meet the same taps."""
 
     first_offset: int
     depth: int
@@ -54,12 +71,39 @@ class Phase(NamedTuple):
     column_step: int
 
 
+PHASE = np.dtype([(name, np.int64) for name in Phase._fields])
+Phases = Annotated[Any, Array(PHASE, 1)]
+Totals = Annotated[Any, Array("kind", 5, written=True)]
+
+
+@shared
+def units_of(bands: Bands) -> int:
+    """Return how many bands all images have."""
+    return bands.images * -(-bands.rows // bands.band)
+
+
+@shared
+def correlation_scratch(bands: Bands, outputs: Outputs, lanes: int) -> int:
+    """Return the numbers of a thread's memory: a packed band, and a strip of outputs behind it."""
+    if outputs.whole:
+        return bands.packed
+    strip = outputs.tile * bands.band * bands.pitch
+    return bands.packed + strip + lanes  # whole vectors are read from the strip's rows
+
+
+@shared
+def gradient_scratch(bands: Bands, lanes: int, masks: bool) -> int:
+    """Return the numbers of a thread's memory: a packed band, and masked planes behind it."""
+    masked = lanes // TAPS * bands.rows * bands.pitch
+    return bands.packed + (masked if masks else 0)
+
+
 @plain
 def run_of_pixels(
     tile: Any, lanes: Any, x: Any, x0: Any, offsets: Any, o0: Any, w: Any, w0: Any, depth: Any,
     bias: Any, b0: Any, y: Any, y0: Any, y_stride: Any, rows: Any, pixels: Any, relu: Any,
 ) -> None:  # fmt: skip
-    """Compute a tile's filters for a run of consecutive pixels."""
+    """Write to y a tile's filters for a run of consecutive pixels of x."""
     if tile == 8:
         for p in range(0, pixels, 2 * lanes):
             _8x2(x, offsets, w, bias, y, x0 + p, o0, w0, depth, b0, y0 + p, y_stride, rows,
@@ -83,7 +127,7 @@ def pack_band(
     x: Any, unit: Any, group: Any, bands: Any, row_starts: Any, column_starts: Any,
     space: Any, s0: Any,
 ) -> Any:  # fmt: skip
-    """Pack a unit of work, an image's band; return the image, the first row and their number."""
+    """Pack a unit of work, an image's band; return the image, its first row and the row count."""
     cuts = -(-bands.rows // bands.band)
     n, first = unit // cuts, unit % cuts * bands.band
     rows = min(bands.band, bands.rows - first)
@@ -94,35 +138,20 @@ def pack_band(
     return n, first, rows
 
 
+@compiled_in_parts(kind=FLOATS)
 def correlate(
-    x: Any,
-    w: Any,
-    bias: Any,
-    offsets: Any,
-    phases: Any,
-    row_starts: Any,
-    column_starts: Any,
-    y: Any,
-    shape: Any,
-    space: Any,
-    bands: Any,
-    tile: Any,
-    lanes: Any,
-    whole: Any,
-    relu: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, w: Read1, bias: Read1, offsets: Integers, phases: Phases, row_starts: Integers,
+    column_starts: Integers, y: Write1, outputs: Outputs, space: Write1, bands: Bands, lanes: int,
+    relu: bool, parts: int, part: int,
+) -> None:  # fmt: skip
     """Write y (N, groups * filters, height, width), a tile of filters after another.
 
-    x, w and y are flat. ``shape`` is (filters of a group, height, width) of y. ``whole``: y is
-    laid out as the packed rows are and is written to directly, else by way of a strip. Outputs
-    that no tap meets are the bias.
+    x, w and y are flat. Outputs that no tap meets are the bias.
     """
-    filters, height, width = shape
+    filters, height, width, tile, whole = outputs
     blocks = -(-filters // tile)
-    units = bands.images * -(-bands.rows // bands.band) * bands.groups
-    s0 = part * (space.size // parts)
+    units = units_of(bands) * bands.groups
+    s0 = part * correlation_scratch(bands, outputs, lanes)
     strip = s0 + bands.packed
     for task in range(units * part // parts, units * (part + 1) // parts):
         group = task % bands.groups
@@ -130,12 +159,12 @@ def correlate(
             x, task // bands.groups, group, bands, row_starts, column_starts, space, s0
         )
         run = rows * bands.pitch
-        for number in range(phases.shape[0]):
-            o0, depth, w0, row_start, row_step, column_start, column_step = phases[number]
+        for phase in phases:
+            o0, depth = phase.first_offset, phase.depth
             for block in range(blocks):
                 k = group * filters + block * tile
                 ours = min(tile, filters - block * tile)
-                weights = w0 + (group * blocks + block) * depth * tile
+                weights = phase.first_weight + (group * blocks + block) * depth * tile
                 image = (n * bands.groups * filters + k) * height * width
                 if whole:
                     run_of_pixels(tile, lanes, space, s0, offsets, o0, w, weights, depth,
@@ -147,26 +176,16 @@ def correlate(
                     for f in range(ours):
                         place(space, strip + f * run, rows, bands.pitch,
                               y, image + f * height * width, height, width,
-                              row_start + first * row_step, row_step,
-                              column_start, column_step)  # fmt: skip
+                              phase.row_start + first * phase.row_step, phase.row_step,
+                              phase.column_start, phase.column_step)  # fmt: skip
 
 
+@compiled_in_parts(kind=FLOATS)
 def weight_gradient(
-    x: Any,
-    dy: Any,
-    y: Any,
-    offsets: Any,
-    row_starts: Any,
-    column_starts: Any,
-    totals: Any,
-    planes: Any,
-    space: Any,
-    bands: Any,
-    filters: Any,
-    lanes: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, dy: Read1, y: Read1, offsets: Integers, row_starts: Integers,
+    column_starts: Integers, totals: Totals, planes: Write1, space: Write1, bands: Bands,
+    filters: int, lanes: int, parts: int, part: int,
+) -> None:  # fmt: skip
     """Add up totals (sections, groups, blocks of filters, blocks of taps, lanes).
 
     The images are cut into as many sections as ``totals`` has, whatever the number of threads, and
@@ -174,11 +193,10 @@ def weight_gradient(
     one, and bands are whole planes: then dy counts where y > 0, and ``planes`` are its sums.
     """
     sections, groups, blocks, tap_blocks, _ = totals.shape
-    tile = lanes // TAPS
-    units = bands.images * -(-bands.rows // bands.band)
+    tile, units = lanes // TAPS, units_of(bands)
     tasks, plane = sections * groups, bands.rows * bands.pitch
     sums = totals.reshape(-1)
-    s0 = part * (space.size // parts)
+    s0 = part * gradient_scratch(bands, lanes, y.size > 0)
     m0 = s0 + bands.packed
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         section, group = task // groups, task % groups

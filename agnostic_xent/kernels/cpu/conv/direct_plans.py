@@ -13,12 +13,12 @@ import numpy as np
 
 from ..simd.tiles import TAPS
 from ..simd.vectors import lanes_of
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..toolchain.memory import empty
+from ..toolchain.arguments import NOTHING, flat
+from ..toolchain.memory import empty, scratch
 from . import direct, pointwise_plans
 from .cotangents import over_images
-from .direct import TILES, Bands, Phase
-from .geometry import SECTIONS, Geometry, flat, with_long_rows
+from .direct import PHASE, TILES, Bands, Outputs, Phase, correlation_scratch, gradient_scratch
+from .geometry import SECTIONS, Geometry, with_long_rows
 
 BAND_BYTES = 384 << 10
 """What a packed band may take: less than half of a second-level cache."""
@@ -51,7 +51,7 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
     """Return dw (K, C / groups, KH, KW)."""
     if pointwise_plans.applies(geometry, x.dtype):
         return pointwise_plans.weight_gradient(geometry, x, dy)
-    none = np.empty(0, x.dtype)
+    none = NOTHING[x.dtype]
     return _weight_gradient(geometry, x, dy, none, none)
 
 
@@ -66,7 +66,7 @@ def weights_through_relu(geometry: Geometry, x: Any, dy: Any, y: Any) -> tuple[A
 
 
 def masks(geometry: Geometry, dtype: Any) -> bool:
-    """Tell whether the weight gradient can mask on its way: if its bands are whole planes."""
+    """Return whether the weight gradient can mask on its way: if its bands are whole planes."""
     bands = forward_plan(with_long_rows(geometry), dtype).packing.bands
     return bands.band == bands.rows and not pointwise_plans.applies(geometry, dtype)
 
@@ -77,15 +77,14 @@ def _weight_gradient(geometry: Geometry, x: Any, dy: Any, y: Any, planes: Any) -
     bands, filters, taps = packing.bands, geometry.filters, packing.offsets.size
     tile, tap_blocks = lanes // TAPS, -(-taps // TAPS)
     offsets = np.pad(packing.offsets, (0, tap_blocks * TAPS - taps), "edge")
-    units = bands.images * -(-bands.rows // bands.band)
-    shape = (min(SECTIONS, units), geometry.groups, -(-filters // tile), tap_blocks, lanes)
-    totals, parts = np.zeros(shape, dtype), threads()
-    masked = tile * bands.rows * bands.pitch if y.size else 0
-    loop(direct.weight_gradient, dtype)(
+    sections, blocks = min(SECTIONS, direct.units_of(bands)), -(-filters // tile)
+    totals = np.zeros((sections, geometry.groups, blocks, tap_blocks, lanes), dtype)
+    space = scratch(gradient_scratch(bands, lanes, y.size > 0), dtype)
+    direct.weight_gradient[dtype](
         flat(x), flat(dy), y, offsets, packing.row_starts, packing.column_starts, totals, planes,
-        empty((parts * (bands.packed + masked),), dtype), bands, filters, lanes,
+        space, bands, filters, lanes,
     )  # fmt: skip
-    sums = totals.sum(axis=0).reshape(*shape[1:4], tile, TAPS)
+    sums = totals.sum(axis=0).reshape(geometry.groups, blocks, tap_blocks, tile, TAPS)
     dw = np.swapaxes(sums, 2, 3).reshape(geometry.groups, -1, tap_blocks * TAPS)
     dw = dw[:, :filters, :taps]
     return np.ascontiguousarray(dw.reshape(-1, geometry.channels, *geometry.window))
@@ -97,39 +96,38 @@ def name_of(geometry: Geometry) -> str:
 
 
 def applies(geometry: Geometry, dtype: Any) -> bool:
-    """Tell whether direct convolution can be used: always."""
+    """Return whether direct convolution can be used: always."""
     return True
 
 
 class Packing:
-    """How the images of one side are packed: copies of their rows, and how bands are cut."""
+    """How the images of one side are packed: copies of their rows, and how bands are cut.
 
-    def __init__(
-        self, dtype: Any, geometry: Geometry, channels: int, image: tuple[int, int],
-        starts: tuple[list[int], list[int]], steps: tuple[int, int], rows: int, pitch: int,
-        halo: int,
-    ):  # fmt: skip
-        self.row_starts, self.column_starts = (np.asarray(s, np.int64) for s in starts)
-        copies = self.row_starts.size * self.column_starts.size
-        row_bytes = channels * copies * pitch * dtype.itemsize
-        band = min(BAND_BYTES // row_bytes - halo, -(-rows * geometry.images // SECTIONS), rows)
+    ``bands`` come with everything but the sizes that depend on the copies: band and packed.
+    """
+
+    def __init__(self, dtype: Any, bands: Bands, row_starts: list[int], column_starts: list[int]):
+        self.row_starts, self.column_starts = (
+            np.asarray(starts, np.int64) for starts in (row_starts, column_starts)
+        )
+        copies, rows = self.row_starts.size * self.column_starts.size, bands.rows
+        row_bytes = bands.channels * copies * bands.pitch * dtype.itemsize
+        band = min(BAND_BYTES // row_bytes - bands.halo, -(-rows * bands.images // SECTIONS), rows)
         band = -(-rows // -(-rows // max(1, band)))  # no shorter band at the end than need be
-        self.line = (band + halo) * pitch
+        self.line = (band + bands.halo) * bands.pitch
         self.plane = copies * self.line
         # a tile reads on behind the last row, to no effect
-        packed = channels * self.plane + max(TILES.values()) * lanes_of(dtype)
-        self.bands = Bands(geometry.images, geometry.groups, channels, *image, *steps, pitch, band,
-                           rows, halo, packed)  # fmt: skip
+        packed = bands.channels * self.plane + max(TILES.values()) * lanes_of(dtype)
+        self.bands = bands._replace(band=band, packed=packed)
         self.offsets: Any = None
 
 
 class Correlation:
     """A packing, and the phases of outputs with the taps that each of them meets."""
 
-    def __init__(self, packing: Packing, shape: tuple[int, int, int], whole: bool):
-        self.packing, self.shape, self.whole = packing, shape, whole
-        filters = shape[0]
-        self.tile = min(TILES, key=lambda tile: (-(-filters // tile) * tile, -tile))
+    def __init__(self, packing: Packing, filters: int, image: tuple[int, int], whole: bool):
+        tile = min(TILES, key=lambda tile: (-(-filters // tile) * tile, -tile))
+        self.packing, self.outputs = packing, Outputs(filters, *image, tile, whole)
         self.phases: list[Phase] = []
         self.taps: list[Any] = []  # of a phase: the index of its weights (groups, filters, depth)
         self.offsets: list[Any] = []
@@ -137,56 +135,57 @@ class Correlation:
     def add(self, taps: Any, offsets: Any, rows: tuple[int, int], columns: tuple[int, int]) -> None:
         """Add a phase; rows and columns are (start, step) in the image that is written."""
         groups, filters, depth = taps.shape
-        blocks = -(-filters // self.tile)
+        tile = self.outputs.tile
+        blocks = -(-filters // tile)
         first_offset, first_weight = (
             sum(a.size for a in arrays) for arrays in (self.offsets, self.taps)
         )
         self.phases.append(Phase(first_offset, depth, first_weight, *rows, *columns))
         # the index of 0, which stands behind the last weight, fills the tile up
-        full = np.full((groups, blocks * self.tile, depth), -1, np.int64)
+        full = np.full((groups, blocks * tile, depth), -1, np.int64)
         full[:, :filters] = taps
-        full = full.reshape(groups, blocks, self.tile, depth).transpose(0, 1, 3, 2)
+        full = full.reshape(groups, blocks, tile, depth).transpose(0, 1, 3, 2)
         self.taps.append(full.ravel())
         self.offsets.append(offsets)
 
     def run(self, x: Any, w: Any, b: Any, relu: bool) -> Any:
         """Return the image that is written."""
-        bands, parts, dtype = self.packing.bands, threads(), x.dtype
-        outputs = bands.groups * self.shape[0]
+        bands, outputs, dtype = self.packing.bands, self.outputs, x.dtype
+        filters, lanes = bands.groups * outputs.filters, lanes_of(dtype)
         weights = np.append(flat(w), dtype.type(0))[np.concatenate(self.taps)]
-        bias = np.zeros(outputs + max(TILES), dtype)
+        bias = np.zeros(filters + max(TILES), dtype)
         if b is not None:
-            bias[:outputs] = b
-        y = empty((bands.images, outputs, *self.shape[1:]), dtype)
-        strip = 0
-        if not self.whole:  # whole vectors are read from its rows
-            strip = self.tile * bands.band * bands.pitch + lanes_of(dtype)
-        loop(direct.correlate, dtype)(
-            flat(x), weights, bias, np.concatenate(self.offsets), np.asarray(self.phases),
-            self.packing.row_starts, self.packing.column_starts, y.reshape(-1), self.shape,
-            empty((parts * (bands.packed + strip),), dtype), bands, self.tile, lanes_of(dtype),
-            self.whole, relu,
+            bias[:filters] = b
+        y = empty((bands.images, filters, outputs.height, outputs.width), dtype)
+        space = scratch(correlation_scratch(bands, outputs, lanes), dtype)
+        direct.correlate[dtype](
+            flat(x), weights, bias, np.concatenate(self.offsets), np.array(self.phases, PHASE),
+            self.packing.row_starts, self.packing.column_starts, y.reshape(-1), outputs, space,
+            bands, lanes, relu,
         )  # fmt: skip
         return y
 
 
 @functools.lru_cache(REMEMBERED)
 def forward_plan(g: Geometry, dtype: Any) -> Correlation:
-    """Pack x: a copy for each column of the window, so that packed rows are rows of y."""
+    """Return how y comes from packed x: a copy a column of the window, so rows are those of y."""
     (sh, _), (dh, dw), (kh, kw) = g.stride, g.dilation, g.window
     (top, _), (left, _) = g.padding
     oh, ow = g.output
     residues = sorted({u * dh % sh for u in range(kh)})
-    starts = [a - top for a in residues], [v * dw - left for v in range(kw)]
-    packing = Packing(dtype, g, g.channels, (g.height, g.width), starts, g.stride, oh, ow,
-                      (kh - 1) * dh // sh)  # fmt: skip
+    bands = Bands(
+        g.images, g.groups, g.channels, g.height, g.width, *g.stride, pitch=ow, band=0, rows=oh,
+        halo=(kh - 1) * dh // sh, packed=0,
+    )  # fmt: skip
+    row_starts, column_starts = [a - top for a in residues], [v * dw - left for v in range(kw)]
+    packing = Packing(dtype, bands, row_starts, column_starts)
     packing.offsets = np.asarray([
         c * packing.plane
         + (v * len(residues) + residues.index(u * dh % sh)) * packing.line
         + u * dh // sh * ow
         for c, u, v in product(range(g.channels), range(kh), range(kw))
     ], np.int64)  # fmt: skip
-    plan = Correlation(packing, (g.filters, oh, ow), whole=True)
+    plan = Correlation(packing, g.filters, g.output, whole=True)
     taps = np.arange(g.groups * g.filters * packing.offsets.size)
     plan.add(taps.reshape(g.groups, g.filters, -1), packing.offsets, (0, 1), (0, 1))
     return plan
@@ -194,15 +193,18 @@ def forward_plan(g: Geometry, dtype: Any) -> Correlation:
 
 @functools.lru_cache(REMEMBERED)
 def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
-    """Pack dy once; a phase is the pixels of x whose place in the stride is the same."""
+    """Return how dx comes from packed dy: a phase is the pixels of one place in the stride."""
     (kh, kw), (dh, dw) = g.window, g.dilation
     rows = _axis(g.height, kh, dh, g.stride[0], g.padding[0][0])
     columns = _axis(g.width, kw, dw, g.stride[1], g.padding[1][0])
     pitch = columns.count + columns.reach
-    starts = [rows.first - rows.reach], [columns.first - columns.reach]
-    packing = Packing(dtype, g, g.filters, g.output, starts, (1, 1), rows.count, pitch, rows.reach)
+    bands = Bands(
+        g.images, g.groups, g.filters, *g.output, 1, 1, pitch=pitch, band=0, rows=rows.count,
+        halo=rows.reach, packed=0,
+    )  # fmt: skip
+    packing = Packing(dtype, bands, [rows.first - rows.reach], [columns.first - columns.reach])
     whole = g.stride == (1, 1) and columns.reach == 0
-    plan = Correlation(packing, (g.channels, g.height, g.width), whole)
+    plan = Correlation(packing, g.channels, (g.height, g.width), whole)
     shape = g.groups, g.filters, g.channels, kh, kw
     index = np.arange(np.prod(shape)).reshape(shape).transpose(0, 2, 1, 3, 4)
     for a, b in product(range(g.stride[0]), range(g.stride[1])):
@@ -238,22 +240,3 @@ class _Axis:
 
 
 _axis = functools.lru_cache(REMEMBERED)(_Axis)
-
-
-@functools.cache
-def loop(function: Any, dtype: Any) -> Any:
-    """Return compiled loops for a dtype."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    read, write = array_in(kind, 1), array_out(kind, 1)
-    table, integer, yes = array_in(types.int64, 1), types.int64, types.boolean
-    bands = types.NamedUniTuple(integer, len(Bands._fields), Bands)
-    signature: Any = (
-        read, read, read, table, array_in(integer, 2), table, table, write,
-        types.UniTuple(integer, 3), write, bands, integer, integer, yes, yes,
-    )  # fmt: skip
-    if function is direct.weight_gradient:
-        signature = (
-            read, read, read, table, table, table, array_out(kind, 5), write, write, bands,
-            integer, integer,
-        )  # fmt: skip
-    return compiled_in_parts(function, signature)

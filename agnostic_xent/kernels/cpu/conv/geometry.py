@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 SECTIONS = 8
 """Partial sums of a weight gradient; at least so many units of work where images are few."""
-
-
-def flat(x: Any) -> Any:
-    """Return the numbers of an array in order, without a copy where it can be."""
-    return np.ascontiguousarray(x).reshape(-1)
 
 
 class Geometry(NamedTuple):
@@ -20,11 +13,11 @@ class Geometry(NamedTuple):
 
     images: int
     channels: int
-    """Of a group."""
+    """Channels of a group."""
     height: int
     width: int
     filters: int
-    """Of a group."""
+    """Filters of a group."""
     groups: int
     window: tuple[int, int]
     stride: tuple[int, int]
@@ -63,7 +56,7 @@ LONG_ROW = 1024
 
 
 def with_long_rows(g: Geometry) -> Geometry:
-    """Return the same 1 x 1 convolution with several rows of pixels taken for one."""
+    """Return the geometry of a 1 x 1 convolution with several rows of pixels taken for one."""
     if (g.window, g.stride, g.padding) != ((1, 1), (1, 1), ((0, 0), (0, 0))):
         return g
     most = max(1, LONG_ROW // g.width)

@@ -7,11 +7,13 @@ read where they lie: as each channel is one long row of pixels, there is nothing
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from ..simd.lines import plain
 from ..simd.tiles import correlation_tile, matrix_tile
 from ..simd.transposes import transpose
+from ..toolchain.compiling import compiled_in_parts, shared
+from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Write1
 from .winograd_tiles import prefetch_to_read, prefetch_to_write
 
 TILE = 8
@@ -38,18 +40,14 @@ class Sizes(NamedTuple):
     pixels: int
 
 
+Totals = Annotated[Any, Array("kind", 4, written=True)]
+
+
+@compiled_in_parts(kind=FLOATS)
 def forward(
-    x: Any,
-    w: Any,
-    bias: Any,
-    offsets: Any,
-    y: Any,
-    t: Any,
-    lanes: Any,
-    relu: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, w: Read1, bias: Read1, offsets: Integers, y: Write1, t: Sizes, lanes: int,
+    relu: bool, parts: int, part: int,
+) -> None:  # fmt: skip
     """Write y from x and the weights w (groups, blocks of filters, channels, tile).
 
     Two vectors of pixels meet all filters before the next two, which are asked for meanwhile. The
@@ -79,22 +77,22 @@ def forward(
 
 @plain
 def place_of(task: Any, panels: Any, wide: Any, t: Any) -> Any:
-    """Return where the pixels of a task begin."""
+    """Return where in x the pixels of a task begin."""
     image = task // panels * t.channels * t.pixels
     return image + min(task % panels * wide, t.pixels - wide)
 
 
+@shared
+def scratch_of(t: Sizes, filters: int) -> int:
+    """Return the numbers of a thread's memory: transposed pixels of so many filters."""
+    return min(DEPTH, t.pixels) * filters
+
+
+@compiled_in_parts(kind=FLOATS)
 def weight_gradient(
-    x: Any,
-    dy: Any,
-    totals: Any,
-    space: Any,
-    t: Any,
-    panel: Any,
-    lanes: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, dy: Read1, totals: Totals, space: Write1, t: Sizes, panel: int, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
     """Add up totals (sections, groups, channels, filters), channels and filters rounded up.
 
     Pixels of dy are transposed, so that lanes are filters. The last rows of channels overlap those
@@ -103,7 +101,7 @@ def weight_gradient(
     sections, groups, rows, columns = totals.shape
     cuts, tasks, sums = -(-t.pixels // DEPTH), sections * groups, totals.reshape(-1)
     units = t.images * cuts
-    s0 = part * (space.size // parts)
+    s0 = part * scratch_of(t, columns)
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         section, group = task // groups, task % groups
         start, end = units * section // sections, units * (section + 1) // sections

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 
 from ..simd.vectors import VECTOR_BYTES, lanes_of
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..toolchain.memory import empty
+from ..toolchain.arguments import flat
+from ..toolchain.memory import empty, scratch
 from . import pointwise
-from .geometry import SECTIONS, Geometry, flat
-from .pointwise import DEPTH, ROWS, TILE, Sizes
+from .geometry import SECTIONS, Geometry
+from .pointwise import DEPTH, ROWS, TILE, Sizes, scratch_of
 
 
 def applies(g: Geometry, dtype: Any) -> bool:
-    """Tell whether the window is one pixel, and images are no smaller than the tiles."""
+    """Return whether the window is one pixel, and images are no smaller than the tiles."""
     one = (g.window, g.stride, g.padding) == ((1, 1), (1, 1), ((0, 0), (0, 0)))
     enough = g.height * g.width >= 2 * lanes_of(dtype)
     return one and enough and min(g.channels, g.filters) >= TILE
@@ -43,8 +42,8 @@ def weight_gradient(g: Geometry, x: Any, dy: Any) -> Any:
     rows = -(-g.channels // ROWS) * ROWS
     sections = min(SECTIONS, g.images * -(-t.pixels // DEPTH))
     totals = empty((sections, g.groups, rows, columns), dtype)
-    space = empty((threads() * min(DEPTH, t.pixels) * columns,), dtype)
-    loop(pointwise.weight_gradient, dtype)(flat(x), flat(dy), totals, space, t, wide * lanes, lanes)
+    space = scratch(scratch_of(t, columns), dtype)
+    pointwise.weight_gradient[dtype](flat(x), flat(dy), totals, space, t, wide * lanes, lanes)
     place = np.arange(g.channels)
     place[rows - ROWS :] += rows - g.channels  # see there
     sums = totals[..., : g.filters].sum(axis=0)[:, place]
@@ -67,20 +66,7 @@ def _run(g: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
         bias[:outputs] = b
     y = empty((t.images, outputs, g.height, g.width), dtype)
     offsets = np.arange(0, t.channels * t.pixels, t.pixels)
-    loop(pointwise.forward, dtype)(
+    pointwise.forward[dtype](
         flat(x), flat(weights), bias, offsets, y.reshape(-1), t, lanes_of(dtype), relu
     )
     return y
-
-
-@functools.cache
-def loop(function: Any, dtype: Any) -> Any:
-    """Return compiled loops for a dtype."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    read, write, integer = array_in(kind, 1), array_out(kind, 1), types.int64
-    sizes = types.NamedUniTuple(integer, len(Sizes._fields), Sizes)
-    table = array_in(integer, 1)
-    signature: Any = read, read, read, table, write, sizes, integer, types.boolean
-    if function is pointwise.weight_gradient:
-        signature = read, read, array_out(kind, 4), write, sizes, integer, integer
-    return compiled_in_parts(function, signature)

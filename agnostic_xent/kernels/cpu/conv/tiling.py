@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..toolchain.compiling import shared
+
 
 class Tiling(NamedTuple):
     """Sizes, all integers: of the images that are read and written, and of the blocks between."""
@@ -48,14 +50,32 @@ class Stride1(Tiling):
 
 
 class Stride2(Tiling):
-    """Of its relative for stride 2: value and weight gradient."""
+    """Of the relative of F(4x4, 3x3) for stride 2: value and weight gradient."""
 
     __slots__ = ()
     SIZES = 9, 9, 8, 4
 
 
 class Stride2Gradient(Tiling):
-    """The same for the input gradient: cotangents are read and pixels written."""
+    """Of the input gradient for stride 2: cotangents are read and pixels written."""
 
     __slots__ = ()
     SIZES = 9, 5, 4, 8
+
+
+@shared
+def tile_rows_of(t: Tiling) -> int:
+    """Return how many rows of tiles an image has."""
+    return -(-t.out_height // t.written)
+
+
+@shared
+def tiles_of(t: Tiling) -> int:
+    """Return how many tiles a row of them has."""
+    return -(-t.out_width // t.written)
+
+
+@shared
+def columns_of(t: Tiling) -> int:
+    """Return the pixels of a row that is read for a row of tiles."""
+    return (tiles_of(t) - 1) * t.step + t.read

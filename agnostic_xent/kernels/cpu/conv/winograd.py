@@ -7,7 +7,7 @@ rows of pixels are transposed on their way in and out. ``winograd_plans.py`` has
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,17 @@ from ..simd.elementary import STRICT, njit
 from ..simd.tiles import matrix_tile
 from ..simd.transposes import transpose
 from ..simd.vectors import VECTOR_BYTES
+from ..toolchain.compiling import compiled_in_parts, shared
+from ..toolchain.signatures import SINGLE, Bytes, Read1, Write1, WrittenBytes
+from .tiling import (
+    Stride1,
+    Stride2,
+    Stride2Gradient,
+    Tiling,
+    columns_of,
+    tile_rows_of,
+    tiles_of,
+)
 from .winograd_tiles import (
     POOL,
     input_tile,
@@ -47,28 +58,53 @@ _6x4, _6x2, _12x1 = matrix_tile(ROWS, 4), matrix_tile(ROWS, 2), matrix_tile(NARR
 gradient_product = matrix_tile(GRADIENT_ROWS, 2, transposed=True)
 
 
-@plain
-def tile_grid(t: Any) -> Any:
-    """Return how many rows of tiles an image has, and columns."""
-    return -(-t.out_height // t.written), -(-t.out_width // t.written)
+TILINGS = (Stride1, Stride2, Stride2Gradient)
 
 
-@plain
-def columns_of(t: Any) -> Any:
-    """Return the pixels of a row that is read for a row of tiles."""
-    return (tile_grid(t)[1] - 1) * t.step + t.read
+class Scratch(NamedTuple):
+    """A thread's memory of the forward pass, which begins with a strip of pixels."""
+
+    v: int
+    """Where the transformed pixels begin: (points, tiles, padded channels)."""
+    v_plane: int
+    """Numbers of a point."""
+    m: int
+    """Where the products begin: (points, tiles, padded filters)."""
+    m_plane: int
+    out: int
+    """Where a strip of outputs begins; before there are any, rows of unpooled pixels."""
+    size: int
+
+
+@shared
+def scratch_of(t: Tiling, lanes: int) -> Scratch:
+    """Return the memory of the forward pass for a block of tiles."""
+    tiles, points = tiles_of(t), t.side * t.side
+    most = -(-t.block * tiles // NARROW_ROWS) * NARROW_ROWS
+    v_plane, m_plane = most * t.padded_channels + SKEW, most * t.padded_filters + SKEW
+    v = t.read * columns_of(t) * t.padded_channels
+    m = v + points * v_plane
+    out = m + points * m_plane
+    strip = max(t.written * t.written * tiles * t.padded_filters, t.channels * t.width + ROOM)
+    return Scratch(v, v_plane, m, m_plane, out, -(-(out + strip) // lanes) * lanes)
+
+
+@shared
+def taps_of(t: Tiling) -> int:
+    """Return the numbers of a thread's memory for the weights of all filters and a channel."""
+    return 9 * t.padded_filters
 
 
 @plain
 def clear(x: Any, first: Any, count: Any) -> None:
-    """Set a stretch to zero."""
+    """Set x[first : first + count] to zero."""
     for i in range(first, first + count):
         x[i] = 0
 
 
 @plain
 def copy(x: Any, y: Any) -> None:
-    """Copy a stretch to another."""
+    """Copy x to y."""
     for i in range(x.size):
         y[i] = x[i]
 
@@ -124,7 +160,7 @@ def read_tiles(
         h = row * t.step + r - t.top
         read_pixels(lanes, x, winners, x0, t.channels, t.height, t.width, h,
                     space, s0 + r * line, padded, columns, t.left, row0)  # fmt: skip
-    for j in range(tile_grid(t)[1]):
+    for j in range(tiles_of(t)):
         for c in range(0, padded, lanes):
             input_tile(t, space, v, s0 + j * t.step * padded + c, line, padded,
                        v0 + j * padded + c, t.side * plane, plane)  # fmt: skip
@@ -140,7 +176,7 @@ def write_tiles(
     These follow each other without a gap. What the last tile writes behind the end of a row comes
     to lie in the next one, where the first tile, which is done last, writes over it.
     """
-    tiles, padded = tile_grid(t)[1], t.padded_filters
+    tiles, padded = tiles_of(t), t.padded_filters
     line, area = t.out_width * padded, t.out_height * t.out_width
     for i in range(1, tiles + 1):
         j = i % tiles
@@ -157,8 +193,8 @@ def write_pooled_tiles(
     lanes: Any, space: Any, m0: Any, plane: Any, bias: Any, b0: Any, y: Any, winners: Any, y0: Any,
     row: Any, t: Any, s0: Any, relu: Any,
 ) -> None:  # fmt: skip
-    """Transform them to rows of the maxima of 2 x 2 outputs, and to which pixels these are."""
-    tiles, padded = tile_grid(t)[1], t.padded_filters
+    """Transform a row of products m to rows of maxima of 2 x 2 outputs, and of who wins them."""
+    tiles, padded = tiles_of(t), t.padded_filters
     line, pixels = tiles * 2 * padded, t.out_width // POOL
     area = area_of(t.out_height, t.out_width, True)
     w0, row0 = s0 + 2 * line, s0 + 4 * line
@@ -183,7 +219,7 @@ def prefetch_rows(
     first: Any, last: Any, point: Any, to_write: Any,
 ) -> None:  # fmt: skip
     """Ask for a point's share of the pixels of tile rows to come, while products hide the way."""
-    tile_rows, points = tile_grid(t)[0], t.side * t.side
+    tile_rows, points = tile_rows_of(t), t.side * t.side
     if pooled:
         height, width, rows = height // POOL, width // POOL, rows // POOL
     for r in range(first, last):
@@ -216,39 +252,26 @@ def multiply(lanes: Any, space: Any, v0: Any, u: Any, u0: Any, m0: Any, tiles: A
                      target, t.padded_filters, t.channels, 0)  # fmt: skip
 
 
+@compiled_in_parts(kind=SINGLE, t=TILINGS)
 def forward(
-    x: Any,
-    x_winners: Any,
-    u: Any,
-    bias: Any,
-    y: Any,
-    y_winners: Any,
-    space: Any,
-    t: Any,
-    lanes: Any,
-    relu: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, x_winners: Bytes, u: Read1, bias: Read1, y: Write1, y_winners: WrittenBytes,
+    space: Write1, t: Tiling, lanes: int, relu: bool, parts: int, part: int,
+) -> None:  # fmt: skip
     """Write y from x and the transformed weights u (groups, points, panels, channels, panel).
 
     With ``x_winners``, x are cotangents behind a pool; with ``y_winners``, y is pooled.
     """
-    tile_rows, tiles = tile_grid(t)
-    most = -(-t.block * tiles // NARROW_ROWS) * NARROW_ROWS
-    v_plane, m_plane = most * t.padded_channels + SKEW, most * t.padded_filters + SKEW
-    strip, u_plane = t.read * columns_of(t) * t.padded_channels, t.channels * t.padded_filters
-    points = t.side * t.side
+    tile_rows, tiles, points = tile_rows_of(t), tiles_of(t), t.side * t.side
+    layout, u_plane = scratch_of(t, lanes), t.channels * t.padded_filters
+    v_plane, m_plane = layout.v_plane, layout.m_plane
     x_pooled, y_pooled = x_winners.size > 0, y_winners.size > 0
     x_area = area_of(t.height, t.width, x_pooled)
     y_area = area_of(t.out_height, t.out_width, y_pooled)
     rows = t.images * tile_rows
     tasks = -(-rows // t.block) * t.groups
-    s0 = part * (space.size // parts)
-    v0 = s0 + strip
-    m0 = v0 + points * v_plane
-    o0 = m0 + points * m_plane  # the output strip; before that, rows of unpooled pixels
-    clear(space, s0, strip)
+    s0 = part * layout.size
+    v0, m0, o0 = s0 + layout.v, s0 + layout.m, s0 + layout.out
+    clear(space, s0, layout.v)
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         group, first = task % t.groups, task // t.groups * t.block
         last = min(first + t.block, rows)
@@ -275,8 +298,9 @@ def forward(
                             y, image, r % tile_rows, t, o0, relu)  # fmt: skip
 
 
+@compiled_in_parts(kind=SINGLE, t=TILINGS)
 def transform_weights(
-    w: Any, u: Any, space: Any, t: Any, lanes: Any, reverse: Any, parts: Any, part: Any
+    w: Read1, u: Write1, space: Write1, t: Tiling, lanes: int, reverse: bool, parts: int, part: int
 ) -> None:
     """Write u from w (groups, filters, channels, 3, 3).
 
@@ -284,7 +308,7 @@ def transform_weights(
     the input gradient.
     """
     u_plane = t.channels * t.padded_filters
-    s0 = part * (space.size // parts)
+    s0 = part * taps_of(t)
     for task in range(
         t.groups * t.channels * part // parts, t.groups * t.channels * (part + 1) // parts
     ):

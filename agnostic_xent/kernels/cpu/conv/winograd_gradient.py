@@ -8,9 +8,12 @@ Either way the order of the sums does not depend on the number of threads.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..simd.transposes import transpose
+from ..toolchain.compiling import compiled_in_parts, shared
+from ..toolchain.signatures import SINGLE, Bytes, Read1, Write1
+from .tiling import Stride1, Stride2, Tiling, columns_of, tile_rows_of, tiles_of
 from .winograd import (
     DEPTH,
     GRADIENT_ROWS,
@@ -18,18 +21,69 @@ from .winograd import (
     SKEW,
     area_of,
     clear,
-    columns_of,
     gradient_product,
     plain,
     prefetch_rows,
     read_pixels,
     read_tiles,
-    tile_grid,
+    taps_of,
 )
 from .winograd_tiles import output_gradient_tile, weight_gradient_tile
 
 STRETCH = 2048
 """Numbers that stay in the first-level cache while sections are added to them."""
+
+TILINGS = (Stride1, Stride2)
+
+
+class Strips(NamedTuple):
+    """A thread's memory for a row of pixels, one of cotangents and one of unpooled ones."""
+
+    cotangents: int
+    """Where they begin, behind the pixels."""
+    unpooled: int
+    size: int
+
+
+@shared
+def strips_of(t: Tiling) -> Strips:
+    """Return the memory for what is read of a row of tiles."""
+    cotangents = t.read * columns_of(t) * t.padded_channels
+    unpooled = cotangents + t.written * t.written * tiles_of(t) * t.padded_filters
+    return Strips(cotangents, unpooled, unpooled + t.filters * t.out_width + ROOM)
+
+
+class Block(NamedTuple):
+    """Memory for a block of tiles, (points, tiles, channels or filters): sizes in numbers."""
+
+    v_plane: int
+    """Of a point of the transformed inputs."""
+    v: int
+    """Of all of them."""
+    g_plane: int
+    """Of a point of the transformed cotangents."""
+    g: int
+
+
+@shared
+def block_of(t: Tiling) -> Block:
+    """Return the memory for a block of tiles."""
+    tiles, points = t.block * tiles_of(t), t.side * t.side
+    v_plane, g_plane = tiles * t.padded_channels + SKEW, tiles * t.padded_filters + SKEW
+    return Block(v_plane, points * v_plane, g_plane, points * g_plane)
+
+
+@shared
+def section_scratch(t: Tiling) -> int:
+    """Return the numbers of a thread's memory where it transforms and multiplies by itself."""
+    block = block_of(t)
+    return strips_of(t).size + block.v + block.g
+
+
+@shared
+def weights_of(t: Tiling) -> int:
+    """Return the numbers of a transformed weight gradient, with padding."""
+    return t.groups * t.side * t.side * t.padded_channels * t.padded_filters
 
 
 @plain
@@ -38,7 +92,7 @@ def read_cotangents(
     row0: Any, g: Any, g0: Any, plane: Any,
 ) -> None:  # fmt: skip
     """Transform a row of tiles of dy to g (points, tiles, padded filters)."""
-    tiles, padded = tile_grid(t)[1], t.padded_filters
+    tiles, padded = tiles_of(t), t.padded_filters
     area = area_of(t.out_height, t.out_width, winners.size > 0)
     line = tiles * t.written * padded
     for r in range(t.written):
@@ -52,22 +106,13 @@ def read_cotangents(
 
 
 @plain
-def strips_of(t: Any) -> Any:
-    """Return the numbers of a row of input pixels, one of cotangents and one of unpooled ones."""
-    cotangents = t.written * t.written * tile_grid(t)[1] * t.padded_filters
-    pixels = t.read * columns_of(t) * t.padded_channels
-    return pixels + cotangents + t.filters * t.out_width + ROOM
-
-
-@plain
 def read_both(
     lanes: Any, x: Any, dy: Any, winners: Any, group: Any, first: Any, last: Any, t: Any,
     space: Any, s0: Any, v: Any, v0: Any, v_plane: Any, g: Any, g0: Any, g_plane: Any,
 ) -> None:  # fmt: skip
-    """Transform tile rows of x and of dy."""
-    tile_rows, tiles = tile_grid(t)
-    strip = s0 + t.read * columns_of(t) * t.padded_channels
-    row0 = strip + t.written * t.written * tiles * t.padded_filters
+    """Transform tile rows first to last of x to v and of dy to g."""
+    tile_rows, tiles, strips = tile_rows_of(t), tiles_of(t), strips_of(t)
+    strip, row0 = s0 + strips.cotangents, s0 + strips.unpooled
     for r in range(first, last):
         n, row, place = r // tile_rows, r % tile_rows, (r - first) * tiles
         read_tiles(lanes, x, winners[:0], n, row, group, t, space, s0, row0,
@@ -91,29 +136,20 @@ def accumulate(
                               du0 + k * channels + c * t.panel, t.panel, depth, more)  # fmt: skip
 
 
+@compiled_in_parts(kind=SINGLE, t=TILINGS)
 def gradient_by_sections(
-    x: Any,
-    dy: Any,
-    winners: Any,
-    du: Any,
-    space: Any,
-    t: Any,
-    lanes: Any,
-    sections: Any,
-    parts: Any,
-    part: Any,
-) -> None:
+    x: Read1, dy: Read1, winners: Bytes, du: Write1, space: Write1, t: Tiling, lanes: int,
+    sections: int, parts: int, part: int,
+) -> None:  # fmt: skip
     """Write du (sections, groups, points, panels, channels, panel)."""
-    tile_rows, tiles = tile_grid(t)
+    tile_rows, tiles, strips, block = tile_rows_of(t), tiles_of(t), strips_of(t).size, block_of(t)
     plane, points = t.padded_channels * t.padded_filters, t.side * t.side
-    v_plane = t.block * tiles * t.padded_channels + SKEW
-    g_plane = t.block * tiles * t.padded_filters + SKEW
-    strips = strips_of(t)
+    v_plane, g_plane = block.v_plane, block.g_plane
     rows, tasks, pooled = t.images * tile_rows, sections * t.groups, winners.size > 0
     dy_area = area_of(t.out_height, t.out_width, pooled)
-    s0 = part * (space.size // parts)
+    s0 = part * section_scratch(t)
     v0 = s0 + strips
-    g0 = v0 + points * v_plane
+    g0 = v0 + block.v
     clear(space, s0, strips)
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         section, group = task // t.groups, task % t.groups
@@ -135,39 +171,51 @@ def gradient_by_sections(
                            first > start)  # fmt: skip
 
 
+class Rows(NamedTuple):
+    """Tile rows of a group, which all threads transform together."""
+
+    group: int
+    first: int
+    number: int
+
+
+@compiled_in_parts(kind=SINGLE, t=TILINGS)
 def transform(
-    lanes: Any, x: Any, dy: Any, winners: Any, group: Any, first: Any, count: Any, t: Any,
-    space: Any, v: Any, v_plane: Any, g: Any, g_plane: Any, parts: Any, part: Any,
+    x: Read1, dy: Read1, winners: Bytes, rows: Rows, t: Tiling, space: Write1, v: Write1,
+    g: Write1, lanes: int, parts: int, part: int,
 ) -> None:  # fmt: skip
-    """Transform ``count`` tile rows from ``first`` on to v and g, which all threads share."""
-    tiles, s0 = tile_grid(t)[1], part * (space.size // parts)
-    start, end = count * part // parts, count * (part + 1) // parts
-    clear(space, s0, strips_of(t))
-    read_both(lanes, x, dy, winners, group, first + start, first + end, t, space, s0,
-              v, start * tiles * t.padded_channels, v_plane,
-              g, start * tiles * t.padded_filters, g_plane)  # fmt: skip
+    """Transform rows of tiles to v and g, which all threads share."""
+    tiles, strips, block = tiles_of(t), strips_of(t).size, block_of(t)
+    start, end = rows.number * part // parts, rows.number * (part + 1) // parts
+    s0 = part * strips
+    clear(space, s0, strips)
+    read_both(lanes, x, dy, winners, rows.group, rows.first + start, rows.first + end, t,
+              space, s0, v, start * tiles * t.padded_channels, block.v_plane,
+              g, start * tiles * t.padded_filters, block.g_plane)  # fmt: skip
 
 
+@compiled_in_parts(kind=SINGLE, t=TILINGS)
 def multiply_points(
-    lanes: Any, v: Any, v_plane: Any, g: Any, g_plane: Any, tiles: Any, t: Any, du: Any, group: Any,
-    add: Any, parts: Any, part: Any,
-) -> None:  # fmt: skip
-    """Set du, or add to it, from v and g."""
-    plane, points = t.padded_channels * t.padded_filters, t.side * t.side
+    v: Write1, g: Write1, du: Write1, rows: Rows, t: Tiling, lanes: int, parts: int, part: int
+) -> None:
+    """Add the products of v and g to du, or set it to those of the first rows of a group."""
+    plane, points, block = t.padded_channels * t.padded_filters, t.side * t.side, block_of(t)
     for point in range(points * part // parts, points * (part + 1) // parts):
-        accumulate(lanes, v, point * v_plane, g, point * g_plane, tiles, t,
-                   du, (group * points + point) * plane, add)  # fmt: skip
+        accumulate(lanes, v, point * block.v_plane, g, point * block.g_plane,
+                   rows.number * tiles_of(t), t, du, (rows.group * points + point) * plane,
+                   rows.first > 0)  # fmt: skip
 
 
 @plain
 def add_to(total: Any, more: Any) -> None:
-    """Add to a stretch of numbers."""
+    """Add the numbers ``more`` to ``total``."""
     for i in range(total.size):
         total[i] += more[i]
 
 
-def add_sections(du: Any, size: Any, sections: Any, parts: Any, part: Any) -> None:
-    """Add up the sections in order, in the first, a stretch of it after another."""
+@compiled_in_parts(kind=SINGLE)
+def add_sections(du: Write1, size: int, sections: int, parts: int, part: int) -> None:
+    """Add the sections of du, of so many numbers, to the first in order, in short stretches."""
     end = size * (part + 1) // parts
     for first in range(size * part // parts, end, STRETCH):
         last = min(first + STRETCH, end)
@@ -176,9 +224,12 @@ def add_sections(du: Any, size: Any, sections: Any, parts: Any, part: Any) -> No
             add_to(du[first:last], du[other + first : other + last])
 
 
-def finish(du: Any, dw: Any, space: Any, t: Any, lanes: Any, parts: Any, part: Any) -> None:
+@compiled_in_parts(kind=SINGLE, t=TILINGS)
+def finish(
+    du: Write1, dw: Write1, space: Write1, t: Tiling, lanes: int, parts: int, part: int
+) -> None:
     """Transform du to dw (groups, filters, channels, 3, 3)."""
-    plane, s0 = t.padded_channels * t.padded_filters, part * (space.size // parts)
+    plane, s0 = t.padded_channels * t.padded_filters, part * taps_of(t)
     tasks = t.groups * t.channels
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         group, c = task // t.channels, task % t.channels

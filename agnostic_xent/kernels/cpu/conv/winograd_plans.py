@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..simd.vectors import VECTOR_BYTES
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..toolchain.memory import empty
+from ..toolchain.arguments import flat
+from ..toolchain.memory import empty, scratch
 from . import winograd
 from . import winograd_gradient as gradient
-from .geometry import SECTIONS, Geometry, flat
-from .tiling import Stride1, Stride2, Stride2Gradient, Tiling
-from .winograd import NARROW_ROWS, ROOM, SKEW
+from .geometry import SECTIONS, Geometry
+from .tiling import Stride1, Stride2, Stride2Gradient, Tiling, tile_rows_of, tiles_of
 from .winograd_tiles import POOL
 
 LANES = VECTOR_BYTES // 4
@@ -62,8 +61,7 @@ def weight_gradient_tiling(g: Geometry) -> tuple[Tiling, int]:
     """Return sizes and the number of sections, 0 for sharing out the points."""
     t = forward_tiling(g)
     padded = _up(g.filters, 2 * LANES)
-    tile_rows, tiles = grid(t)
-    rows = g.images * tile_rows
+    rows, tiles = g.images * tile_rows_of(t), tiles_of(t)
     small = t.side**2 * t.padded_channels * padded <= SMALL_WEIGHTS
     block = max(1, min((SECTION_BLOCK if small else POINTS_BLOCK[t.side]) // tiles, rows))
     sections = min(SECTIONS, rows) if small else 0
@@ -75,28 +73,18 @@ def panel_of(filters: int) -> int:
     return next((p for p in PANELS if filters % (p * LANES) == 0), 1 if filters <= LANES else 2)
 
 
-def class_of(t: Tiling) -> Any:
-    """Return what loops are compiled for."""
-    return type(t)
-
-
-def grid(t: Tiling) -> tuple[int, int]:
-    """Return how many rows of tiles an image has, and columns."""
-    return -(-t.out_height // t.written), -(-t.out_width // t.written)
-
-
 def _tiling(
     cls: Any, g: Geometry, channels: int, image: tuple[int, int], margins: tuple[int, int],
     filters: int, out: tuple[int, int],
 ) -> Tiling:  # fmt: skip
-    wide, (side, *_, written) = panel_of(filters), cls.SIZES
-    rows, tiles = -(-out[0] // written), -(-out[1] // written)
-    block = max(1, min(BLOCK[side] // tiles, g.images * rows))
+    wide = panel_of(filters)
     made: Tiling = cls(
-        *cls.SIZES, g.images, g.groups, channels, *image, *margins, filters, *out, block,
-        _up(channels, LANES), _up(filters, wide * LANES), wide * LANES,
+        *cls.SIZES, g.images, g.groups, channels, *image, *margins, filters, *out, block=1,
+        padded_channels=_up(channels, LANES), padded_filters=_up(filters, wide * LANES),
+        panel=wide * LANES,
     )  # fmt: skip
-    return made
+    rows = g.images * tile_rows_of(made)
+    return made._replace(block=max(1, min(BLOCK[made.side] // tiles_of(made), rows)))
 
 
 NOT_POOLED = np.empty(0, np.uint8)
@@ -106,7 +94,8 @@ def forward(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
     """Return y (N, K, OH, OW)."""
     t = forward_tiling(geometry)
     y = empty((t.images, t.groups * t.filters, t.out_height, t.out_width), np.float32)
-    _run(t, x, NOT_POOLED, w, b, y, NOT_POOLED, relu, reverse=False)
+    u = _weights(t, w, reverse=False)
+    _run(t, x, NOT_POOLED, u, _bias(t, b), y, NOT_POOLED, relu)
     return y
 
 
@@ -115,7 +104,8 @@ def pooled(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> tuple[Any,
     t = forward_tiling(geometry)
     shape = t.images, t.groups * t.filters, t.out_height // POOL, t.out_width // POOL
     y, winners = empty(shape, np.float32), empty((math.prod(shape) + LANES,), np.uint8)
-    _run(t, x, NOT_POOLED, w, b, y, winners, relu, reverse=False)
+    u = _weights(t, w, reverse=False)
+    _run(t, x, NOT_POOLED, u, _bias(t, b), y, winners, relu)
     return y, winners
 
 
@@ -123,94 +113,70 @@ def input_gradient(geometry: Geometry, dy: Any, w: Any, winners: Any = NOT_POOLE
     """Return dx (N, C, H, W); with the winners of a pool, dy are cotangents of its maxima."""
     t = input_gradient_tiling(geometry)
     dx = empty((t.images, t.groups * t.filters, t.out_height, t.out_width), np.float32)
-    _run(t, dy, winners, w, None, dx, NOT_POOLED, False, reverse=True)
+    u = _weights(t, w, reverse=True)
+    _run(t, dy, winners, u, _bias(t, None), dx, NOT_POOLED, False)
     return dx
 
 
 def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = NOT_POOLED) -> Any:
     """Return dw (K, C / groups, 3, 3)."""
     t, sections = weight_gradient_tiling(geometry)
-    parts, (tile_rows, tiles), points = threads(), grid(t), t.side**2
-    cls = class_of(t)
-    strips = t.read * ((tiles - 1) * t.step + t.read) * t.padded_channels
-    strips += t.written**2 * tiles * t.padded_filters + t.filters * t.out_width + ROOM
-    v_size = points * (t.block * tiles * t.padded_channels + SKEW)
-    g_size = points * (t.block * tiles * t.padded_filters + SKEW)
-    du_size = t.groups * points * t.padded_channels * t.padded_filters
-    du = empty((max(1, sections) * du_size,), np.float32)
-    x, dy = flat(x), flat(dy)
+    du, x, dy = _points(t, max(1, sections)), flat(x), flat(dy)
+    variant = x.dtype, type(t)
     if sections:
-        space = empty((parts * (strips + v_size + g_size),), np.float32)
-        loop(gradient.gradient_by_sections, cls)(x, dy, winners, du, space, t, LANES, sections)
+        space = scratch(gradient.section_scratch(t), x.dtype)
+        gradient.gradient_by_sections[variant](x, dy, winners, du, space, t, LANES, sections)
     else:
-        space = empty((parts * strips,), np.float32)
-        v, g = empty((v_size,), np.float32), empty((g_size,), np.float32)
-        v_plane, g_plane = v_size // points, g_size // points
-        rows = t.images * tile_rows
-        for group, first in product(range(t.groups), range(0, rows, t.block)):
-            count = min(t.block, rows - first)
-            loop(gradient.transform, cls)(
-                LANES, x, dy, winners, group, first, count, t, space, v, v_plane, g, g_plane
-            )
-            loop(gradient.multiply_points, cls)(
-                LANES, v, v_plane, g, g_plane, count * tiles, t, du, group, first > 0
-            )
-    dw = empty((t.groups * t.filters, t.channels, 3, 3), np.float32)
-    space = empty((parts * 9 * t.padded_filters,), np.float32)
+        _share_points(t, x, dy, winners, du)
     if sections > 1:
-        loop(gradient.add_sections, cls)(du, du_size, sections)
-    loop(gradient.finish, cls)(du, dw.reshape(-1), space, t, LANES)
+        gradient.add_sections[x.dtype](du, gradient.weights_of(t), sections)
+    dw = empty((t.groups * t.filters, t.channels, 3, 3), np.float32)
+    space = scratch(winograd.taps_of(t), x.dtype)
+    gradient.finish[variant](du, dw.reshape(-1), space, t, LANES)
     return dw
 
 
-def _run(
-    t: Tiling, x: Any, x_winners: Any, w: Any, b: Any, y: Any, y_winners: Any, relu: bool,
-    reverse: bool,
-) -> None:  # fmt: skip
-    parts, points, cls = threads(), t.side**2, class_of(t)
-    u = empty((t.groups * points * t.channels * t.padded_filters,), np.float32)
-    space = empty((parts * 9 * t.padded_filters,), np.float32)
-    loop(winograd.transform_weights, cls)(flat(w), u, space, t, LANES, reverse)
+def _points(t: Tiling, sections: int) -> Any:
+    """Return memory for the transformed weight gradients of so many sections."""
+    return empty((sections * gradient.weights_of(t),), np.float32)
+
+
+def _share_points(t: Tiling, x: Any, dy: Any, winners: Any, du: Any) -> None:
+    """Write the transformed weight gradient du, whose points the threads share out."""
+    block, variant = gradient.block_of(t), (x.dtype, type(t))
+    v, g = empty((block.v,), np.float32), empty((block.g,), np.float32)
+    space = scratch(gradient.strips_of(t).size, x.dtype)
+    all_rows = t.images * tile_rows_of(t)
+    for group, first in product(range(t.groups), range(0, all_rows, t.block)):
+        rows = gradient.Rows(group, first, min(t.block, all_rows - first))
+        gradient.transform[variant](x, dy, winners, rows, t, space, v, g, LANES)
+        gradient.multiply_points[variant](v, g, du, rows, t, LANES)
+
+
+def _weights(t: Tiling, w: Any, reverse: bool) -> Any:
+    """Return the transformed weights, of ``w`` turned around if ``reverse``."""
+    u = empty((t.groups * t.side**2 * t.channels * t.padded_filters,), np.float32)
+    space = scratch(winograd.taps_of(t), u.dtype)
+    winograd.transform_weights[u.dtype, type(t)](flat(w), u, space, t, LANES, reverse)
+    return u
+
+
+def _bias(t: Tiling, b: Any) -> Any:
+    """Return the bias of all filters, 0 for None, with room for the padding of the last group."""
     bias = np.zeros(t.groups * t.filters + t.padded_filters, np.float32)
     if b is not None:
         bias[: b.size] = b
-    tiles = grid(t)[1]
-    most = _up(t.block * tiles, NARROW_ROWS)
-    size = t.read * ((tiles - 1) * t.step + t.read) * t.padded_channels
-    size += points * (most * (t.padded_channels + t.padded_filters) + 2 * SKEW)
-    size += max(t.written**2 * tiles * t.padded_filters, t.channels * t.width + ROOM)
-    space = empty((parts * _up(size, LANES),), np.float32)
-    loop(winograd.forward, cls)(
+    return bias
+
+
+def _run(
+    t: Tiling, x: Any, x_winners: Any, u: Any, bias: Any, y: Any, y_winners: Any, relu: bool
+) -> None:
+    """Write y from x and transformed weights u; either may be pooled: see `winograd.forward`."""
+    space = scratch(winograd.scratch_of(t, LANES).size, x.dtype)
+    winograd.forward[x.dtype, type(t)](
         flat(x), x_winners, u, bias, y.reshape(-1), y_winners, space, t, LANES, relu
     )
-
-
-@functools.cache
-def loop(function: Any, cls: Any) -> Any:
-    """Return compiled loops for a class of tilings."""
-    read, write = array_in(types.float32, 1), array_out(types.float32, 1)
-    bytes_in, bytes_out = array_in(types.uint8, 1), array_out(types.uint8, 1)
-    integer, yes = types.int64, types.boolean
-    tiling = types.NamedUniTuple(integer, len(Tiling._fields), cls)
-    signatures: dict[Any, Any] = {
-        winograd.forward: (
-            read, bytes_in, read, read, write, bytes_out, write, tiling, integer, yes,
-        ),
-        winograd.transform_weights: (read, write, write, tiling, integer, yes),
-        gradient.gradient_by_sections: (
-            read, read, bytes_in, write, write, tiling, integer, integer,
-        ),
-        gradient.transform: (
-            integer, read, read, bytes_in, integer, integer, integer, tiling, write,
-            write, integer, write, integer,
-        ),
-        gradient.multiply_points: (
-            integer, write, integer, write, integer, integer, tiling, write, integer, yes,
-        ),
-        gradient.add_sections: (write, integer, integer),
-        gradient.finish: (write, write, write, tiling, integer),
-    }  # fmt: skip
-    return compiled_in_parts(function, signatures[function])
 
 
 def name_of(g: Geometry) -> str:
@@ -219,7 +185,7 @@ def name_of(g: Geometry) -> str:
 
 
 def applies(g: Geometry, dtype: Any) -> bool:
-    """Tell whether Winograd convolution can be used."""
+    """Return whether Winograd convolution can be used."""
     (top, bottom), (left, right) = g.padding
     fits = max(top, bottom, left, right) <= 2
     if g.stride == (2, 2):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,15 +10,13 @@ import numpy as np
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..simd.elementary import BIAS
-from ..simd.elements import BLOCK
-from ..toolchain.arguments import why_not
-from ..toolchain.compiling import array_in, array_out, compiled, types
+from ..simd.elements import FEW
+from ..toolchain.arguments import NOTHING, flat, why_not
 from ..toolchain.memory import empty
-from . import binary_loops
+from .binary_loops import BLOCK, Numbers, binary
 
 operation = OPERATIONS["binary_cross_entropy_with_logits"]
 portable = operation.portable
-NOTHING = {dtype: np.empty(0, dtype) for dtype in BIAS}
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
@@ -44,7 +40,7 @@ def vjp(logits: Any, target: Any, *, wrt: frozenset[int], **options: Any) -> tup
         g = dt = None
         if 1 in wrt:
             dt = portable.vjp(logits, target, **options)[1](dy)[1]
-        if 0 in wrt:  # goes out once, since its new owner may write to it
+        if 0 in wrt:  # goes out once: its new owner may write to it
             g = ready.pop() if ready else run(logits, target, options, gradient=True)[1]
             if dy.ndim or float(dy) != 1:
                 scale(g, dy, element_weights(logits, options))
@@ -63,11 +59,10 @@ def run(logits: Any, target: Any, options: dict[str, Any], gradient: bool) -> tu
     g = empty(logits.shape, dtype) if gradient else None
     terms = np.empty(logits.size if reduction == "none" else 0)
     sums = np.empty(-(-logits.size // BLOCK))
-    loop(dtype)(
-        flat(logits, logits), flat(target, logits), flat(w, logits), flat(q, logits),
-        np.array([options["label_smoothing"], 1 / BIAS[dtype], unit]),
-        terms, sums, NOTHING[dtype] if g is None else g.reshape(-1),
-    )  # fmt: skip
+    numbers = Numbers(options["label_smoothing"], 1 / BIAS[dtype], unit)
+    given = (spread(x, logits) for x in (logits, target, w, q))
+    out = terms, sums, NOTHING[dtype] if g is None else g.reshape(-1)
+    binary[dtype](*given, numbers, *out, alone=logits.size < FEW)
     with quiet():
         if reduction == "none":
             return terms.astype(dtype).reshape(logits.shape), g
@@ -76,7 +71,7 @@ def run(logits: Any, target: Any, options: dict[str, Any], gradient: bool) -> tu
 
 
 def scale(g: Any, dy: Any, w: Any) -> None:
-    """Multiply a gradient by the cotangent, in place; what has no weight stays exactly 0."""
+    """Multiply the gradient g by dy, in place; where the weight w is 0 it stays exactly 0."""
     with quiet():
         np.multiply(g, dy, out=g)
     if w is not None:
@@ -84,7 +79,7 @@ def scale(g: Any, dy: Any, w: Any) -> None:
 
 
 def element_weights(logits: Any, options: dict[str, Any]) -> Any:
-    """Return what multiplies each term, of a shape that broadcasts; None if that is 1."""
+    """Return what multiplies the term of each logit, of a shape that broadcasts; None for 1."""
     weight, a = options["weight"], options["sample_weight"]
     if a is None:
         return weight
@@ -93,7 +88,7 @@ def element_weights(logits: Any, options: dict[str, Any]) -> Any:
 
 
 def mean_divisor(logits: Any, w: Any, normalize: Any) -> float:
-    """Return what a mean divides by."""
+    """Return what a mean over the terms of the logits divides by, with weights w or None."""
     if isinstance(normalize, float):
         return normalize
     if normalize != "weight" or w is None:
@@ -101,23 +96,9 @@ def mean_divisor(logits: Any, w: Any, normalize: Any) -> float:
     return float(np.sum(np.broadcast_to(w, logits.shape), dtype=float))
 
 
-def flat(x: Any, like: Any) -> Any:
-    """Return x as the loops read it: a number an element, or no elements if it is not there."""
-    if x is None:
-        return NOTHING[like.dtype]
-    return np.ascontiguousarray(np.broadcast_to(x, like.shape)).reshape(-1)
-
-
-@functools.cache
-def loop(dtype: Any) -> Callable[..., None]:
-    """Return the compiled loop."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    read, write = array_in(kind, 1), array_out(types.float64, 1)
-    signature = types.void(
-        read, read, read, read, array_in(types.float64, 1), write, write, array_out(kind, 1)
-    )
-    made: Callable[..., None] = compiled(binary_loops.binary, signature, parallel=True)
-    return made
+def spread(x: Any, logits: Any) -> Any:
+    """Return x as the loops read it: a number a logit, or no elements for None."""
+    return NOTHING[logits.dtype] if x is None else flat(np.broadcast_to(x, logits.shape))
 
 
 OPTIONS = (

@@ -7,14 +7,30 @@ keeps its digits where s(z) is almost t. Notation of ``binary_losses.py``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..simd.elementary import log1p
-from ..simd.elements import BLOCK, SMALL, exp_minus_abs
+from ..simd.elements import exp_minus_abs
 from ..simd.rows import inlined, plain
+from ..toolchain.compiling import compiled_in_parts
+from ..toolchain.signatures import FLOATS, Read1, Write1, WrittenDoubles
+from ..toolchain.threads import PIECES
+
+BLOCK = 16384
+"""Elements whose terms are added up together."""
+
+
+class Numbers(NamedTuple):
+    """The options as the loops read them."""
+
+    smoothing: float
+    """label_smoothing: each of the two classes gets half of it."""
+    unbias: float
+    """What turns biased exponentials into exponentials."""
+    unit: float
+    """The gradient of the loss with respect to a term."""
 
 
 @inlined
@@ -24,12 +40,10 @@ def times_log(t: Any, log_p: Any) -> Any:
 
 
 @plain
-def some_elements(
-    z: Any, t: Any, w: Any, q: Any, smoothing: Any, unbias: Any, unit: Any, terms: Any, g: Any
-) -> None:
-    """Write the terms of a block, and their gradient times ``unit`` unless g has no elements."""
-    kind = z.dtype.type
-    zero, one, factor = kind(0), kind(1), kind(unbias)
+def some_elements(z: Any, t: Any, w: Any, q: Any, numbers: Numbers, terms: Any, g: Any) -> None:
+    """Write the terms of a block of logits z, and the gradient unless g has no elements."""
+    kind, smoothing = z.dtype.type, numbers.smoothing
+    zero, one, factor = kind(0), kind(1), kind(numbers.unbias)
     for j in range(z.size):
         rest = log1p(np.float64(exp_minus_abs(z[j], factor)))
         smooth = np.float64(t[j]) * (1 - smoothing) + smoothing / 2
@@ -48,37 +62,26 @@ def some_elements(
         smooth = t[j] * keep + half
         above, below = (one if z[j] >= 0 else e), (e if z[j] >= 0 else one)
         positive = smooth * q[j] if q.size else smooth
-        g[j] = ((one - smooth) * above - positive * below) / (one + e) * kind(unit)
+        g[j] = ((one - smooth) * above - positive * below) / (one + e) * kind(numbers.unit)
     for j in range(w.size):
         g[j] = zero if w[j] == zero else g[j] * w[j]
 
 
-@plain
-def block(
-    i: Any, z: Any, t: Any, w: Any, q: Any, numbers: Any, terms: Any, sums: Any, g: Any
-) -> None:
-    """Do block i; its terms go to ``terms``, unless that has no elements, and their sum to sums."""
-    start, stop = i * BLOCK, min(i * BLOCK + BLOCK, z.size)
-    found = terms[start:stop] if terms.size else np.empty(stop - start)
-    some_elements(
-        z[start:stop], t[start:stop], w[start:stop], q[start:stop],
-        numbers[0], numbers[1], numbers[2], found, g[start:stop],
-    )  # fmt: skip
-    total = 0.0
-    for j in range(found.size):
-        total += found[j]
-    sums[i] = total
+@compiled_in_parts(PIECES, kind=FLOATS)
+def binary(
+    z: Read1, t: Read1, w: Read1, q: Read1, numbers: Numbers, terms: WrittenDoubles,
+    sums: WrittenDoubles, g: Write1, parts: int, part: int,
+) -> None:  # fmt: skip
+    """Do a part of the blocks of logits z: write a sum of terms each, the terms, the gradient g.
 
-
-def binary(z: Any, t: Any, w: Any, q: Any, numbers: Any, terms: Any, sums: Any, g: Any) -> None:
-    """Do all blocks; w, q, terms and g may have no elements.
-
-    ``numbers`` are label smoothing, what turns biased exponentials into exponentials, and the
-    gradient of the loss with respect to a term.
+    Weights w, positive weights q, terms and g may have no elements.
     """
-    if z.size < SMALL:
-        for i in range(sums.size):
-            block(i, z, t, w, q, numbers, terms, sums, g)
-    else:
-        for i in prange(sums.size):
-            block(i, z, t, w, q, numbers, terms, sums, g)
+    for i in range(sums.size * part // parts, sums.size * (part + 1) // parts):
+        start, stop = i * BLOCK, min(i * BLOCK + BLOCK, z.size)
+        found = terms[start:stop] if terms.size else np.empty(stop - start)
+        some_elements(z[start:stop], t[start:stop], w[start:stop], q[start:stop], numbers, found,
+                      g[start:stop])  # fmt: skip
+        total = 0.0
+        for j in range(found.size):
+            total += found[j]
+        sums[i] = total

@@ -1,19 +1,27 @@
-"""What is compiled on its own: softmax cross entropy of whole arrays, on one thread or all.
-
-``options`` is a tuple of ignore, ignores, smoothing, temperature, unbias, reduction, normalize (0
-for none), by_count, the mean of nothing, and checks: whether a label out of range is an IndexError,
-raised before anything is written.
-"""
+"""Softmax cross entropy of whole arrays: what is compiled, for each layout of the logits."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..simd.elementary import borrowed, row_sum
 from ..simd.rows import pasted, plain, scale
+from ..toolchain.compiling import compiled, compiled_in_parts
+from ..toolchain.signatures import (
+    FLOATS,
+    Doubles,
+    Integers,
+    Read1,
+    Read2,
+    Read3,
+    Unnamed,
+    Write2,
+    Write3,
+    WrittenDoubles,
+)
+from ..toolchain.threads import PIECES
 from .labels import Problem, is_dead, long_rows
 from .lanes import block, short_rows
 
@@ -22,10 +30,43 @@ BLOCK = 16384  # elements of a unit of work, which should stay in cache
 MEAN, TOTAL, NONE = 0, 1, 2
 
 
+class Options(NamedTuple):
+    """The options of a call that are no arrays."""
+
+    ignore: int
+    ignores: bool
+    smoothing: float
+    temperature: float
+    unbias: float
+    """What turns a sum of biased exponentials into that of the exponentials."""
+    reduction: int
+    normalize: float
+    """What a mean divides by; 0 if that is to be found out."""
+    by_count: bool
+    """Whether that is the number of samples, not of their weights."""
+    empty: float
+    """The mean of nothing."""
+    checks: bool
+    """Whether a label out of range is an IndexError, raised before anything is written."""
+
+
+class Totals(NamedTuple):
+    """What is known of all samples together."""
+
+    divisor: float
+    """What a mean divides by."""
+    weight_sum: float
+    """Of the weights of all classes."""
+
+
+OptionsIn = Annotated[Any, Unnamed(Options)]
+TotalsIn = Annotated[Any, Unnamed(Totals)]
+
+
 @plain
-def check(labels: Any, classes: Any, ignore: Any, ignores: Any) -> None:
+def check(labels: Any, classes: Any, options: Options) -> None:
     """Raise IndexError unless all labels are in [0, classes) or ignored."""
-    bad = 0
+    ignore, ignores, bad = options.ignore, options.ignores, 0
     for n in range(labels.size):
         label = labels[n]
         bad += ((label < 0) | (label >= classes)) & ~(ignores & (label == ignore))
@@ -34,9 +75,9 @@ def check(labels: Any, classes: Any, ignore: Any, ignores: Any) -> None:
 
 
 @pasted
-def divisor_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Any) -> Any:
+def divisor_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Options) -> Any:
     """Return what a mean divides by: a count, or the sum of the weights that count."""
-    ignore, ignores, by_count = options[0], options[1], options[7]
+    ignore, ignores, by_count = options.ignore, options.ignores, options.by_count
     if by_count and not ignores:
         return np.float64(labels.size)
     total = 0.0
@@ -53,71 +94,85 @@ def divisor_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, optio
     return total
 
 
-@pasted
-def set_up(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Any) -> Any:
-    """Return what the mean divides by, and the numbers of the `Problem`."""
-    ignore, ignores, smoothing, temperature, unbias, reduction, normalize, _, empty, checks = (
-        options
-    )
-    if checks:
-        check(labels, classes, ignore, ignores)
+@plain
+def totals_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Options) -> Any:
+    """Return the `Totals`, once the labels are checked if they are to be."""
+    if options.checks:
+        check(labels, classes, options)
     weight_sum = 0.0
     for c in range(weight.size):
         weight_sum += np.float64(weight[c])
-    divisor, unit = normalize, 1.0
-    if reduction == MEAN:
-        if normalize == 0:
-            divisor = divisor_of(labels, classes, weight, sample_weight, options)
-        unit = 1 / divisor if divisor != 0 else empty
-    return divisor, np.array(
-        [weight_sum, smoothing, smoothing / classes, 1 / temperature, unbias, unit / temperature]
-    )
+    divisor = options.normalize
+    if options.reduction == MEAN and divisor == 0:
+        divisor = divisor_of(labels, classes, weight, sample_weight, options)
+    return Totals(divisor, weight_sum)
 
 
-@pasted
-def assemble(weight: Any, sample_weight: Any, ignore: Any, ignores: Any, numbers: Any) -> Any:
-    """Return the `Problem`, inside of a parallel loop, which takes no tuple from outside."""
-    total, smoothing, spread, inverse_temperature, unbias, unit = (
-        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5],
-    )  # fmt: skip
+@plain
+def problem_of(
+    classes: Any, weight: Any, sample_weight: Any, options: Options, totals: Totals
+) -> Any:
+    """Return the `Problem` that all blocks of samples have in common."""
+    unit, inverse_temperature = 1.0, 1 / options.temperature
+    if options.reduction == MEAN:
+        unit = 1 / totals.divisor if totals.divisor != 0 else options.empty
     return Problem(
-        borrowed(weight), borrowed(sample_weight), ignore, ignores,
-        total, smoothing, spread, inverse_temperature, unbias, unit,
+        borrowed(weight), borrowed(sample_weight), options.ignore, options.ignores,
+        totals.weight_sum, options.smoothing, options.smoothing / classes, inverse_temperature,
+        options.unbias, unit / options.temperature,
     )  # fmt: skip
 
 
-@pasted
-def places(terms: Any, labels: Any) -> Any:
-    """Return where the terms go: an array of the caller's, if it wants them."""
-    return terms if terms.size else np.empty(labels.size)
-
-
-@pasted
-def result(terms: Any, divisor: Any, options: Any) -> Any:
+@plain
+def loss_of(terms: Any, options: Options, totals: Totals) -> Any:
     """Return what the terms add up to; 0 with reduction NONE, where they are the result."""
-    if options[5] == NONE:
+    if options.reduction == NONE:
         return 0.0
     total = row_sum(terms)
-    if options[5] == TOTAL:
+    if options.reduction == TOTAL:
         return total
-    return total / divisor if divisor != 0 else options[8]
+    return total / totals.divisor if totals.divisor != 0 else options.empty
+
+
+@compiled(kind=FLOATS)
+def survey(
+    labels: Integers, weight: Read1, sample_weight: Read1, classes: int, options: OptionsIn
+) -> tuple[float, float]:
+    """Return the `Totals`, as a plain tuple, of what several threads go on with."""
+    totals = totals_of(labels, classes, weight, sample_weight, Options(*options))
+    return totals.divisor, totals.weight_sum
+
+
+@compiled()
+def summed(terms: Doubles, options: OptionsIn, totals: TotalsIn) -> float:
+    """Return the loss from the terms that several threads wrote, in their fixed order."""
+    loss: float = loss_of(terms, Options(*options), Totals(*totals))
+    return loss
 
 
 # --- logits (N, classes) -------------------------------------------------------------------------
+#
+# ``totals`` of the loops are the `Totals` where ``parts`` is not 1. A single part finds them out by
+# itself, keeps the terms to itself if ``terms`` has no elements, and returns the loss; other parts
+# return 0. The gradient is written to g if that has elements.
 
 
-@pasted
-def count_long(x: Any) -> Any:
-    """Return the number of blocks: a matter of the problem, not of the threads."""
-    step = max(1, BLOCK // x.shape[1])
-    return (x.shape[0] + step - 1) // step
-
-
-@pasted
-def long_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -> None:
-    """Do block i of rows of many classes."""
-    step = max(1, BLOCK // x.shape[1])
-    long_rows(x, labels, i * step, min(i * step + step, x.shape[0]), problem, g, terms)
+@compiled_in_parts(PIECES, kind=FLOATS)
+def long(
+    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
+    totals: TotalsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
+) -> float:  # fmt: skip
+    """Do a part of the rows x of many classes, in blocks that do not depend on the parts."""
+    options, totals, step = Options(*options), Totals(*totals), max(1, BLOCK // x.shape[1])
+    if parts == 1:
+        totals = totals_of(labels, x.shape[1], weight, sample_weight, options)
+        terms = terms if terms.size else np.empty(labels.size)
+    problem = problem_of(x.shape[1], weight, sample_weight, options, totals)
+    blocks = (x.shape[0] + step - 1) // step
+    for i in range(blocks * part // parts, blocks * (part + 1) // parts):
+        last = min(i * step + step, x.shape[0])
+        long_rows(x, labels, i * step, last, problem, g, terms)
+    return loss_of(terms, options, totals) if parts == 1 else 0.0
 
 
 @pasted
@@ -127,99 +182,40 @@ def rows_of_short(classes: Any) -> Any:
     return 16 * max(1, (lines - 1) | 1)
 
 
-@pasted
-def count_short(x: Any) -> Any:
-    """Return the number of blocks of rows of few classes."""
-    step = rows_of_short(x.shape[1])
-    return (x.shape[0] + step - 1) // step
-
-
-@pasted
-def short_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -> None:
-    """Do block i of rows of few classes."""
-    step = rows_of_short(x.shape[1])
-    short_rows(x, labels, i * step, min(i * step + step, x.shape[0]), problem, g, terms)
-
-
-def long(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
-) -> Any:
-    """Return the loss of rows of many classes.
-
-    The gradient is written to g, and the terms to ``wanted``, if they have elements.
-    """
-    divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
-    for i in range(count_long(x)):
-        problem = assemble(weight, sample_weight, ignore, ignores, numbers)
-        long_block(i, x, labels, problem, g, terms)
-    return result(terms, divisor, options)
-
-
-def long_in_parallel(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
-) -> Any:
-    """Do as `long` on all threads."""
-    divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
-    for i in prange(count_long(x)):
-        problem = assemble(weight, sample_weight, ignore, ignores, numbers)
-        long_block(i, x, labels, problem, g, terms)
-    return result(terms, divisor, options)
-
-
+@compiled_in_parts(PIECES, kind=FLOATS)
 def short(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
-) -> Any:
-    """Do as `long` for rows of few classes."""
-    divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
-    for i in range(count_short(x)):
-        problem = assemble(weight, sample_weight, ignore, ignores, numbers)
-        short_block(i, x, labels, problem, g, terms)
-    return result(terms, divisor, options)
-
-
-def short_in_parallel(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
-) -> Any:
-    """Do as `short` on all threads."""
-    divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
-    for i in prange(count_short(x)):
-        problem = assemble(weight, sample_weight, ignore, ignores, numbers)
-        short_block(i, x, labels, problem, g, terms)
-    return result(terms, divisor, options)
-
-
-@pasted
-def scales(labels: Any, sample_weight: Any, options: Any, dy: Any) -> Any:
-    """Return the cotangent of each sample; 0 where the gradient is to stay 0 whatever it is."""
-    found = np.empty(labels.size, dy.dtype)
-    for n in range(labels.size):
-        dead = is_dead(labels[n], n, sample_weight, options[0], options[1])
-        found[n] = 0 if dead else dy[n if dy.size > 1 else 0]
-    return found
+    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
+    totals: TotalsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
+) -> float:  # fmt: skip
+    """Do a part of the rows x of few classes."""
+    options, totals, step = Options(*options), Totals(*totals), rows_of_short(x.shape[1])
+    if parts == 1:
+        totals = totals_of(labels, x.shape[1], weight, sample_weight, options)
+        terms = terms if terms.size else np.empty(labels.size)
+    problem = problem_of(x.shape[1], weight, sample_weight, options, totals)
+    blocks = (x.shape[0] + step - 1) // step
+    for i in range(blocks * part // parts, blocks * (part + 1) // parts):
+        last = min(i * step + step, x.shape[0])
+        short_rows(x, labels, i * step, last, problem, g, terms)
+    return loss_of(terms, options, totals) if parts == 1 else 0.0
 
 
 @plain
-def scale_some(g: Any, first: Any, last: Any, factors: Any) -> None:
-    """Multiply rows first to last by a number each."""
-    g = borrowed(g)
-    for n in range(first, last):
-        scale(g[n], factors[n])
+def cotangent_of(n: Any, labels: Any, sample_weight: Any, options: Options, dy: Any) -> Any:
+    """Return the cotangent of sample n; 0 where the gradient is to stay 0 whatever it is."""
+    dead = is_dead(labels[n], n, sample_weight, options.ignore, options.ignores)
+    return dy.dtype.type(0) if dead else dy[n if dy.size > 1 else 0]
 
 
-def scale_rows(g: Any, labels: Any, sample_weight: Any, options: Any, dy: Any) -> None:
-    """Multiply the gradient of (N, classes) logits by one cotangent, or by one a sample."""
-    scale_some(g, 0, g.shape[0], scales(labels, sample_weight, options, dy))
-
-
-def scale_rows_in_parallel(g: Any, labels: Any, sample_weight: Any, options: Any, dy: Any) -> None:
-    """Do as `scale_rows` on all threads."""
-    factors, step = scales(labels, sample_weight, options, dy), max(1, BLOCK // g.shape[1])
-    for i in prange((g.shape[0] + step - 1) // step):
-        scale_some(g, i * step, min(i * step + step, g.shape[0]), factors)
+@compiled_in_parts(PIECES, kind=FLOATS)
+def scale_rows(
+    g: Write2, labels: Integers, sample_weight: Read1, options: OptionsIn, dy: Read1,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Multiply rows of the gradient g by one cotangent, or by one a sample."""
+    options, rows = Options(*options), borrowed(g)
+    for n in range(g.shape[0] * part // parts, g.shape[0] * (part + 1) // parts):
+        scale(rows[n], cotangent_of(n, labels, sample_weight, options, dy))
 
 
 # --- logits (outer, classes, inner) --------------------------------------------------------------
@@ -233,7 +229,7 @@ def pixels_of_a_block(classes: Any) -> Any:
 
 @pasted
 def planes_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -> None:
-    """Do block i of the pixels."""
+    """Do block i of the pixels of x."""
     inner, length = x.shape[2], pixels_of_a_block(x.shape[1])
     runs = (inner + length - 1) // length
     image, start = i // runs, i % runs * length
@@ -242,57 +238,43 @@ def planes_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) 
     block(x[image], start, stop, labels, image * inner + start, problem, part, terms)
 
 
-@pasted
-def count_planes(x: Any) -> Any:
-    """Return how many blocks there are."""
-    length = pixels_of_a_block(x.shape[1])
-    return x.shape[0] * ((x.shape[2] + length - 1) // length)
-
-
+@compiled_in_parts(PIECES, kind=FLOATS)
 def planes(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
-) -> Any:
-    """Do as `long` for logits (outer, classes, inner)."""
-    divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
-    for i in range(count_planes(x)):
-        problem = assemble(weight, sample_weight, ignore, ignores, numbers)
+    x: Read3, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
+    totals: TotalsIn, g: Write3, terms: WrittenDoubles, parts: int, part: int,
+) -> float:  # fmt: skip
+    """Do a part of the pixels of x (outer, classes, inner)."""
+    options, totals, length = Options(*options), Totals(*totals), pixels_of_a_block(x.shape[1])
+    if parts == 1:
+        totals = totals_of(labels, x.shape[1], weight, sample_weight, options)
+        terms = terms if terms.size else np.empty(labels.size)
+    problem = problem_of(x.shape[1], weight, sample_weight, options, totals)
+    blocks = x.shape[0] * ((x.shape[2] + length - 1) // length)
+    for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         planes_block(i, x, labels, problem, g, terms)
-    return result(terms, divisor, options)
-
-
-def planes_in_parallel(
-    x: Any, labels: Any, weight: Any, sample_weight: Any, options: Any, g: Any, wanted: Any
-) -> Any:
-    """Do as `planes` on all threads."""
-    divisor, numbers = set_up(labels, x.shape[1], weight, sample_weight, options)
-    ignore, ignores, terms = options[0], options[1], places(wanted, labels)
-    for i in prange(count_planes(x)):
-        problem = assemble(weight, sample_weight, ignore, ignores, numbers)
-        planes_block(i, x, labels, problem, g, terms)
-    return result(terms, divisor, options)
+    return loss_of(terms, options, totals) if parts == 1 else 0.0
 
 
 @plain
-def scale_image(g: Any, factors: Any) -> None:
-    """Multiply the pixels of each class by a number each."""
-    for c in range(g.shape[0]):
-        for p in range(g.shape[1]):
-            g[c, p] *= factors[p]
+def scale_pixels(g: Any, factors: Any) -> None:
+    """Multiply the pixels g of a class by a number each."""
+    for p in range(g.size):
+        g[p] *= factors[p]
 
 
-def scale_planes(g: Any, labels: Any, sample_weight: Any, options: Any, dy: Any) -> None:
-    """Multiply the gradient of (outer, classes, inner) logits by the cotangent."""
-    factors, inner = scales(labels, sample_weight, options, dy), g.shape[2]
-    for i in range(g.shape[0]):
-        scale_image(g[i], factors[i * inner : i * inner + inner])
-
-
-def scale_planes_in_parallel(
-    g: Any, labels: Any, sample_weight: Any, options: Any, dy: Any
-) -> None:
-    """Do as `scale_planes` on all threads, one class of an image at a time."""
-    factors, classes, inner = scales(labels, sample_weight, options, dy), g.shape[1], g.shape[2]
-    for i in prange(g.shape[0] * classes):
-        image, c = i // classes, i % classes
-        scale_image(g[image, c : c + 1], factors[image * inner : image * inner + inner])
+@compiled_in_parts(PIECES, kind=FLOATS)
+def scale_planes(
+    g: Write3, labels: Integers, sample_weight: Read1, options: OptionsIn, dy: Read1,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Multiply the gradient g (outer, classes, inner) by one cotangent, or by one a pixel."""
+    options, inner, images = Options(*options), g.shape[2], borrowed(g)
+    length = -(-inner // parts)
+    factors = np.empty(length, dy.dtype)
+    for image in range(g.shape[0]):
+        first, last = inner * part // parts, inner * (part + 1) // parts
+        for p in range(first, last):
+            n = image * inner + p
+            factors[p - first] = cotangent_of(n, labels, sample_weight, options, dy)
+        for c in range(g.shape[1]):
+            scale_pixels(images[image, c, first:last], factors)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,24 +10,19 @@ import numpy as np
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Pullback
 from ..simd.elementary import BIAS
-from ..toolchain.compiling import array_in, array_out, compiled, types
+from ..simd.elements import FEW
+from ..toolchain.arguments import NOTHING, flat
 from ..toolchain.memory import SMALLEST, empty
-from . import loops as entries
-from . import soft_targets
-
-SMALL = 16384
-"""Elements below which one thread is faster than waking the others."""
+from . import loops
+from .soft_targets import Numbers, soft
 
 FEW_PIXELS = 32
 """Pixels behind the classes' axis below which a copy with the classes last is faster."""
 
-REDUCTIONS = {"mean": entries.MEAN, "sum": entries.TOTAL, "none": entries.NONE}
-OPTIONS = types.Tuple(
-    [types.int64, types.boolean, types.float64, types.float64, types.float64, types.int64,
-     types.float64, types.boolean, types.float64, types.boolean]
-)  # fmt: skip
-
-NOTHING = np.empty(0)
+REDUCTIONS = {"mean": loops.MEAN, "sum": loops.TOTAL, "none": loops.NONE}
+NO_TERMS = np.empty(0)
+UNKNOWN = (0.0, 0.0)
+"""In place of the totals that the loops find out by themselves."""
 
 portable = OPERATIONS["cross_entropy"].portable
 
@@ -53,24 +46,20 @@ class Plan:
         if not in_rows:
             self.form = (self.count // inner, self.classes, inner)
         self.overwrites = options["overwrite_logits"] and not self.moves
-        self.large = logits.size >= SMALL
+        self.alone = logits.size < FEW
         self.new = empty if logits.nbytes >= SMALLEST else np.empty
         self.nothing = np.empty((0,) * len(self.form), self.dtype)
 
     def set_up(self, target: Any, weighted: bool, check_values: Any) -> None:
-        """Choose the loops, and the numbers that they read."""
+        """Choose the loops, and the options that they read."""
         options, self.check_values = self.options, check_values
-        self.numbers = _numbers(
-            self.dtype, target, options["ignore_index"], options["label_smoothing"],
-            options["temperature"], self.reduction, options["normalize"], options["on_empty"],
-            weighted, check_values is not None,
-        )  # fmt: skip
-        short = self.classes <= entries.FEW
-        layout = "planes" if len(self.form) == 3 else "short" if short else "long"
-        self.loop: Callable[..., Any] = loops(self.dtype, layout, self.large)
+        ignore = _ignored(options["ignore_index"], target)
+        self.loop_options = self.options_for(ignore, weighted, check_values is not None)
+        rows = loops.short if self.classes <= loops.FEW else loops.long
+        self.loop = (loops.planes if len(self.form) == 3 else rows)[self.dtype]
         smooth = options["label_smoothing"] > 0
         self.no_weight = np.ones(self.classes if smooth else 0, self.dtype)
-        self.no_sample_weight = np.empty(0, self.dtype)
+        self.no_sample_weight = NOTHING[self.dtype]
 
     def value(self, logits: Any, target: Any, weight: Any = None, sample_weight: Any = None) -> Any:
         """Return the loss."""
@@ -94,8 +83,7 @@ class Plan:
         def pullback(dy: Any) -> tuple[Any, Any]:
             if not wanted:
                 return None, None
-            # The array goes out once, since its new owner may write to it. Who asks again waits
-            # for it to be computed again.
+            # The array goes out once: its new owner may write to it. A second call recomputes it.
             if ready:
                 g = ready.pop()
             elif over:
@@ -123,13 +111,26 @@ class Plan:
 
     def run(self, target: Any, given: tuple[Any, ...], g: Any) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if that has elements."""
-        terms = NOTHING if self.reduction != "none" else np.empty(self.count)
+        none = self.reduction == "none"
+        terms = NO_TERMS if self.alone and not none else np.empty(self.count)
         try:
-            loss = self.loop(*given, self.numbers, g, terms)
+            loss = self.sum_up(given, g, terms)
         except IndexError:
             self.check_values(given[0], target)
             raise
-        return self.kind(loss) if terms is NOTHING else self.as_loss(terms)
+        return self.as_loss(terms) if none else self.kind(loss)
+
+    def sum_up(self, given: tuple[Any, ...], g: Any, terms: Any) -> float:
+        """Run the loops; return the mean or the sum of the terms."""
+        options = self.loop_options
+        if self.alone:
+            loss: float = self.loop(*given, options, UNKNOWN, g, terms, alone=True)
+            return loss
+        _, *others = given
+        totals = loops.survey[self.dtype](*others, self.classes, options)
+        self.loop(*given, options, totals, g, terms)
+        loss = loops.summed[()](terms, options, totals)
+        return loss
 
     def as_loss(self, terms: Any) -> Any:
         """Return the terms in the dtype and shape that they should have."""
@@ -139,30 +140,45 @@ class Plan:
     def scaled(self, g: Any, given: tuple[Any, ...], dy: Any) -> Any:
         """Multiply a gradient by the cotangent, in place, and lay it out as the logits."""
         if dy.ndim or float(dy) != 1:
-            scale = scaling(self.dtype, len(self.form), self.large)
-            scale(g, given[1], given[3], self.numbers, flat(dy))
+            scale = loops.scale_planes if len(self.form) == 3 else loops.scale_rows
+            _, labels, _, sample_weight, *_ = given
+            numbers = labels, sample_weight, self.loop_options, flat(dy)
+            scale[self.dtype](g, *numbers, alone=self.alone)
         if self.moves:
             rows = g.reshape(*self.samples, self.classes)
             return np.ascontiguousarray(np.moveaxis(rows, -1, self.axis))
         return g if self.form == self.shape else g.reshape(self.shape)
 
+    def options_for(self, ignore: int | None, weighted: bool, checks: bool) -> tuple[Any, ...]:
+        """Return the options that are no arrays as the loops read them: an unnamed `Options`."""
+        options, normalize = self.options, self.options["normalize"]
+        found = loops.Options(
+            ignore=ignore or 0,
+            ignores=ignore is not None,
+            smoothing=options["label_smoothing"],
+            temperature=options["temperature"],
+            unbias=1 / BIAS[self.dtype],
+            reduction=REDUCTIONS[self.reduction],
+            normalize=normalize if isinstance(normalize, float) else 0.0,
+            by_count=normalize == "count" or not weighted,
+            empty=0.0 if options["on_empty"] == "zero" else math.nan,
+            checks=checks,
+        )
+        return tuple(found)
+
 
 class SoftPlan(Plan):
-    """The same with probabilities, which are always taken in rows."""
+    """What calls with probabilities have in common, which are always taken in rows."""
 
     few_pixels: float = math.inf
 
     def set_up(self, target: Any, weighted: bool, check_values: Any) -> None:
         """Choose the loops; what `scaled` reads is that nothing is ignored."""
-        options, self.overwrites = self.options, False  # the gradient of the target needs them
-        self.numbers = _numbers(
-            self.dtype, np.dtype(np.int64), None, options["label_smoothing"],
-            options["temperature"], self.reduction, None, options["on_empty"], False, False,
-        )  # fmt: skip
-        self.loop = soft_loops(self.dtype, self.large)
+        self.overwrites = False  # the gradient of the target needs the logits
+        self.loop_options = self.options_for(None, weighted, False)
         self.weighted = weighted
         self.no_weight = np.ones(self.classes, self.dtype)
-        self.no_sample_weight = np.empty(0, self.dtype)
+        self.no_sample_weight = NOTHING[self.dtype]
 
     def vjp(
         self,
@@ -200,11 +216,15 @@ class SoftPlan(Plan):
         if self.reduction == "mean":
             unit = 1 / divisor if divisor else empty_mean
         smoothing, temperature = options["label_smoothing"], options["temperature"]
-        numbers = np.array(
-            [1 - smoothing, smoothing / self.classes, 1 / temperature, 1 / BIAS[self.dtype],
-             float(np.sum(weight, dtype=float)), unit / temperature]
-        )  # fmt: skip
-        self.loop(x, t, weight, sample_weight, numbers, g, terms)
+        numbers = Numbers(
+            kept=1 - smoothing,
+            spread=smoothing / self.classes,
+            inverse_temperature=1 / temperature,
+            unbias=1 / BIAS[self.dtype],
+            weight_sum=float(np.sum(weight, dtype=float)),
+            unit=unit / temperature,
+        )
+        soft[self.dtype](x, t, weight, sample_weight, numbers, g, terms, alone=self.alone)
         if self.reduction == "none":
             return self.as_loss(terms)
         total = float(np.sum(terms))
@@ -226,40 +246,6 @@ class SoftPlan(Plan):
         return float(np.sum(masses, dtype=float))
 
 
-def flat(x: Any) -> Any:
-    """Return an array's elements in their order."""
-    return np.ascontiguousarray(x).reshape(-1)
-
-
-@functools.lru_cache(1024)
-def _numbers(
-    dtype: Any,
-    label_dtype: Any,
-    ignore_index: int | None,
-    label_smoothing: float,
-    temperature: float,
-    reduction: str,
-    normalize: str | float | None,
-    on_empty: str,
-    weighted: bool,
-    checks: bool,
-) -> tuple[Any, ...]:
-    """Return the options that are no arrays as the loops read them."""
-    ignore = _ignored(ignore_index, label_dtype)
-    return (
-        ignore or 0,
-        ignore is not None,
-        label_smoothing,
-        temperature,
-        1 / BIAS[dtype],
-        REDUCTIONS[reduction],
-        normalize if isinstance(normalize, float) else 0.0,
-        normalize == "count" or not weighted,
-        0.0 if on_empty == "zero" else math.nan,
-        checks,
-    )
-
-
 def _ignored(index: int | None, dtype: Any) -> int | None:
     """Return the label to ignore as int64 holds it; None if there is none that dtype can hold."""
     if index is None:
@@ -268,54 +254,3 @@ def _ignored(index: int | None, dtype: Any) -> int | None:
     if not limits.min <= index <= limits.max:
         return None
     return int(np.asarray(index, dtype=dtype).astype(np.int64))
-
-
-LOOPS = {
-    "long": (2, entries.long, entries.long_in_parallel),
-    "short": (2, entries.short, entries.short_in_parallel),
-    "planes": (3, entries.planes, entries.planes_in_parallel),
-}
-
-
-def _kind(dtype: Any) -> Any:
-    return types.float32 if dtype == np.float32 else types.float64
-
-
-@functools.cache
-def loops(dtype: Any, layout: str, parallel: bool) -> Callable[..., float]:
-    """Return the compiled loops for a dtype and a layout of the classes."""
-    ndim, *functions = LOOPS[layout]
-    kind = _kind(dtype)
-    read = array_in(kind, ndim), array_in(types.int64, 1), array_in(kind, 1), array_in(kind, 1)
-    write = array_out(kind, ndim), array_out(types.float64, 1)
-    signature = types.float64(*read, OPTIONS, *write)
-    made: Callable[..., float] = compiled(functions[parallel], signature, parallel=parallel)
-    return made
-
-
-@functools.cache
-def soft_loops(dtype: Any, parallel: bool) -> Callable[..., None]:
-    """Return the compiled loops for probabilities."""
-    kind = _kind(dtype)
-    read = array_in(kind, 2), array_in(kind, 2), array_in(kind, 1), array_in(kind, 1)
-    numbers, terms = array_in(types.float64, 1), array_out(types.float64, 1)
-    signature = types.void(*read, numbers, array_out(kind, 2), terms)
-    function = soft_targets.soft_in_parallel if parallel else soft_targets.soft
-    made: Callable[..., None] = compiled(function, signature, parallel=parallel)
-    return made
-
-
-SCALING = {
-    2: (entries.scale_rows, entries.scale_rows_in_parallel),
-    3: (entries.scale_planes, entries.scale_planes_in_parallel),
-}
-
-
-@functools.cache
-def scaling(dtype: Any, ndim: int, parallel: bool) -> Callable[..., None]:
-    """Return the compiled multiplication of a gradient by a cotangent."""
-    kind = _kind(dtype)
-    read = array_in(types.int64, 1), array_in(kind, 1)
-    signature = types.void(array_out(kind, ndim), *read, OPTIONS, array_in(kind, 1))
-    made: Callable[..., None] = compiled(SCALING[ndim][parallel], signature, parallel=parallel)
-    return made

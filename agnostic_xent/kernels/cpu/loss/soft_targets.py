@@ -3,7 +3,7 @@
 With ``d = (z - max(z)) / T``, s the sum of ``exp(d)`` and Q the sum of q, the term of a row is
 ``a (Q log s - sum q d)`` and its gradient ``a (Q exp(d) / s - q)``. A row whose q is all in one
 class is treated as that label: its gradient there is ``-a Q others / s``. Notation of
-``softmax.py``.
+``labels.py``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from ..simd.elementary import SUM, borrowed, larger, log1p, njit, row_max
 from ..simd.rows import PIECE, exponentials, inlined, plain, sum_beside_maximum
-
-BLOCK = 16384  # elements of a unit of work
+from ..toolchain.compiling import compiled_in_parts
+from ..toolchain.signatures import FLOATS, Read1, Read2, Write2, WrittenDoubles
+from ..toolchain.threads import PIECES
 
 
 class Numbers(NamedTuple):
@@ -60,7 +60,7 @@ def subtract_target(e: Any, a: Any, t: Any, weight: Any, kept: Any, spread: Any,
 
 @plain
 def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> Any:
-    """Write the gradient of a row to e; return its term."""
+    """Write the gradient of the row x with target t to e; return its term."""
     kind, top, classes = x.dtype.type, row_max(x), x.size
     kept, spread = kind(numbers.kept), kind(numbers.spread)
     inverse_temperature = kind(numbers.inverse_temperature)
@@ -102,36 +102,19 @@ def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> A
     return loss
 
 
-@plain
-def soft_block(
-    i: Any, x: Any, t: Any, weight: Any, sample_weight: Any, numbers: Any, g: Any, terms: Any
-) -> None:
-    """Do block i of the rows."""
+@compiled_in_parts(PIECES, kind=FLOATS)
+def soft(
+    x: Read2, t: Read2, weight: Read1, sample_weight: Read1, numbers: Numbers, g: Write2,
+    terms: WrittenDoubles, parts: int, part: int,
+) -> None:  # fmt: skip
+    """Write the terms of rows of logits x and targets t, and the gradient unless g is empty."""
     x, t, weight, g = borrowed(x), borrowed(t), borrowed(weight), borrowed(g)
-    options = Numbers(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
-    step = max(1, BLOCK // x.shape[1])
     scratch = np.empty(0 if g.size else x.shape[1], x.dtype)
-    for n in range(i * step, min(i * step + step, x.shape[0])):
+    for n in range(x.shape[0] * part // parts, x.shape[0] * (part + 1) // parts):
         e = g[n] if g.size else scratch
         a = np.float64(sample_weight[n]) if sample_weight.size else 1.0
         if a == 0:
             terms[n] = 0
             e[:] = 0
         else:
-            terms[n] = soft_row(x[n], t[n], weight, a, options, e)
-
-
-def soft(x: Any, t: Any, weight: Any, sample_weight: Any, numbers: Any, g: Any, terms: Any) -> None:
-    """Write the terms and the gradient (unless g is empty) of rows; ``numbers`` as `Numbers`."""
-    step = max(1, BLOCK // x.shape[1])
-    for i in range((x.shape[0] + step - 1) // step):
-        soft_block(i, x, t, weight, sample_weight, numbers, g, terms)
-
-
-def soft_in_parallel(
-    x: Any, t: Any, weight: Any, sample_weight: Any, numbers: Any, g: Any, terms: Any
-) -> None:
-    """Do as `soft` on all threads."""
-    step = max(1, BLOCK // x.shape[1])
-    for i in prange((x.shape[0] + step - 1) // step):
-        soft_block(i, x, t, weight, sample_weight, numbers, g, terms)
+            terms[n] = soft_row(x[n], t[n], weight, a, numbers, e)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import from_dtype as _from_dtype
 
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..toolchain.arguments import why_not
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, types
 from ..toolchain.memory import empty
-from ..toolchain.threads import PIECES
-from . import loops as channel_loops
-
-from_dtype: Any = _from_dtype  # Numba is typed in part only
+from . import loops
 
 operation = OPERATIONS["batch_norm"]
 
@@ -26,44 +20,14 @@ def takes(*arrays: Any, **options: Any) -> str | None:
     return why_not(*arrays)
 
 
-class Loops(NamedTuple):
-    """The compiled loops of a dtype."""
-
-    moments: Any
-    transform: Any
-    products: Any
-    gradient: Any
-
-
-@functools.cache
-def loops(dtype: Any) -> Loops:
-    """Return the compiled loops of a dtype."""
-    kind, planes, sums = (
-        from_dtype(dtype),
-        array_in(from_dtype(dtype), 2),
-        array_out(types.float64, 1),
-    )
-    channel, mean, written = array_in(kind, 1), array_in(types.float64, 1), array_out(kind, 2)
-    signatures = {
-        "moments": (planes, sums, sums),
-        "transform": (planes, channel, channel, channel, written),
-        "products": (planes, planes, mean, sums, sums),
-        "gradient": (planes, planes, channel, channel, channel, channel, written),
-    }
-    return Loops(*(
-        compiled_in_parts(getattr(channel_loops, name), arguments, PIECES)
-        for name, arguments in signatures.items()
-    ))  # fmt: skip
-
-
 class Planes:
     """The images of one call by planes, and what they are transformed by."""
 
     def __init__(self, x: Any, weight: Any, mean: Any, var: Any, train: bool, eps: float):
-        self.shape, self.dtype, self.loops = x.shape, x.dtype, loops(x.dtype)
+        self.shape, self.dtype = x.shape, x.dtype
         self.x, self.train = self.of(x), train
         self.count = x.size // x.shape[1]
-        self.alone = x.size < channel_loops.SMALL
+        self.alone = x.size < loops.SMALL
         self.weight = weight.astype(np.float64)
         if train:
             self.mean, self.var = self.statistics()
@@ -87,7 +51,7 @@ class Planes:
     def statistics(self) -> tuple[Any, Any]:
         """Return mean and biased variance of each channel, from those of its planes."""
         means, spreads = self.sums(), self.sums()
-        self.loops.moments(self.x, means.reshape(-1), spreads.reshape(-1), alone=self.alone)
+        loops.moments[self.dtype](self.x, means.reshape(-1), spreads.reshape(-1), alone=self.alone)
         with quiet():
             mean = means.mean(axis=0)
             between = self.x.shape[1] * np.square(means - mean)
@@ -98,7 +62,7 @@ class Planes:
         y = empty(self.shape, self.dtype)
         mean, scale = self.rounded(self.mean, self.weight * self.inverse)
         bias = np.ascontiguousarray(bias)
-        self.loops.transform(self.x, mean, scale, bias, self.of(y), alone=self.alone)
+        loops.transform[self.dtype](self.x, mean, scale, bias, self.of(y), alone=self.alone)
         return y
 
     def gradients(self, dy: Any, wrt: frozenset[int]) -> tuple[Any, Any, Any]:
@@ -108,7 +72,7 @@ class Planes:
         if self.train or wrt & {1, 2}:
             sums, products = self.sums(), self.sums()
             flat = sums.reshape(-1), products.reshape(-1)
-            self.loops.products(dy, self.x, self.mean, *flat, alone=self.alone)
+            loops.products[self.dtype](dy, self.x, self.mean, *flat, alone=self.alone)
             with quiet():
                 dweight, dbias = products.sum(axis=0) * self.inverse, sums.sum(axis=0)
         if 0 in wrt:
@@ -127,7 +91,7 @@ class Planes:
                 slope, shift = dweight * self.inverse / self.count, dbias / self.count
                 slope, shift = self.rounded(slope, shift)
         numbers = mean, scale, slope, shift
-        self.loops.gradient(dy, self.x, *numbers, self.of(dx), alone=self.alone)
+        loops.gradient[self.dtype](dy, self.x, *numbers, self.of(dx), alone=self.alone)
         return dx
 
 

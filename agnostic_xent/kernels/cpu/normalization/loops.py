@@ -1,8 +1,7 @@
 """Loops of batch normalization over planes, the pixels of a channel of an image.
 
-``moments``, ``transform``, ``products`` and ``gradient`` are compiled on their own; they do a part
-of the planes. Sums are taken in float64, a plane by itself; who calls adds those of a channel, in
-the order of the images.
+Sums are taken in float64, a plane by itself; the caller adds those of a channel, in the order of
+the images.
 """
 
 from __future__ import annotations
@@ -12,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..simd.elementary import STRICT, SUM, borrowed, njit
+from ..toolchain.compiling import compiled_in_parts
+from ..toolchain.signatures import FLOATS, Doubles, Read1, Read2, Write2, WrittenDoubles
+from ..toolchain.threads import PIECES
 
 plain = njit(**STRICT)
 
@@ -23,7 +25,7 @@ PIECE = 1024  # pixels that are summed in lanes; pieces follow each other
 
 @njit(**SUM)
 def total(x: Any) -> Any:
-    """Return the sum."""
+    """Return the sum of x."""
     s = 0.0
     for j in range(x.size):
         s += np.float64(x[j])
@@ -32,7 +34,7 @@ def total(x: Any) -> Any:
 
 @njit(**SUM)
 def squares(x: Any, mean: Any) -> Any:
-    """Return the sum of squared differences from the mean."""
+    """Return the sum of squared differences of x from the mean."""
     s = 0.0
     for j in range(x.size):
         d = np.float64(x[j]) - mean
@@ -40,8 +42,11 @@ def squares(x: Any, mean: Any) -> Any:
     return s
 
 
-def moments(x: Any, means: Any, spreads: Any, parts: Any, part: Any) -> None:
-    """Write each plane's mean and sum of squared differences from it."""
+@compiled_in_parts(PIECES, kind=FLOATS)
+def moments(
+    x: Read2, means: WrittenDoubles, spreads: WrittenDoubles, parts: int, part: int
+) -> None:
+    """Write the mean of each plane of x, and the sum of squared differences from it."""
     x, planes = borrowed(x), x.shape[0]
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         plane, mean, spread = x[p], 0.0, 0.0
@@ -58,15 +63,16 @@ def moments(x: Any, means: Any, spreads: Any, parts: Any, part: Any) -> None:
 
 @plain
 def line(x: Any, mean: Any, scale: Any, shift: Any, y: Any) -> None:
-    """Write (x - mean) scale + shift."""
+    """Write ``(x - mean) * scale + shift`` to y."""
     for j in range(x.size):
         y[j] = (x[j] - mean) * scale + shift
 
 
+@compiled_in_parts(PIECES, kind=FLOATS)
 def transform(
-    x: Any, mean: Any, scale: Any, shift: Any, y: Any, parts: Any, part: Any
-) -> None:  # fmt: skip
-    """Write (x - mean) scale + shift with the numbers of each plane's channel."""
+    x: Read2, mean: Read1, scale: Read1, shift: Read1, y: Write2, parts: int, part: int
+) -> None:
+    """Write ``(x - mean) * scale + shift`` to y, with the numbers of each plane's channel."""
     x, y, planes = borrowed(x), borrowed(y), x.shape[0]
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         c = p % mean.size
@@ -78,7 +84,7 @@ def transform(
 
 @njit(**SUM)
 def sums_with(dy: Any, x: Any, mean: Any) -> Any:
-    """Return the sums of dy and of dy (x - mean)."""
+    """Return the sums of dy and of ``dy * (x - mean)``."""
     s = t = 0.0
     for j in range(x.size):
         d = np.float64(dy[j])
@@ -87,10 +93,12 @@ def sums_with(dy: Any, x: Any, mean: Any) -> Any:
     return s, t
 
 
+@compiled_in_parts(PIECES, kind=FLOATS)
 def products(
-    dy: Any, x: Any, mean: Any, sums: Any, products: Any, parts: Any, part: Any
+    dy: Read2, x: Read2, mean: Doubles, sums: WrittenDoubles, products: WrittenDoubles,
+    parts: int, part: int,
 ) -> None:  # fmt: skip
-    """Write each plane's sum of dy, and that of dy (x - mean)."""
+    """Write the sum of each plane of dy to sums, and that of ``dy * (x - mean)`` to products."""
     dy, x, planes = borrowed(dy), borrowed(x), x.shape[0]
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         slope, plane, m, s, t = dy[p], x[p], mean[p % mean.size], 0.0, 0.0
@@ -103,15 +111,17 @@ def products(
 
 @plain
 def gradient_line(dy: Any, x: Any, mean: Any, scale: Any, slope: Any, shift: Any, dx: Any) -> None:
-    """Write scale (dy - shift - (x - mean) slope)."""
+    """Write ``scale * (dy - shift - (x - mean) * slope)`` to dx."""
     for j in range(x.size):
         dx[j] = (dy[j] - shift - (x[j] - mean) * slope) * scale
 
 
+@compiled_in_parts(PIECES, kind=FLOATS)
 def gradient(
-    dy: Any, x: Any, mean: Any, scale: Any, slope: Any, shift: Any, dx: Any, parts: Any, part: Any
-) -> None:
-    """Write scale (dy - shift - (x - mean) slope) with the numbers of each plane's channel."""
+    dy: Read2, x: Read2, mean: Read1, scale: Read1, slope: Read1, shift: Read1, dx: Write2,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Write ``scale * (dy - shift - (x - mean) * slope)`` to dx, for each plane's channel."""
     dy, x, dx, planes = borrowed(dy), borrowed(x), borrowed(dx), x.shape[0]
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         c = p % mean.size

@@ -1,25 +1,37 @@
 """Loops of the pools over the planes of images, and gradients put back on the pixels.
 
-Most windows of 2x2 and 3x3 with step 2 go by rows of outputs (`pool_windows` says which); all
-others go by groups of planes that are transposed first. Arrays are flat. What has ``parts``
-is compiled on its own and does a part of the planes; nothing depends on how many parts there are.
+Most windows of 2x2 and 3x3 with step 2 go by rows of outputs (`windows` says which); all others go
+by groups of planes that are transposed first. Arrays are flat. Nothing depends on how many parts
+there are.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from ..simd.elementary import STRICT, borrowed, njit, row_sum
 from ..simd.rows import PIECE
 from ..simd.transposes import transpose
+from ..toolchain.compiling import compiled_in_parts
+from ..toolchain.signatures import FLOATS, Array, Read1, Write1
+from ..toolchain.threads import PIECES
 from .lanes import maximum, maximum_gradient, mean, mean_gradient
 from .rows import maxima_gradient_row, means_gradient_row, row_of_maxima, row_of_means
+from .windows import BY_ROWS, MET, Windows, rows_of_numbers, space_of
 
 plain = njit(**STRICT)
 
 SMALL = 16384  # pixels below which one thread is faster than waking the others
+
+BYTE = (np.dtype(np.uint8),)
+BYTES = (*BYTE, np.dtype(np.uint16))
+"""Dtypes of the numbers of taps; more than 65,534 of a window wait for their use."""
+
+Taps = Annotated[Any, Array("taps", 1)]
+WrittenTaps = Annotated[Any, Array("taps", 1, written=True)]
+Met = Annotated[Any, Array(MET, 1)]
 
 
 # --- by rows -------------------------------------------------------------------------------------
@@ -27,13 +39,13 @@ SMALL = 16384  # pixels below which one thread is faster than waking the others
 
 @plain
 def clear(x: Any, first: Any, last: Any) -> None:
-    """Set a stretch to zero."""
+    """Set x[first:last] to zero."""
     x[first:last] = 0
 
 
 @plain
 def clear_edge(w: Any, dx: Any, plane: Any) -> None:
-    """Set a plane to 0 if there are pixels that windows of 2x2 leave out."""
+    """Set a plane of dx to 0 if there are pixels that windows of 2x2 leave out."""
     pixels = w.height * w.width
     if pixels > 4 * w.rows * w.columns:
         clear(dx, plane * pixels, (plane + 1) * pixels)
@@ -41,40 +53,45 @@ def clear_edge(w: Any, dx: Any, plane: Any) -> None:
 
 @plain
 def planes_in(w: Any, outputs: Any) -> Any:
-    """Return how many planes there are; the last one may be short of outputs."""
+    """Return how many planes so many outputs are; the last one may be short of some."""
     return -(-outputs // (w.rows * w.columns))
 
 
-def maxima_by_rows(x: Any, w: Any, y: Any, numbers: Any, parts: Any, part: Any) -> None:
-    """Write the maximum of each window, and the number of its tap in rows with room for vectors."""
-    planes = planes_in(w, y.size)
-    room = numbers.size // (planes * w.rows + 2)
+@compiled_in_parts(PIECES, kind=FLOATS, taps=BYTE, w=BY_ROWS)
+def maxima_by_rows(
+    x: Read1, w: Windows, y: Write1, numbers: WrittenTaps, lanes: int, parts: int, part: int
+) -> None:
+    """Write the maximum of each window to y, and the number of its tap to rows of numbers."""
+    planes, pitch = planes_in(w, y.size), rows_of_numbers(w, y.size, lanes).pitch
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         for i in range(w.rows):
             r = p * w.rows + i
             start = r * w.columns
             row_of_maxima(w, x, y, numbers, (p * w.height + 2 * i) * w.width, w.width,
-                          min(w.columns, y.size - start), i, start, r * room)  # fmt: skip
+                          min(w.columns, y.size - start), i, start, r * pitch)  # fmt: skip
 
 
+@compiled_in_parts(PIECES, kind=FLOATS, taps=BYTE, w=BY_ROWS)
 def maxima_gradient_by_rows(
-    dy: Any, w: Any, dx: Any, numbers: Any, parts: Any, part: Any
-) -> None:  # fmt: skip
-    """Write the gradient of these maxima."""
-    planes = planes_in(w, dy.size)
-    room = numbers.size // (planes * w.rows + 2)
+    dy: Read1, w: Windows, dx: Write1, numbers: Taps, lanes: int, parts: int, part: int
+) -> None:
+    """Write the gradient of the maxima to dx, from the numbers of their taps."""
+    planes, pitch = planes_in(w, dy.size), rows_of_numbers(w, dy.size, lanes).pitch
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         clear_edge(w, dx, p)
         for i in range(w.rows):
             r = p * w.rows + i
             start = r * w.columns
-            maxima_gradient_row(w, dy, numbers, dx, start, r * room, room, w.rows - 1 - i,
+            maxima_gradient_row(w, dy, numbers, dx, start, r * pitch, pitch, w.rows - 1 - i,
                                 (p * w.height + 2 * i) * w.width, w.width,
                                 min(w.columns, dy.size - start))  # fmt: skip
 
 
-def means_by_rows(x: Any, w: Any, y: Any, counts: Any, parts: Any, part: Any) -> None:
-    """Write the sum of each window over its count; there is a count for each output of a plane."""
+@compiled_in_parts(PIECES, kind=FLOATS, w=BY_ROWS)
+def means_by_rows(
+    x: Read1, w: Windows, y: Write1, counts: Read1, lanes: int, parts: int, part: int
+) -> None:
+    """Write the sum of each window over its count to y; counts has one for each of a plane."""
     planes = planes_in(w, y.size)
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         for i in range(w.rows):
@@ -83,10 +100,11 @@ def means_by_rows(x: Any, w: Any, y: Any, counts: Any, parts: Any, part: Any) ->
                          min(w.columns, y.size - start), i, start, i * w.columns)  # fmt: skip
 
 
+@compiled_in_parts(PIECES, kind=FLOATS, w=BY_ROWS)
 def means_gradient_by_rows(
-    dy: Any, w: Any, dx: Any, counts: Any, parts: Any, part: Any
-) -> None:  # fmt: skip
-    """Write the gradient of these means."""
+    dy: Read1, w: Windows, dx: Write1, counts: Read1, lanes: int, parts: int, part: int
+) -> None:
+    """Write the gradient of the means to dx, from the counts of a plane's windows."""
     planes = planes_in(w, dy.size)
     for p in range(planes * part // parts, planes * (part + 1) // parts):
         clear_edge(w, dx, p)
@@ -102,7 +120,7 @@ def means_gradient_by_rows(
 
 @plain
 def planes_of(w: Any, y: Any, lanes: Any, parts: Any, part: Any) -> Any:
-    """Return the planes from one to another, in groups of ``lanes``, that are this part's."""
+    """Return how many planes there are, and from which to which, in groups of lanes, is a part."""
     planes = y.size // (w.rows * w.columns)
     groups = -(-planes // lanes)
     return planes, groups * part // parts * lanes, min(planes, groups * (part + 1) // parts * lanes)
@@ -117,89 +135,98 @@ def gather(x: Any, plane: Any, planes: Any, size: Any, space: Any, s0: Any, lane
 
 @plain
 def put_back(space: Any, s0: Any, plane: Any, planes: Any, size: Any, x: Any, lanes: Any) -> None:
-    """Invert `gather`."""
+    """Transpose a group of planes in ``space`` back to those of x: undo `gather`."""
     transpose(lanes, space, s0, lanes, size, min(lanes, planes - plane),
               x, plane * size, size, size)  # fmt: skip
 
 
+@compiled_in_parts(kind=FLOATS, taps=BYTES)
 def maxima_by_planes(
-    x: Any, w: Any, met: Any, y: Any, numbers: Any, space: Any, lanes: Any, parts: Any, part: Any
-) -> None:
-    """Write the maximum of each window, and the number of its tap, of whole groups of planes.
-
-    ``met`` is, for each output, the first pixel that its window meets, how many rows and columns of
-    taps meet pixels, and the number of the first of these.
-    """
+    x: Read1, w: Windows, met: Met, y: Write1, numbers: WrittenTaps, space: Write1, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Write the maximum of each window to y, and the number of its tap, for groups of planes."""
     pixels, outputs = w.height * w.width, w.rows * w.columns
-    s0 = part * (space.size // parts)
-    o0 = s0 + pixels * lanes
+    layout = space_of(w, lanes)
+    s0 = part * layout.size
+    o0 = s0 + layout.outputs
     planes, first, last = planes_of(w, y, lanes, parts, part)
     for plane in range(first, last, lanes):
         gather(x, plane, planes, pixels, space, s0, lanes)
         for k in range(outputs):
-            maximum(space, space, numbers, s0 + met[k, 0] * lanes, w.apart_down * w.width,
-                    met[k, 1], w.apart_across, met[k, 2], met[k, 3], w.across,
+            maximum(space, space, numbers, s0 + met[k].pixel * lanes, w.apart_down * w.width,
+                    met[k].down, w.apart_across, met[k].across, met[k].tap, w.across,
                     o0 + k * lanes, plane * outputs + k * lanes)  # fmt: skip
         put_back(space, o0, plane, planes, outputs, y, lanes)
 
 
+@compiled_in_parts(kind=FLOATS, taps=BYTES)
 def maxima_gradient_by_planes(
-    dy: Any, w: Any, met: Any, dx: Any, numbers: Any, space: Any, lanes: Any, parts: Any, part: Any
-) -> None:
-    """Write the gradient of these maxima."""
+    dy: Read1, w: Windows, met: Met, dx: Write1, numbers: Taps, space: Write1, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Write the gradient of the maxima to dx, from the numbers of their taps."""
     pixels, outputs = w.height * w.width, w.rows * w.columns
-    s0 = part * (space.size // parts)
-    o0 = s0 + pixels * lanes
+    layout = space_of(w, lanes)
+    s0 = part * layout.size
+    o0 = s0 + layout.outputs
     planes, first, last = planes_of(w, dy, lanes, parts, part)
     for plane in range(first, last, lanes):
         gather(dy, plane, planes, outputs, space, o0, lanes)
         clear(space, s0, o0)
         for k in range(outputs):
-            maximum_gradient(space, numbers, space, s0 + met[k, 0] * lanes,
-                             w.apart_down * w.width, met[k, 1], w.apart_across, met[k, 2],
-                             met[k, 3], w.across, o0 + k * lanes,
+            maximum_gradient(space, numbers, space, s0 + met[k].pixel * lanes,
+                             w.apart_down * w.width, met[k].down, w.apart_across, met[k].across,
+                             met[k].tap, w.across, o0 + k * lanes,
                              plane * outputs + k * lanes)  # fmt: skip
         put_back(space, s0, plane, planes, pixels, dx, lanes)
 
 
+@compiled_in_parts(kind=FLOATS)
 def means_by_planes(
-    x: Any, w: Any, met: Any, y: Any, counts: Any, space: Any, lanes: Any, parts: Any, part: Any
-) -> None:
-    """Write the sum of each window over its count; there is a count for each output of a plane."""
+    x: Read1, w: Windows, met: Met, y: Write1, counts: Read1, space: Write1, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Write the sum of each window over its count to y; counts has one for each of a plane."""
     pixels, outputs = w.height * w.width, w.rows * w.columns
-    s0 = part * (space.size // parts)
-    o0 = s0 + pixels * lanes
+    layout = space_of(w, lanes)
+    s0 = part * layout.size
+    o0 = s0 + layout.outputs
     planes, first, last = planes_of(w, y, lanes, parts, part)
     for plane in range(first, last, lanes):
         gather(x, plane, planes, pixels, space, s0, lanes)
         for k in range(outputs):
-            mean(space, space, counts, s0 + met[k, 0] * lanes, w.width, met[k, 1],
-                 1, met[k, 2], o0 + k * lanes, k)  # fmt: skip
+            mean(space, space, counts, s0 + met[k].pixel * lanes, w.width, met[k].down,
+                 1, met[k].across, o0 + k * lanes, k)  # fmt: skip
         put_back(space, o0, plane, planes, outputs, y, lanes)
 
 
+@compiled_in_parts(kind=FLOATS)
 def means_gradient_by_planes(
-    dy: Any, w: Any, met: Any, dx: Any, counts: Any, space: Any, lanes: Any, parts: Any, part: Any
-) -> None:
-    """Write the gradient of these means."""
+    dy: Read1, w: Windows, met: Met, dx: Write1, counts: Read1, space: Write1, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Write the gradient of the means to dx, from the counts of a plane's windows."""
     pixels, outputs = w.height * w.width, w.rows * w.columns
-    s0 = part * (space.size // parts)
-    o0 = s0 + pixels * lanes
+    layout = space_of(w, lanes)
+    s0 = part * layout.size
+    o0 = s0 + layout.outputs
     planes, first, last = planes_of(w, dy, lanes, parts, part)
     for plane in range(first, last, lanes):
         gather(dy, plane, planes, outputs, space, o0, lanes)
         clear(space, s0, o0)
         for k in range(outputs):
-            mean_gradient(space, counts, space, s0 + met[k, 0] * lanes, w.width, met[k, 1],
-                          1, met[k, 2], o0 + k * lanes, k)  # fmt: skip
+            mean_gradient(space, counts, space, s0 + met[k].pixel * lanes, w.width, met[k].down,
+                          1, met[k].across, o0 + k * lanes, k)  # fmt: skip
         put_back(space, s0, plane, planes, pixels, dx, lanes)
 
 
 # --- whole planes --------------------------------------------------------------------------------
 
 
-def plane_means(x: Any, y: Any, parts: Any, part: Any) -> None:
-    """Write the mean of each plane."""
+@compiled_in_parts(PIECES, kind=FLOATS)
+def plane_means(x: Read1, y: Write1, parts: int, part: int) -> None:
+    """Write the mean of each plane of x to y."""
     x, pixels = borrowed(x), x.size // y.size
     for p in range(y.size * part // parts, y.size * (part + 1) // parts):
         total = 0.0

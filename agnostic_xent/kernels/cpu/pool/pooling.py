@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import from_dtype as _from_dtype
 
 from ....core.geometry import Margins, Pair, output_size
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ....operations.pooling import window_counts
 from ..simd.vectors import lanes_of
-from ..toolchain.arguments import why_not
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..toolchain.memory import empty
-from ..toolchain.threads import PIECES
-from . import loops as loops
-from .windows import Windows, classified
-
-from_dtype: Any = _from_dtype  # Numba is typed in part only
+from ..toolchain.arguments import flat, why_not
+from ..toolchain.memory import empty, scratch
+from . import loops
+from .windows import MET, Windows, classified, rows_of_numbers, space_of
 
 
 @functools.lru_cache
@@ -44,18 +38,15 @@ def counts_of(w: Windows, image: Pair, dtype: Any, **options: Any) -> Any:
 
 @functools.lru_cache
 def met_pixels(w: Windows) -> Any:
-    """Return which pixels the window of each output meets.
-
-    These are the first, how many rows and columns of taps meet any, and the number of the first of
-    these taps, or that behind all where there is none.
-    """
+    """Return which pixels the window of each output of a plane meets, as `MET`."""
     h, down, u = _inside(w.height, w.rows, w.down, w.step_down, w.apart_down, w.top)
     c, across, v = _inside(w.width, w.columns, w.across, w.step_across, w.apart_across, w.left)
-    met = np.empty((w.rows, w.columns, 4), np.int64)
-    met[..., 0] = h[:, None] * w.width + c
-    met[..., 1], met[..., 2] = down[:, None], across
-    met[..., 3] = np.where(down[:, None] * across > 0, u[:, None] * w.across + v, w.down * w.across)
-    return met.reshape(-1, 4)
+    met = np.empty((w.rows, w.columns), MET)
+    met["pixel"] = h[:, None] * w.width + c
+    met["down"], met["across"] = down[:, None], across
+    any_met = down[:, None] * across > 0
+    met["tap"] = np.where(any_met, u[:, None] * w.across + v, w.down * w.across)
+    return met.reshape(-1)
 
 
 def _inside(
@@ -71,36 +62,15 @@ def _inside(
 def run(pair: Any, x: Any, w: Windows, y: Any, others: Any) -> None:
     """Run the loops that suit the windows, from x to y, with the taps' numbers or the counts."""
     lanes, alone = lanes_of(x.dtype), max(x.size, y.size) < loops.SMALL
-    numbers = None if others.dtype == x.dtype else others.dtype
-    cls: Any = type(w)
-    loop = loop_of(pair, cls, x.dtype, numbers)
+    by_rows, by_planes = pair
+    dtypes = (x.dtype,) if others.dtype == x.dtype else (x.dtype, others.dtype)
     x, y = flat(x), y.reshape(-1)
-    if cls is not Windows:
-        loop(x, w, y, others, alone=alone)
+    if type(w) is not Windows:
+        by_rows[*dtypes, type(w)](x, w, y, others, lanes, alone=alone)
     else:
-        size = (w.height * w.width + w.rows * w.columns) * lanes
-        space = empty(((1 if alone else threads()) * size,), x.dtype)
+        loop = by_planes[dtypes if len(dtypes) > 1 else x.dtype]
+        space = scratch(space_of(w, lanes).size, x.dtype, alone)
         loop(x, w, met_pixels(w), y, others, space, lanes, alone=alone)
-
-
-def flat(x: Any) -> Any:
-    """Return an array's elements as the loops read them."""
-    return np.ascontiguousarray(x).reshape(-1)
-
-
-@functools.cache
-def loop_of(pair: Any, cls: Any, dtype: Any, numbers: Any = None) -> Callable[..., None]:
-    """Return a compiled loop for a class of windows, and dtypes of pixels and of taps' numbers."""
-    kind, integer = from_dtype(dtype), types.int64
-    read, write, others = array_in(kind, 1), array_out(kind, 1), from_dtype(numbers or dtype)
-    w = types.NamedUniTuple(integer, len(Windows._fields), cls)
-    signature: Any = (read, w, write, array_out(others, 1))
-    function, pieces = pair[0], PIECES
-    if cls is Windows:  # each part needs room for its planes
-        signature = (read, w, array_in(integer, 2), write, array_out(others, 1), write, integer)
-        function, pieces = pair[1], 1
-    made: Callable[..., None] = compiled_in_parts(function, signature, pieces)
-    return made
 
 
 MAXIMA = loops.maxima_by_rows, loops.maxima_by_planes
@@ -116,8 +86,8 @@ def maxima(x: Any, geometry: Any) -> tuple[Any, Windows, Any]:
     shape, lanes = x.shape, lanes_of(x.dtype)
     w, outputs = windows(shape[2:], lanes, **geometry)
     y = empty((*shape[:2], *outputs), x.dtype)
-    if type(w) is not Windows:  # rows of whole vectors, and two behind all that may be read
-        room = (-(-y.size // w.columns) + 2) * -(-w.columns // lanes) * lanes
+    if type(w) is not Windows:
+        room = rows_of_numbers(w, y.size, lanes).size
     else:
         room = -(-shape[0] * shape[1] // lanes) * lanes * w.rows * w.columns
     numbers = empty((room,), np.min_scalar_type(w.down * w.across))
@@ -175,8 +145,7 @@ def avg_vjp(
 def global_value(x: Any) -> Any:
     """Return the mean of each plane."""
     y = np.empty(x.shape[:2], x.dtype)
-    loop, alone = compiled_plane_means(x.dtype), x.size < loops.SMALL
-    loop(flat(x), y.reshape(-1), alone=alone)
+    loops.plane_means[x.dtype](flat(x), y.reshape(-1), alone=x.size < loops.SMALL)
     return y
 
 
@@ -189,14 +158,6 @@ def global_vjp(x: Any) -> tuple[Any, Pullback]:
         return (np.broadcast_to(share[:, :, None, None], shape),)
 
     return global_value(x), pullback
-
-
-@functools.cache
-def compiled_plane_means(dtype: Any) -> Callable[..., None]:
-    """Return the compiled loop."""
-    signature = array_in(from_dtype(dtype), 1), array_out(from_dtype(dtype), 1)
-    made: Callable[..., None] = compiled_in_parts(loops.plane_means, signature, PIECES)
-    return made
 
 
 for operation, value, vjp, options in (

@@ -45,7 +45,7 @@ def _parted(v: Vectors, x: Any, y: Any) -> list[Any]:
 
 
 def _joined(v: Vectors, even: Any, odd: Any) -> list[Any]:
-    """Invert it."""
+    """Return the two vectors whose even and odd lanes these are: undo `_parted`."""
     half = v.lanes // 2
     starts = (0, half)
     return [
@@ -166,7 +166,7 @@ class ShortRows:
         return v.shuffle(x, fill, order)
 
     def taps(self, v: Vectors, x: Any, pitch: Any, columns: Any, row: Any, fill: Any) -> Taps:
-        """Return what emits the taps, as above."""
+        """Return what emits the taps of the windows, ``fill`` where there are no pixels."""
 
         def emit(done: Any) -> list[Any]:
             pixels = self._pixels(v, columns)

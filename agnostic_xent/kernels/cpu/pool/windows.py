@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
+from ..toolchain.compiling import shared
+
 
 class Windows(NamedTuple):
     """The geometry of a pool; all are integers. Of this class itself: any windows, by planes."""
@@ -34,7 +38,7 @@ class Pairs(Windows):
 
 
 class Triples(Windows):
-    """3x3 with step 2, around the even pixels of images of even size; vectors as before."""
+    """3x3 with step 2, around the even pixels of images of even size; vectors as in `Pairs`."""
 
     __slots__ = ()
 
@@ -51,28 +55,28 @@ class ShortPairs(Windows):
 
 
 class ShortPairs2(ShortPairs):
-    """Two outputs a row."""
+    """Short rows of two outputs."""
 
     __slots__ = ()
     SHORT = 2
 
 
 class ShortPairs4(ShortPairs):
-    """Four."""
+    """Short rows of four outputs."""
 
     __slots__ = ()
     SHORT = 4
 
 
 class ShortPairs8(ShortPairs):
-    """Eight."""
+    """Short rows of eight outputs."""
 
     __slots__ = ()
     SHORT = 8
 
 
 class ShortTriples(Windows):
-    """3x3 as above on images of 8x8, whose outputs are a vector."""
+    """3x3 with step 2, around the even pixels of images of 8x8, whose outputs are a vector."""
 
     __slots__ = ()
     SHORT = 4
@@ -89,15 +93,53 @@ def classified(w: Windows, lanes: int) -> Windows:
         return w
     taps, start = (w.down, w.across), (w.top, w.left)
     even = (w.height, w.width) == (2 * w.rows, 2 * w.columns)
-    filled, one_row = 2 * w.columns >= lanes, (2, 2 * lanes, 1, lanes)
+    filled = 2 * w.columns >= lanes
+    one_row = w._replace(height=2, width=2 * lanes, rows=1, columns=lanes)
     if taps == (2, 2) and start == (0, 0):
         if even and w.columns < lanes and w.columns in SHORT_PAIRS:
-            return SHORT_PAIRS[w.columns](*one_row, *w[4:])
+            return SHORT_PAIRS[w.columns](*one_row)
         if filled and 2 * w.rows <= w.height and 2 * w.columns <= w.width:
             return Pairs(*w)
     if taps == (3, 3) and start == (-1, -1) and even:
         if w.rows == w.columns == ShortTriples.SHORT and lanes == w.rows * w.columns:
-            return ShortTriples(*one_row, *w[4:])
+            return ShortTriples(*one_row)
         if filled:
             return Triples(*w)
     return w
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+MET = np.dtype([("pixel", np.int64), ("down", np.int64), ("across", np.int64), ("tap", np.int64)])
+"""What the window of an output meets: the first pixel, how many rows and columns of taps meet any,
+and the number of the first of these taps, or that behind all where there is none."""
+
+
+class RowsOfNumbers(NamedTuple):
+    """How the numbers of taps lie where windows go by rows of outputs."""
+
+    pitch: int
+    """From a row to the next: whole vectors."""
+    size: int
+    """Of all rows, and two behind them that may be read."""
+
+
+@shared
+def rows_of_numbers(w: Windows, outputs: int, lanes: int) -> RowsOfNumbers:
+    """Return where the numbers of so many ``outputs`` lie, for vectors of so many lanes."""
+    pitch = -(-w.columns // lanes) * lanes
+    return RowsOfNumbers(pitch, (-(-outputs // w.columns) + 2) * pitch)
+
+
+class Space(NamedTuple):
+    """A thread's memory for a group of planes: their pixels, and then their outputs."""
+
+    outputs: int
+    size: int
+
+
+@shared
+def space_of(w: Windows, lanes: int) -> Space:
+    """Return the memory for as many planes as a vector has lanes."""
+    outputs = w.height * w.width * lanes
+    return Space(outputs, outputs + w.rows * w.columns * lanes)

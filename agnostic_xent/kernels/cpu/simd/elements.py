@@ -8,7 +8,6 @@ from .elementary import exp_biased
 from .rows import inlined
 
 FEW = 65536  # elements below which one thread is faster than waking the others
-SMALL = BLOCK = 16384  # the same for loops that Numba shares out, and their unit of work
 
 
 @inlined

@@ -8,13 +8,15 @@ micro-kernel as in Winograd convolution; products are summed in order of depth.
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..toolchain.compiling import array_in, array_out, compiled_in_parts, threads, types
-from ..toolchain.memory import empty
+from ..toolchain.arguments import flat
+from ..toolchain.compiling import compiled_in_parts, shared
+from ..toolchain.memory import empty, scratch
+from ..toolchain.signatures import FLOATS, Read1, Write1
+from ..toolchain.threads import threads
 from .elementary import STRICT, njit
 from .lines import line_of_all
 from .tiles import matrix_tile
@@ -32,6 +34,28 @@ DEPTH = 256
 
 MOST_ROWS = 192
 """Rows that share a packed panel."""
+
+
+class Product(NamedTuple):
+    """Sizes of a product of matrices, c (rows, columns) = a @ b, and how it is cut."""
+
+    rows: int
+    columns: int
+    depth: int
+    a_turned: bool
+    """Whether a lies transposed."""
+    b_turned: bool
+    panel: int
+    """Columns of a packed panel, whole vectors."""
+    block: int
+    """Rows that share a packed panel."""
+
+
+@shared
+def scratch_of(t: Product) -> int:
+    """Return the numbers of a thread's memory: a packed panel, and rows of its product."""
+    return (DEPTH + t.block + 1) * t.panel
+
 
 _tile, _row = matrix_tile(ROWS, VECTORS), matrix_tile(1, VECTORS)
 _turned_tile = matrix_tile(ROWS, VECTORS, transposed=True)
@@ -106,66 +130,46 @@ def multiply_rows(
                      depth, add)  # fmt: skip
 
 
+@compiled_in_parts(kind=FLOATS)
 def multiply(
-    a: Any,
-    b: Any,
-    bias: Any,
-    c: Any,
-    shape: Any,
-    turned: Any,
-    space: Any,
-    panel: Any,
-    block: Any,
-    lanes: Any,
-    parts: Any,
-    part: Any,
-) -> None:
-    """Set c (rows, columns) = a @ b + bias, all flat; ``turned``: a and b lie transposed."""
-    rows, columns, depth = shape
-    blocks = -(-rows // block)
-    tasks = -(-columns // panel) * blocks
-    s0 = part * (space.size // parts)
-    c0 = s0 + DEPTH * panel
+    a: Read1, b: Read1, bias: Read1, c: Write1, t: Product, space: Write1, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Set c = a @ b + bias, all flat."""
+    blocks = -(-t.rows // t.block)
+    tasks = -(-t.columns // t.panel) * blocks
+    s0 = part * scratch_of(t)
+    c0 = s0 + DEPTH * t.panel
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
-        n0, i0 = task // blocks * panel, task % blocks * block
-        ours, there = min(block, rows - i0), min(panel, columns - n0)
-        for k0 in range(0, depth, DEPTH):
-            deep = min(DEPTH, depth - k0)
-            pack_panel(lanes, b, turned[1], k0, deep, depth, n0, there, columns,
-                       space, s0, panel)  # fmt: skip
-            a0, stride = (k0 * rows + i0, rows) if turned[0] else (i0 * depth + k0, depth)
-            multiply_rows(lanes, a, a0, stride, turned[0], space, s0, c0, panel, ours, deep,
+        n0, i0 = task // blocks * t.panel, task % blocks * t.block
+        ours, there = min(t.block, t.rows - i0), min(t.panel, t.columns - n0)
+        for k0 in range(0, t.depth, DEPTH):
+            deep = min(DEPTH, t.depth - k0)
+            pack_panel(lanes, b, t.b_turned, k0, deep, t.depth, n0, there, t.columns,
+                       space, s0, t.panel)  # fmt: skip
+            a0, stride = i0 * t.depth + k0, t.depth
+            if t.a_turned:
+                a0, stride = k0 * t.rows + i0, t.rows
+            multiply_rows(lanes, a, a0, stride, t.a_turned, space, s0, c0, t.panel, ours, deep,
                           k0 > 0)  # fmt: skip
         for i in range(ours):
-            add_bias(space, bias, c, c0 + i * panel, n0, (i0 + i) * columns + n0, there)
+            add_bias(space, bias, c, c0 + i * t.panel, n0, (i0 + i) * t.columns + n0, there)
 
 
 def product(a: Any, b: Any, *, turned: tuple[bool, bool] = (False, False), bias: Any = None) -> Any:
     """Return a @ b + bias of two matrices, of which those that are turned are transposed first."""
-    rows, depth = a.shape[::-1] if turned[0] else a.shape
-    columns = b.shape[0] if turned[1] else b.shape[1]
-    dtype, lanes, parts = a.dtype, lanes_of(a.dtype), threads()
-    narrow = columns <= lanes and not turned[0]
+    a_turned, b_turned = turned
+    rows, depth = a.shape[::-1] if a_turned else a.shape
+    columns = len(b) if b_turned else b.shape[1]
+    dtype, lanes = a.dtype, lanes_of(a.dtype)
+    narrow = columns <= lanes and not a_turned
     panel = lanes if narrow else VECTORS * lanes
     c = empty((rows, columns), dtype)
     # every thread has about two tasks; how they are cut makes no difference to any sum
-    blocks = -(-2 * parts // -(-columns // panel))
+    blocks = -(-2 * threads() // -(-columns // panel))
     block = min(MOST_ROWS, -(-rows // blocks))
-    space = empty((parts * (DEPTH + block) * panel + panel,), dtype)
+    t = Product(rows, columns, depth, a_turned, b_turned, panel, block)
     bias = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias)
-    a, b = (np.ascontiguousarray(m).reshape(-1) for m in (a, b))
-    shape = rows, columns, depth
-    loop(dtype)(a, b, bias, c.reshape(-1), shape, turned, space, panel, block, lanes)
+    space = scratch(scratch_of(t), dtype)
+    multiply[dtype](flat(a), flat(b), bias, c.reshape(-1), t, space, lanes)
     return c
-
-
-@functools.cache
-def loop(dtype: Any) -> Any:
-    """Return the compiled loops for a dtype."""
-    kind = types.float32 if dtype == np.float32 else types.float64
-    read, write, integer = array_in(kind, 1), array_out(kind, 1), types.int64
-    signature = (
-        read, read, read, write, types.UniTuple(integer, 3), types.UniTuple(types.boolean, 2),
-        write, integer, integer, integer,
-    )  # fmt: skip
-    return compiled_in_parts(multiply, signature)

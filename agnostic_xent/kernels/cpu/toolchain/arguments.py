@@ -1,4 +1,4 @@
-"""Which arrays the kernels take."""
+"""Which arrays the kernels take, and how their loops read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+from .signatures import FLOATS
+
+NOTHING = {dtype: np.empty(0, dtype) for dtype in FLOATS}
+"""Dtype -> what loops read in place of an array that is not there."""
 
 
 def why_not(*arrays: Any) -> str | None:
@@ -18,3 +21,13 @@ def why_not(*arrays: Any) -> str | None:
     if dtype not in FLOATS:
         return f"it takes float32 and float64 in native byte order, not {dtype.str}"
     return None
+
+
+def flat(x: Any) -> Any:
+    """Return the elements of an array in order, without a copy where it can be."""
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+def flat_or_nothing(x: Any, dtype: Any) -> Any:
+    """Return the elements of an array in order; none of this dtype for None."""
+    return NOTHING[dtype] if x is None else flat(x)

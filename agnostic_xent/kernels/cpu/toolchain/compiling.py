@@ -4,22 +4,75 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any, TypeVar
 
 import llvmlite as _llvmlite
+from numba import extending as _extending
 from numba import njit as _njit
-from numba import types as _types
 from numba.core.caching import FunctionCache
 
 from ...stamps import source_stamp
-from .threads import guarded, in_parts, start_threads
-from .threads import threads as threads
+from .signatures import signature_of
+from .threads import in_parts
 
 llvmlite: Any = _llvmlite
+extending: Any = _extending
 njit: Any = _njit  # Numba is typed in part only
-types: Any = _types
 logger = logging.getLogger("agnostic_xent")
+
+LOOPS: list[Compiled] = []
+"""All compiled functions of the modules that are imported."""
+
+
+class Compiled(dict[Any, Callable[..., Any]]):
+    """A function's machine code for each variant, made when it is first asked for.
+
+    ``loop[variant]`` is compiled for a choice of each of ``choices``: a tuple, or the only one.
+    With ``pieces`` it is called without its last two arguments, parts and part: see `in_parts`.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], choices: dict[str, tuple[Any, ...]], pieces: int = 0
+    ):
+        self.function, self.choices, self.pieces = function, choices, pieces
+        LOOPS.append(self)
+
+    def __missing__(self, variant: Any) -> Callable[..., Any]:
+        values = variant if isinstance(variant, tuple) else (variant,)
+        chosen = dict(zip(self.choices, values, strict=True))
+        made = machine_code(self.function, signature_of(self.function, chosen))
+        self[variant] = in_parts(made, self.pieces) if self.pieces else made
+        return self[variant]
+
+    def variants(self) -> Iterator[Any]:
+        """Yield every variant that is compiled ahead."""
+        for values in product(*self.choices.values()):
+            yield values[0] if len(values) == 1 else values
+
+
+def compiled(**choices: tuple[Any, ...]) -> Callable[[Callable[..., Any]], Compiled]:
+    """Return the decorator of a function that is compiled for each combination of ``choices``."""
+    return lambda function: Compiled(function, choices)
+
+
+def compiled_in_parts(
+    pieces: int = 1, **choices: tuple[Any, ...]
+) -> Callable[[Callable[..., Any]], Compiled]:
+    """Return the same decorator for ``function(*args, parts, part)``, whose parts threads share.
+
+    There are so many ``pieces`` as parts a thread: one, unless parts need no memory of their own.
+    """
+    return lambda function: Compiled(function, choices, pieces)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+shared: Callable[[F], F] = extending.register_jitable(error_model="numpy")
+"""Decorator of a function that is called both by Python and by compiled code."""
+
+
+# --- machine code --------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -52,12 +105,9 @@ class PackageCache(FunctionCache):  # type: ignore[misc,unused-ignore]
         return found
 
 
-def compiled(function: Callable[..., Any], signature: Any, parallel: bool = False) -> Any:
+def machine_code(function: Callable[..., Any], signature: Any) -> Any:
     """Compile a function for one signature, or load it from disk."""
-    if parallel:
-        start_threads()
-    options = {"parallel": parallel, "error_model": "numpy", "nogil": True}
-    dispatcher: Any = njit(**options, no_cfunc_wrapper=True)(function)
+    dispatcher: Any = njit(error_model="numpy", nogil=True, no_cfunc_wrapper=True)(function)
     make_cache: Any = PackageCache
     try:
         dispatcher._cache = make_cache(function)
@@ -65,22 +115,4 @@ def compiled(function: Callable[..., Any], signature: Any, parallel: bool = Fals
         logger.info("compiled code is not kept: %s", error)
     dispatcher.compile(signature)
     dispatcher.disable_compile()
-    return guarded(dispatcher) if parallel else dispatcher
-
-
-def compiled_in_parts(function: Callable[..., Any], signature: Any, pieces: int = 1) -> Any:
-    """Compile ``function(*args, parts, part)`` for a signature, to be called with ``*args``.
-
-    There are so many ``pieces`` as parts a thread: one, unless parts need no memory of their own.
-    """
-    return in_parts(compiled(function, types.void(*signature, types.int64, types.int64)), pieces)
-
-
-def array_in(dtype: Any, ndim: int) -> Any:
-    """Return the type of a contiguous argument that is only read: it may be read-only."""
-    return types.Array(dtype, ndim, "C", readonly=True)
-
-
-def array_out(dtype: Any, ndim: int) -> Any:
-    """Return the type of a contiguous array that is written to."""
-    return types.Array(dtype, ndim, "C")
+    return dispatcher

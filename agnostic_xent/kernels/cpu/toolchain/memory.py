@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .threads import threads
+
 SMALLEST = 1 << 20
 """Bytes from which an array gets a block; NumPy and the C library are good at smaller ones."""
 
@@ -48,7 +50,7 @@ class Block:
 
     def __init__(self, size: int):
         self.size = size
-        # Private: a forked child writes to a copy, and Linux has huge pages for it.
+        # Private: a forked child writes to a copy, and Linux has huge pages for such memory.
         self.pages = mmap.mmap(-1, size + HUGE_PAGE, access=mmap.ACCESS_COPY)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without them
@@ -97,3 +99,8 @@ class Pool:
 
 
 empty = Pool().empty
+
+
+def scratch(size: int, dtype: Any, alone: bool = False) -> Any:
+    """Return memory of ``size`` numbers for each thread, or for one where a loop runs alone."""
+    return empty(((1 if alone else threads()) * size,), dtype)

@@ -1,8 +1,6 @@
-"""Numba's threads: how they wait, who may call them, and what is left of them after a fork.
+"""Threads of Python that share out the parts of a loop, as many as Numba is set to use.
 
-Numba's OpenMP layer serves several Python threads at once; its own work queue, where there is
-nothing else, ends the process. None of them survives a fork: the child has no threads left, but
-for those of Python, of which it starts its own.
+None of them survives a fork: the child starts its own.
 """
 
 from __future__ import annotations
@@ -20,78 +18,14 @@ import numba as _numba
 
 numba: Any = _numba  # Numba is typed in part only
 
-SPINS = {"GOMP_SPINCOUNT": "1000"}
-"""How often a waiting thread of GNU OpenMP looks again before it sleeps."""
-
-
-@functools.cache
-def start_threads() -> None:
-    """Load Numba's threads, and have them wait for work without keeping a core busy for long.
-
-    By default they look again for milliseconds. Where the system has put a thread on the core of
-    one that waits for it, as it does after any pause, that is how long nothing happens.
-    """
-    if os.environ.keys() & {"OMP_WAIT_POLICY", *SPINS}:  # the user knows better
-        return
-    os.environ.update(SPINS)  # is read once, when the threads are loaded
-    try:
-        numba.get_num_threads()
-    finally:
-        for name in SPINS:
-            del os.environ[name]
-
 
 def threads() -> int:
-    """Return how many threads a parallel loop is for: Numba's setting."""
-    start_threads()
+    """Return how many threads a loop is shared out to: Numba's setting."""
+    try:
+        numba.threading_layer()
+    except ValueError:  # Numba's own threads have not started, as they do to be set to fewer
+        return int(numba.config.NUMBA_NUM_THREADS)
     return int(numba.get_num_threads())
-
-
-# --- several callers, and forks -------------------------------------------------------------------
-
-_alone = threading.Lock()
-_forked = False
-
-
-@functools.cache
-def _watch_forks() -> None:
-    if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
-        os.register_at_fork(after_in_child=_in_child)
-
-
-def _in_child() -> None:
-    global _alone, _forked, _starting, _workers
-    _alone, _starting = threading.Lock(), threading.Lock()  # the old locks' owners may be gone
-    _forked, _workers = True, Workers()
-
-
-def layer() -> str:
-    """Return the name of what runs the threads."""
-    threads()  # starts them
-    _watch_forks()
-    return str(numba.threading_layer())
-
-
-def guarded(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a parallel loop for several Python threads, which says no after a fork."""
-
-    def run(*args: Any) -> Any:
-        if _forked:
-            raise RuntimeError(
-                "this process was forked from one whose threads had started, and has none: start "
-                'processes with multiprocessing.get_context("spawn"), or compute with '
-                'kernels("portable") here'
-            )
-        return loop(*args)
-
-    def run_alone(*args: Any) -> Any:
-        with _alone:
-            return run(*args)
-
-    return run_alone if layer() == "workqueue" else run
-
-
-# --- work in parts -------------------------------------------------------------------------------
 
 
 PIECES = 4
@@ -135,7 +69,7 @@ class Job:
 
 
 class Workers:
-    """Threads of Python for loops that say which part of the work they do, and hold no lock.
+    """Threads that wait for jobs, whose loops hold no lock of Python.
 
     A loop that is shared out like this is compiled once, where Numba's own parallel loops are
     several times: as a function, as the body of the loop, and each with all that it calls.
@@ -165,21 +99,32 @@ _starting = threading.Lock()
 _workers = Workers()
 
 
-def in_parts(loop: Callable[..., Any], pieces: int) -> Callable[..., None]:
+@functools.cache
+def _watch_forks() -> None:
+    if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    global _starting, _workers
+    _starting, _workers = threading.Lock(), Workers()  # the old lock's owner may be gone
+
+
+def in_parts(loop: Callable[..., Any], pieces: int) -> Callable[..., Any]:
     """Return a loop ``(*args, parts, part)`` as a function of the arguments before these two.
 
     There are so many ``pieces`` as parts a thread.
 
-    ``alone``: all of it runs in the thread of the caller, which is faster where there is little.
-    After a fork there are new threads for the rest.
+    ``alone``: all of it is one part, in the thread of the caller, which is faster where there is
+    little to do. What the loop returns is returned then.
     """
     _watch_forks()
 
-    def run(*args: Any, alone: bool = False) -> None:
+    def run(*args: Any, alone: bool = False) -> Any:
         if alone:
-            loop(*args, 1, 0)
-        else:
-            count = threads()
-            _workers.run(Job(loop, args, pieces * count), count)
+            return loop(*args, 1, 0)
+        count = threads()
+        _workers.run(Job(loop, args, pieces * count), count)
+        return None
 
     return run
