@@ -119,8 +119,7 @@ def save_page(
 
 def machine(library: str) -> dict[str, str]:
     """Return versions, devices and threads, where arrays of a library are worked on."""
-    running = {f"threads: {name}": str(value) for name, value in threads().items()}
-    return versions() | {library: backend_line(library)} | running
+    return versions() | {library: backend_line(library), "threads": str(threads())}
 
 
 def _summary(

@@ -24,27 +24,43 @@ def _total(v: Vectors, dy: Any, sums: Any, count: Any, place: Any) -> None:
     """Emit ``sums[place] =`` the sum of a plane of so many numbers.
 
     The order is written here: a compiler's choice depends on the code around it, and the bias
-    gradient would have other bits where the weight gradient takes it along.
+    gradient would have other bits where the weight gradient takes it along. First come whole
+    vectors, `VECTORS` at a time, then half ones, then single numbers.
     """
-    b, step = v.builder, v.index(VECTORS * v.lanes)
+    b, half = v.builder, v.lanes // 2
+    step = v.index(VECTORS * v.lanes)
     (slots,) = registers(v, 1, VECTORS)
     for slot in slots:
         b.store(v.zero, slot)
-    with cgutils.for_range(b, b.sdiv(b.add(count, v.index(VECTORS * v.lanes - 1)), step)) as loop:
-        done = b.mul(loop.index, step)
-        left = b.sub(count, done)
-        left = b.select(b.icmp_signed("<", left, step), left, step)
+    blocks = b.sdiv(count, step)
+    with cgutils.for_range(b, blocks) as loop:
         for j, slot in enumerate(slots):
-            inside = v.first(b.sub(left, v.index(j * v.lanes)))
-            some = v.load_masked(v.at(dy, b.add(done, v.index(j * v.lanes))), inside)
+            some = v.load(v.at(dy, b.add(b.mul(loop.index, step), v.index(j * v.lanes))))
             b.store(b.fadd(b.load(slot), some), slot)
-    first, second, third, fourth = (b.load(slot) for slot in slots)
-    total = b.fadd(b.fadd(first, second), b.fadd(third, fourth))
+    added = b.load(slots[0])
+    for slot in slots[1:]:
+        added = b.fadd(b.load(slot), added)
+    done = b.mul(blocks, step)
+    halves = b.sdiv(b.sub(count, done), v.index(half))
+    b.store(b.insert_element(v.zero, _across(v, added), v.index(0)), slots[0])
+    with cgutils.for_range(b, halves) as loop:
+        start = v.at(dy, b.add(done, b.mul(loop.index, v.index(half))))
+        some = v.load_masked(start, v.first(v.index(half)))
+        b.store(b.fadd(b.load(slots[0]), some), slots[0])
+    done = b.add(done, b.mul(halves, v.index(half)))
+    b.store(_across(v, b.load(slots[0])), v.at(sums, place))
+    with cgutils.for_range(b, b.sub(count, done)) as loop:
+        more = b.load(v.at(dy, b.add(done, loop.index)))
+        b.store(b.fadd(b.load(v.at(sums, place)), more), v.at(sums, place))
+
+
+def _across(v: Vectors, x: Any) -> Any:
+    """Return the sum of a vector's lanes, of each half and the other."""
     width = v.lanes // 2
     while width:
-        total = b.fadd(total, v.shuffle(total, total, [i ^ width for i in range(v.lanes)]))
+        x = v.builder.fadd(x, v.shuffle(x, x, [i ^ width for i in range(v.lanes)]))
         width //= 2
-    b.store(b.extract_element(total, v.index(0)), v.at(sums, place))
+    return v.builder.extract_element(x, v.index(0))
 
 
 total = emitted(2, _total)
