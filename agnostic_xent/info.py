@@ -24,7 +24,7 @@ def info() -> dict[str, Any]:
     -------
     dict
         "versions", "backends" (library -> version and devices, or why it is missing),
-        "threads" (how many the CPU kernels use) and "environment".
+        "threads" (the number that the CPU kernels use) and "environment".
 
     Examples
     --------
@@ -51,10 +51,10 @@ def versions() -> dict[str, str]:
     return own | {name: _version(name) for name in PACKAGES}
 
 
-def threads() -> int:
+def threads() -> dict[str, int]:
     """Return how many threads the CPU kernels use."""
-    number: int = importlib.import_module(".kernels.cpu.toolchain.threads", __package__).threads()
-    return number
+    cpu = importlib.import_module(".kernels.cpu.toolchain.threads", __package__)
+    return {"number": cpu.threads()}
 
 
 def _version(package: str) -> str:

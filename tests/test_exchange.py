@@ -319,7 +319,7 @@ def check_onnx(layer, shape, path):
     assert name in refusal, f"the refusal has to name {name}"
     assert refusal != str(undefined.value), (
         f"let {name} define to_onnx: append its nodes, or, if ONNX has none, raise a TypeError "
-        f"that names {name} and says why"
+        f"that names {name} and says why; of an OperationLayer, onnx_node may do"
     )
 
 

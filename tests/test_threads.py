@@ -274,13 +274,13 @@ NUMBER = """
 import numba
 import agnostic_xent as ax
 
-print(ax.info()["threads"])
+print(ax.info()["threads"]["number"])
 try:
     numba.threading_layer()
 except ValueError:
     print("Numba has started none")
 numba.set_num_threads(2)
-print(ax.info()["threads"])
+print(ax.info()["threads"]["number"])
 """
 
 

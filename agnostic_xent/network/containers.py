@@ -16,14 +16,14 @@ __all__ = ["Residual", "Sequential"]
 
 
 def mapped(layer: Layer, change: Callable[[str, Layer], Layer], name: str = "") -> Layer:
-    """Return a layer with every layer in it, that is not made of layers, changed.
+    """Return a layer with its leaves changed: the layers in it that are not made of layers.
 
     Parameters
     ----------
     layer : layer
-        Perhaps made of layers.
+        What may be made of layers; else it is the only leaf itself.
     change : callable
-        Returns what takes a layer's place, given its name, such as "0.body.1", and the layer.
+        Returns what takes a leaf's place, given its name, such as "0.body.1", and the leaf.
     name : str
         That of ``layer`` itself.
     """
@@ -31,12 +31,12 @@ def mapped(layer: Layer, change: Callable[[str, Layer], Layer], name: str = "") 
     if not children:
         return change(name, layer)
     return layer.rebuilt(
-        {own: mapped(child, change, _prefix(name) + own) for own, child in children.items()}
+        {own: mapped(child, change, prefix_of(name) + own) for own, child in children.items()}
     )
 
 
-def _prefix(name: str) -> str:
-    """Return what stands before the names of all that is in a layer of this name."""
+def prefix_of(name: str) -> str:
+    """Return what names within a layer begin with, given its name: "0." of "0"."""
     return f"{name}." if name else ""
 
 
@@ -84,13 +84,13 @@ def _names_within(children: tuple[str, ...], params: tuple[str, ...]) -> tuple[N
     """Return for each child the names of its parameters out of ``params``."""
     return tuple(
         {full.removeprefix(prefix): full for full in params if full.startswith(prefix)}
-        for prefix in map(_prefix, children)
+        for prefix in map(prefix_of, children)
     )
 
 
 def outer_params(name: str, params: Mapping[str, Array]) -> Params:
     """Return a child's parameters, given its name, with the names that they have outside of it."""
-    return {_prefix(name) + own: x for own, x in params.items()}
+    return {prefix_of(name) + own: x for own, x in params.items()}
 
 
 # --- layers one after the other ------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace
 from ..core.operation import Operation, Routine
-from ..network.containers import Sequential
+from ..network.containers import as_chain, prefix_of
 from ..network.layers import Dense, Flatten, Layer, Params
 from ..operations.binary_losses import binary_cross_entropy_with_logits as binary_loss
 from ..operations.losses import cross_entropy
@@ -119,14 +119,14 @@ def linear_steps(
     That may be for one `Dense` layer, perhaps behind `Flatten`, in-memory samples, SGD without
     momentum, and `cross_entropy` of labels or `binary_cross_entropy_with_logits` of one logit.
     """
-    *before, dense = model.layers if isinstance(model, Sequential) else (model,)
-    if type(dense) is not Dense or any(type(layer) is not Flatten for layer in before):
+    *before, (name, dense) = as_chain(model).children().items()
+    if type(dense) is not Dense or any(type(layer) is not Flatten for _, layer in before):
         return None
     if type(optimizer) is not SGD or optimizer.momentum or not isinstance(source, ArraySource):
         return None
     if loss is not cross_entropy and (loss is not binary_loss or dense.units != 1):
         return None
-    prefix = f"{len(before)}." if isinstance(model, Sequential) else ""
+    prefix = prefix_of(name)
     weight, bias, x = f"{prefix}weight", f"{prefix}bias", source.x
     if before and x.ndim > 2:
         x = array_namespace(x).reshape(x, (len(source), math.prod(x.shape[1:])))

@@ -21,7 +21,7 @@ Work = Callable[[], Any]
 
 
 class Recording:
-    """What a capture has recorded so far; None where there is none."""
+    """The state of the recording: what a capture has recorded so far, if there is one."""
 
     log: list[Work] | None = None
     private = False
@@ -40,7 +40,7 @@ def plain(x: Any) -> Any:
 
 
 def do(work: Work) -> None:
-    """Run what writes to arrays that are there already, or record it."""
+    """Run or record ``work``, which writes to arrays that are there already."""
     Recording.asked += 1
     if Recording.log is None:
         work()
@@ -75,7 +75,7 @@ def refuse(reads: bool = False, sends: bool = False, multiplies: bool = False) -
 
 
 def of_host(x: Any) -> bool:
-    """Tell whether a value has to be sent to a GPU."""
+    """Return whether a value lies on the host, from where it has to be sent to a GPU."""
     return not isinstance(x, watched.ndarray) and bool(np.ndim(x))
 
 
@@ -109,20 +109,20 @@ def array_ufunc(self: Any, ufunc: Any, method: str, *args: Any, out: Any = None,
 
 
 def setitem(self: Any, key: Any, value: Any) -> None:
-    """Write elements."""
+    """Write elements of a watched array, or record it."""
     refuse(sends=of_host(value))
     do(lambda: np.ndarray.__setitem__(plain(self), key, plain(value)))
 
 
 def method_of(name: str) -> Callable[..., Any]:
-    """Return a method of arrays, recorded."""
+    """Return the method ``name`` of NumPy's arrays, recorded."""
     return lambda self, *args, **options: computed(
         getattr(np.ndarray, name), (self, *args), options
     )
 
 
 def reading(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method that reads, which a capture refuses."""
+    """Return a ``method`` that reads from the device, which a capture refuses."""
 
     def read(self: Any, *args: Any) -> Any:
         refuse(reads=True)
@@ -135,7 +135,7 @@ def reading(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Graph:
-    """What was recorded."""
+    """A recording that can be replayed."""
 
     launches = 0
 
@@ -150,7 +150,7 @@ class Graph:
 
 
 class Stream:
-    """One that records where it is the current one."""
+    """A stream, which records while it is the current one."""
 
     current: Any = None
 
@@ -174,7 +174,7 @@ class Stream:
 
 
 class Device:
-    """The only one."""
+    """The only device."""
 
     def __enter__(self) -> None:
         pass

@@ -9,7 +9,8 @@ import pytest
 
 from agnostic_xent import binary_cross_entropy, binary_cross_entropy_with_logits, explain, kernels
 from agnostic_xent.kernels.cuda.loss import binary_cross_entropy as host
-from agnostic_xent.kernels.cuda.loss import binary_kernels
+from agnostic_xent.kernels.cuda.loss import binary_kernels, gradients
+from agnostic_xent.kernels.cuda.toolchain import elementary
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 from tests.cuda.mistaken import plant
@@ -129,7 +130,7 @@ def test_halves(loss, dtype):
 
 
 def same(loss, x, t, **options):
-    """Compare what may be infinite or NaN."""
+    """Compare the kernel with the definition where results may be infinite or NaN."""
     for found, expected in results(loss, x, t, reduction="none", **options):
         np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
         infinite = np.isinf(expected)
@@ -188,7 +189,7 @@ def test_arrays_lie_anywhere(loss):
 
 # --- mistakes are caught --------------------------------------------------------------------------
 
-KERNEL, HOST = binary_kernels, host
+KERNEL, HOST, GRADIENTS = binary_kernels, host, gradients
 LOSS = binary_cross_entropy_with_logits
 
 
@@ -209,7 +210,7 @@ MISTAKES = {
     "an inner": (KERNEL, "i // pos_inner % pos_period", "i % pos_period", with_weights),
     "a sample's weight": (KERNEL, "i // of_sample", "0", with_options),
     "0 * inf": (
-        KERNEL, "if t == 0 and abs(log_p) == kind(math.inf)", "if False",
+        elementary, "if t == 0 and abs(log_p) == kind(math.inf)", "if False",
         lambda: test_special_values(LOSS, "float32"),
     ),
     "the other logarithm": (
@@ -221,11 +222,11 @@ MISTAKES = {
         KERNEL, "widen(get(dy, i))", "widen(get(dy, 0))",
         lambda: test_only_wanted_gradients(LOSS, "none", (0, 1)),
     ),
-    "half the smoothing": (HOST, "label_smoothing / 2", "label_smoothing", with_options),
+    "half the smoothing": (HOST, "smoothing / 2, ", "smoothing, ", with_options),
     "the divisor": (HOST, "DIVIDED * (self.divisor is not None)", "0", with_options),
     "axes in between": (HOST, "own[-1] + 1", "own[0] + 1", with_weights),
     "a gradient goes out again": (
-        HOST, "ahead.pop()", "ahead[0]", lambda: test_a_gradient_is_the_callers(LOSS)
+        GRADIENTS, "ahead.pop()", "ahead[0]", lambda: test_a_gradient_is_the_callers(LOSS)
     ),
 }  # fmt: skip
 
@@ -233,7 +234,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_caught(monkeypatch, mistake):
     module, old, new, case = MISTAKES[mistake]
-    plant(monkeypatch, module, old, new, [KERNEL, HOST])
+    plant(monkeypatch, module, old, new, [elementary, KERNEL, GRADIENTS, HOST])
     with pytest.raises((AssertionError, IndexError, ValueError)):
         case()
 

@@ -164,7 +164,7 @@ def test_tensor_cores(problem, way):
 
 @pytest.mark.parametrize("problem", [TILES[2], TILES[5]], ids=str)
 def test_tf32_is_no_float32(monkeypatch, problem):
-    """What passes above would not pass as float32: the tensor cores have run, forward at least."""
+    """Results of the tensor cores are less exact than float32, so that they have run."""
     monkeypatch.setitem(UNIT, "tf32", UNIT["float32"])
     with pytest.raises(AssertionError, match="y is wrong"):
         check(problem, way="tf32")
@@ -243,7 +243,7 @@ def test_numbers_past_the_range_are_declined(shape):
     x = np.broadcast_to(np.float32(0), shape)
     w = np.broadcast_to(np.float32(0), (2, shape[1], 1, 1))
     options = {"groups": 1, "stride": (1, 1), "dilation": (1, 1), "padding": ((0, 0), (0, 0))}
-    assert not convolution.runs(x, w, options)
+    assert not convolution.fits(x, w, None, **options)
 
 
 def test_the_same_bits_each_time(monkeypatch):
@@ -304,7 +304,7 @@ MISTAKES = {
     ),
     "a row above the image": (gather, "start + g.corner[axis]", "start", FEW[2], None),
     "a phase at the wrong place": (
-        gather, "start[0] * width + start[1]", "start[1]", FEW[6], None,
+        gather, "top * width + left", "left", FEW[6], None,
     ),
     "ReLU of nothing": (cotangents, "<= 0", "< 0", FEW[1], None),
     "a column of the matrix": (

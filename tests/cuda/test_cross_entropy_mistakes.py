@@ -60,7 +60,7 @@ MISTAKES = {
     ),
     "the cotangent of each": (streams, "n if each else 0", "0", FEW, "none"),
     "a level of the tree": (
-        sums, "if t + k * THREADS < n", "if t + k * THREADS < n - 1", FEW, "plain",
+        sums, "if first + t + k * THREADS < n", "if first + t + k * THREADS < n - 1", FEW, "plain",
     ),
     "weights of a count": (host, '0 if by == "count" else', "", FEW, "count"),
 }  # fmt: skip

@@ -85,7 +85,7 @@ def train(
 
 
 class Kept(ax.Callback):
-    """Keeps what is handed out, and copies of it."""
+    """Keeps the parameters that each epoch hands out, and copies of them."""
 
     def __init__(self):
         self.params, self.copies, self.samples = [], [], 0
@@ -146,7 +146,7 @@ def test_watched_shapes_of_batches_are_few(captures, monkeypatch):
 
 @pytest.mark.parametrize(("optimizer", "numbers"), [(FALLING, 1), (ADAMW, 3)])
 def test_watched_replays_ask_little_of_the_host(captures, monkeypatch, optimizer, numbers):
-    """To copy a batch to its place, to write the numbers that change, and to launch the graph."""
+    """The host copies a batch, writes the numbers that change, and launches the graph."""
     take, asked = captured_steps.CapturedStep.take, []
 
     def noted(step, *batch):
@@ -173,7 +173,7 @@ def test_watched_divergence_is_told(captures):
 
 
 def declined(model, optimizer, **options):
-    """Train by ordinary steps after all; return the one warning."""
+    """Check that training falls back to ordinary steps; return the one warning."""
     expected, _ = train(model, optimizer, capture=False, **options)
     recorded.Graph.launches = 0
     with pytest.warns(UserWarning, match="not captured") as warned:

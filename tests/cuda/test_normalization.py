@@ -22,7 +22,7 @@ each_mode = pytest.mark.parametrize("train", [False, True])
 
 
 def draw(shape, dtype="float32", offset=0.0):
-    """Return the five arrays and a cotangent."""
+    """Return the five arrays of batch_norm and a cotangent."""
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((2, *shape))
     weight, bias, mean = rng.standard_normal((3, shape[1]))

@@ -141,7 +141,7 @@ MISTAKES = {
     "eps inside": ("math.sqrt(square) / root + eps", "math.sqrt(square + eps) / root", 5),
     "the first means": ("if not first:", "if first:", 4),
     "bias of the mean": ("rate / (1 - b1**t)", "rate", 4),
-    "parameters past the launch": ("range(0, len(lists[0]), TOGETHER)", "range(1)", 2),
+    "parameters past the launch": ("range(0, len(weights), TOGETHER)", "range(1)", 2),
 }
 
 

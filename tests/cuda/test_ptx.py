@@ -188,7 +188,7 @@ def test_tf32():
 
 
 def multiplied(a, b, c):
-    """c += a @ b, 16 x 8 x 8, by one warp."""
+    """Add a @ b to c, 16 x 8 x 8, by one warp."""
     t = cuda.threadIdx.x
     g, q = t // 4, t % 4
     top, low = g * 8, (g + 8) * 8

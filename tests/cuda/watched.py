@@ -26,7 +26,7 @@ SIZE_DEPENDS_ON_VALUES = {"nonzero", "flatnonzero", "argwhere", "unique", "extra
 
 
 class ndarray(np.ndarray):
-    """An array whose values are not at hand."""
+    """An array whose values are on a GPU: reading them is noted."""
 
     __module__ = "cupy"
     data = SimpleNamespace(device_id=0)
@@ -42,7 +42,7 @@ class ndarray(np.ndarray):
 
 
 def noted(name: str) -> Callable[..., Any]:
-    """Return the method of NumPy's arrays, which takes note."""
+    """Return the method ``name`` of NumPy's arrays, which notes that it reads."""
 
     def read(self: Any, *args: Any) -> Any:
         NOTES.append(f"read by {name}")

@@ -13,7 +13,7 @@ operation = OPERATIONS["dense"]
 
 
 def takes(x: Any, w: Any, b: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, or None."""
     return why_not(x, w, b)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from ...core.operation import ROUTINES, Implementation
-from .simd.elementary import BIAS, STRICT, borrowed, exp_biased, log1p, njit, row_max, row_sum
+from .simd.elementary import BIAS, borrowed, exp_biased, log1p, njit, plain, row_max, row_sum
 from .simd.vectors import Vectors, cgutils, intrinsic
 from .toolchain.arguments import why_not
 from .toolchain.compiling import compiled
@@ -33,7 +33,6 @@ MANY = 256
 
 BINARY = "binary_cross_entropy_with_logits"
 
-plain = njit(**STRICT)
 sums = njit(fastmath={"reassoc", "contract"}, error_model="numpy")
 """Sums in lanes, in an order that the machine code fixes; infinities and NaN keep their meaning."""
 
@@ -52,7 +51,7 @@ class Decay(NamedTuple):
 
 
 def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, or None."""
     if why := why_not(w, b, x, y):
         return why
     if loss != BINARY and y.dtype.kind not in "iu":
@@ -176,11 +175,12 @@ def look_ahead(
     """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        v = Vectors(context, builder, signature.args[6])
-        weights, samples = (v.data(signature.args[i], args[i]) for i in (0, 1))
-        rows = [v.at(samples, offset) for offset in args[2:5]]
-        size, lanes = args[5], v.index(v.lanes)
-        keep, minus_scale = v.splat(args[6]), v.splat(builder.fneg(args[7]))
+        w, x, *offsets, size, keep, scale = args
+        of_w, of_x, *_, kind = signature.args
+        v = Vectors(context, builder, kind)
+        weights, samples = v.data(of_w, w), v.data(of_x, x)
+        rows, lanes = [v.at(samples, offset) for offset in offsets], v.index(v.lanes)
+        keep, minus_scale = v.splat(keep), v.splat(builder.fneg(scale))
         sums = [cgutils.alloca_once_value(builder, v.zero) for _ in range(2)]
 
         def part(j: Any, load: Any, store: Any) -> None:

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from ...core.operation import ROUTINES, Implementation
-from .simd.elementary import STRICT, njit
+from .simd.elementary import plain
 from .simd.elements import FEW
 from .toolchain.arguments import flat, flat_or_nothing, why_not
 from .toolchain.compiling import compiled_in_parts
 from .toolchain.memory import empty
-from .toolchain.signatures import FLOATS, Read1, Write1
+from .toolchain.signatures import FLOATS, Read1, Unnamed, Write1
 from .toolchain.threads import PIECES
-
-plain = njit(**STRICT)
 
 
 def takes(*arrays: Any, **options: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, or None."""
     given = [x for x in arrays if not isinstance(x, float)]
     why = why_not(*given)
     if why is None and any(x is not None and x.dtype != arrays[0].dtype for x in given):
@@ -52,18 +50,21 @@ class Descent(NamedTuple):
     nesterov: bool
 
 
+DescentIn = Annotated[Any, Unnamed(Descent)]
+
+
 @compiled_in_parts(PIECES, kind=FLOATS)
 def sgd(
-    w: Read1, g: Read1, v: Read1, step: Descent, new_w: Write1, new_v: Write1,
+    w: Read1, g: Read1, v: Read1, step: DescentIn, new_w: Write1, new_v: Write1,
     parts: int, part: int,
 ) -> None:  # fmt: skip
     """Write a parameter and its velocity after a step to new_w and new_v.
 
     Without momentum new_v has no elements; at the first step v has none.
     """
-    kind, nesterov = w.dtype.type, step.nesterov
+    kind, step = w.dtype.type, Descent(*step)
     rate, momentum, fresh = kind(step.rate), kind(step.momentum), kind(step.fresh)
-    decay = kind(step.decay)
+    decay, nesterov = kind(step.decay), step.nesterov
     first, last = w.size * part // parts, w.size * (part + 1) // parts
     w, g, v = w[first:last], g[first:last], v[first:last]
     new_w, new_v = new_w[first:last], new_v[first:last]
@@ -95,7 +96,7 @@ def sgd_step(
     """Return the weights and velocities after a step of `SGD`."""
     new_weights, new_velocities = [], []
     dtype = weights[0].dtype
-    step = Descent(rate, momentum, 1 - dampening, weight_decay, nesterov)
+    step = tuple(Descent(rate, momentum, 1 - dampening, weight_decay, nesterov))
     for w, g, v in zip(weights, grads, velocities, strict=True):
         new_w = empty(w.shape, dtype)
         new_v = empty(w.shape, dtype) if momentum else None
@@ -128,6 +129,9 @@ class Adaption(NamedTuple):
     """Over what the mean of the gradients lacks: 1 - b1 ** steps."""
 
 
+AdaptionIn = Annotated[Any, Unnamed(Adaption)]
+
+
 def adaption(t: float, rate: float, b1: float, b2: float, eps: float, decay: float) -> Adaption:
     """Return the numbers of step t, which is counted from 1."""
     root = math.sqrt(1 - b2**t)
@@ -136,11 +140,11 @@ def adaption(t: float, rate: float, b1: float, b2: float, eps: float, decay: flo
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def adamw(
-    w: Read1, g: Read1, m: Read1, v: Read1, step: Adaption, new_w: Write1, new_m: Write1,
+    w: Read1, g: Read1, m: Read1, v: Read1, step: AdaptionIn, new_w: Write1, new_m: Write1,
     new_v: Write1, parts: int, part: int,
 ) -> None:  # fmt: skip
     """Write a parameter and its state after a step to new_w, new_m and new_v."""
-    kind = w.dtype.type
+    kind, step = w.dtype.type, Adaption(*step)
     b1, c1, b2, c2 = kind(step.b1), kind(step.c1), kind(step.b2), kind(step.c2)
     root, eps, keep, rate = kind(step.root), kind(step.eps), kind(step.keep), kind(step.rate)
     first, last = w.size * part // parts, w.size * (part + 1) // parts
@@ -168,7 +172,7 @@ def adamw_step(
     """Return the weights, means and squares after a step of `AdamW`."""
     new: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     dtype = weights[0].dtype
-    numbers = {t: adaption(t, rate, b1, b2, eps, weight_decay) for t in set(steps)}
+    numbers = {t: tuple(adaption(t, rate, b1, b2, eps, weight_decay)) for t in set(steps)}
     for w, g, m, v, t in zip(weights, grads, means, squares, steps, strict=True):
         m = np.zeros(w.shape, dtype) if m is None else m
         v = np.zeros(w.shape, dtype) if v is None else v

@@ -10,19 +10,15 @@ from typing import Any
 import numpy as np
 
 from ...core.operation import Pullback
-from .toolchain.device import contiguous, register, xp
-from .toolchain.dtypes import WIDE, code_of, stored, takes
+from .toolchain.device import register, xp
+from .toolchain.dtypes import WIDE, code_of, given, stored, takes
 from .toolchain.elementary import exp_minus_abs, sigmoid_of
 from .toolchain.launching import Kernel
 from .toolchain.ptx import get, narrow, put, widen
 from .toolchain.teams import cuda, device
 
 THREADS = 256
-
-
 AT_ONCE = 8  # elements that a thread waits for together
-
-
 BLOCKS = {"f4": 4, "f8": 2, "f2": 4, "u2": 4}  # of a multiprocessor
 
 
@@ -40,7 +36,7 @@ def relu_gradient(v: Any, dv: Any) -> Any:
 
 @device
 def sigmoid_gradient(v: Any, dv: Any) -> Any:
-    """Return dv times the slope, which keeps its digits where the value is almost 1."""
+    """Return dv times the sigmoid's slope at v, with all its digits where the value is almost 1."""
     one, e = type(v)(1), exp_minus_abs(v)
     return dv * e / ((one + e) * (one + e))
 
@@ -53,7 +49,7 @@ def log_sigmoid(v: Any) -> Any:
 
 @device
 def log_sigmoid_gradient(v: Any, dv: Any) -> Any:
-    """Return dv times the slope."""
+    """Return dv times the slope of log_sigmoid at v."""
     return dv * sigmoid_of(-v)
 
 
@@ -67,7 +63,7 @@ FORMULAS = {
 
 
 def make_value(name: str, code: str) -> Callable[..., None]:
-    """Return the kernel of a formula of one number."""
+    """Return the kernel of the activation ``name`` for elements of the dtype ``code``."""
     formula, kind = FORMULAS[name][0], WIDE[code]
 
     def value(x: Any, y: Any, n: int) -> None:
@@ -85,7 +81,7 @@ def make_value(name: str, code: str) -> Callable[..., None]:
 
 
 def make_gradient(name: str, code: str) -> Callable[..., None]:
-    """Return the kernel of a formula of a number and a cotangent."""
+    """Return the kernel of the pullback of ``name`` for elements of the dtype ``code``."""
     formula, kind = FORMULAS[name][1], WIDE[code]
 
     def gradient(x: Any, dy: Any, dx: Any, n: int) -> None:
@@ -106,23 +102,22 @@ def make_gradient(name: str, code: str) -> Callable[..., None]:
 
 @functools.cache
 def value_kernel(name: str, code: str) -> Kernel:
-    """Return the kernel of an activation for a dtype."""
+    """Return the kernel of the activation ``name`` for a dtype, made once."""
     return Kernel(make_value(name, code), f"{code}* {code}* i8", THREADS, BLOCKS[code])
 
 
 @functools.cache
 def gradient_kernel(name: str, code: str) -> Kernel:
-    """Return the kernel of an activation's pullback for a dtype."""
+    """Return the kernel of the pullback of ``name`` for a dtype, made once."""
     parameters = f"{code}* {code}* {code}* i8"
     return Kernel(make_gradient(name, code), parameters, THREADS, BLOCKS[code])
 
 
 def run(made: Callable[[str, str], Kernel], name: str, *arrays: Any) -> Any:
-    """Return what a kernel writes of arrays of one shape."""
+    """Return what the kernel of ``name``, by ``made``, writes from arrays of one shape."""
     y = xp.empty(arrays[0].shape, arrays[0].dtype)
     blocks = -(-y.size // (THREADS * AT_ONCE))
-    given = [stored(contiguous(x)) for x in arrays]
-    made(name, code_of(y))(blocks, *given, stored(y), y.size)
+    made(name, code_of(y))(blocks, *map(given, arrays), stored(y), y.size)
     return y
 
 
@@ -133,7 +128,7 @@ def variants() -> list[Kernel]:
 
 
 def add(name: str) -> None:
-    """Register the kernels of an activation."""
+    """Register the kernels of the activation ``name``."""
 
     def value(x: Any) -> Any:
         return run(value_kernel, name, x)

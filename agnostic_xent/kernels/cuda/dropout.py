@@ -10,7 +10,7 @@ import numpy as np
 
 from ...core.operation import Pullback
 from .toolchain.device import contiguous, register, xp
-from .toolchain.dtypes import WIDE, code_of, stored, takes
+from .toolchain.dtypes import WIDE, code_of, given, stored, takes
 from .toolchain.launching import Kernel
 from .toolchain.ptx import get, narrow, put, widen
 from .toolchain.teams import cuda
@@ -21,7 +21,7 @@ BLOCK = THREADS * AT_ONCE
 
 
 def make_dropout(code: str) -> Callable[..., None]:
-    """Return the kernel of a dtype."""
+    """Return the kernel for elements of the dtype ``code``."""
     kind: Any = WIDE[code]
 
     def dropout(x: Any, keep: Any, y: Any, n: int, kept: float) -> None:
@@ -43,7 +43,7 @@ def make_dropout(code: str) -> Callable[..., None]:
 
 @functools.cache
 def dropout_kernel(code: str) -> Kernel:
-    """Return the kernel of a dtype."""
+    """Return the kernel for elements of the dtype ``code``, made once."""
     return Kernel(make_dropout(code), f"{code}* u1* {code}* i8 f8", THREADS, 4)
 
 
@@ -53,17 +53,15 @@ def variants() -> list[Kernel]:
 
 
 def value(x: Any, *, keep: Any, rate: float) -> Any:
-    """Return what is kept, scaled."""
+    """Return x over 1 - rate where ``keep``, and 0 elsewhere."""
     y = xp.empty(x.shape, x.dtype)
     mask = contiguous(keep).view(xp.uint8)
-    dropout_kernel(code_of(x))(
-        -(-y.size // BLOCK), stored(contiguous(x)), mask, stored(y), y.size, 1 - rate
-    )
+    dropout_kernel(code_of(x))(-(-y.size // BLOCK), given(x), mask, stored(y), y.size, 1 - rate)
     return y
 
 
 def vjp(x: Any, *, keep: Any, rate: float) -> tuple[Any, Pullback]:
-    """Return the value and its pullback, which is linear."""
+    """Return the value and its pullback, which is the same function of the cotangent."""
     return value(x, keep=keep, rate=rate), lambda dy: (value(dy, keep=keep, rate=rate),)
 
 

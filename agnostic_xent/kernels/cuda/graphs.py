@@ -16,7 +16,7 @@ from .toolchain.device import SIMULATED, register_routine, xp
 
 
 def captured_step(arrays: Sequence[Any], step: Callable[[], Any]) -> Callable[[float, int], None]:
-    """Take a step on the arrays' device, and return what takes it again."""
+    """Take a step on the arrays' device; return the function that replays it."""
     capture = Capture()
     capture.run(step)  # which also compiles, and loads, what the recording may not
     launch = record(capture, step)
@@ -29,7 +29,7 @@ def captured_step(arrays: Sequence[Any], step: Callable[[], Any]) -> Callable[[f
 
 
 def record_on_gpu(capture: Capture, step: Callable[[], Any]) -> Callable[[], None]:
-    """Record a step; return what launches the graph."""
+    """Record a step in a CUDA graph; return the function that launches it."""
     device, stream = xp.cuda.Device(), xp.cuda.Stream(non_blocking=True)
     xp.get_default_memory_pool().free_all_blocks()  # the graph needs as much of its own
     with xp.cuda.using_allocator(xp.cuda.MemoryPool(capture.allocate).malloc), stream:
@@ -50,7 +50,7 @@ def record_on_gpu(capture: Capture, step: Callable[[], Any]) -> Callable[[], Non
 
 
 def record_in_simulator(capture: Capture, step: Callable[[], Any]) -> Callable[[], None]:
-    """Return what takes the step anew, for nothing can be recorded."""
+    """Return the function that takes the step anew, since the simulator records nothing."""
     return lambda: capture.run(step)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .toolchain import dtypes
 from .toolchain.capturing import CAPTURING, Numbers
 from .toolchain.device import SIMULATED, contiguous, register_routine, xp
-from .toolchain.launching import Kernel, cuda
+from .toolchain.launching import Kernel, codes_of, cuda
 from .toolchain.ptx import get, put
 
 THREADS = 256
@@ -26,20 +26,27 @@ TABLE = 3  # numbers of a row: which parameter, its first element of the block, 
 TOGETHER = 56
 """Parameters of a launch: seven pointers to each fit the 4 KB that a kernel is given."""
 
-Make = Callable[[bool], Callable[..., None]]
-
 
 def takes(*arrays: Any, **options: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
-    given = [x for x in arrays if hasattr(x, "dtype")]
-    if given[0].dtype.name not in ("float32", "float64"):
-        return f"it takes float32 and float64, not {given[0].dtype}"
-    if any(x.dtype != given[0].dtype for x in given):
+    """Return why these lists of arrays, one after another, are not taken; None if they are."""
+    first, *others = [x for x in arrays if hasattr(x, "dtype")]
+    if first.dtype.name not in ("float32", "float64"):
+        return f"it takes float32 and float64, not {first.dtype}"
+    if any(x.dtype != first.dtype for x in others):
         return "it takes arrays of one dtype"
-    return dtypes.takes(*given)
+    return dtypes.takes(first, *others)
 
 
 # --- the kernels ---------------------------------------------------------------------------------
+
+
+class SGDNumbers(NamedTuple):
+    """The numbers of a step of SGD; ``fresh`` is 1 - dampening."""
+
+    momentum: float
+    fresh: float
+    decay: float
+    rate: float
 
 
 def make_sgd(replayed: bool) -> Callable[..., None]:
@@ -52,7 +59,7 @@ def make_sgd(replayed: bool) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         """Write parameters and velocities after a step; at the first one there are no velocities.
 
-        Without momentum there are none at all. ``fresh`` is 1 - dampening.
+        Without momentum there are none at all.
         """
         if replayed:
             rate = get(changing, 0)
@@ -75,6 +82,19 @@ def make_sgd(replayed: bool) -> Callable[..., None]:
 
     sgd.__qualname__ = "sgd_replayed" if replayed else "sgd"
     return sgd
+
+
+class AdamWNumbers(NamedTuple):
+    """The numbers of a step of AdamW: ``c1`` is 1 - b1, and of the others see `adamw_numbers`."""
+
+    b1: float
+    c1: float
+    b2: float
+    c2: float
+    eps: float
+    root: float
+    keep: float
+    rate: float
 
 
 def make_adamw(replayed: bool) -> Callable[..., None]:
@@ -110,48 +130,64 @@ def make_adamw(replayed: bool) -> Callable[..., None]:
     return adamw
 
 
+class Rule(NamedTuple):
+    """How parameters are stepped: the maker of the kernel, and what the kernel takes."""
+
+    make: Callable[[bool], Callable[..., None]]
+    lists: int
+    """Of arrays: those that are read, with the parameters first, and those that are written."""
+    numbers: type
+    flags: int
+
+
+SGD = Rule(make_sgd, lists=5, numbers=SGDNumbers, flags=2)
+ADAMW = Rule(make_adamw, lists=7, numbers=AdamWNumbers, flags=1)
+
+
 @functools.cache
-def kernel(make: Make, code: str, replayed: bool) -> Kernel:
-    """Return a kernel for a dtype's code."""
-    arrays, floats, integers = SHAPES[make]
-    lists, numbers = f"{code}*{TOGETHER} " * arrays, f"{code} " * floats + "i4 " * integers
-    parameters = f"{lists}i8* {code}* {numbers}"
-    return Kernel(make(replayed), parameters, THREADS, 4)
+def kernel(rule: Rule, code: str, replayed: bool) -> Kernel:
+    """Return the kernel of a rule for parameters of the dtype ``code``, made once."""
+    lists, flags = f"{code}*{TOGETHER} " * rule.lists, " i4" * rule.flags
+    parameters = f"{lists}i8* {code}* {codes_of(rule.numbers, code)}{flags}"
+    return Kernel(rule.make(replayed), parameters, THREADS, 4)
 
-
-SHAPES: dict[Make, tuple[int, int, int]] = {make_sgd: (5, 4, 2), make_adamw: (7, 8, 1)}
-"""Lists of arrays, floating numbers and integers that a kernel takes."""
 
 # --- the steps -----------------------------------------------------------------------------------
 
 
 def run(
-    make: Make,
+    rule: Rule,
     lists: Sequence[Any],
     new: Sequence[Any],
-    fixed: Sequence[float],
-    changing: Numbers,
-    rate: float,
+    numbers: tuple[float, ...],
+    place: Any,
     *flags: bool,
 ) -> None:
-    """Write ``new`` lists of arrays, of other lists, and of numbers.
+    """Write ``new`` lists of arrays, from others, of which the first are the parameters.
 
-    ``changing`` numbers, which depend on the rate and the step, follow the ``fixed`` ones.
+    ``place`` is where on the device the changing numbers lie, in a step that is replayed.
     """
-    dtype, capture = lists[0][0].dtype, CAPTURING.now
-    place = None if capture is None else capture.on_device(changing, rate, dtype)
-    made = kernel(make, dtype.str[1:], capture is not None)
-    numbers = *map(dtype.type, (*fixed, *changing(rate, 0))), *flags
-    for start in range(0, len(lists[0]), TOGETHER):
+    weights, *_ = lists
+    dtype = weights[0].dtype
+    made = kernel(rule, dtype.str[1:], place is not None)
+    for start in range(0, len(weights), TOGETHER):
         part = slice(start, start + TOGETHER)
-        table = blocks_of(tuple([w.size for w in lists[0][part]]))
+        table = blocks_of(tuple([w.size for w in weights[part]]))
         if table.size:
             arrays = [pointers(x[part]) for x in (*lists, *new)]
-            made(table.size // TABLE, *arrays, table, place, *numbers)
+            made(
+                table.size // TABLE, *arrays, table, place, *map(dtype.type, numbers), *flags
+            )  # fmt: skip
+
+
+def placed(changing: Numbers, rate: float, like: Any) -> Any:
+    """Return where numbers that change lie, in a captured step: an array like another; or None."""
+    capture = CAPTURING.now
+    return None if capture is None else capture.on_device(changing, rate, like.dtype)
 
 
 def results(arrays: Sequence[Any], like: Sequence[Any]) -> list[Any]:
-    """Return where a step writes: new arrays; in one that is replayed, the old ones if there."""
+    """Return where a step writes: new arrays like others; in a captured one the old, if any."""
     replayed = CAPTURING.now is not None
     return [
         x if replayed and x is not None else xp.empty(w.shape, w.dtype)
@@ -160,13 +196,13 @@ def results(arrays: Sequence[Any], like: Sequence[Any]) -> list[Any]:
 
 
 def pointers(arrays: Sequence[Any]) -> tuple[Any, ...]:
-    """Return as many arrays as a launch has pointers; None stands for those that are not there."""
+    """Return as many arrays as a launch has pointers to, with None for those that are missing."""
     there = [None if x is None else contiguous(x) for x in arrays]
     return *there, *[None] * (TOGETHER - len(there))
 
 
 def blocks_of(sizes: tuple[int, ...]) -> Any:
-    """Return the table of blocks for parameters of these sizes."""
+    """Return the table of blocks for parameters of these sizes, on the current device."""
     return _blocks_of(sizes, None if SIMULATED else xp.cuda.Device().id)
 
 
@@ -181,7 +217,7 @@ def _blocks_of(sizes: tuple[int, ...], device: Any) -> Any:
 
 
 def places_of(keys: Iterable[Any]) -> dict[Any, list[int]]:
-    """Return the places of each key."""
+    """Return the positions at which each of the keys stands."""
     places: dict[Any, list[int]] = {}
     for i, key in enumerate(keys):
         places.setdefault(key, []).append(i)
@@ -189,7 +225,7 @@ def places_of(keys: Iterable[Any]) -> dict[Any, list[int]]:
 
 
 def at(places: Sequence[int], *lists: Sequence[Any]) -> list[list[Any]]:
-    """Return what lists hold at some places."""
+    """Return what each of the lists holds at some places."""
     return [[x[i] for i in places] for x in lists]
 
 
@@ -207,10 +243,11 @@ def sgd_step(
     """Return the weights and velocities after a step of `SGD`."""
     new_weights = results(weights, weights)
     new_velocities = results(velocities, weights) if momentum else [None] * len(weights)
-    fixed = momentum, 1 - dampening, weight_decay
+    numbers = SGDNumbers(momentum, 1 - dampening, weight_decay, rate)
     for first, places in places_of(v is None for v in velocities).items():
         lists, new = at(places, weights, grads, velocities), at(places, new_weights, new_velocities)
-        run(make_sgd, lists, new, fixed, lambda rate, later: (rate,), rate, nesterov, first)
+        place = placed(lambda rate, later: (rate,), rate, weights[0])
+        run(SGD, lists, new, numbers, place, nesterov, first)
     return new_weights, new_velocities
 
 
@@ -228,20 +265,23 @@ def adamw_step(
     weight_decay: float,
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Return the weights, means and squares after a step of `AdamW`."""
-    new = [results(arrays, weights) for arrays in (weights, means, squares)]
-    fixed = b1, 1 - b1, b2, 1 - b2, eps
+    new_weights, new_means, new_squares = (
+        results(arrays, weights) for arrays in (weights, means, squares)
+    )
     keys = [(t, m is None) for t, m in zip(steps, means, strict=True)]
     for (t, first), places in places_of(keys).items():
         changing = functools.partial(adamw_numbers, t, b1, b2, weight_decay)
+        numbers = AdamWNumbers(b1, 1 - b1, b2, 1 - b2, eps, *changing(rate, 0))
         lists = at(places, weights, grads, means, squares)
-        run(make_adamw, lists, at(places, *new), fixed, changing, rate, first)
-    return new[0], new[1], new[2]
+        new = at(places, new_weights, new_means, new_squares)
+        run(ADAMW, lists, new, numbers, placed(changing, rate, weights[0]), first)
+    return new_weights, new_means, new_squares
 
 
 def adamw_numbers(
     t: float, b1: float, b2: float, weight_decay: float, rate: float, later: int
 ) -> tuple[float, ...]:
-    """Return what changes of `AdamW` some steps after the one of ``t``."""
+    """Return root, keep and rate of `AdamWNumbers`, some steps ``later`` than step ``t``."""
     t += later
     return math.sqrt(1 - b2**t), 1 - rate * weight_decay, rate / (1 - b1**t)
 
@@ -249,8 +289,8 @@ def adamw_numbers(
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
     return [
-        kernel(make, code, replayed)
-        for make in SHAPES
+        kernel(rule, code, replayed)
+        for rule in (SGD, ADAMW)
         for code in ("f4", "f8")
         for replayed in (False, True)
     ]

@@ -1,8 +1,7 @@
 """The kernels of the pools: a thread a pixel, which gathers, forward from taps, back from windows.
 
-What the kernels take besides arrays: ``n``, the pixels that they write in all planes; the sizes of
-an image (height, width) and of its outputs (rows, columns); of the window (down, across); its
-``stride`` and ``apart``, pixels from tap to tap; ``top`` and ``left``, pixels of padding.
+What the kernels take besides arrays: ``n``, the pixels that they write in all planes; `Windows`;
+those of the mean also `Counted`.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.geometry import Margins, Pair, output_size
-from ...core.operation import OPERATIONS, Pullback
-from .toolchain.device import contiguous, register, xp
-from .toolchain.dtypes import WIDE, code_of, stored, takes
-from .toolchain.launching import Kernel
+from ...core.operation import Pullback
+from .toolchain.device import GRID, register, xp
+from .toolchain.dtypes import WIDE, code_of, given, stored, takes
+from .toolchain.launching import I4, Kernel, codes_of
 from .toolchain.ptx import get, narrow, put, widen
 from .toolchain.teams import LANES, cuda, device, team_sum
 
@@ -27,16 +26,40 @@ LARGE = 1024  # pixels of a plane
 NOBODY = 255
 """In place of a tap's number: a window of no pixel."""
 
-SIZES = " i8" + 12 * " i4"
-"""The types of all numbers above."""
 
-max_pool2d, avg_pool2d = OPERATIONS["max_pool2d"], OPERATIONS["avg_pool2d"]
-global_avg_pool2d = OPERATIONS["global_avg_pool2d"]
+class Windows(NamedTuple):
+    """Where the windows of a pool lie in an image."""
+
+    height: I4
+    width: I4
+    rows: I4
+    """Of the output, as are columns."""
+    columns: I4
+    down: I4
+    """The taps of a window, as are those across."""
+    across: I4
+    stride_h: I4
+    stride_w: I4
+    apart_h: I4
+    """Pixels from a tap to the next one."""
+    apart_w: I4
+    top: I4
+    """Pixels of padding, as are those to the left."""
+    left: I4
+
+
+class Counted(NamedTuple):
+    """The pixels that a mean counts: from the first one to the end, which is not among them."""
+
+    first_h: I4
+    end_h: I4
+    first_w: I4
+    end_w: I4
 
 
 @device
 def place_of(i: Any, height: Any, width: Any) -> Any:
-    """Return the plane, row and column of a pixel."""
+    """Return the plane, row and column of pixel i of planes of height x width."""
     plane = i // (np.int64(height) * width)
     rest = np.int32(i - plane * (np.int64(height) * width))
     return plane, rest // width, rest % width
@@ -44,7 +67,7 @@ def place_of(i: Any, height: Any, width: Any) -> Any:
 
 @device
 def window_at(p: Any, stride: Any, windows: Any) -> Any:
-    """Return which window begins p pixels after the first one; -1 if none does."""
+    """Return the number of the window that begins p pixels after the first; -1 if none does."""
     return p // stride if p >= 0 and p % stride == 0 and p // stride < windows else -1
 
 
@@ -56,7 +79,7 @@ def maxima(
     down: int, across: int, stride_h: int, stride_w: int, apart_h: int, apart_w: int, top: int,
     left: int,
 ) -> None:  # fmt: skip
-    """Write each window's maximum and the number of its tap; NaN wins, and else the first."""
+    """Write each window's maximum to y and its tap to numbers; NaN wins, else the first one."""
     i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
     if i >= n:
         return
@@ -82,7 +105,7 @@ def maxima_gradient(
     down: int, across: int, stride_h: int, stride_w: int, apart_h: int, apart_w: int, top: int,
     left: int,
 ) -> None:  # fmt: skip
-    """Write each pixel's sum of cotangents of windows of which it is the maximum."""
+    """Write to dx each pixel's sum of the cotangents of windows whose maximum it is."""
     i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
     if i >= n:
         return
@@ -116,7 +139,7 @@ def means(
     down: int, across: int, stride_h: int, stride_w: int, apart_h: int, apart_w: int, top: int,
     left: int, first_h: int, end_h: int, first_w: int, end_w: int,
 ) -> None:  # fmt: skip
-    """Write each window's mean, over its pixels from first to end."""
+    """Write to y each window's mean over the pixels that are counted."""
     i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
     if i >= n:
         return
@@ -140,7 +163,7 @@ def means_gradient(
     down: int, across: int, stride_h: int, stride_w: int, apart_h: int, apart_w: int, top: int,
     left: int, first_h: int, end_h: int, first_w: int, end_w: int,
 ) -> None:  # fmt: skip
-    """Write each pixel's sum of cotangents of its windows, each over the window's pixels."""
+    """Write to dx each pixel's sum of the cotangents of its windows, over what these count."""
     i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
     if i >= n:
         return
@@ -181,107 +204,112 @@ def make_plane_means(code: str, team: int) -> Callable[..., None]:
 
 # --- launches ------------------------------------------------------------------------------------
 
-ARRAYS = {
-    maxima: "{x}* {x}* u1*" + SIZES,
-    maxima_gradient: "{x}* u1* {x}*" + SIZES,
-    means: "{x}* {x}*" + SIZES + 4 * " i4",
-    means_gradient: "{x}* {x}*" + SIZES + 4 * " i4",
+PARAMETERS = {
+    maxima: f"{{x}}* {{x}}* u1* i8 {codes_of(Windows)}",
+    maxima_gradient: f"{{x}}* u1* {{x}}* i8 {codes_of(Windows)}",
+    means: f"{{x}}* {{x}}* i8 {codes_of(Windows)} {codes_of(Counted)}",
+    means_gradient: f"{{x}}* {{x}}* i8 {codes_of(Windows)} {codes_of(Counted)}",
 }
-"""The parameters of the kernels."""
+"""The types of the parameters of the kernels of windows; x is the code of a dtype."""
 
 
 @functools.cache
 def kernel(function: Callable[..., None], code: str) -> Kernel:
-    """Return a kernel of windows for a dtype."""
-    return Kernel(function, ARRAYS[function].format(x=code), THREADS, 3)
+    """Return the kernel of windows that is this function, for the dtype ``code``, made once."""
+    return Kernel(function, PARAMETERS[function].format(x=code), THREADS, 3)
 
 
 @functools.cache
 def plane_means_kernel(code: str, team: int) -> Kernel:
-    """Return the kernel of planes for a dtype."""
+    """Return the kernel of the means of planes for a dtype and a team, made once."""
     return Kernel(make_plane_means(code, team), f"{code}* {code}* i8 i8", THREADS, 6)
 
 
 def run(function: Callable[..., None], arrays: tuple[Any, ...], made: Any, *numbers: int) -> None:
-    """Start a kernel of windows, a thread for each pixel that is made."""
+    """Start a kernel of windows, a thread for each pixel of the array that is made."""
     blocks = -(-made.size // THREADS)
-    pointers = [stored(contiguous(x)) for x in arrays]
-    kernel(function, code_of(made))(blocks, *pointers, made.size, *numbers)
+    kernel(function, code_of(made))(blocks, *map(given, arrays), made.size, *numbers)
 
 
-def sizes(
+@functools.lru_cache(maxsize=256)
+def windows_of(
     image: Pair, window: Pair, stride: Pair, padding: Margins, dilation: Pair = (1, 1)
-) -> tuple[int, ...]:
-    """Return the numbers that describe the windows."""
+) -> Windows:
+    """Return where the windows of normalised options lie in an image."""
     outputs = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
-    return *image, *outputs, *window, *stride, *dilation, padding[0][0], padding[1][0]
+    (top, _), (left, _) = padding
+    return Windows(*image, *outputs, *window, *stride, *dilation, top, left)
 
 
-def fits(x: Any, numbers: tuple[int, ...]) -> bool:
-    """Tell whether kernels run on these shapes: not on nothing, nor past their integers."""
-    largest = max(numbers[0] * numbers[1], numbers[2] * numbers[3])
-    planes = x.shape[0] * x.shape[1]
-    return bool(x.size > 0 and largest < 1 << 30 and planes * largest < THREADS << 31)
+def fits(x: Any, *, counted: Any = None, **geometry: Any) -> bool:
+    """Return whether the pixels of a plane, and of all planes, are few enough to be numbered."""
+    windows = windows_of(x.shape[2:], **geometry)
+    largest = max(windows.height * windows.width, windows.rows * windows.columns)
+    return largest < 1 << 30 and math.prod(x.shape[:2]) * largest < THREADS * GRID
+
+
+def max_fits(x: Any, *, window: Pair, **geometry: Any) -> bool:
+    """Return whether the number of a tap is a byte, and the pixels are few enough."""
+    return math.prod(window) <= NOBODY and fits(x, window=window, **geometry)
 
 
 def max_value(x: Any, **geometry: Any) -> Any:
-    """Return the maxima."""
+    """Return the maxima of the windows."""
     return max_vjp(x, **geometry)[0]
 
 
 def max_vjp(x: Any, **geometry: Any) -> tuple[Any, Pullback]:
     """Return the maxima and the pullback, which keeps the numbers of their taps, in bytes."""
-    numbers = sizes(x.shape[2:], **geometry)
-    if math.prod(geometry["window"]) > NOBODY or not fits(x, numbers):
-        return max_pool2d.portable.vjp(x, **geometry)
-    y = xp.empty((*x.shape[:2], *numbers[2:4]), x.dtype)
+    windows = windows_of(x.shape[2:], **geometry)
+    y = xp.empty((*x.shape[:2], windows.rows, windows.columns), x.dtype)
     winners = xp.empty(y.shape, np.uint8)
-    run(maxima, (x, y, winners), y, *numbers)
+    run(maxima, (x, y, winners), y, *windows)
 
     def pullback(dy: Any) -> tuple[Any]:
         dx = xp.empty(x.shape, x.dtype)
-        run(maxima_gradient, (dy, winners, dx), dx, *numbers)
+        run(maxima_gradient, (dy, winners, dx), dx, *windows)
         return (dx,)
 
     return y, pullback
 
 
-def avg_value(x: Any, *, counted: Margins, **geometry: Any) -> Any:
-    """Return the means."""
-    return avg_vjp(x, counted=counted, **geometry)[0]
+def avg_value(x: Any, **geometry: Any) -> Any:
+    """Return the means of the windows."""
+    return avg_vjp(x, **geometry)[0]
 
 
 def avg_vjp(x: Any, *, counted: Margins, **geometry: Any) -> tuple[Any, Pullback]:
-    """Return the means and the pullback."""
-    numbers = sizes(x.shape[2:], **geometry)
-    if not fits(x, numbers):
-        return avg_pool2d.portable.vjp(x, counted=counted, **geometry)
-    for size, margin in zip(x.shape[2:], counted, strict=True):
-        numbers += -margin[0], size + margin[1]
-    y = xp.empty((*x.shape[:2], *numbers[2:4]), x.dtype)
-    run(means, (x, y), y, *numbers)
+    """Return the means and the pullback; ``counted`` are the margins whose pixels are counted."""
+    windows = windows_of(x.shape[2:], **geometry)
+    (top, bottom), (left, right) = counted
+    pixels = Counted(-top, windows.height + bottom, -left, windows.width + right)
+    y = xp.empty((*x.shape[:2], windows.rows, windows.columns), x.dtype)
+    run(means, (x, y), y, *windows, *pixels)
 
     def pullback(dy: Any) -> tuple[Any]:
         dx = xp.empty(x.shape, x.dtype)
-        run(means_gradient, (dy, dx), dx, *numbers)
+        run(means_gradient, (dy, dx), dx, *windows, *pixels)
         return (dx,)
 
     return y, pullback
+
+
+def global_fits(x: Any) -> bool:
+    """Return whether a grid has a block for each plane."""
+    return bool(math.prod(x.shape[:2]) < GRID)
 
 
 def global_value(x: Any) -> Any:
     """Return the mean of each plane: by a warp, or by a block where planes are large."""
-    pixels = x.shape[2] * x.shape[3]
-    if x.size // pixels >= 1 << 31:
-        return global_avg_pool2d.portable.value(x)
+    pixels = math.prod(x.shape[2:])
     y, team = xp.empty(x.shape[:2], x.dtype), LANES if pixels <= LARGE else THREADS
     blocks = -(-y.size // (THREADS // team))
-    plane_means_kernel(code_of(x), team)(blocks, stored(contiguous(x)), stored(y), y.size, pixels)
+    plane_means_kernel(code_of(x), team)(blocks, given(x), stored(y), y.size, pixels)
     return y
 
 
 def global_vjp(x: Any) -> tuple[Any, Pullback]:
-    """Return the mean of each plane and the pullback, which writes nothing but the shares."""
+    """Return the mean of each plane and the pullback, whose result is a broadcast array."""
     shape = x.shape
 
     def pullback(dy: Any) -> tuple[Any]:
@@ -293,10 +321,11 @@ def global_vjp(x: Any) -> tuple[Any, Pullback]:
 
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
-    made = [kernel(function, code) for function in ARRAYS for code in WIDE]
+    made = [kernel(function, code) for function in PARAMETERS for code in WIDE]
     return made + [plane_means_kernel(code, team) for code in WIDE for team in (LANES, THREADS)]
 
 
-register("max_pool2d", max_value, max_vjp, takes, "window", "stride", "padding", "dilation")
-register("avg_pool2d", avg_value, avg_vjp, takes, "window", "stride", "padding", "counted")
-register("global_avg_pool2d", global_value, global_vjp, takes)
+GEOMETRY = "window", "stride", "padding"
+register("max_pool2d", max_value, max_vjp, takes, *GEOMETRY, "dilation", fits=max_fits)
+register("avg_pool2d", avg_value, avg_vjp, takes, *GEOMETRY, "counted", fits=fits)
+register("global_avg_pool2d", global_value, global_vjp, takes, fits=global_fits)

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ...core.operation import OPERATIONS, Pullback
-from .toolchain.device import contiguous, register, xp
-from .toolchain.dtypes import WIDE, code_of, stored, takes
-from .toolchain.launching import Kernel
+from ...core.operation import Pullback
+from .toolchain.device import contiguous, in_blocks_of, register, xp
+from .toolchain.dtypes import WIDE, code_of, given, stored, takes
+from .toolchain.launching import Kernel, codes_of
 from .toolchain.ptx import narrow, put
-from .toolchain.rows import AT_ONCE, FEW_PIXELS, TEAMS, THREADS, read_some, team_for
+from .toolchain.rows import AT_ONCE, FEW_PIXELS, TEAMS, THREADS, Layout, layout_of, read_some
 from .toolchain.teams import absorb, cuda, team_merge, team_sum
 
 BLOCKS = {"f4": 4, "f8": 2, "f2": 4, "u2": 4}  # of a multiprocessor
 
 
 def make_value(code: str, team: int) -> Callable[..., None]:
-    """Return the kernel of the values for a dtype; ``inner`` elements lie between two classes."""
+    """Return the kernel of the values for a dtype, with ``team`` threads to a row."""
     kind: Any = WIDE[code]
 
     def softmax(x: Any, y: Any, count: int, classes: int, inner: int, log: int) -> None:
@@ -56,7 +56,7 @@ def make_value(code: str, team: int) -> Callable[..., None]:
 
 
 def make_gradient(code: str, team: int) -> Callable[..., None]:
-    """Return the kernel of the pullbacks for a dtype, from the values y."""
+    """Return the kernel of the pullbacks for a dtype and a team, from the values y."""
     kind: Any = WIDE[code]
 
     def gradient(y: Any, dy: Any, dx: Any, count: int, classes: int, inner: int, log: int) -> None:
@@ -90,49 +90,45 @@ def make_gradient(code: str, team: int) -> Callable[..., None]:
 
 @functools.cache
 def value_kernel(code: str, team: int) -> Kernel:
-    """Return the kernel of a dtype and a team."""
-    return Kernel(make_value(code, team), f"{code}* {code}* i8 i8 i8 i4", THREADS, BLOCKS[code])
+    """Return the kernel of the values for a dtype and a team, made once."""
+    parameters = f"{code}* {code}* {codes_of(Layout)} i4"
+    return Kernel(make_value(code, team), parameters, THREADS, BLOCKS[code])
 
 
 @functools.cache
 def gradient_kernel(code: str, team: int) -> Kernel:
-    """Return the kernel of the pullback."""
-    parameters = f"{code}* {code}* {code}* i8 i8 i8 i4"
+    """Return the kernel of the pullbacks for a dtype and a team, made once."""
+    parameters = f"{code}* {code}* {code}* {codes_of(Layout)} i4"
     return Kernel(make_gradient(code, team), parameters, THREADS, BLOCKS[code])
 
 
 def run(make: Callable[[str, int], Kernel], log: bool, axis: int, *arrays: Any) -> Any:
-    """Return what a kernel writes of arrays of one shape."""
+    """Return what the kernel that is made writes of arrays of one shape, with classes on an axis.
+
+    ``log``: it is that of log_softmax.
+    """
     shape, dtype = arrays[0].shape, arrays[0].dtype
-    inner = math.prod(shape[axis + 1 :])
-    if 1 < inner < FEW_PIXELS:
+    layout = layout_of(shape, axis)
+    if 1 < layout.inner < FEW_PIXELS:
         moved = [xp.moveaxis(x, axis, -1) for x in arrays]
         return contiguous(xp.moveaxis(run(make, log, len(shape) - 1, *moved), -1, axis))
-    y, classes = xp.empty(shape, dtype), shape[axis]
-    count = y.size // classes
-    team = team_for(classes, inner)
-    blocks = -(-count // (THREADS // team))
-    given = [stored(contiguous(x)) for x in (*arrays, y)]
-    make(code_of(y), team)(blocks, *given, count, classes, inner, log)
+    y = xp.empty(shape, dtype)
+    made = make(code_of(y), layout.team)
+    made(layout.blocks, *map(given, arrays), stored(y), *layout, log)
     return y
 
 
 def add(name: str, log: bool) -> None:
-    """Register the kernels of an activation."""
-    portable = OPERATIONS[name].portable
+    """Register the kernels of softmax, or of log_softmax: the operation ``name``."""
 
     def value(x: Any, *, axis: int) -> Any:
-        if x.size >= THREADS << 31:  # more blocks than a grid has
-            return portable.value(x, axis=axis)
         return run(value_kernel, log, axis, x)
 
     def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
-        if x.size >= THREADS << 31:
-            return portable.vjp(x, axis=axis)
         y = run(value_kernel, log, axis, x)
         return y, lambda dy: (run(gradient_kernel, log, axis, y, dy),)
 
-    register(name, value, vjp, takes, "axis")
+    register(name, value, vjp, takes, "axis", fits=in_blocks_of(THREADS))
 
 
 def variants() -> list[Kernel]:
@@ -142,6 +138,4 @@ def variants() -> list[Kernel]:
 
 
 add("softmax", False)
-
-
 add("log_softmax", True)

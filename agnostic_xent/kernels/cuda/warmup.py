@@ -18,7 +18,7 @@ Capability = tuple[int, int]
 
 
 def variants_of(module: str) -> list[Kernel]:
-    """Return all kernels of a file of this package; of most files there are none."""
+    """Return all kernels of a module of this package; most have none."""
     found: list[Kernel] = getattr(
         importlib.import_module(f"{PACKAGE}.{module}"), "variants", list
     )()
@@ -26,7 +26,7 @@ def variants_of(module: str) -> list[Kernel]:
 
 
 def modules() -> list[str]:
-    """Return the names of the files of this package."""
+    """Return the dotted names of the modules of this package."""
     package = importlib.import_module(PACKAGE)
     found = pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")
     return sorted(m.name.removeprefix(f"{PACKAGE}.") for m in found if not m.ispkg)
@@ -40,7 +40,7 @@ def capabilities() -> list[Capability]:
 
 
 def compile_all() -> Iterator[tuple[str, float]]:
-    """Compile in as many processes as there are cores; yield what is ready, and its seconds."""
+    """Compile all kernels, in a process a core; yield each one's name and seconds when ready."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(config.NUMBA_NUM_THREADS, context) as pool:
         futures = [
@@ -54,7 +54,7 @@ def compile_all() -> Iterator[tuple[str, float]]:
 
 
 def timed(module: str, place: int, capability: Capability) -> tuple[str, float]:
-    """Compile the kernel at a place among those of a file; return its name, and seconds."""
+    """Compile the kernel at ``place`` among those of a module; return its name and seconds."""
     start = time.perf_counter()
     kernel = variants_of(module)[place]
     bounds = kernel.threads, kernel.blocks

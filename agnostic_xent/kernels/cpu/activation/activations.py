@@ -16,7 +16,7 @@ from . import loops
 
 
 def takes(x: Any, **options: Any) -> str | None:
-    """Say why an array is not taken, if it is not."""
+    """Return why an array is not taken, or None."""
     return why_not(x) or (None if x.ndim else "it takes arrays of at least one dimension")
 
 

@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..simd.elementary import SUM, borrowed, exp_biased, log1p, njit, row_max, row_sum
+from ..simd.elementary import (
+    SUM,
+    borrowed,
+    exp_biased,
+    inlined,
+    log1p,
+    njit,
+    plain,
+    row_max,
+    row_sum,
+)
 from ..simd.elements import exp_minus_abs
-from ..simd.rows import PIECE, exponentials, inlined, plain, scale, sum_beside_maximum
+from ..simd.rows import PIECE, exponentials, scale, sum_beside_maximum
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Read1, Read2, Write1, Write2
 from ..toolchain.threads import PIECES

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
 
-from ..simd.lines import plain
+from ..simd.elementary import plain
 from ..simd.tiles import TAPS, product_tile
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.signatures import SINGLE, Array, Integers, Read1, Write1

@@ -20,7 +20,7 @@ max_pool2d = OPERATIONS["max_pool2d"]
 
 
 def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, or None."""
     return why_not(x, w, b)
 
 

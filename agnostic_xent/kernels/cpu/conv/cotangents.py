@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..simd.elementary import STRICT, SUM, njit
+from ..simd.elementary import SUM, njit, plain
 from ..simd.elements import FEW
 from ..simd.tiles import registers
 from ..simd.vectors import Vectors, cgutils, emitted
@@ -66,16 +66,16 @@ def _across(v: Vectors, x: Any) -> Any:
 total = emitted(2, _total)
 
 
-@njit(**STRICT)
+@plain
 def mask(dy: Any, y: Any, masked: Any) -> None:
-    """Set masked = dy where ReLU let something through, else 0."""
+    """Write dy where ReLU let something through, y > 0, to masked, else 0."""
     for p in range(dy.size):
         masked[p] = dy.dtype.type(0) if y[p] <= 0 else dy[p]
 
 
 @njit(**SUM)
 def total_of_winners(dy: Any, winners: Any) -> Any:
-    """Return the sum of the pooled cotangents that somebody gets."""
+    """Return the sum of the pooled cotangents dy that a pixel gets, one of the winners."""
     s = dy.dtype.type(0)
     for p in range(dy.size):
         s += dy.dtype.type(0) if winners[p] == NOBODY else dy[p]

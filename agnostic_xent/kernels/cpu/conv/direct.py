@@ -11,7 +11,8 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..simd.lines import pack, place, plain
+from ..simd.elementary import plain
+from ..simd.lines import pack, place
 from ..simd.tiles import TAPS, correlation_tile, product_tile
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Write1

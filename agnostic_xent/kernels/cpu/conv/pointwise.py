@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
 
-from ..simd.lines import plain
+from ..simd.elementary import plain
 from ..simd.tiles import correlation_tile, matrix_tile
 from ..simd.transposes import transpose
 from ..toolchain.compiling import compiled_in_parts, shared

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import STRICT, njit
+from ..simd.elementary import plain
 from ..simd.tiles import matrix_tile
 from ..simd.transposes import transpose
 from ..simd.vectors import VECTOR_BYTES
@@ -36,8 +36,6 @@ from .winograd_tiles import (
     unpool,
     weight_tile,
 )
-
-plain = njit(**STRICT)
 
 ROWS, NARROW_ROWS = 6, 12
 """Tiles of a micro-kernel's product; of one for a panel of a single vector."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..simd.elementary import plain
 from ..simd.transposes import transpose
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.signatures import SINGLE, Bytes, Read1, Write1
@@ -22,7 +23,6 @@ from .winograd import (
     area_of,
     clear,
     gradient_product,
-    plain,
     prefetch_rows,
     read_pixels,
     read_tiles,

@@ -10,7 +10,7 @@ import numpy as np
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..simd.elementary import BIAS
-from ..simd.elements import FEW
+from ..simd.elements import SMALL
 from ..toolchain.arguments import NOTHING, flat, why_not
 from ..toolchain.memory import empty
 from .binary_loops import BLOCK, Numbers, binary
@@ -20,7 +20,7 @@ portable = operation.portable
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, or None."""
     weights = [options[name] for name in ("weight", "pos_weight", "sample_weight")]
     why = why_not(logits, target, *weights)
     return why or (None if logits.ndim else "it takes arrays of at least one dimension")
@@ -59,10 +59,11 @@ def run(logits: Any, target: Any, options: dict[str, Any], gradient: bool) -> tu
     g = empty(logits.shape, dtype) if gradient else None
     terms = np.empty(logits.size if reduction == "none" else 0)
     sums = np.empty(-(-logits.size // BLOCK))
-    numbers = Numbers(options["label_smoothing"], 1 / BIAS[dtype], unit)
-    given = (spread(x, logits) for x in (logits, target, w, q))
-    out = terms, sums, NOTHING[dtype] if g is None else g.reshape(-1)
-    binary[dtype](*given, numbers, *out, alone=logits.size < FEW)
+    binary[dtype](
+        spread(logits, logits), spread(target, logits), spread(w, logits), spread(q, logits),
+        tuple(Numbers(options["label_smoothing"], 1 / BIAS[dtype], unit)),
+        terms, sums, NOTHING[dtype] if g is None else g.reshape(-1), alone=logits.size < SMALL,
+    )  # fmt: skip
     with quiet():
         if reduction == "none":
             return terms.astype(dtype).reshape(logits.shape), g

@@ -7,15 +7,14 @@ keeps its digits where s(z) is almost t. Notation of ``binary_losses.py``.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import log1p
+from ..simd.elementary import inlined, log1p, plain
 from ..simd.elements import exp_minus_abs
-from ..simd.rows import inlined, plain
 from ..toolchain.compiling import compiled_in_parts
-from ..toolchain.signatures import FLOATS, Read1, Write1, WrittenDoubles
+from ..toolchain.signatures import FLOATS, Read1, Unnamed, Write1, WrittenDoubles
 from ..toolchain.threads import PIECES
 
 BLOCK = 16384
@@ -31,6 +30,9 @@ class Numbers(NamedTuple):
     """What turns biased exponentials into exponentials."""
     unit: float
     """The gradient of the loss with respect to a term."""
+
+
+NumbersIn = Annotated[Any, Unnamed(Numbers)]
 
 
 @inlined
@@ -69,13 +71,14 @@ def some_elements(z: Any, t: Any, w: Any, q: Any, numbers: Numbers, terms: Any, 
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def binary(
-    z: Read1, t: Read1, w: Read1, q: Read1, numbers: Numbers, terms: WrittenDoubles,
+    z: Read1, t: Read1, w: Read1, q: Read1, numbers: NumbersIn, terms: WrittenDoubles,
     sums: WrittenDoubles, g: Write1, parts: int, part: int,
 ) -> None:  # fmt: skip
     """Do a part of the blocks of logits z: write a sum of terms each, the terms, the gradient g.
 
     Weights w, positive weights q, terms and g may have no elements.
     """
+    numbers = Numbers(*numbers)
     for i in range(sums.size * part // parts, sums.size * (part + 1) // parts):
         start, stop = i * BLOCK, min(i * BLOCK + BLOCK, z.size)
         found = terms[start:stop] if terms.size else np.empty(stop - start)

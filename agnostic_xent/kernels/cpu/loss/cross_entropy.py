@@ -26,7 +26,7 @@ OPTIONS = (
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, or None."""
     return why_not(logits, target, options["weight"], options["sample_weight"])
 
 
@@ -83,7 +83,7 @@ linear = OPERATIONS["linear_cross_entropy"]
 
 
 def takes_linear(x: Any, weight: Any, target: Any, bias: Any, **options: Any) -> str | None:
-    """Say why the blocks of these arguments are not taken, if they are not."""
+    """Return why the blocks of these arguments are not taken, or None."""
     arrays = {"weight": options["class_weight"], "sample_weight": options["sample_weight"]}
     return takes(widen(x), target, **arrays)
 

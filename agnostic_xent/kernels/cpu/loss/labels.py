@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import SUM, borrowed, log1p, njit, row_max, row_sum
-from ..simd.rows import PIECE, inlined, plain, scale
+from ..simd.elementary import SUM, borrowed, inlined, log1p, njit, plain, row_max, row_sum
+from ..simd.rows import PIECE, scale
 from .sweep import sweep
 
 NOBODY, HIDDEN = -1, -2  # in place of a label: out of range, or of a sample that does not count
@@ -45,6 +45,10 @@ class Problem(NamedTuple):
     """The gradient of the loss with respect to a term, over the temperature."""
 
 
+FACTOR, WEIGHT, OWN, OTHERS, SHIFT, SHIFTS = range(6)
+"""Rows of the memory of `Samples`."""
+
+
 class Samples(NamedTuple):
     """Numbers of a block of samples, an array each."""
 
@@ -63,21 +67,21 @@ class Samples(NamedTuple):
 
 @plain
 def is_dead(label: Any, n: Any, sample_weight: Any, ignore: Any, ignores: Any) -> Any:
-    """Tell whether sample n is ignored or has no weight."""
+    """Return whether sample n with this label is ignored or has no weight."""
     return (ignores and label == ignore) or (sample_weight.size > 0 and sample_weight[n] == 0)
 
 
 @plain
-def describe(labels: Any, first: Any, classes: Any, problem: Any, tag: Any, numbers: Any) -> Any:
+def describe(labels: Any, first: Any, classes: Any, problem: Any, tag: Any, memory: Any) -> Any:
     """Return the `Samples` of a block, of which nothing is known but labels and weights.
 
-    They lie in ``tag`` and, as yet 0, in ``numbers`` (6, samples).
+    They lie in ``tag`` and, as yet 0, in ``memory`` (6, samples).
     """
     count = tag.size
     labels, sample_weight = labels[first : first + count], problem.sample_weight
     if sample_weight.size > 0:
         sample_weight = sample_weight[first : first + count]
-    factor, weight = numbers[0], numbers[1]
+    factor, weight = memory[FACTOR], memory[WEIGHT]
     for k in range(count):
         label = labels[k]
         known = 0 <= label < classes
@@ -94,7 +98,8 @@ def describe(labels: Any, first: Any, classes: Any, problem: Any, tag: Any, numb
         for k in range(count):
             if is_dead(labels[k], k, sample_weight, problem.ignore, problem.ignores):
                 tag[k] = HIDDEN
-    return Samples(tag, factor, weight, numbers[2], numbers[3], numbers[4], numbers[5])
+    own, others, shift, shifts = memory[OWN], memory[OTHERS], memory[SHIFT], memory[SHIFTS]
+    return Samples(tag, factor, weight, own, others, shift, shifts)
 
 
 @plain
@@ -116,7 +121,7 @@ def label_gradient(factor: Any, weight: Any, own: Any, others: Any, problem: Any
 
 @plain
 def write_terms(samples: Samples, first: Any, problem: Any, terms: Any) -> None:
-    """Compute the terms of a block of samples."""
+    """Write the terms of a block of samples, from sample ``first`` on."""
     tag, factor, weight, own, others, shift, shifts = samples
     log_sum = np.empty(tag.size)
     for k in range(tag.size):
@@ -138,7 +143,7 @@ def write_terms(samples: Samples, first: Any, problem: Any, terms: Any) -> None:
 
 @inlined
 def exponentials_and_maximum(x: Any, top: Any, inverse_temperature: Any, e: Any, ahead: Any) -> Any:
-    """Do as `exponentials`, also in place, and return the maximum of another piece as well."""
+    """Store exponentials of x in e, maybe x; return their sum and the maximum of ``ahead``."""
     if inverse_temperature == 1:
         return sweep(x, x.size, e, ahead, ahead.size, top, x.dtype.type(1))
     return sweep(x, x.size, e, ahead, ahead.size, top, inverse_temperature)
@@ -158,7 +163,7 @@ def weighted_shifts(x: Any, top: Any, inverse_temperature: Any, weight: Any) -> 
 
 @inlined
 def scale_and_spread(e: Any, a: Any, weight: Any, b: Any) -> None:
-    """Multiply a row by a and take b w off: the gradient with smoothed labels."""
+    """Multiply the row e by a and take b * weight off: the gradient with smoothed labels."""
     for j in range(e.size):
         e[j] = e[j] * a - weight[j] * b
 
@@ -168,7 +173,7 @@ def scale_and_spread(e: Any, a: Any, weight: Any, b: Any) -> None:
 
 @inlined
 def without(label: Any, total: Any, e: Any) -> Any:
-    """Return the sum of the exponentials of a piece but for the label's."""
+    """Return the sum of the exponentials e of a piece but for the label's."""
     own = e[label]
     others = total - np.float64(own)
     if own > others:  # the difference has lost digits
@@ -224,26 +229,26 @@ def sum_rows(x: Any, samples: Samples, problem: Problem, g: Any, scratch: Any, t
 
 @plain
 def long_rows(x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any) -> None:
-    """Do rows first to last of many classes."""
+    """Write terms and gradient of rows first to last of x, of many classes."""
     count, classes = last - first, x.shape[1]
-    tag, numbers = np.empty(count, np.int32), np.zeros((6, count))
+    tag, memory = np.empty(count, np.int32), np.zeros((6, count))
     tops = np.empty((count, (classes + PIECE - 1) // PIECE), x.dtype)
     scratch = np.empty(min(PIECE, classes), x.dtype)
-    fill_rows(x, labels, first, problem, g, terms, tag, numbers, tops, scratch)
+    fill_rows(x, labels, first, problem, g, terms, tag, memory, tops, scratch)
 
 
 @plain
 def fill_rows(
     x: Any, labels: Any, first: Any, problem: Any, g: Any, terms: Any,
-    tag: Any, numbers: Any, tops: Any, scratch: Any,
+    tag: Any, memory: Any, tops: Any, scratch: Any,
 ) -> None:  # fmt: skip
-    """Do as many rows as there are tags, from the first, in memory that outlives this function.
+    """Do as many rows of x as there are tags, from ``first`` on, in memory of the caller.
 
     Counting who refers to it, at every view, took as long as a tenth of the exponentials.
     """
-    tag, numbers = borrowed(tag), borrowed(numbers)
+    tag, memory = borrowed(tag), borrowed(memory)
     x, g = borrowed(x)[first : first + tag.size], borrowed(g)[first : first + tag.size]
-    samples = describe(borrowed(labels), first, x.shape[1], problem, tag, numbers)
+    samples = describe(borrowed(labels), first, x.shape[1], problem, tag, memory)
     sum_rows(x, samples, problem, g, scratch, tops)
     write_terms(samples, first, problem, borrowed(terms))
     if g.size:
@@ -252,7 +257,7 @@ def fill_rows(
 
 @plain
 def write_gradient(samples: Samples, problem: Any, g: Any, tops: Any) -> None:
-    """Turn the exponentials of rows into their gradient."""
+    """Turn the exponentials of rows, in g, into their gradient."""
     tag, factor, weight, own, others, _, _ = samples
     g, tops = borrowed(g), borrowed(tops)
     kind, scales, at_label = g.dtype.type, np.empty(tag.size), np.empty(tag.size)

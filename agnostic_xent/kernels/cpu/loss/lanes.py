@@ -2,7 +2,7 @@
 
 A block is (classes, pixels) logits, for which the sweeps over the classes keep a maximum and a sum
 each. Rows of few classes come here by way of a transposed copy, since a loop over ten classes is
-too short to be taken in lanes. ``softmax.py`` has the formulas.
+too short to be taken in lanes. ``labels.py`` has the formulas.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..simd.elementary import borrowed, exp_biased, njit
-from ..simd.rows import inlined, pasted, plain
+from ..simd.elementary import borrowed, exp_biased, inlined, njit, pasted, plain
 from ..toolchain.callees import INNER
 from .labels import HIDDEN, NOBODY, Samples, describe, label_gradient, row_scale, write_terms
 
@@ -21,7 +20,7 @@ GROUP = 64  # classes that are summed in the dtype of the logits; groups are add
 
 @inlined
 def raise_to(x: Any, top: Any) -> None:
-    """Keep the larger of each pixel; NaN spoils the sum later, whether it is kept or not."""
+    """Raise ``top`` to x where that is larger; NaN spoils the sum later, kept here or not."""
     for p in range(x.size):
         top[p] = x[p] if x[p] > top[p] else top[p]
 
@@ -48,7 +47,7 @@ def add_shifts(x: Any, top: Any, inverse_temperature: Any, w: Any, shifts: Any) 
 
 @inlined
 def scale_pixels(e: Any, a: Any, tag: Any) -> None:
-    """Multiply a class's exponentials by a number each; hidden ones become 0."""
+    """Multiply a class's exponentials e by numbers a; those of hidden samples become 0."""
     zero = e.dtype.type(0)
     for p in range(e.size):
         e[p] = zero if tag[p] == HIDDEN else e[p] * a[p]
@@ -56,7 +55,7 @@ def scale_pixels(e: Any, a: Any, tag: Any) -> None:
 
 @inlined
 def take_off(e: Any, w: Any, b: Any, tag: Any) -> None:
-    """Subtract a class's part of smoothed labels."""
+    """Subtract a class's part of smoothed labels, w b, from e."""
     zero = e.dtype.type(0)
     for p in range(e.size):
         e[p] -= zero if tag[p] == HIDDEN else w * b[p]
@@ -99,8 +98,8 @@ def block(
     """
     classes, pixels = x.shape[0], stop - start
     x, g = borrowed(x), borrowed(g)
-    tag, numbers = np.empty(pixels, np.int32), np.zeros((6, pixels))
-    samples = describe(labels, first, classes, problem, tag, numbers)
+    tag, memory = np.empty(pixels, np.int32), np.zeros((6, pixels))
+    samples = describe(labels, first, classes, problem, tag, memory)
     tag, factor, weight, own, others, _, _ = samples
     top, scratch = x[0, start:stop].copy(), np.empty(pixels, x.dtype)
     a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)
@@ -136,7 +135,7 @@ def transpose(x: Any, y: Any) -> None:
 
 @njit(**INNER)
 def transpose_back(x: Any, y: Any) -> None:
-    """Copy the transposed x to y."""
+    """Copy x to the transposed y, as in `transpose` but in the order of y."""
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             y[i, j] = x[j, i]
@@ -146,7 +145,7 @@ def transpose_back(x: Any, y: Any) -> None:
 def short_rows(
     x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any
 ) -> None:
-    """Do rows first to last of few classes."""
+    """Write terms and gradient of rows first to last of x, of few classes."""
     classes, count = x.shape[1], last - first
     lanes, e = np.empty((classes, count), x.dtype), np.empty((classes, count), x.dtype)
     transpose(x[first:last], lanes)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import borrowed, row_sum
-from ..simd.rows import pasted, plain, scale
+from ..simd.elementary import borrowed, pasted, plain, row_sum
+from ..simd.rows import scale
 from ..toolchain.compiling import compiled, compiled_in_parts
 from ..toolchain.signatures import (
     FLOATS,
@@ -40,27 +40,19 @@ class Options(NamedTuple):
     unbias: float
     """What turns a sum of biased exponentials into that of the exponentials."""
     reduction: int
-    normalize: float
-    """What a mean divides by; 0 if that is to be found out."""
+    divisor: float
+    """What a mean divides by; 0 if that is not known yet, and where nothing counts."""
     by_count: bool
     """Whether that is the number of samples, not of their weights."""
     empty: float
     """The mean of nothing."""
     checks: bool
     """Whether a label out of range is an IndexError, raised before anything is written."""
-
-
-class Totals(NamedTuple):
-    """What is known of all samples together."""
-
-    divisor: float
-    """What a mean divides by."""
-    weight_sum: float
-    """Of the weights of all classes."""
+    weight_sum: float = 0.0
+    """Of the weights of all classes, once it is known."""
 
 
 OptionsIn = Annotated[Any, Unnamed(Options)]
-TotalsIn = Annotated[Any, Unnamed(Totals)]
 
 
 @plain
@@ -95,84 +87,86 @@ def divisor_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, optio
 
 
 @plain
-def totals_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Options) -> Any:
-    """Return the `Totals`, once the labels are checked if they are to be."""
+def surveyed(labels: Any, classes: Any, weight: Any, sample_weight: Any, options: Options) -> Any:
+    """Return the options with what is found out of all samples; check labels, if that is asked."""
     if options.checks:
         check(labels, classes, options)
     weight_sum = 0.0
     for c in range(weight.size):
         weight_sum += np.float64(weight[c])
-    divisor = options.normalize
+    divisor = options.divisor
     if options.reduction == MEAN and divisor == 0:
         divisor = divisor_of(labels, classes, weight, sample_weight, options)
-    return Totals(divisor, weight_sum)
+    return Options(
+        options.ignore, options.ignores, options.smoothing, options.temperature, options.unbias,
+        options.reduction, divisor, options.by_count, options.empty, options.checks, weight_sum,
+    )  # fmt: skip
 
 
 @plain
-def problem_of(
-    classes: Any, weight: Any, sample_weight: Any, options: Options, totals: Totals
-) -> Any:
+def problem_of(classes: Any, weight: Any, sample_weight: Any, options: Options) -> Any:
     """Return the `Problem` that all blocks of samples have in common."""
     unit, inverse_temperature = 1.0, 1 / options.temperature
     if options.reduction == MEAN:
-        unit = 1 / totals.divisor if totals.divisor != 0 else options.empty
+        unit = 1 / options.divisor if options.divisor != 0 else options.empty
     return Problem(
         borrowed(weight), borrowed(sample_weight), options.ignore, options.ignores,
-        totals.weight_sum, options.smoothing, options.smoothing / classes, inverse_temperature,
+        options.weight_sum, options.smoothing, options.smoothing / classes, inverse_temperature,
         options.unbias, unit / options.temperature,
     )  # fmt: skip
 
 
 @plain
-def loss_of(terms: Any, options: Options, totals: Totals) -> Any:
+def loss_of(terms: Any, options: Options) -> Any:
     """Return what the terms add up to; 0 with reduction NONE, where they are the result."""
     if options.reduction == NONE:
         return 0.0
     total = row_sum(terms)
     if options.reduction == TOTAL:
         return total
-    return total / totals.divisor if totals.divisor != 0 else options.empty
+    return total / options.divisor if options.divisor != 0 else options.empty
 
 
 @compiled(kind=FLOATS)
 def survey(
     labels: Integers, weight: Read1, sample_weight: Read1, classes: int, options: OptionsIn
 ) -> tuple[float, float]:
-    """Return the `Totals`, as a plain tuple, of what several threads go on with."""
-    totals = totals_of(labels, classes, weight, sample_weight, Options(*options))
-    return totals.divisor, totals.weight_sum
+    """Return the divisor and the weight sum of the options that several threads go on with."""
+    found = surveyed(labels, classes, weight, sample_weight, Options(*options))
+    return found.divisor, found.weight_sum
 
 
 @compiled()
-def summed(terms: Doubles, options: OptionsIn, totals: TotalsIn) -> float:
+def summed(terms: Doubles, options: OptionsIn) -> float:
     """Return the loss from the terms that several threads wrote, in their fixed order."""
-    loss: float = loss_of(terms, Options(*options), Totals(*totals))
+    loss: float = loss_of(terms, Options(*options))
     return loss
 
 
 # --- logits (N, classes) -------------------------------------------------------------------------
 #
-# ``totals`` of the loops are the `Totals` where ``parts`` is not 1. A single part finds them out by
-# itself, keeps the terms to itself if ``terms`` has no elements, and returns the loss; other parts
-# return 0. The gradient is written to g if that has elements.
+# A loop that is not shared out, where ``parts`` is 1, surveys the samples by itself, keeps the
+# terms to itself if ``terms`` has no elements, and returns the loss: one call, for small arrays.
+# Else `survey` comes before it and `summed` behind, and the parts return 0. The gradient is written
+# to g if that has elements.
 
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def long(
     x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
-    totals: TotalsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
+    g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the rows x of many classes, in blocks that do not depend on the parts."""
-    options, totals, step = Options(*options), Totals(*totals), max(1, BLOCK // x.shape[1])
+    options, step = Options(*options), max(1, BLOCK // x.shape[1])
     if parts == 1:
-        totals = totals_of(labels, x.shape[1], weight, sample_weight, options)
+        options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
-    problem = problem_of(x.shape[1], weight, sample_weight, options, totals)
+    problem = problem_of(x.shape[1], weight, sample_weight, options)
     blocks = (x.shape[0] + step - 1) // step
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         last = min(i * step + step, x.shape[0])
         long_rows(x, labels, i * step, last, problem, g, terms)
-    return loss_of(terms, options, totals) if parts == 1 else 0.0
+    return loss_of(terms, options) if parts == 1 else 0.0
 
 
 @pasted
@@ -185,19 +179,19 @@ def rows_of_short(classes: Any) -> Any:
 @compiled_in_parts(PIECES, kind=FLOATS)
 def short(
     x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
-    totals: TotalsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
+    g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the rows x of few classes."""
-    options, totals, step = Options(*options), Totals(*totals), rows_of_short(x.shape[1])
+    options, step = Options(*options), rows_of_short(x.shape[1])
     if parts == 1:
-        totals = totals_of(labels, x.shape[1], weight, sample_weight, options)
+        options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
-    problem = problem_of(x.shape[1], weight, sample_weight, options, totals)
+    problem = problem_of(x.shape[1], weight, sample_weight, options)
     blocks = (x.shape[0] + step - 1) // step
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         last = min(i * step + step, x.shape[0])
         short_rows(x, labels, i * step, last, problem, g, terms)
-    return loss_of(terms, options, totals) if parts == 1 else 0.0
+    return loss_of(terms, options) if parts == 1 else 0.0
 
 
 @plain
@@ -241,18 +235,18 @@ def planes_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def planes(
     x: Read3, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
-    totals: TotalsIn, g: Write3, terms: WrittenDoubles, parts: int, part: int,
+    g: Write3, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the pixels of x (outer, classes, inner)."""
-    options, totals, length = Options(*options), Totals(*totals), pixels_of_a_block(x.shape[1])
+    options, length = Options(*options), pixels_of_a_block(x.shape[1])
     if parts == 1:
-        totals = totals_of(labels, x.shape[1], weight, sample_weight, options)
+        options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
-    problem = problem_of(x.shape[1], weight, sample_weight, options, totals)
+    problem = problem_of(x.shape[1], weight, sample_weight, options)
     blocks = x.shape[0] * ((x.shape[2] + length - 1) // length)
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         planes_block(i, x, labels, problem, g, terms)
-    return loss_of(terms, options, totals) if parts == 1 else 0.0
+    return loss_of(terms, options) if parts == 1 else 0.0
 
 
 @plain

@@ -10,7 +10,7 @@ import numpy as np
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Pullback
 from ..simd.elementary import BIAS
-from ..simd.elements import FEW
+from ..simd.elements import FEW, SMALL
 from ..toolchain.arguments import NOTHING, flat
 from ..toolchain.memory import SMALLEST, empty
 from . import loops
@@ -21,8 +21,6 @@ FEW_PIXELS = 32
 
 REDUCTIONS = {"mean": loops.MEAN, "sum": loops.TOTAL, "none": loops.NONE}
 NO_TERMS = np.empty(0)
-UNKNOWN = (0.0, 0.0)
-"""In place of the totals that the loops find out by themselves."""
 
 portable = OPERATIONS["cross_entropy"].portable
 
@@ -77,7 +75,8 @@ class Plan:
         """Return the loss and its pullback."""
         given, wanted = self.read(logits, target, weight, sample_weight), 0 in wrt
         over = wanted and self.overwrites and logits.flags.c_contiguous and logits.flags.writeable
-        ready = [given[0] if over else self.new(self.form, self.dtype) if wanted else self.nothing]
+        x, *_ = given
+        ready = [x if over else self.new(self.form, self.dtype) if wanted else self.nothing]
         loss = self.run(target, given, ready[0])
 
         def pullback(dy: Any) -> tuple[Any, Any]:
@@ -114,22 +113,25 @@ class Plan:
         none = self.reduction == "none"
         terms = NO_TERMS if self.alone and not none else np.empty(self.count)
         try:
-            loss = self.sum_up(given, g, terms)
+            if self.alone:
+                loss = self.loop.part(*given, self.loop_options, g, terms, 1, 0)
+            else:
+                loss = self.run_in_parts(given, g, terms)
         except IndexError:
-            self.check_values(given[0], target)
+            x, *_ = given
+            self.check_values(x, target)
             raise
         return self.as_loss(terms) if none else self.kind(loss)
 
-    def sum_up(self, given: tuple[Any, ...], g: Any, terms: Any) -> float:
-        """Run the loops; return the mean or the sum of the terms."""
-        options = self.loop_options
-        if self.alone:
-            loss: float = self.loop(*given, options, UNKNOWN, g, terms, alone=True)
-            return loss
+    def run_in_parts(self, given: tuple[Any, ...], g: Any, terms: Any) -> float:
+        """Return the mean or the sum of the terms, which several threads write."""
         _, *others = given
-        totals = loops.survey[self.dtype](*others, self.classes, options)
-        self.loop(*given, options, totals, g, terms)
-        loss = loops.summed[()](terms, options, totals)
+        survey = loops.survey[self.dtype]
+        divisor, weight_sum = survey(*others, self.classes, self.loop_options)
+        options = loops.Options(*self.loop_options)
+        known = tuple(options._replace(divisor=divisor, weight_sum=weight_sum))
+        self.loop(*given, known, g, terms)
+        loss: float = loops.summed[()](terms, known)
         return loss
 
     def as_loss(self, terms: Any) -> Any:
@@ -142,8 +144,8 @@ class Plan:
         if dy.ndim or float(dy) != 1:
             scale = loops.scale_planes if len(self.form) == 3 else loops.scale_rows
             _, labels, _, sample_weight, *_ = given
-            numbers = labels, sample_weight, self.loop_options, flat(dy)
-            scale[self.dtype](g, *numbers, alone=self.alone)
+            arguments = g, labels, sample_weight, self.loop_options, flat(dy)
+            scale[self.dtype](*arguments, alone=self.alone)
         if self.moves:
             rows = g.reshape(*self.samples, self.classes)
             return np.ascontiguousarray(np.moveaxis(rows, -1, self.axis))
@@ -159,7 +161,7 @@ class Plan:
             temperature=options["temperature"],
             unbias=1 / BIAS[self.dtype],
             reduction=REDUCTIONS[self.reduction],
-            normalize=normalize if isinstance(normalize, float) else 0.0,
+            divisor=normalize if isinstance(normalize, float) else 0.0,
             by_count=normalize == "count" or not weighted,
             empty=0.0 if options["on_empty"] == "zero" else math.nan,
             checks=checks,
@@ -175,6 +177,7 @@ class SoftPlan(Plan):
     def set_up(self, target: Any, weighted: bool, check_values: Any) -> None:
         """Choose the loops; what `scaled` reads is that nothing is ignored."""
         self.overwrites = False  # the gradient of the target needs the logits
+        self.loop, self.alone = soft[self.dtype], self.count * self.classes < SMALL
         self.loop_options = self.options_for(None, weighted, False)
         self.weighted = weighted
         self.no_weight = np.ones(self.classes, self.dtype)
@@ -224,7 +227,7 @@ class SoftPlan(Plan):
             weight_sum=float(np.sum(weight, dtype=float)),
             unit=unit / temperature,
         )
-        soft[self.dtype](x, t, weight, sample_weight, numbers, g, terms, alone=self.alone)
+        self.loop(x, t, weight, sample_weight, tuple(numbers), g, terms, alone=self.alone)
         if self.reduction == "none":
             return self.as_loss(terms)
         total = float(np.sum(terms))

@@ -8,14 +8,14 @@ class is treated as that label: its gradient there is ``-a Q others / s``. Notat
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import SUM, borrowed, larger, log1p, njit, row_max
-from ..simd.rows import PIECE, exponentials, inlined, plain, sum_beside_maximum
+from ..simd.elementary import SUM, borrowed, inlined, larger, log1p, njit, plain, row_max
+from ..simd.rows import PIECE, exponentials, sum_beside_maximum
 from ..toolchain.compiling import compiled_in_parts
-from ..toolchain.signatures import FLOATS, Read1, Read2, Write2, WrittenDoubles
+from ..toolchain.signatures import FLOATS, Read1, Read2, Unnamed, Write2, WrittenDoubles
 from ..toolchain.threads import PIECES
 
 
@@ -31,6 +31,9 @@ class Numbers(NamedTuple):
     weight_sum: float
     unit: float
     """The gradient of the loss with respect to a term, over the temperature."""
+
+
+NumbersIn = Annotated[Any, Unnamed(Numbers)]
 
 
 @njit(**SUM, forceinline=True)
@@ -105,11 +108,12 @@ def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> A
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def soft(
-    x: Read2, t: Read2, weight: Read1, sample_weight: Read1, numbers: Numbers, g: Write2,
+    x: Read2, t: Read2, weight: Read1, sample_weight: Read1, numbers: NumbersIn, g: Write2,
     terms: WrittenDoubles, parts: int, part: int,
 ) -> None:  # fmt: skip
     """Write the terms of rows of logits x and targets t, and the gradient unless g is empty."""
     x, t, weight, g = borrowed(x), borrowed(t), borrowed(weight), borrowed(g)
+    numbers = Numbers(*numbers)
     scratch = np.empty(0 if g.size else x.shape[1], x.dtype)
     for n in range(x.shape[0] * part // parts, x.shape[0] * (part + 1) // parts):
         e = g[n] if g.size else scratch

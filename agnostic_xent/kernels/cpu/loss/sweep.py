@@ -110,7 +110,7 @@ def sweep(
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         v = Vectors(context, builder, kind)
         x, e, ahead = (v.data(signature.args[i], args[i]) for i in (0, 2, 3))
-        size, more, top, factor = args[1], args[4], args[5], args[6]
+        _, size, _, _, more, top, factor = args
         loop = Sweep(v, kind, x, e, ahead, top, factor)
         fewer = builder.select(builder.icmp_signed("<", size, more), size, more)
         most = builder.select(builder.icmp_signed("<", size, more), more, size)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback
+from ..simd.elements import SMALL
 from ..toolchain.arguments import why_not
 from ..toolchain.memory import empty
 from . import loops
@@ -16,7 +17,7 @@ operation = OPERATIONS["batch_norm"]
 
 
 def takes(*arrays: Any, **options: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, or None."""
     return why_not(*arrays)
 
 
@@ -27,7 +28,7 @@ class Planes:
         self.shape, self.dtype = x.shape, x.dtype
         self.x, self.train = self.of(x), train
         self.count = x.size // x.shape[1]
-        self.alone = x.size < loops.SMALL
+        self.alone = x.size < SMALL
         self.weight = weight.astype(np.float64)
         if train:
             self.mean, self.var = self.statistics()

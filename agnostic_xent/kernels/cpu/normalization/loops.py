@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..simd.elementary import STRICT, SUM, borrowed, njit
+from ..simd.elementary import SUM, borrowed, njit, plain
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Doubles, Read1, Read2, Write2, WrittenDoubles
 from ..toolchain.threads import PIECES
 
-plain = njit(**STRICT)
-
-SMALL = 16384  # pixels below which one thread is faster than waking the others
 PIECE = 1024  # pixels that are summed in lanes; pieces follow each other
 
 # --- statistics ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ..simd.elementary import STRICT, borrowed, njit, row_sum
+from ..simd.elementary import borrowed, plain, row_sum
 from ..simd.rows import PIECE
 from ..simd.transposes import transpose
 from ..toolchain.compiling import compiled_in_parts
@@ -20,10 +20,6 @@ from ..toolchain.threads import PIECES
 from .lanes import maximum, maximum_gradient, mean, mean_gradient
 from .rows import maxima_gradient_row, means_gradient_row, row_of_maxima, row_of_means
 from .windows import BY_ROWS, MET, Windows, rows_of_numbers, space_of
-
-plain = njit(**STRICT)
-
-SMALL = 16384  # pixels below which one thread is faster than waking the others
 
 BYTE = (np.dtype(np.uint8),)
 BYTES = (*BYTE, np.dtype(np.uint16))

@@ -11,6 +11,7 @@ import numpy as np
 from ....core.geometry import Margins, Pair, output_size
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ....operations.pooling import window_counts
+from ..simd.elements import SMALL
 from ..simd.vectors import lanes_of
 from ..toolchain.arguments import flat, why_not
 from ..toolchain.memory import empty, scratch
@@ -61,7 +62,7 @@ def _inside(
 
 def run(pair: Any, x: Any, w: Windows, y: Any, others: Any) -> None:
     """Run the loops that suit the windows, from x to y, with the taps' numbers or the counts."""
-    lanes, alone = lanes_of(x.dtype), max(x.size, y.size) < loops.SMALL
+    lanes, alone = lanes_of(x.dtype), max(x.size, y.size) < SMALL
     by_rows, by_planes = pair
     dtypes = (x.dtype,) if others.dtype == x.dtype else (x.dtype, others.dtype)
     x, y = flat(x), y.reshape(-1)
@@ -145,7 +146,7 @@ def avg_vjp(
 def global_value(x: Any) -> Any:
     """Return the mean of each plane."""
     y = np.empty(x.shape[:2], x.dtype)
-    loops.plane_means[x.dtype](flat(x), y.reshape(-1), alone=x.size < loops.SMALL)
+    loops.plane_means[x.dtype](flat(x), y.reshape(-1), alone=x.size < SMALL)
     return y
 
 

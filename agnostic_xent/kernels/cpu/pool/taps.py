@@ -35,7 +35,7 @@ CORNERS = {
 
 
 def distances(window: int) -> list[tuple[int, int]]:
-    """Return how far these outputs are from (i, j), down and across."""
+    """Return how far the outputs that share corners are from (i, j), down and across."""
     return [(down, across) for down in range(window - 1) for across in range(window - 1)]
 
 

@@ -35,11 +35,20 @@ STRICT = {"fastmath": False} | CALLEE
 SUM = {"fastmath": {"reassoc"}} | CALLEE
 """Options of a loop whose sum may be taken in lanes; infinities and NaN keep their meaning."""
 
+plain = njit(**STRICT)
+"""Decorator of a function for compiled code."""
+
+inlined = njit(**STRICT, forceinline=True)
+"""The same without a call: one that takes arrays costs as much as 100 elements."""
+
+pasted = njit(**STRICT, inline="always")
+"""The same, pasted before it is optimised: each layer is optimised again with all below it."""
+
 # --- single instructions that Python has no name for ---------------------------------------------
 
 
 def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """Emit x * y + z with one rounding, of numbers or of vectors."""
+    """Emit ``x * y + z`` with one rounding, of numbers or of vectors."""
     kind = x.type
     lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
     bits = 32 if getattr(kind, "element", kind) == ir.FloatType() else 64
@@ -60,7 +69,7 @@ def fma(context: Any, x: Any, y: Any, z: Any) -> Any:
 
 @intrinsic
 def larger(context: Any, x: Any, y: Any) -> Any:
-    """Return the larger of two numbers; of NaN and another, either.
+    """Return the larger of x and y; either, if one of them is NaN.
 
     Only with this promise, that it need not matter, does a maximum of floats go in lanes.
     """
@@ -74,7 +83,7 @@ def larger(context: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def float_bits(context: Any, x: Any) -> Any:
-    """Return the bits of a float64 as int64."""
+    """Return the bits of the float64 x as int64."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.IntType(64))
@@ -94,7 +103,7 @@ def bits_float(context: Any, bits: Any) -> Any:
 
 @intrinsic
 def borrowed(context: Any, x: Any) -> Any:
-    """Return an array whose views count no references: two atomic operations a view, for a row.
+    """Return the array x so that its views count no references: two atomic operations a view.
 
     The array that it was made of has to outlive it, as an argument does.
     """
@@ -111,7 +120,7 @@ def borrowed(context: Any, x: Any) -> Any:
 
 
 class Exp(NamedTuple):
-    """The numbers of the exponential of a floating type."""
+    """Constants of the exponential of a floating type."""
 
     low: float
     """Below it n would leave the range of an exponent; the result is 0 already here."""
@@ -141,7 +150,7 @@ EXP = {
 
 
 def emit_exp(builder: Any, floating: Any, x: Any) -> Any:
-    """Emit the biased exponential of a number, or of each lane of a vector."""
+    """Emit the biased exponential of a number x, or of each lane of a vector."""
     kind, numbers, integer = x.type, EXP[floating], ir.IntType(floating.bitwidth)
     lanes = kind.count if isinstance(kind, ir.VectorType) else 0
 
@@ -223,7 +232,7 @@ def log1p(x: Any) -> Any:
 
 @njit(**STRICT)
 def row_max(x: Any) -> Any:
-    """Return the maximum of a contiguous row that is not empty.
+    """Return the maximum of a contiguous row x that is not empty.
 
     What comes out for a row with NaN does not matter: the exponential of the NaN itself spoils
     the sum.
@@ -236,7 +245,7 @@ def row_max(x: Any) -> Any:
 
 @njit(**SUM)
 def row_sum(x: Any) -> Any:
-    """Return the sum of a contiguous row."""
+    """Return the sum of a contiguous row x."""
     total = x.dtype.type(0)
     for j in range(x.size):
         total += x[j]

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .elementary import STRICT, njit
+from .elementary import plain
 from .vectors import Vectors, cgutils, emitted
-
-plain = njit(**STRICT)
 
 
 def _lines(step: int) -> Any:
@@ -70,7 +68,7 @@ def pack(
     row_starts: Any, row_shift: Any, row_step: Any, rows: Any,
     column_starts: Any, column_step: Any, pitch: Any, packed: Any, p0: Any,
 ) -> None:  # fmt: skip
-    """Copy a band of the image at x[x0] to packed[p0]: (channels, copies, rows, pitch)."""
+    """Copy a band of rows of the image at x[x0] to packed[p0]: (channels, copies, rows, pitch)."""
     line = p0
     for c in range(channels):
         for start in column_starts:

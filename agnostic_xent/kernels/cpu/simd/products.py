@@ -17,7 +17,7 @@ from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.memory import empty, scratch
 from ..toolchain.signatures import FLOATS, Read1, Write1
 from ..toolchain.threads import threads
-from .elementary import STRICT, njit
+from .elementary import plain
 from .lines import line_of_all
 from .tiles import matrix_tile
 from .transposes import transpose
@@ -77,7 +77,7 @@ def _add_bias(v: Vectors, x: Any, bias: Any, y: Any, x0: Any, b0: Any, y0: Any, 
 add_bias = emitted(3, _add_bias)
 
 
-@njit(**STRICT)
+@plain
 def pack_panel(
     lanes: Any, b: Any, turned: Any, k0: Any, depth: Any, all_depth: Any, n0: Any, columns: Any,
     all_columns: Any, space: Any, s0: Any, panel: Any,
@@ -96,12 +96,12 @@ def pack_panel(
             line_of_all(b, space, source, columns, 0, s0 + k * panel, panel)
 
 
-@njit(**STRICT)
+@plain
 def multiply_rows(
     lanes: Any, a: Any, a0: Any, stride: Any, turned: Any, space: Any, s0: Any, c0: Any,
     panel: Any, rows: Any, depth: Any, add: Any,
 ) -> None:  # fmt: skip
-    """Set or add to c (rows, panel) the product of rows of a with a packed panel."""
+    """Set c (rows, panel) to the product of rows of a with a packed panel, or add that."""
     narrow = panel == lanes
     step = NARROW_ROWS if narrow else ROWS
     whole = rows // step * step

@@ -6,13 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .elementary import STRICT, SUM, exp_biased, njit, row_sum
+from .elementary import SUM, exp_biased, inlined, njit, plain, row_sum
 
 PIECE = 1024  # classes that are summed in the dtype of the logits; pieces are added in float64
-
-plain = njit(**STRICT)
-inlined = njit(**STRICT, forceinline=True)  # a call that takes arrays costs as much as 100 elements
-pasted = njit(**STRICT, inline="always")  # a layer of functions is optimised anew with all below it
 
 
 @njit(**SUM, forceinline=True)
@@ -27,7 +23,7 @@ def _exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
 
 @njit(**SUM)
 def exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
-    """Store the biased exponentials of a piece of a row and return their sum."""
+    """Store the biased exponentials of a piece x of a row in e and return their sum."""
     if inverse_temperature == 1:  # a factor that is known to be 1 costs nothing
         return _exponentials(x, top, x.dtype.type(1), e)
     return _exponentials(x, top, inverse_temperature, e)
@@ -35,14 +31,14 @@ def exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
 
 @inlined
 def scale(e: Any, a: Any) -> None:
-    """Multiply a row by a number."""
+    """Multiply the row e by the number a."""
     for j in range(e.size):
         e[j] = e[j] * a
 
 
 @plain
 def sum_beside_maximum(e: Any, total: Any, unbias: Any) -> Any:
-    """Return the sum of the biased exponentials of a row but for one that is the largest."""
+    """Return the sum of a row of biased exponentials e but for one that is the largest."""
     one = 1 / unbias
     if not total - one < one:
         return total - one

@@ -1,7 +1,7 @@
 """The inner loops of convolution, on tiles of sums that stay in registers.
 
 In direct convolution lanes are neighbouring pixels of an output row, so images are read and written
-as they lie. A tap is a place in the packed image (see ``images.py``); its offset comes from a
+as they lie. A tap is a place in the packed image (see ``lines.py``); its offset comes from a
 table, which makes every stride, dilation and window the same loop. Winograd convolution multiplies
 plain matrices; its lanes are filters.
 
@@ -21,7 +21,7 @@ TAPS = 4
 
 
 def registers(v: Vectors, rows: int, columns: int) -> list[list[Any]]:
-    """Return stack slots, which LLVM turns into registers."""
+    """Return rows x columns stack slots for vectors, which LLVM turns into registers."""
     return [[cgutils.alloca_once(v.builder, v.type) for _ in range(columns)] for _ in range(rows)]
 
 

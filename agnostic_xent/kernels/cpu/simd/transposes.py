@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .elementary import STRICT, njit
+from .elementary import plain
 from .vectors import Vectors, emitted
 
 
 def _whole(v: Vectors, x: Any, y: Any, x0: Any, x_stride: Any, y0: Any, y_stride: Any) -> None:
-    """Emit the transposition of a whole square."""
+    """Emit the transposition of a square of lanes x lanes from x to y."""
     rows = [v.load(place) for place in v.places(v.at(x, x0), x_stride, v.lanes)]
     places = v.places(v.at(y, y0), y_stride, v.lanes)
     for column, place in zip(v.transposed(rows), places, strict=True):
@@ -19,7 +19,7 @@ def _whole(v: Vectors, x: Any, y: Any, x0: Any, x_stride: Any, y0: Any, y_stride
 def _narrow(
     v: Vectors, x: Any, y: Any, x0: Any, x_stride: Any, y0: Any, y_stride: Any, columns: Any
 ) -> None:
-    """Emit it for all rows and the first columns."""
+    """Emit the transposition of all rows and the first columns of a square of x."""
     b, inside = v.builder, v.first(columns)
     rows = [v.load_masked(place, inside) for place in v.places(v.at(x, x0), x_stride, v.lanes)]
     places = v.places(v.at(y, y0), y_stride, v.lanes)
@@ -32,7 +32,7 @@ def _edge(
     v: Vectors, x: Any, y: Any, x0: Any, x_stride: Any, y0: Any, y_stride: Any,
     rows: Any, columns: Any, written: Any,
 ) -> None:  # fmt: skip
-    """Emit it for the first rows and columns; each column is written so long, with zeros behind."""
+    """Emit that of the first rows and columns; of each column ``written``, with zeros behind."""
     b = v.builder
     inside, kept = v.first(columns), v.first(written)
     squares = []
@@ -49,7 +49,7 @@ _transpose_whole, _transpose_narrow = emitted(2, _whole), emitted(2, _narrow)
 _transpose_edge = emitted(2, _edge)
 
 
-@njit(**STRICT)
+@plain
 def transpose(
     lanes: Any, x: Any, x0: Any, x_stride: Any, rows: Any, columns: Any,
     y: Any, y0: Any, y_stride: Any, written: Any,

@@ -60,11 +60,11 @@ class Vectors:
     # --- numbers and addresses ---
 
     def constant(self, value: float) -> Any:
-        """Return a vector of one number."""
+        """Return a vector with a known value in all lanes."""
         return ir.Constant(self.type, [float(value)] * self.lanes)
 
     def index(self, value: int) -> Any:
-        """Return an index known at compile time."""
+        """Return a known value as an index."""
         return ir.Constant(I64, value)
 
     def data(self, array_type: Any, array: Any) -> Any:
@@ -72,13 +72,13 @@ class Vectors:
         return self.context.make_array(array_type)(self.context, self.builder, array).data
 
     def at(self, pointer: Any, offset: Any) -> Any:
-        """Return the pointer that is so many elements further."""
+        """Return the pointer ``offset`` elements behind another."""
         if isinstance(offset, int):
             offset = self.index(offset)
         return self.builder.gep(pointer, [offset])
 
     def places(self, pointer: Any, stride: Any, count: int) -> list[Any]:
-        """Return pointers that are so many elements apart.
+        """Return ``count`` pointers that are ``stride`` elements apart.
 
         Each is the one before plus the stride: products would all be kept ready, in memory.
         """
@@ -90,7 +90,7 @@ class Vectors:
     # --- vectors and memory ---
 
     def load(self, pointer: Any) -> Any:
-        """Load a vector from any address."""
+        """Return the vector at any address."""
         b = self.builder
         return b.load(b.bitcast(pointer, self.type.as_pointer()), align=self.itemsize)
 
@@ -111,7 +111,7 @@ class Vectors:
         return ir.Constant(self.mask_type, [i % 2 == 0 for i in range(self.lanes)])
 
     def all_or_none(self, condition: Any) -> Any:
-        """Return the mask of all lanes or of none."""
+        """Return the mask of all lanes if a condition holds, else of none."""
         return self._splat(condition, self.mask_type)
 
     def load_masked(self, pointer: Any, mask: Any, others: Any = None) -> Any:
@@ -141,7 +141,7 @@ class Vectors:
         )
 
     def splat(self, scalar: Any) -> Any:
-        """Return a vector of one number."""
+        """Return a vector with a scalar in all lanes."""
         return self._splat(scalar, self.type)
 
     def at_least(self, x: Any, low: Any) -> Any:
@@ -150,7 +150,7 @@ class Vectors:
         return b.select(b.fcmp_ordered("<", x, low), low, x)
 
     def shuffle(self, x: Any, y: Any, lanes: Sequence[int]) -> Any:
-        """Return lanes of x and y, counted through both."""
+        """Return the vector of these lanes, counted through x and y."""
         mask = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
         return self.builder.shuffle_vector(x, y, mask)
 
@@ -174,7 +174,7 @@ class Vectors:
         return self.builder.fadd(self.shuffle(x, y, low), self.shuffle(x, y, high))
 
     def transposed(self, rows: list[Any]) -> list[Any]:
-        """Return the transpose of a square block, a vector a row."""
+        """Return the columns of a square block of vectors, its rows."""
         rows, width, lanes = list(rows), self.lanes // 2, range(self.lanes)
         while width:
             low = [i if not i & width else self.lanes + i - width for i in lanes]
@@ -198,7 +198,7 @@ class Vectors:
 
 
 def emitted_by_class(arrays: int, emits: dict[type, Callable[..., None]]) -> Any:
-    """Return the same function, where the class of a tuple, which comes first, says what emits."""
+    """Return a function as of `emitted`; the class of its first argument, a tuple, chooses emit."""
 
     def typed(context: Any, *given: Any) -> Any:
         emit = emits[given[0].instance_class]

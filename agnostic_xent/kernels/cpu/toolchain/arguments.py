@@ -13,7 +13,7 @@ NOTHING = {dtype: np.empty(0, dtype) for dtype in FLOATS}
 
 
 def why_not(*arrays: Any) -> str | None:
-    """Say why arrays are not taken, if they are not: None, or floating as the first one is."""
+    """Return why arrays are not taken, or None; those that are None are."""
     for x in arrays:
         if x is not None and type(x) not in (np.ndarray, np.memmap):
             return f"it takes numpy.ndarray, not {type(x).__name__}"

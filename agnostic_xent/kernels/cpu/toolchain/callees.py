@@ -20,7 +20,7 @@ class HelperCode(JITCodeLibrary):  # type: ignore[misc,unused-ignore]
     """The code of a function, and of those that it calls, for linking into its callers."""
 
     def _optimize_final_module(self) -> None:
-        """Leave it to the callers."""
+        """Do nothing: the callers optimise this code."""
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
@@ -32,18 +32,18 @@ class HelperCode(JITCodeLibrary):  # type: ignore[misc,unused-ignore]
 
     @property
     def codegen(self) -> Any:
-        """Return what is told of the function's environment, for which there is no use."""
+        """Return what takes the function's environment, for which there is no use."""
         return self
 
     def set_env(self, name: str, env: Any) -> None:
-        """Forget it."""
+        """Forget a function's environment."""
 
 
 class HelperCompiler(Compiler):  # type: ignore[misc,unused-ignore]
     """Numba's compiler, whose result is `HelperCode`."""
 
     def compile_extra(self, func: Any) -> Any:
-        """Compile a function."""
+        """Compile a function to `HelperCode`."""
         self.state.library = HelperCode(self.state.targetctx.codegen(), func.__qualname__)
         compiled: Any = super().compile_extra(func)
         return compiled

@@ -15,7 +15,7 @@ from numba.core.caching import FunctionCache
 
 from ...stamps import source_stamp
 from .signatures import signature_of
-from .threads import in_parts
+from .threads import InParts
 
 llvmlite: Any = _llvmlite
 extending: Any = _extending
@@ -26,11 +26,11 @@ LOOPS: list[Compiled] = []
 """All compiled functions of the modules that are imported."""
 
 
-class Compiled(dict[Any, Callable[..., Any]]):
+class Compiled(dict[Any, Any]):
     """A function's machine code for each variant, made when it is first asked for.
 
     ``loop[variant]`` is compiled for a choice of each of ``choices``: a tuple, or the only one.
-    With ``pieces`` it is called without its last two arguments, parts and part: see `in_parts`.
+    With ``pieces`` it is an `InParts`, called without its last two arguments, parts and part.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Compiled(dict[Any, Callable[..., Any]]):
         self.function, self.choices, self.pieces = function, choices, pieces
         LOOPS.append(self)
 
-    def __missing__(self, variant: Any) -> Callable[..., Any]:
+    def __missing__(self, variant: Any) -> Any:
         values = variant if isinstance(variant, tuple) else (variant,)
         chosen = dict(zip(self.choices, values, strict=True))
         made = machine_code(self.function, signature_of(self.function, chosen))
-        self[variant] = in_parts(made, self.pieces) if self.pieces else made
+        self[variant] = InParts(made, self.pieces) if self.pieces else made
         return self[variant]
 
     def variants(self) -> Iterator[Any]:
@@ -60,7 +60,7 @@ def compiled(**choices: tuple[Any, ...]) -> Callable[[Callable[..., Any]], Compi
 def compiled_in_parts(
     pieces: int = 1, **choices: tuple[Any, ...]
 ) -> Callable[[Callable[..., Any]], Compiled]:
-    """Return the same decorator for ``function(*args, parts, part)``, whose parts threads share.
+    """Return the decorator of a function ``(*args, parts, part)`` whose parts threads share out.
 
     There are so many ``pieces`` as parts a thread: one, unless parts need no memory of their own.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import threading
 from collections import deque
 from typing import Any
@@ -98,7 +99,15 @@ class Pool:
         return block
 
 
-empty = Pool().empty
+_pool = Pool()
+empty = _pool.empty
+
+if hasattr(os, "register_at_fork"):  # a child has none of the threads that could hold the lock
+    os.register_at_fork(
+        before=_pool.lock.acquire,
+        after_in_parent=_pool.lock.release,
+        after_in_child=_pool.lock.release,
+    )
 
 
 def scratch(size: int, dtype: Any, alone: bool = False) -> Any:

@@ -47,7 +47,7 @@ class Unnamed(NamedTuple):
     struct: type
 
     def of(self, chosen: Mapping[str, Any]) -> Any:
-        """Return the Numba type."""
+        """Return the Numba type, which nothing chosen changes."""
         return types.BaseTuple.from_types(struct_type(self.struct).types)
 
 

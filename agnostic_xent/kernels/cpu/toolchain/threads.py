@@ -110,21 +110,22 @@ def _in_child() -> None:
     _starting, _workers = threading.Lock(), Workers()  # the old lock's owner may be gone
 
 
-def in_parts(loop: Callable[..., Any], pieces: int) -> Callable[..., Any]:
-    """Return a loop ``(*args, parts, part)`` as a function of the arguments before these two.
+class InParts:
+    """A loop ``(*args, parts, part)`` as a function of the arguments before these two.
 
     There are so many ``pieces`` as parts a thread.
-
-    ``alone``: all of it is one part, in the thread of the caller, which is faster where there is
-    little to do. What the loop returns is returned then.
     """
-    _watch_forks()
 
-    def run(*args: Any, alone: bool = False) -> Any:
+    __slots__ = ("part", "pieces")
+
+    def __init__(self, loop: Callable[..., Any], pieces: int):
+        _watch_forks()
+        self.part, self.pieces = loop, pieces
+
+    def __call__(self, *args: Any, alone: bool = False) -> None:
+        """Do all parts; ``alone``: as one, in the thread of the caller, faster for little work."""
         if alone:
-            return loop(*args, 1, 0)
-        count = threads()
-        _workers.run(Job(loop, args, pieces * count), count)
-        return None
-
-    return run
+            self.part(*args, 1, 0)
+        else:
+            count = threads()
+            _workers.run(Job(self.part, args, self.pieces * count), count)

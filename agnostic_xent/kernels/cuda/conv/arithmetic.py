@@ -50,14 +50,17 @@ class Arithmetic(NamedTuple):
 def simt(kind: Any, mine: int, mine_n: int) -> Arithmetic:
     """Return the arithmetic of ``mine`` pixels x ``mine_n`` columns a thread."""
     row_x, row_w = 16 * mine + 4, 8 * mine_n + 4  # by which the weight gradient meets no bank twice
-    names = f"simt_{16 * mine}_{8 * mine_n}", kind, 16 * mine, 8 * mine_n, mine * mine_n
-    multiply = simt_multiply(kind, mine, mine_n, row_x, row_w)
-    write = simt_write(mine_n) if mine == 8 else None
-    return Arithmetic(*names, row_x, row_w, multiply, write, simt_write_sums(mine, mine_n))
+    return Arithmetic(
+        f"simt_{16 * mine}_{8 * mine_n}", kind, pixels=16 * mine, columns=8 * mine_n,
+        sums=mine * mine_n, row_x=row_x, row_w=row_w,
+        multiply=simt_multiply(kind, mine, mine_n, row_x, row_w),
+        write=simt_write(mine_n) if mine == 8 else None,
+        write_sums=simt_write_sums(mine, mine_n),
+    )  # fmt: skip
 
 
 def simt_multiply(kind: Any, mine: int, mine_n: int, row_x: int, row_w: int) -> Any:
-    """Return the function that multiplies; a thread's vectors lie 16 and 8 vectors apart."""
+    """Return the function by which a thread multiplies vectors that lie 16 and 8 vectors apart."""
     v, u = min(mine, 4), min(mine_n, 4)
     vectors, vectors_n = mine // v, mine_n // u
 
@@ -132,7 +135,7 @@ def simt_write(mine_n: int) -> Any:
 
 
 def simt_write_sums(mine: int, mine_n: int) -> Any:
-    """Return the function that writes a thread's sums; ``start`` is where column 0 has row 0."""
+    """Return the function that writes a thread's sums to y as a matrix, from ``start`` on."""
     v, u = min(mine, 4), min(mine_n, 4)
 
     @device
@@ -165,20 +168,22 @@ before), numbers that are split in two, or numbers that are all TF32 already."""
 def tensor(way: str) -> Arithmetic:
     """Return the arithmetic of the tensor cores: 128 pixels x 64 columns."""
     row_x, row_w = 128 + 8, 64 + 8  # by which reading fragments meets no bank twice
-    multiply = tensor_multiply(way, row_x, row_w)
-    sizes = 128, 64, 64, row_x, row_w
-    return Arithmetic(way, np.float32, *sizes, multiply, tensor_write, tensor_write_sums)
+    return Arithmetic(
+        way, np.float32, pixels=128, columns=64, sums=64, row_x=row_x, row_w=row_w,
+        multiply=tensor_multiply(way, row_x, row_w),
+        write=tensor_write, write_sums=tensor_write_sums,
+    )  # fmt: skip
 
 
 @device
 def lanes(t: Any) -> Any:
-    """Return a thread's place in fragments, and its warp's first column and pixel."""
+    """Return the place of thread t in fragments, and its warp's first column and pixel."""
     lane = t % 32
     return lane // 4, lane % 4, t // 32 % 2 * 32, t // 64 * 64
 
 
 def tensor_multiply(way: str, row_x: int, row_w: int) -> Any:
-    """Return the function that multiplies: 16 columns x 8 pixels x 8 rows at a time."""
+    """Return the function by which a warp multiplies, 16 columns x 8 pixels x 8 rows at a time."""
     split = way == "tf32x3"
     rounds = way != "rounded"  # pixels; weights are rounded already
 
@@ -216,7 +221,7 @@ def tensor_write_pair(
     j: Any, y: Any, bias: Any, sums: Any, places: Any, t: Any, n0: Any, bias0: Any, left: Any,
     filters: Any, plane: Any, flags: Any,
 ) -> None:  # fmt: skip
-    """Write two pixels beside each other."""
+    """Write pair j of a thread's pixels, which lie beside each other, in its four columns."""
     g, q, column, pixel = lanes(t)
     p = pixel + j * 8 + q * 2
     for i in range(4):
@@ -238,7 +243,7 @@ def tensor_write(
     y: Any, bias: Any, sums: Any, places: Any, t: Any, n0: Any, bias0: Any, left: Any,
     filters: Any, plane: Any, flags: Any,
 ) -> None:  # fmt: skip
-    """Write a thread's sums as pixels of y; by hand, since a loop would be left as one."""
+    """Write a thread's sums as pixels of y, pair by pair: a loop would not be unrolled."""
     tensor_write_pair(0, y, bias, sums, places, t, n0, bias0, left, filters, plane, flags)
     tensor_write_pair(1, y, bias, sums, places, t, n0, bias0, left, filters, plane, flags)
     tensor_write_pair(2, y, bias, sums, places, t, n0, bias0, left, filters, plane, flags)
@@ -253,7 +258,7 @@ def tensor_write(
 def tensor_write_sums(
     y: Any, sums: Any, t: Any, start: Any, row0: Any, rows: Any, n0: Any, filters: Any
 ) -> None:
-    """Write a thread's sums as they are; ``start`` is where column 0 has row 0."""
+    """Write a thread's sums to y as a matrix; ``start`` is the place of row 0 in column 0."""
     g, q, column, pixel = lanes(t)
     for j in range(8):
         row = row0 + pixel + j * 8 + q * 2

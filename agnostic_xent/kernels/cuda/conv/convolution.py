@@ -6,32 +6,31 @@ from typing import Any, NamedTuple
 
 from ....core.operation import OPERATIONS, Pullback, current_mode
 from ..toolchain.device import contiguous, register, xp
-from ..toolchain.dtypes import WIDE, code_of, stored, takes
+from ..toolchain.dtypes import WIDE, code_of, given, stored, takes
 from ..toolchain.launching import Kernel
 from .arithmetic import DEPTH, WAYS_OF, simt, tensor
 from .cotangents import sums_of_channels
 from .few import FEW, few_kernel
-from .gather import Geometry, Product, fits, forward, geometry_of, input_gradient
-from .pixels import BIAS, RELU, VECTOR, matrix_of
+from .gather import Geometry, Product, forward, geometry_of, in_range, input_gradient
+from .pixels import BIAS, RELU, VECTOR, Sizes, matrix_of
 from .tensor import ROWS, staged_kernel
 from .tiled import PIXELS, tiled_kernel
 from .weight import BLOCKS, weight_gradient
 
-operation = OPERATIONS["conv2d"]
+
+def fits(x: Any, w: Any, b: Any, **options: Any) -> bool:
+    """Return whether the numbers of these shapes are in the kernels' range."""
+    return in_range(geometry_of(x, w, options))
 
 
 def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
-    """Return the convolution."""
-    if not runs(x, w, options):
-        return operation.portable.value(x, w, b, **options)
+    """Return the convolution, with its bias and activation, pooled if the options say so."""
     y = convolved(geometry_of(x, w, options), x, w, b, options["activation"] == "relu")
     return OPERATIONS["max_pool2d"](y, window=2) if options["max_pool"] else y
 
 
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
-    """Return the convolution and its pullback."""
-    if not runs(x, w, options):
-        return operation.portable.vjp(x, w, b, wrt=wrt, **options)
+    """Return what `value` returns, and its pullback."""
     g, relu = geometry_of(x, w, options), options["activation"] == "relu"
     y, way = convolved(g, x, w, b, relu), way_of(code_of(x))
     pooled, of_pool = y, None
@@ -52,13 +51,8 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
     return pooled, pullback
 
 
-def runs(x: Any, w: Any, options: dict[str, Any]) -> bool:
-    """Tell whether kernels run on these shapes: not on numbers past their range."""
-    return fits(geometry_of(x, w, options))
-
-
 def convolved(g: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
-    """Return the convolution with its bias, through ReLU."""
+    """Return the convolution of x with its bias, through ReLU if ``relu``."""
     return product_of(g, contiguous(x), w, False, b, relu)
 
 
@@ -67,19 +61,19 @@ def product_of(
 ) -> Any:
     """Return the convolution of contiguous x; backward, its input gradient of contiguous dy."""
     code, way = code_of(x), way_of(code_of(x))
-    summed, made, size = g.channels, g.filters, g.output
+    summed, made, (height, width) = g.channels, g.filters, g.output
     if backward:
-        summed, made, size = g.filters, g.channels, g.image
-    chosen = plan(code, way, summed, made, g.groups * g.images * size[0] * size[1])
+        summed, made, (height, width) = g.filters, g.channels, g.image
+    chosen = plan(code, way, summed, made, g.groups * g.images * height * width)
     p = (input_gradient if backward else forward)(g, chosen.rows, chosen.by_tap)
-    tiles, y = -(-made // chosen.columns), result(p, size, x.dtype)
-    ld = chosen.columns * tiles
+    tiles, y = -(-made // chosen.columns), result(p, (height, width), x.dtype)
+    ld, vector = chosen.columns * tiles, p.contiguous and height * width % 4 == 0
     matrix = matrix_of(contiguous(w), p, ld, chosen.rounds)
+    flags = RELU * relu | BIAS * (b is not None) | VECTOR * vector
+    sizes = Sizes(p.rows, ld, len(p.phases), p.images, p.filters, flags)
     chosen.kernel(
         (-(-p.pixels // PIXELS), tiles, p.groups * len(p.phases)),
-        stored(x), matrix, p.table, p.phases, None if b is None else stored(contiguous(b)),
-        stored(y), p.rows, ld, len(p.phases), p.images, p.filters, flags_of(p, size, b, relu),
-        *p.numbers,
+        stored(x), matrix, p.table, p.phases, given(b), stored(y), *sizes, *p.places,
     )  # fmt: skip
     return y
 
@@ -117,25 +111,19 @@ def plan(code: str, way: str, summed: int, made: int, pixels: int) -> Plan:
 
 
 def way_of(code: str) -> str:
-    """Return how a dtype is multiplied: float32 exactly, unless ``kernels`` says otherwise."""
+    """Return how a dtype is multiplied: float32 exactly, unless the mode of kernels is another."""
     if code == "f4":
         return current_mode() if current_mode() in WAYS_OF[code] else "simt"
     return WAYS_OF[code][-1]
 
 
 def result(p: Product, size: tuple[int, int], dtype: Any) -> Any:
-    """Return an array for what a product makes, with zeros where that leaves something out."""
+    """Return a new array for what product p makes, zeros if that leaves something out."""
     empty = xp.empty if p.complete else xp.zeros
     return empty((p.images, p.groups * p.filters, *size), dtype)
 
 
-def flags_of(p: Product, size: tuple[int, int], b: Any, relu: bool) -> int:
-    """Return what the kernels shall do at the end."""
-    vector = p.contiguous and size[0] * size[1] % 4 == 0
-    return RELU * relu | BIAS * (b is not None) | VECTOR * vector
-
-
 register(
     "conv2d", value, vjp, takes,
-    "stride", "padding", "dilation", "groups", "activation", "max_pool",
+    "stride", "padding", "dilation", "groups", "activation", "max_pool", fits=fits,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..toolchain.device import xp
-from ..toolchain.dtypes import WIDE, code_of, of_wide, stored
+from ..toolchain.dtypes import WIDE, code_of, given, of_wide, stored
 from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, put, widen
 from ..toolchain.teams import cuda, team_sum
@@ -48,20 +48,20 @@ def make_masked_sums(code: str, masks: bool) -> Callable[..., None]:
 
 @functools.cache
 def masked_sums_kernel(code: str, masks: bool) -> Kernel:
-    """Return the kernel for a dtype, through ReLU or not."""
+    """Return the kernel for a dtype, with a ReLU that ``masks`` or without, made once."""
     parameters = f"{code}* {code}* {code}* {of_wide(code)}* i4 i4 i8"
     return Kernel(make_masked_sums(code, masks), parameters, THREADS, 4)
 
 
 def sums_of_channels(dy: Any, y: Any = None) -> tuple[Any, Any]:
     """Return contiguous dy where y > 0, if there is a y, and its sum over images and pixels."""
-    images, channels, *image = dy.shape
+    images, channels, height, width = dy.shape
     parts = max(1, min(images, BLOCKS // channels))
     masked = dy if y is None else xp.empty_like(dy)
     sums = xp.empty((parts, channels), WIDE[code_of(dy)])
     masked_sums_kernel(code_of(dy), y is not None)(
-        (channels, parts), stored(dy), None if y is None else stored(y), stored(masked), sums,
-        images, channels, image[0] * image[1],
+        (channels, parts), stored(dy), given(y), stored(masked), sums,
+        images, channels, height * width,
     )  # fmt: skip
     return masked, sum_of_parts(sums, (channels,), dy.dtype)
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ....core.operation import OPERATIONS, Pullback, kernels
+from ....core.operation import Pullback, kernels
 from ..toolchain.capturing import CAPTURING
 from ..toolchain.device import contiguous, register
 from ..toolchain.dtypes import takes
 from .convolution import product_of
 from .cotangents import sums_of_channels
-from .gather import Geometry, fits
+from .gather import Geometry, in_range
 from .weight import weight_gradient
-
-portable = OPERATIONS["dense"].portable
 
 
 def geometry(images: int, channels: int, filters: int, pixels: int = 1) -> Geometry:
@@ -28,22 +26,26 @@ def geometry(images: int, channels: int, filters: int, pixels: int = 1) -> Geome
 
 
 class Shapes:
-    """The shapes of a call, and whether kernels run on them."""
+    """The shapes of a call, and the convolutions that stand for it."""
 
     def __init__(self, x: Any, w: Any):
         self.units, self.features = w.shape
         self.rows = x.size // self.features
         self.value = geometry(1, self.units, self.rows, self.features)
         self.gradients = geometry(self.rows, self.features, self.units)
-        whole = fits(self.value) and fits(self.gradients)
-        self.run = CAPTURING.now is not None and whole
+
+
+def fits(x: Any, w: Any, b: Any, **options: Any) -> bool:
+    """Return whether a step is captured, and all numbers of it are in the kernels' range."""
+    if CAPTURING.now is None:
+        return False
+    s = Shapes(x, w)
+    return in_range(s.value) and in_range(s.gradients)
 
 
 def value(x: Any, w: Any, b: Any) -> Any:
-    """Return the layer's output."""
+    """Return the output of a dense layer."""
     s = Shapes(x, w)
-    if not s.run:
-        return portable.value(x, w, b)
     rows = contiguous(x).reshape(1, s.rows, 1, s.features)
     units = contiguous(w).reshape(1, s.units, 1, s.features)
     y = weight_gradient(s.value, units, rows, "simt").reshape(*x.shape[:-1], s.units)
@@ -51,10 +53,8 @@ def value(x: Any, w: Any, b: Any) -> Any:
 
 
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int]) -> tuple[Any, Pullback]:
-    """Return the layer's output and its pullback."""
+    """Return the output of a dense layer and its pullback."""
     s = Shapes(x, w)
-    if not s.run:
-        return portable.vjp(x, w, b, wrt=wrt)
 
     def pullback(dy: Any) -> tuple[Any, ...]:
         dx = dw = db = None
@@ -73,8 +73,8 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int]) -> tuple[Any, Pullback]:
 
 
 def describe(*arrays: Any) -> str:
-    """Say what runs outside of a capture."""
+    """Return what runs outside of a capture, for `explain`."""
     return "CuPy's matrix products; CUDA kernels while a step is captured"
 
 
-register("dense", value, vjp, takes, describe=describe)
+register("dense", value, vjp, takes, fits=fits, describe=describe)

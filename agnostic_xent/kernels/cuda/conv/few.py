@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..toolchain.dtypes import WIDE, of_wide
+from ..toolchain.dtypes import WIDE
 from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, load, narrow, put, widen
 from ..toolchain.teams import cuda
 from .gather import TABLE
-from .pixels import PRODUCT, finished, is_inside, phase_of, place_of
+from .pixels import finished, is_inside, parameters_of, phase_of, place_of
 
 THREADS = 128
 FEW = 8  # columns at most
@@ -46,10 +46,10 @@ def make_few(code: str, columns: int) -> Callable[..., None]:
             sums[j] = kind(0)
         at = (group * rows + first) * columns
         for row in range(first, first + count):
-            entry = load(table, row * TABLE, 4)
+            offset, down, across, _ = load(table, row * TABLE, 4)
             v = kind(0)
-            if is_inside(ih, iw, entry[1], entry[2], height, width):
-                v = widen(get(x, base + entry[0]))
+            if is_inside(ih, iw, down, across, height, width):
+                v = widen(get(x, base + offset))
             weights = load(matrix, at, columns)
             for j in range(columns):
                 sums[j] += v * weights[j]
@@ -66,8 +66,8 @@ def make_few(code: str, columns: int) -> Callable[..., None]:
 
 @functools.cache
 def few_kernel(code: str, columns: int) -> Kernel:
-    """Return the kernel for a dtype, and a power of two of columns."""
-    return Kernel(make_few(code, columns), PRODUCT.format(x=code, k=of_wide(code)), THREADS, 4)
+    """Return the kernel for a dtype, and a power of two of columns, made once."""
+    return Kernel(make_few(code, columns), parameters_of(code), THREADS, 4)
 
 
 def variants() -> list[Kernel]:

@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ....core.geometry import output_size
 from ..toolchain.device import SIMULATED, xp
+from ..toolchain.launching import I4, I8
 
 FAR = 1 << 30
 """Rows away: outside of any image."""
 
 LIMIT = 1 << 31
-
-PHASE = 8  # numbers
+PHASE = 8  # numbers of a phase, of which some are not used
 TABLE = 4  # numbers of a row: offset, rows, columns, place of the weight
 
 
@@ -46,12 +47,12 @@ class Geometry(NamedTuple):
 
     @property
     def taps(self) -> int:
-        """Of the window."""
+        """The taps of the window."""
         return self.window[0] * self.window[1]
 
 
 def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
-    """Return the geometry of normalised arguments."""
+    """Return the geometry of images x and filters w, with normalised options."""
     names = ("stride", "padding", "dilation", "groups")
     return _geometry(x.shape, w.shape, *[options[name] for name in names])
 
@@ -59,21 +60,58 @@ def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
 @functools.lru_cache(maxsize=256)
 def _geometry(x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Geometry:
     image, window = x[2:], w[2:]
-    axes = zip(image, padding, dilation, window, stride, strict=True)
-    oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
-    corner = padding[0][0], padding[1][0]
+    output = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+    (top, _), (left, _) = padding
     counts = x[0], w[1], image, w[0] // groups, groups
-    return Geometry(*counts, window, stride, corner, dilation, (oh, ow))
+    return Geometry(*counts, window, stride, (top, left), dilation, output)
 
 
 @functools.lru_cache(maxsize=256)
-def fits(g: Geometry) -> bool:
-    """Tell whether all numbers of a geometry fit the kernels' integers and grids."""
+def in_range(g: Geometry) -> bool:
+    """Return whether all numbers of a geometry are in the range of the kernels and their grids."""
     (h, w), (oh, ow), phases = g.image, g.output, g.stride[0] * g.stride[1]
     reach = max(g.channels * h * w, g.filters * oh * ow, g.images * max(h * w, oh * ow))
     far = max(n * d for n, d in zip(g.window, g.dilation, strict=True)) + max(g.corner)
     weights = g.filters * g.channels * g.taps
     return max(reach + far * (w + ow), weights) < LIMIT // 4 and g.groups * phases < 1 << 16
+
+
+class Places(NamedTuple):
+    """How far apart things lie in the array x that a product reads, and in y, which it writes."""
+
+    image_in: I8
+    """Elements from an image to the next one; of groups, planes, rows and columns likewise."""
+    group_in: I8
+    plane_in: I4
+    height: I4
+    """Of an image of x."""
+    width: I4
+    step_h: I4
+    """Rows of x from a pixel of y to the one below; ``step_w``: columns to the one beside."""
+    step_w: I4
+    image_out: I8
+    group_out: I8
+    plane_out: I8
+    row_out: I4
+    column_out: I4
+
+
+class Phase(NamedTuple):
+    """Pixels that meet the same taps, and the rows of the table for these."""
+
+    first: int
+    """Row of the table."""
+    rows: int
+    height: int
+    """Of an image of the pixels."""
+    width: int
+    start: int
+    """Place of the first pixel in a plane of y."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The PHASE numbers that kernels read: those of the phase, and zeros."""
+        return *self, *[0] * (PHASE - len(self))
 
 
 class Product(NamedTuple):
@@ -82,7 +120,7 @@ class Product(NamedTuple):
     table: Any
     """int32, (rows, TABLE)."""
     phases: Any
-    """int32, (phases, PHASE): first row, count of rows, image of pixels, place of the first one."""
+    """int32, (phases, PHASE): numbers of a `Phase`."""
     rows: int
     by_tap: bool
     """Whether each tile of rows is channels under one tap."""
@@ -91,8 +129,7 @@ class Product(NamedTuple):
     images: int
     pixels: int
     """Of all images, in the largest phase."""
-    numbers: tuple[int, ...]
-    """How far apart things lie in x, and in y: see conv_pixels.py."""
+    places: Places
     contiguous: bool
     """Whether pixels follow each other in y."""
     complete: bool
@@ -102,67 +139,79 @@ class Product(NamedTuple):
 
 
 def forward(g: Geometry, depth: int, by_tap: bool = False) -> Product:
-    """Return the product that is the convolution; a tile has ``depth`` rows."""
+    """Return the product that is the convolution; a tile has ``depth`` rows of the table."""
     return _forward(g, depth, by_tap, None if SIMULATED else xp.cuda.Device().id)
 
 
 def input_gradient(g: Geometry, depth: int, by_tap: bool = False) -> Product:
-    """Return the products that are the gradient with respect to x."""
+    """Return the product that is the gradient with respect to x, in phases."""
     return _input_gradient(g, depth, by_tap, None if SIMULATED else xp.cuda.Device().id)
 
 
 @functools.lru_cache(maxsize=256)
 def _forward(g: Geometry, depth: int, by_tap: bool, device: Any) -> Product:
     (height, width), (oh, ow) = g.image, g.output
+    (top, left), (apart_h, apart_w), (down, across) = g.corner, g.dilation, g.window
     taps = [
-        (u * g.dilation[0] - g.corner[0], v * g.dilation[1] - g.corner[1], u * g.window[1] + v)
-        for u, v in product(*map(range, g.window))
+        (u * apart_h - top, v * apart_w - left, u * across + v)
+        for u, v in product(range(down), range(across))
     ]
     rows = rows_of(taps, g.channels, height * width, width, g.taps, depth, by_tap)
-    plane, out = height * width, oh * ow
-    numbers = (
-        *(g.groups * g.channels * plane, g.channels * plane, plane, height, width, *g.stride),
-        *(g.groups * g.filters * out, g.filters * out, out, ow, 1),
-    )
-    phase = (0, len(rows), oh, ow, 0, 0, 0, 0)
+    plane, out, (step_h, step_w) = height * width, oh * ow, g.stride
+    places = Places(
+        image_in=g.groups * g.channels * plane, group_in=g.channels * plane, plane_in=plane,
+        height=height, width=width, step_h=step_h, step_w=step_w,
+        image_out=g.groups * g.filters * out, group_out=g.filters * out, plane_out=out,
+        row_out=ow, column_out=1,
+    )  # fmt: skip
+    phase = Phase(first=0, rows=len(rows), height=oh, width=ow, start=0)
     return Product(
-        xp.asarray(rows), xp.asarray(np.array([phase], np.int32)), len(rows),
-        by_tap, g.filters, g.groups, g.images, g.images * out, numbers,
+        xp.asarray(rows), xp.asarray(np.array([phase.numbers], np.int32)), len(rows),
+        by_tap, g.filters, g.groups, g.images, g.images * out, places,
         contiguous=True, complete=True, weight_step=g.channels * g.taps,
     )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=256)
 def _input_gradient(g: Geometry, depth: int, by_tap: bool, device: Any) -> Product:
-    (height, width), (oh, ow), stride = g.image, g.output, g.stride
-    tables, phases, first, complete = [], [], 0, True
-    for start in product(*(range(min(s, n)) for s, n in zip(stride, g.image, strict=True))):
-        met = [taps_met(g, axis, start[axis]) for axis in (0, 1)]
-        taps = [(i, j, u * g.window[1] + v) for (u, i), (v, j) in product(*met)]
+    (height, width), (oh, ow), (stride_h, stride_w) = g.image, g.output, g.stride
+    _, across = g.window
+    tables: list[Any] = []
+    phases: list[Phase] = []
+    first, complete = 0, True
+    for top, left in product(range(min(stride_h, height)), range(min(stride_w, width))):
+        met = taps_met(g, 0, top), taps_met(g, 1, left)
+        taps = [(i, j, u * across + v) for (u, i), (v, j) in product(*met)]
         complete = complete and bool(taps)
         if not taps:
             continue
         rows = rows_of(taps, g.filters, oh * ow, ow, g.channels * g.taps, depth, by_tap)
-        size = [-(-(n - a) // s) for n, a, s in zip(g.image, start, stride, strict=True)]
-        phases.append((first, len(rows), *size, start[0] * width + start[1], 0, 0, 0))
+        phases.append(Phase(
+            first, len(rows), height=-(-(height - top) // stride_h),
+            width=-(-(width - left) // stride_w), start=top * width + left,
+        ))  # fmt: skip
         tables.append(rows)
         first += len(rows)
     plane, out = height * width, oh * ow
-    numbers = (
-        *(g.groups * g.filters * out, g.filters * out, out, oh, ow, 1, 1),
-        *(g.groups * g.channels * plane, g.channels * plane, plane),
-        *(stride[0] * width, stride[1]),
-    )
+    places = Places(
+        image_in=g.groups * g.filters * out, group_in=g.filters * out, plane_in=out,
+        height=oh, width=ow, step_h=1, step_w=1,
+        image_out=g.groups * g.channels * plane, group_out=g.channels * plane, plane_out=plane,
+        row_out=stride_h * width, column_out=stride_w,
+    )  # fmt: skip
+    numbers = np.array([phase.numbers for phase in phases], np.int32)
     return Product(
-        xp.asarray(np.concatenate(tables)), xp.asarray(np.array(phases, np.int32)), first,
-        by_tap, g.channels, g.groups, g.images,
-        g.images * max(p[2] * p[3] for p in phases), numbers,
-        contiguous=stride == (1, 1), complete=complete, weight_step=g.taps,
+        xp.asarray(np.concatenate(tables)), xp.asarray(numbers), first, by_tap, g.channels,
+        g.groups, g.images, g.images * max(p.height * p.width for p in phases), places,
+        contiguous=g.stride == (1, 1), complete=complete, weight_step=g.taps,
     )  # fmt: skip
 
 
 def taps_met(g: Geometry, axis: int, start: int) -> list[tuple[int, int]]:
-    """Return the taps that pixels ``start`` modulo the stride meet, and the outputs' distance."""
+    """Return the taps along an axis that pixels ``start`` modulo the stride meet.
+
+    With each, how many outputs lie between it and the pixel's own.
+    """
     met = []
     for tap in range(g.window[axis]):
         distance, rest = divmod(start + g.corner[axis] - tap * g.dilation[axis], g.stride[axis])

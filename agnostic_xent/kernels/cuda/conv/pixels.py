@@ -1,39 +1,49 @@
 """Where a pixel of a gathered product reads and writes, and the matrix that it is multiplied by.
 
-All kernels of such products take, after their arrays, the numbers of gather.py::
-
-    image_in, group_in, plane_in, height, width, step_h, step_w   of x
-    image_out, group_out, plane_out, row_out, column_out          of y
+All kernels of such products take `Places` last.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..toolchain.device import xp
 from ..toolchain.dtypes import WIDE, code_of, of_wide, stored
-from ..toolchain.launching import Kernel
+from ..toolchain.launching import I4, Kernel, codes_of
 from ..toolchain.ptx import below, get, put, tf32, widen
 from ..toolchain.teams import cuda, device
-from .gather import FAR, PHASE, TABLE, Product
+from .gather import FAR, PHASE, TABLE, Places, Product
 
 RELU, BIAS, VECTOR = 1, 2, 4
-"""What ``flags`` say."""
-
-
-NUMBERS = "i8 i8 i4 i4 i4 i4 i4 i8 i8 i8 i4 i4"
-"""The numbers' types."""
-
-
-PRODUCT = "{x}* {k}* i4* i4* {x}* {x}* i4 i4 i4 i4 i4 i4 " + NUMBERS
-"""Parameters: x, matrix, table, phases, bias, y; rows, ld, count of phases, images, filters, flags;
-the numbers."""
-
+"""What ``flags`` say: ReLU and a bias are to be done, pixels may be written four at a time."""
 
 FILL_THREADS = 256
+
+
+class Sizes(NamedTuple):
+    """The sizes of a gathered product."""
+
+    rows: I4
+    """Of the table."""
+    ld: I4
+    """From a row of the matrix to the next one."""
+    phase_count: I4
+    images: I4
+    filters: I4
+    """Of a group."""
+    flags: I4
+
+
+def parameters_of(code: str) -> str:
+    """Return the types of the parameters of a gathered product of images of the dtype ``code``.
+
+    x, matrix, table, phases, bias, y; sizes; places.
+    """
+    arrays = f"{code}* {of_wide(code)}* i4* i4* {code}* {code}*"
+    return f"{arrays} {codes_of(Sizes)} {codes_of(Places)}"
 
 
 @device
@@ -74,13 +84,13 @@ def phase_of(z: Any, phases: Any, count: Any) -> Any:
 
 @device
 def is_inside(ih: Any, iw: Any, row: Any, column: Any, height: Any, width: Any) -> Any:
-    """Tell whether a tap of a pixel lies inside the image."""
+    """Return whether the tap at (row, column) of the pixel at (ih, iw) lies inside the image."""
     return below(ih + row, height) and below(iw + column, width)
 
 
 @device
 def finished(v: Any, bias: Any, n: Any, flags: Any) -> Any:
-    """Return a sum with its bias, through ReLU; NaN stays NaN."""
+    """Return the sum v with bias n, and through ReLU, if ``flags`` say so; NaN stays NaN."""
     if flags & BIAS:
         v += widen(get(bias, n))
     if flags & RELU and v <= 0:
@@ -92,7 +102,7 @@ def finished(v: Any, bias: Any, n: Any, flags: Any) -> Any:
 
 
 def make_fill(kind: Any, rounds: bool) -> Any:
-    """Return the kernel that writes the matrix, (groups, rows, ld), zeros beside its columns."""
+    """Return the kernel that writes the matrix (groups, rows, ld), with zeros past its columns."""
 
     def fill(
         w: Any, table: Any, matrix: Any, total: int, rows: int, ld: int, filters: int,
@@ -115,17 +125,19 @@ def make_fill(kind: Any, rounds: bool) -> Any:
 
 @functools.cache
 def fill_kernel(code: str, rounds: bool) -> Kernel:
-    """Return the kernel that writes the matrix of weights of a dtype, rounded to TF32 or not."""
+    """Return the kernel that writes the matrix of a dtype, rounded to TF32 or not, made once."""
     parameters = f"{code}* i4* {of_wide(code)}* i8 i4 i4 i4 i4 i8"
     return Kernel(make_fill(WIDE[code], rounds), parameters, FILL_THREADS, 4)
 
 
 def matrix_of(w: Any, p: Product, ld: int, rounds: bool = False) -> Any:
-    """Return the matrix that a product multiplies by, with columns up to ``ld``."""
+    """Return the matrix that product p multiplies by: weights w, with columns up to ``ld``."""
     code, total = code_of(w), p.groups * p.rows * ld
     matrix = xp.empty(total, WIDE[code])
-    numbers = total, p.rows, ld, p.filters, p.weight_step, w.size // p.groups
-    fill_kernel(code, rounds)(-(-total // FILL_THREADS), stored(w), p.table, matrix, *numbers)
+    fill_kernel(code, rounds)(
+        -(-total // FILL_THREADS), stored(w), p.table, matrix, total, p.rows, ld, p.filters,
+        p.weight_step, w.size // p.groups,
+    )  # fmt: skip
     return matrix
 
 

@@ -17,7 +17,7 @@ from ..toolchain.ptx import commit_async, copy_async, load, put, wait_async
 from ..toolchain.teams import cuda, device
 from .arithmetic import DEPTH, WAYS_OF, Arithmetic, tensor
 from .gather import TABLE
-from .pixels import PRODUCT, is_inside, phase_of, place_of
+from .pixels import is_inside, parameters_of, phase_of, place_of
 
 THREADS = 128
 PIXELS = 128
@@ -37,17 +37,17 @@ def make_fetch(a: Arithmetic, by_tap: bool) -> Any:
         top = tile % STAGES * ROWS
         row = first + tile * ROWS
         if by_tap:
-            entry = load(table, row * TABLE, 4)
-            valid = is_inside(ih, iw, entry[1], entry[2], height, width)
-            place = base + entry[0] if valid else np.int64(0)
+            offset, down, across, _ = load(table, row * TABLE, 4)
+            valid = is_inside(ih, iw, down, across, height, width)
+            place = base + offset if valid else np.int64(0)
             step = np.int64(plane) if valid else np.int64(0)
             for i in range(ROWS):
                 copy_async(xs, (top + i) * row_x + t, x, place + i * step, 1, valid)
         else:
             for i in range(ROWS):
-                entry = load(table, (row + i) * TABLE, 4)
-                valid = is_inside(ih, iw, entry[1], entry[2], height, width)
-                place = base + entry[0] if valid else np.int64(0)
+                offset, down, across, _ = load(table, (row + i) * TABLE, 4)
+                valid = is_inside(ih, iw, down, across, height, width)
+                place = base + offset if valid else np.int64(0)
                 copy_async(xs, (top + i) * row_x + t, x, place, 1, valid)
         line = t // 16
         column = t % 16 * 4
@@ -116,9 +116,9 @@ def make_staged(a: Arithmetic, by_tap: bool) -> Callable[..., None]:
 
 @functools.cache
 def staged_kernel(a: Arithmetic, by_tap: bool) -> Kernel:
-    """Return the kernel for an arithmetic and a kind of table."""
+    """Return the kernel for an arithmetic and a kind of table, made once."""
     blocks = 3 if by_tap else 2  # so that no register is spilled
-    return Kernel(make_staged(a, by_tap), PRODUCT.format(x="f4", k="f4"), THREADS, blocks)
+    return Kernel(make_staged(a, by_tap), parameters_of("f4"), THREADS, blocks)
 
 
 def variants() -> list[Kernel]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..toolchain.dtypes import WIDE, of_wide
+from ..toolchain.dtypes import WIDE
 from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, load, put, store, widen
 from ..toolchain.teams import cuda, device
 from .arithmetic import DEPTH, Arithmetic, simt, tensor
 from .gather import TABLE
-from .pixels import PRODUCT, is_inside, phase_of, place_of
+from .pixels import is_inside, parameters_of, phase_of, place_of
 
 THREADS = 128
 PIXELS = 128  # of a tile
@@ -33,19 +33,19 @@ def make_gather(by_tap: bool, kind: Any) -> Any:
         height: Any, width: Any,
     ) -> None:  # fmt: skip
         if by_tap:
-            entry = load(table, row * TABLE, 4)
-            start = base + entry[0]
-            inside = is_inside(ih, iw, entry[1], entry[2], height, width)
+            offset, down, across, _ = load(table, row * TABLE, 4)
+            start = base + offset
+            inside = is_inside(ih, iw, down, across, height, width)
             for i in range(DEPTH):
                 found[i] = kind(0)
                 if inside:
                     found[i] = widen(get(x, start + i * np.int64(plane)))
         else:
             for i in range(DEPTH):
-                entry = load(table, (row + i) * TABLE, 4)
+                offset, down, across, _ = load(table, (row + i) * TABLE, 4)
                 found[i] = kind(0)
-                if is_inside(ih, iw, entry[1], entry[2], height, width):
-                    found[i] = widen(get(x, base + entry[0]))
+                if is_inside(ih, iw, down, across, height, width):
+                    found[i] = widen(get(x, base + offset))
 
     return gather
 
@@ -104,12 +104,12 @@ def make_tiled(a: Arithmetic, by_tap: bool) -> Callable[..., None]:
 
 @functools.cache
 def tiled_kernel(code: str, a: Arithmetic, by_tap: bool) -> Kernel:
-    """Return the kernel for a dtype, an arithmetic and a kind of table."""
-    return Kernel(make_tiled(a, by_tap), PRODUCT.format(x=code, k=of_wide(code)), THREADS, 3)
+    """Return the kernel for a dtype, an arithmetic and a kind of table, made once."""
+    return Kernel(make_tiled(a, by_tap), parameters_of(code), THREADS, 3)
 
 
 def arithmetics(code: str) -> list[Arithmetic]:
-    """Return what a dtype may be multiplied by."""
+    """Return the arithmetics by which these kernels multiply elements of the dtype ``code``."""
     if code == "f8":
         return [simt(WIDE[code], 8, 4)]
     plain = [simt(WIDE[code], 8, 8), simt(WIDE[code], 8, 4)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..toolchain.device import xp
 from ..toolchain.dtypes import WIDE, code_of, of_wide, stored
-from ..toolchain.launching import Kernel
+from ..toolchain.launching import I4, I8, Kernel, codes_of
 from ..toolchain.ptx import get, load, narrow, put, tf32, widen
 from ..toolchain.teams import cuda, device, team_sum
 from .arithmetic import DEPTH, WAYS_OF, Arithmetic, simt, tensor
@@ -28,11 +28,39 @@ BLOCKS = 512
 
 LEAST = 256  # pixels of a part, so that few sums are written
 
-PARAMETERS = "{x}* {x}* i4* {k}* i4 i4 i4 i4 i4 i4 i8 i8 i4 i4 i4 i4 i8 i8"
-"""x, dy, table, sums; images, output plane, columns of it, rows, filters, pixels of a part;
-image_in, group_in, height, width, step_h, step_w; image_out, group_out."""
-
 FEW = 8  # rows that a block of the depthwise kernel makes
+
+
+class Parts(NamedTuple):
+    """The pixels of a weight gradient, how they are shared out, and those of `Places` it takes."""
+
+    images: I4
+    plane: I4
+    """Pixels of an output."""
+    columns: I4
+    """Of an output."""
+    rows: I4
+    """Of the table."""
+    filters: I4
+    """Of a group."""
+    part: I4
+    """Pixels of a part."""
+    image_in: I8
+    group_in: I8
+    height: I4
+    width: I4
+    step_h: I4
+    step_w: I4
+    image_out: I8
+    group_out: I8
+
+
+def parameters_of(code: str) -> str:
+    """Return the types of the parameters of a weight gradient of images of the dtype ``code``.
+
+    x, dy, table, sums; parts.
+    """
+    return f"{code}* {code}* i4* {of_wide(code)}* {codes_of(Parts)}"
 
 
 def make_read(a: Arithmetic, rounds: bool) -> Any:
@@ -50,10 +78,10 @@ def make_read(a: Arithmetic, rounds: bool) -> Any:
         )
         base += group * group_in
         for i in range(mine):
-            entry = load(rows, (i * 16 + t // DEPTH) * TABLE, 4)
+            offset, down, across, _ = load(rows, (i * 16 + t // DEPTH) * TABLE, 4)
             of_x[i] = kind(0)
-            if is_inside(ih, iw, entry[1], entry[2], height, width):
-                v = widen(get(x, base + entry[0]))
+            if is_inside(ih, iw, down, across, height, width):
+                v = widen(get(x, base + offset))
                 of_x[i] = tf32(v) if rounds else v
         for j in range(mine_n):
             n = n0 + j * 16 + t // DEPTH
@@ -146,10 +174,10 @@ def make_depthwise(code: str) -> Callable[..., None]:
             base += group * group_in
             v = widen(get(dy, out + group * group_out))
             for i in range(FEW):
-                entry = load(table, (row0 + i) * TABLE, 4)
+                offset, down, across, _ = load(table, (row0 + i) * TABLE, 4)
                 w = kind(0)
-                if is_inside(ih, iw, entry[1], entry[2], height, width):
-                    w = widen(get(x, base + entry[0]))
+                if is_inside(ih, iw, down, across, height, width):
+                    w = widen(get(x, base + offset))
                 total[i] += v * w
         slab = (np.int64(cuda.blockIdx.x) * cuda.gridDim.z + group) * rows
         for i in range(FEW):
@@ -162,7 +190,7 @@ def make_depthwise(code: str) -> Callable[..., None]:
 
 
 def add_parts(sums: Any, y: Any, n: int, parts: int) -> None:
-    """Write the sum of the parts, each n numbers, in their order."""
+    """Write to y the sum of the parts of ``sums``, each n numbers, in their order."""
     i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
     if i < n:
         total = get(sums, i)
@@ -173,26 +201,25 @@ def add_parts(sums: Any, y: Any, n: int, parts: int) -> None:
 
 @functools.cache
 def tiled_kernel(code: str, a: Arithmetic) -> Kernel:
-    """Return the kernel for a dtype and an arithmetic."""
+    """Return the kernel for a dtype and an arithmetic, made once."""
     rounds = code == "f4" and a.name == "rounded"
-    return Kernel(make_tiled(a, rounds), PARAMETERS.format(x=code, k=of_wide(code)), THREADS, 3)
+    return Kernel(make_tiled(a, rounds), parameters_of(code), THREADS, 3)
 
 
 @functools.cache
 def depthwise_kernel(code: str) -> Kernel:
-    """Return the kernel of one filter a group."""
-    parameters = PARAMETERS.format(x=code, k=of_wide(code))
-    return Kernel(make_depthwise(code), parameters, THREADS, 4)
+    """Return the kernel of one filter a group for a dtype, made once."""
+    return Kernel(make_depthwise(code), parameters_of(code), THREADS, 4)
 
 
 @functools.cache
 def add_parts_kernel(code: str) -> Kernel:
-    """Return the kernel that adds parts."""
+    """Return the kernel of `add_parts` for a dtype, made once."""
     return Kernel(add_parts, f"{of_wide(code)}* {code}* i8 i4", THREADS, 8)
 
 
 def sum_of_parts(sums: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return the sum of parts (parts, n) as an array of a shape and dtype."""
+    """Return the sum of ``sums`` (parts, n) over the parts, as an array of a shape and dtype."""
     y = xp.empty(shape, dtype)
     parts, n = sums.shape
     add_parts_kernel(code_of(y))(-(-n // THREADS), sums, stored(y.reshape(-1)), n, parts)
@@ -200,7 +227,7 @@ def sum_of_parts(sums: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def weight_gradient(g: Geometry, x: Any, dy: Any, way: str) -> Any:
-    """Return the gradient with respect to w of contiguous arrays."""
+    """Return the gradient with respect to w, of contiguous x and dy, in a way to multiply."""
     code, rows, (oh, ow) = code_of(x), g.channels * g.taps, g.output
     if g.filters == 1:
         p, made, tiles = forward(g, FEW), depthwise_kernel(code), -(-rows // FEW)
@@ -211,18 +238,17 @@ def weight_gradient(g: Geometry, x: Any, dy: Any, way: str) -> Any:
     part = part_of(g.images * oh * ow, tiles * g.groups)
     parts = -(-g.images * oh * ow // part)
     sums = xp.empty((parts, g.groups * g.filters * rows), WIDE[code])
-    image_in, group_in, _, height, width, step_h, step_w, image_out, group_out, *_ = p.numbers
-    made(
-        (parts, tiles, g.groups), stored(x), stored(dy), p.table, sums, g.images, oh * ow, ow,
-        rows, g.filters, part, image_in, group_in, height, width, step_h, step_w, image_out,
-        group_out,
+    numbers = Parts(
+        images=g.images, plane=oh * ow, columns=ow, rows=rows, filters=g.filters, part=part,
+        **{name: x for name, x in p.places._asdict().items() if name in Parts._fields},
     )  # fmt: skip
+    made((parts, tiles, g.groups), stored(x), stored(dy), p.table, sums, *numbers)
     shape = g.groups * g.filters, g.channels, *g.window
     return sum_of_parts(sums, shape, x.dtype)
 
 
 def arithmetic_of(rows: int, filters: int, code: str, way: str) -> Arithmetic:
-    """Return what multiplies: large tiles for what they read, small ones for a small matrix."""
+    """Return what multiplies a matrix of rows x filters: small tiles for a small matrix."""
     if rows <= 64 or filters <= 16:
         return simt(WIDE[code], 2, 2)
     if code == "f8":
@@ -233,7 +259,7 @@ def arithmetic_of(rows: int, filters: int, code: str, way: str) -> Arithmetic:
 
 
 def part_of(pixels: int, tiles: int) -> int:
-    """Return the pixels of a part: enough parts for BLOCKS, of at least LEAST pixels."""
+    """Return the pixels of a part, for BLOCKS blocks in all, and LEAST pixels at the least."""
     parts = max(1, min(-(-BLOCKS // tiles), pixels // LEAST))
     return -(-pixels // parts // DEPTH) * DEPTH
 

@@ -1,7 +1,8 @@
 """The kernels of the binary losses: terms, their sums and gradients in one pass.
 
 Notation of ``binary_losses.py``; a weight that broadcasts belongs to element i at
-``i // inner % period``. What ``flags`` do not name is neither read nor written.
+``i // inner % period``. What ``flags`` do not name is neither read nor written. `Places` and
+`Factors` are the numbers that the kernels take.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ....operations.binary_losses import LOG_FLOOR
 from ..toolchain.dtypes import WIDE, of_wide
-from ..toolchain.elementary import exp_minus_abs, sigmoid_of
-from ..toolchain.launching import Kernel
+from ..toolchain.elementary import exp_minus_abs, sigmoid_of, times_log
+from ..toolchain.launching import I8, Kernel, codes_of
 from ..toolchain.ptx import get, narrow, put, widen
 from ..toolchain.teams import cuda, device, team_sum
 
@@ -32,13 +33,39 @@ BLOCK = THREADS * PER_THREAD
 
 CLAMPED = math.exp(LOG_FLOOR)
 
+
+class Places(NamedTuple):
+    """How many elements there are, and where the weights of each lie."""
+
+    n: I8
+    inner: I8
+    """Of weight, as is period."""
+    period: I8
+    pos_inner: I8
+    """Of pos_weight, as is pos_period."""
+    pos_period: I8
+    of_sample: I8
+    """How many elements have the same sample_weight."""
+
+
+class Factors(NamedTuple):
+    """What targets and gradients are multiplied by."""
+
+    kept: float
+    """1 - label_smoothing."""
+    spread: float
+    """label_smoothing / 2."""
+    unit: float
+    """The gradient of the loss with respect to a term."""
+
+
 # --- formulas ------------------------------------------------------------------------------------
 # logs: log p and log(1 - p); slopes: minus the derivative of log(1 - p), and that of log p
 
 
 @device
 def logs_of_logit(v: Any) -> Any:
-    """Return both logarithms at a logit."""
+    """Return log p and log(1 - p) at the logit v."""
     kind = type(v)
     rest = kind(math.log1p(exp_minus_abs(v)))
     return (v if v < 0 else kind(0)) - rest, (-v if v > 0 else kind(0)) - rest
@@ -46,20 +73,13 @@ def logs_of_logit(v: Any) -> Any:
 
 @device
 def slopes_of_logit(v: Any) -> Any:
-    """Return both slopes, which keep their digits where the sigmoid is almost 1."""
+    """Return both slopes at the logit v, which keep their digits where p is almost 1."""
     return sigmoid_of(v), sigmoid_of(-v)
 
 
 @device
-def times_log(t: Any, log_p: Any) -> Any:
-    """Return t * log_p with 0 * -inf = 0."""
-    kind = type(t)
-    return kind(0) if t == 0 and abs(log_p) == kind(math.inf) else t * log_p
-
-
-@device
 def is_clamped(p: Any) -> Any:
-    """Tell where log(p) is clamped; not at NaN, which must show."""
+    """Return whether log(p) is clamped; it is not at NaN, which must show."""
     return p <= type(p)(CLAMPED)
 
 
@@ -72,20 +92,20 @@ def clamped_log(p: Any) -> Any:
 
 @device
 def clamped_reciprocal(p: Any) -> Any:
-    """Return its derivative."""
+    """Return the derivative of `clamped_log` at p."""
     kind = type(p)
     return kind(0) if is_clamped(p) else kind(1) / p
 
 
 @device
 def logs_of_probability(p: Any) -> Any:
-    """Return both logarithms of a probability."""
+    """Return log p and log(1 - p) of a probability, clamped."""
     return clamped_log(p), clamped_log(type(p)(1) - p)
 
 
 @device
 def slopes_of_probability(p: Any) -> Any:
-    """Return both slopes."""
+    """Return both slopes at a probability, which are 0 where the logarithm is clamped."""
     return clamped_reciprocal(type(p)(1) - p), clamped_reciprocal(p)
 
 
@@ -114,7 +134,7 @@ def weight_of(
     i: Any, weight: Any, inner: Any, period: Any, sample_weight: Any, of_sample: Any, flags: Any,
     like: Any,
 ) -> Any:  # fmt: skip
-    """Return the weight of an element."""
+    """Return the weight of element i: of its class, times that of its sample."""
     found = type(like)(1)
     if flags & WEIGHTED:
         found = widen(get(weight, i // inner % period))
@@ -124,7 +144,7 @@ def weight_of(
 
 
 def make_binary(name: str, code: str) -> Callable[..., None]:
-    """Return the kernel of a loss for a dtype."""
+    """Return the kernel of the loss ``name`` for scores of the dtype ``code``."""
     kind: Any = WIDE[code]
     logs, slopes, product = FORMULAS[name]
 
@@ -207,15 +227,16 @@ def make_weights(code: str) -> Callable[..., None]:
 
 @functools.cache
 def binary_kernel(name: str, code: str) -> Kernel:
-    """Return the kernel of a loss for a dtype."""
-    x, k = f"{code}*", of_wide(code)
-    parameters = f"{x} {x} {x} {x} {x} f8* {x} f8* {x} {x} {x} i8 i8 i8 i8 i8 i8 i4 {k} {k} {k}"
+    """Return the kernel of the loss ``name`` for a dtype, made once."""
+    x, numbers = f"{code}*", codes_of(Factors, of_wide(code))
+    arrays = f"{x} {x} {x} {x} {x} f8* {x} f8* {x} {x} {x}"
+    parameters = f"{arrays} {codes_of(Places)} i4 {numbers}"
     return Kernel(make_binary(name, code), parameters, THREADS, 2 if code == "f8" else 4)
 
 
 @functools.cache
 def weights_kernel(code: str) -> Kernel:
-    """Return the kernel of the sum of weights for a dtype."""
+    """Return the kernel of the sums of weights for a dtype, made once."""
     return Kernel(make_weights(code), f"{code}* {code}* f8* i8 i8 i8 i8 i4", THREADS, 4)
 
 

@@ -2,33 +2,62 @@
 
 Notation of ``class_loss.py``: q, a and w; d is ``(z - max(z)) / T``, "own" is ``exp(d)`` at the
 label and "others" the sum over the other classes, "shift" is d at the label, "shifts" the sum of
-``w d``; b is the gradient of the loss with respect to a term, times a, over the temperature. What
-the kernels take, besides logits ``x``, ``labels``, the gradient ``g`` and ``terms``:
-
-- ``weight`` of classes, its sum ``weight_sum[0]``, ``sample_weight``: if ``flags`` say so;
-- ``unit``, the gradient with respect to a term, and ``divisor[1]``, which multiplies it, likewise;
-- ``kept``, which is 1 - label_smoothing, and ``spread``, which is label_smoothing / classes.
+``w d``; b is the gradient of the loss with respect to a term, times a, over the temperature. The
+kernels take logits ``x``, ``labels``, the gradient ``g`` and ``terms``; if ``flags`` say so,
+``weight`` of classes, its sum ``weight_sum[0]``, ``sample_weight`` and ``divisor[1]``, which
+multiplies ``unit``; and the numbers of `Samples` and `Factors`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..toolchain.dtypes import of_wide
+from ..toolchain.launching import I4, I8, codes_of
 from ..toolchain.ptx import get
 from ..toolchain.teams import device
 
 WEIGHTED, SAMPLED, IGNORES, DIVIDED, WRITES, SMOOTHED = (1 << k for k in range(6))
 """What ``flags`` say is there: arrays, options, a gradient to write."""
 
-PARAMETERS = "{x}* i8* {k}* {k}* f8* f8* {x}* f8* i8 i8 i8 i8 i4 {k} {k} {k} {k}"
-"""x, labels, weight, sample_weight, weight_sum, divisor, g, terms; count, classes, inner, ignore,
-flags, kept, spread, sharpness (1 / T), unit."""
+
+class Samples(NamedTuple):
+    """The `Layout` of the logits, the label that is ignored, and what there is."""
+
+    rows: I8
+    classes: I8
+    inner: I8
+    ignore: I8
+    flags: I4
+
+
+class Factors(NamedTuple):
+    """What terms and gradients are multiplied by."""
+
+    kept: float
+    """1 - label_smoothing."""
+    spread: float
+    """label_smoothing / classes."""
+    sharpness: float
+    """1 / T."""
+    unit: float
+    """The gradient of the loss with respect to a term."""
+
+
+def parameters_of(code: str) -> str:
+    """Return the types of the parameters of a kernel for logits of the dtype ``code``.
+
+    x, labels, weight, sample_weight, weight_sum, divisor, g, terms; samples; factors.
+    """
+    k = of_wide(code)
+    arrays = f"{code}* i8* {k}* {k}* f8* f8* {code}* f8*"
+    return f"{arrays} {codes_of(Samples)} {codes_of(Factors, k)}"
 
 
 @device
 def is_counted(n: Any, label: Any, sample_weight: Any, ignore: Any, flags: Any) -> Any:
-    """Tell whether a sample is neither ignored nor without weight."""
+    """Return whether sample n counts: its label is not ignored, and its weight is not 0."""
     if flags & IGNORES and label == ignore:
         return False
     return not (flags & SAMPLED and get(sample_weight, n) == 0)
@@ -59,7 +88,7 @@ def describe(
 
 @device
 def sum_of_weights(weight_sum: Any, classes: Any, flags: Any, like: Any) -> Any:
-    """Return the sum of w over the classes, if labels are smoothed."""
+    """Return the sum of w over the classes as the type of ``like``; needed for smoothing alone."""
     kind = type(like)
     if flags & WEIGHTED and flags & SMOOTHED:
         return kind(get(weight_sum, 0))
@@ -68,7 +97,7 @@ def sum_of_weights(weight_sum: Any, classes: Any, flags: Any, like: Any) -> Any:
 
 @device
 def weighted(weight: Any, j: Any, flags: Any, d: Any) -> Any:
-    """Return w d of a class, where w = 0 leaves out -inf."""
+    """Return w d of class j, which is 0 where w is 0, also for d = -inf."""
     kind = type(d)
     w = get(weight, j) if flags & WEIGHTED else kind(1)
     return kind(0) if w == 0 and d == kind(-math.inf) else w * d
@@ -79,7 +108,7 @@ def term_of(
     a: Any, w: Any, own: Any, others: Any, shift: Any, shifts: Any, whole: Any,
     kept: Any, spread: Any, flags: Any,
 ) -> Any:  # fmt: skip
-    """Return a sample's term."""
+    """Return a sample's term of the loss: see the formulas of ``class_loss.py``."""
     kind = type(w)
     # all the exponentials but the largest, which is 1
     log_sum = math.log1p(others if shift == 0 else (others + own) - kind(1))

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ..toolchain.dtypes import VECTOR, WIDE, of_wide
+from ..toolchain.dtypes import VECTOR, WIDE
 from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, load, narrow, put, store, widen
 from ..toolchain.teams import cuda, device, team_max, team_sum
 from .formulas import (
-    PARAMETERS,
     SMOOTHED,
     WEIGHTED,
     WRITES,
     describe,
     factors,
+    parameters_of,
     sum_of_weights,
     term_of,
     weighted,
@@ -39,14 +39,14 @@ def team_for(code: str, classes: int) -> tuple[int, int] | None:
     return fitting[0] if fitting else None
 
 
-def rows_of(team: int) -> int:
-    """Return the rows of a block."""
+def rows_of_block(team: int) -> int:
+    """Return how many rows a block of 128 threads or more does, with ``team`` threads to a row."""
     return max(1, 128 // team)
 
 
 @device
 def four(g: Any, e: Any, i: Any) -> Any:
-    """Return four numbers as g stores them."""
+    """Return four numbers of e, from the one at i on, as g stores them."""
     return (
         narrow(g, e[i]), narrow(g, e[i + 1]), narrow(g, e[i + 2]), narrow(g, e[i + 3])
     )  # fmt: skip
@@ -57,7 +57,7 @@ def four(g: Any, e: Any, i: Any) -> Any:
 
 
 def make_read(code: str, team: int, vectors: int) -> Callable[..., Any]:
-    """Return what reads."""
+    """Return the function by which a thread reads its part of a row."""
     kind: Any = WIDE[code]
     width = VECTOR[code]
 
@@ -85,7 +85,7 @@ def make_read(code: str, team: int, vectors: int) -> Callable[..., Any]:
 
 
 def make_exponentiate(code: str, team: int, vectors: int) -> Callable[..., Any]:
-    """Return what sums."""
+    """Return the function by which a thread sums the exponentials of its part of a row."""
     kind: Any = WIDE[code]
     width = VECTOR[code]
 
@@ -110,7 +110,7 @@ def make_exponentiate(code: str, team: int, vectors: int) -> Callable[..., Any]:
 
 
 def make_write(code: str, team: int, vectors: int) -> Callable[..., Any]:
-    """Return what writes."""
+    """Return the function by which a thread writes the gradient of its part of a row."""
     kind: Any = WIDE[code]
     width = VECTOR[code]
 
@@ -149,9 +149,9 @@ def make_write(code: str, team: int, vectors: int) -> Callable[..., Any]:
 
 
 def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
-    """Return the kernel of a dtype and a team."""
+    """Return the kernel for a dtype, and rows by ``team`` threads of so many elements each."""
     kind, width = WIDE[code], VECTOR[code]
-    vectors, in_block = max(1, elements // width), rows_of(team)
+    vectors, in_block = max(1, elements // width), rows_of_block(team)
     size = vectors * width
     makers = make_read, make_exponentiate, make_write
     read, exponentiate, write = (make(code, team, vectors) for make in makers)
@@ -196,11 +196,10 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
 
 @functools.cache
 def rows_kernel(code: str, team: int, elements: int) -> Kernel:
-    """Return the kernel of a dtype and a team."""
-    threads = rows_of(team) * team
-    parameters = PARAMETERS.format(x=code, k=of_wide(code))
+    """Return the kernel for a dtype and a team, made once."""
+    threads = rows_of_block(team) * team
     blocks = (512 if code == "f8" else 768) // threads
-    return Kernel(make_rows(code, team, elements), parameters, threads, blocks)
+    return Kernel(make_rows(code, team, elements), parameters_of(code), threads, blocks)
 
 
 def variants() -> list[Kernel]:

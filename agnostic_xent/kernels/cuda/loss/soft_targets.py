@@ -3,7 +3,7 @@
 With ``d = (z - max(z)) / T``, s the sum of ``exp(d)``, ``log p = d - log s`` and Q the sum of q,
 the term of a row is ``-a sum q log p`` and its gradient ``a (Q exp(d) / s - q) / T``. A row whose q
 is all in one class is treated as that label: its gradient there is ``-a Q others / (s T)``. Two
-sweeps, as in ``softmax.py``. Notation of ``loss_formulas.py``.
+sweeps, as in ``softmax.py``. Notation of ``formulas.py``.
 """
 
 from __future__ import annotations
@@ -15,39 +15,30 @@ from typing import Any
 
 import numpy as np
 
-from ....core.operation import OPERATIONS, Pullback
+from ....core.operation import Pullback
 from ..toolchain import dtypes
 from ..toolchain.device import register, xp
 from ..toolchain.dtypes import WIDE, elements, of_wide
-from ..toolchain.launching import Kernel
+from ..toolchain.elementary import times_log
+from ..toolchain.launching import Kernel, codes_of
 from ..toolchain.ptx import get, narrow, put, widen
-from ..toolchain.rows import AT_ONCE, TEAMS, read_some, team_for
+from ..toolchain.rows import AT_ONCE, TEAMS, THREADS, Layout, read_some
 from ..toolchain.teams import absorb, cuda, device, team_merge, team_sum
-from . import sums as loss_sums
-from .cross_entropy import OPTIONS, Problem, fits
-from .formulas import DIVIDED, SAMPLED, WEIGHTED
+from .cross_entropy import Options, Problem, fits
+from .formulas import DIVIDED, SAMPLED, WEIGHTED, Factors
+from .gradients import with_pullback
+from .sums import total
 
 ONE, EACH, SKIPS, TERMS, LOGITS, TARGETS, SHARES = (1 << k for k in range(6, 13))
 """What ``flags`` say besides: a cotangent of all or of each, which need not be multiplied by if it
 is 1; what is wanted: terms, both gradients; that the targets' weights are what the mean divides by.
 """
 
-THREADS = 256
-
-portable = OPERATIONS["cross_entropy"].portable
-
 
 @device
 def weight_of(weight: Any, c: Any, flags: Any, like: Any) -> Any:
-    """Return the weight of a class."""
+    """Return the weight of class c, which is 1 of the type of ``like`` where there are none."""
     return get(weight, c) if flags & WEIGHTED else type(like)(1)
-
-
-@device
-def times_log(q: Any, log_p: Any) -> Any:
-    """Return q * log_p with 0 * -inf = 0."""
-    kind = type(q)
-    return kind(0) if q == 0 and abs(log_p) == kind(math.inf) else q * log_p
 
 
 @device
@@ -77,7 +68,7 @@ def slope_of(q: Any, mass: Any, d: Any, rest: Any) -> Any:
 
 
 def make_soft(code: str, team: int) -> Callable[..., None]:
-    """Return the kernel of a dtype and a team; ``inner`` elements lie between two classes."""
+    """Return the kernel of terms and gradients for a dtype, with ``team`` threads to a row."""
     kind: Any = WIDE[code]
     in_block = THREADS // team
 
@@ -136,7 +127,7 @@ def make_soft(code: str, team: int) -> Callable[..., None]:
 
 
 def make_masses(code: str, team: int) -> Callable[..., None]:
-    """Return the kernel that writes ``a sum w t`` of each row; without w it is a."""
+    """Return the kernel that writes ``a sum w t`` of each row, or a where there is no w."""
     kind: Any = WIDE[code]
     in_block = THREADS // team
 
@@ -165,17 +156,18 @@ def make_masses(code: str, team: int) -> Callable[..., None]:
 
 @functools.cache
 def soft_kernel(code: str, team: int) -> Kernel:
-    """Return the kernel of a dtype and a team."""
+    """Return the kernel of terms and gradients for a dtype and a team, made once."""
     x, k = f"{code}*", of_wide(code)
-    parameters = f"{x} {x} {k}* {k}* f8* f8* {x} f8* {x} {x} i8 i8 i8 i4 {k} {k} {k} {k}"
+    arrays, numbers = f"{x} {x} {k}* {k}* f8* f8* {x} f8* {x} {x}", codes_of(Factors, k)
+    parameters = f"{arrays} {codes_of(Layout)} i4 {numbers}"
     return Kernel(make_soft(code, team), parameters, THREADS, 2 if code == "f8" else 3)
 
 
 @functools.cache
 def masses_kernel(code: str, team: int) -> Kernel:
-    """Return the kernel of the numbers whose sum the mean divides by."""
+    """Return the kernel of the numbers whose sum the mean divides by, made once."""
     k = of_wide(code)
-    parameters = f"{code}* {k}* {k}* f8* i8 i8 i8 i4"
+    parameters = f"{code}* {k}* {k}* f8* {codes_of(Layout)} i4"
     return Kernel(make_masses(code, team), parameters, THREADS, 4)
 
 
@@ -191,97 +183,66 @@ class SoftProblem(Problem):
 
     by_default = "count"
     loss: Any = None
+    """The loss on the device, where the gradient of the targets asks for it."""
 
     def read_target(self, target: Any) -> Any:
-        """Return the probabilities."""
+        """Return the probabilities, as the kernels read them."""
         return self.read(target)
 
-    @property
-    def team(self) -> int:
-        """The threads of a row."""
-        return team_for(self.classes, self.inner)
-
-    @property
-    def blocks(self) -> int:
-        """The blocks of all rows."""
-        blocks: int = -(-self.count // (THREADS // self.team))
-        return blocks
-
     def masses(self, weights: int) -> Any:
-        """Return numbers whose sum the mean divides by, with these weights."""
-        sums = xp.empty(self.count, np.float64)
-        masses_kernel(self.code, self.team)(
-            self.blocks, self.target, self.weight, self.sample_weight, sums,
-            self.count, self.classes, self.inner, weights,
+        """Return numbers whose sum the mean divides by; ``weights`` are the flags of some."""
+        sums = xp.empty(self.layout.rows, np.float64)
+        masses_kernel(self.code, self.layout.team)(
+            self.layout.blocks, self.target, self.weight, self.sample_weight, sums, *self.layout,
+            weights,
         )  # fmt: skip
         return sums
 
     def launch(
-        self, flags: int, dy: Any = None, terms: Any = None, dx: Any = None, dt: Any = None
-    ) -> None:
-        """Let the kernel write what is there to be written."""
+        self, dy: Any = None, *, skips: bool = False, terms: Any = None, dx: Any = None,
+        dt: Any = None,
+    ) -> None:  # fmt: skip
+        """Write those of terms and gradients that are given; ``skips``: not for a dy of 1."""
+        flags = self.flags | SKIPS * skips
+        if dy is not None:
+            flags |= EACH if self.options.reduction == "none" else ONE
         wanted = {TERMS: terms, LOGITS: dx, TARGETS: dt}
-        flags |= self.flags + sum(flag for flag, x in wanted.items() if x is not None)
-        smoothing = self.options["label_smoothing"]
-        numbers = 1 - smoothing, smoothing / self.classes, 1 / self.options["temperature"]
-        soft_kernel(self.code, self.team)(
-            self.blocks, self.x, self.target, self.weight, self.sample_weight, self.divisor,
-            self.loss, elements(dy), terms, dx, dt, self.count, self.classes, self.inner, flags,
-            *map(WIDE[self.code], (*numbers, self.unit)),
+        flags |= sum(flag for flag, x in wanted.items() if x is not None)
+        soft_kernel(self.code, self.layout.team)(
+            self.layout.blocks, self.x, self.target, self.weight, self.sample_weight, self.divisor,
+            self.loss, elements(dy), terms, dx, dt, *self.layout, flags,
+            *map(WIDE[self.code], self.factors()),
         )  # fmt: skip
 
     def run(self, g: Any = None) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if there is one."""
-        terms = xp.empty(self.count, np.float64)
-        self.launch(0, terms=terms, dx=g)
+        terms = xp.empty(self.layout.rows, np.float64)
+        self.launch(terms=terms, dx=g)
         if self.divisor is not None and self.weight is not None:
             self.flags |= SHARES
-            self.loss = loss_sums.total(terms, np.float64, 1.0, self.divisor).reshape(1)
+            self.loss = total(terms, np.float64, 1.0, self.divisor).reshape(1)
         return self.reduced(terms)
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
-    """Say why these arguments are not taken, if they are not."""
+    """Return why these arguments are not taken, None if they are: the target is probabilities."""
     if target.dtype.kind in "iu":
         return "it takes probabilities"
     return dtypes.takes(logits, target, **options)
 
 
-def value(logits: Any, target: Any, *, weight: Any, sample_weight: Any, **options: Any) -> Any:
-    """Return the loss."""
-    if not fits(logits):
-        options |= {"weight": weight, "sample_weight": sample_weight}
-        return portable.value(logits, target, **options)
-    return SoftProblem(logits, target, weight, sample_weight, options).run()
+def value(logits: Any, target: Any, **options: Any) -> Any:
+    """Return the loss of logits and probabilities."""
+    return SoftProblem(logits, target, Options(**options)).run()
 
 
 def vjp(
-    logits: Any,
-    target: Any,
-    *,
-    wrt: frozenset[int],
-    weight: Any,
-    sample_weight: Any,
-    **options: Any,
-) -> tuple[Any, Pullback]:
-    """Return the loss and its pullback."""
-    if not fits(logits):
-        options |= {"weight": weight, "sample_weight": sample_weight}
-        return portable.vjp(logits, target, **options)
-    problem = SoftProblem(logits, target, weight, sample_weight, options)
-    each = options["reduction"] == "none"
-    ahead = [problem.new()] if wrt == {0} and not each else []
-    loss = problem.run(*ahead)
-
-    def pullback(dy: Any) -> tuple[Any, Any]:
-        flags = EACH if each else ONE | SKIPS * len(ahead)
-        # The array goes out once, since its new owner may write to it.
-        dx = ahead.pop() if ahead else problem.new() if 0 in wrt else None
-        dt = problem.new() if 1 in wrt else None
-        problem.launch(flags, dy, dx=dx, dt=dt)
-        return problem.laid_out(dx), problem.laid_out(dt)
-
-    return loss, pullback
+    logits: Any, target: Any, *, wrt: frozenset[int], **options: Any
+) -> tuple[Any, Pullback]:  # fmt: skip
+    """Return the loss of logits and probabilities, and its pullback."""
+    problem = SoftProblem(logits, target, Options(**options))
+    loss, pullback = with_pullback(problem, wrt)
+    return loss, lambda dy: tuple(map(problem.laid_out, pullback(dy)))
 
 
-register("cross_entropy", value, vjp, takes, *OPTIONS)
+register("cross_entropy", value, vjp, takes, *Options._fields, fits=fits)

@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 
 from ..toolchain.dtypes import WIDE, of_wide
-from ..toolchain.launching import Kernel
+from ..toolchain.launching import Kernel, codes_of
 from ..toolchain.ptx import get, narrow, put, widen
 from ..toolchain.teams import cuda, device, team_max, team_sum
 from .formulas import (
-    PARAMETERS,
     SAMPLED,
     SMOOTHED,
     WEIGHTED,
     WRITES,
+    Samples,
     describe,
     factors,
     is_counted,
+    parameters_of,
     sum_of_weights,
     term_of,
     weighted,
@@ -43,7 +44,7 @@ PER_THREAD = 16  # samples, or elements
 
 
 def make_sweeps(code: str, team: int) -> tuple[Callable[..., Any], ...]:
-    """Return the two sweeps of a thread over its classes; ``inner`` elements lie between two."""
+    """Return the two functions by which a thread goes over its classes of a row."""
     kind: Any = WIDE[code]
 
     @device
@@ -96,7 +97,7 @@ def make_sweeps(code: str, team: int) -> tuple[Callable[..., Any], ...]:
 
 
 def make_streams(code: str, team: int) -> Callable[..., None]:
-    """Return the kernel of a dtype, by a block or a thread a sample."""
+    """Return the kernel for a dtype, with a sample by ``team`` threads: one, or a whole block."""
     kind, in_block = WIDE[code], max(1, THREADS // team)
     summed, written = make_sweeps(code, team)
 
@@ -144,7 +145,7 @@ def masses(
     labels: Any, weight: Any, sample_weight: Any, sums: Any,
     count: int, classes: int, ignore: int, flags: int,
 ) -> None:  # fmt: skip
-    """Write each block's sum of ``a w`` over the samples that count."""
+    """Write each block's sum of ``a w`` over those of its samples that count."""
     room = cuda.shared.array(32, np.float64)
     t = cuda.threadIdx.x
     total = 0.0
@@ -168,7 +169,10 @@ def multiply(
     g: Any, labels: Any, sample_weight: Any, dy: Any,
     count: int, classes: int, inner: int, ignore: int, flags: int, each: int,
 ) -> None:  # fmt: skip
-    """Multiply a gradient by a cotangent of all, or of ``each``; by 1 costs nothing."""
+    """Multiply a gradient by the cotangent of the loss, or ``each`` sample's by its own.
+
+    One that is 1 costs nothing.
+    """
     if not each and widen(get(dy, 0)) == 1:
         return
     for u in range(PER_THREAD):
@@ -181,27 +185,27 @@ def multiply(
 
 @functools.cache
 def streams_kernel(code: str, team: int) -> Kernel:
-    """Return the kernel of a dtype, by a block or a thread a sample."""
-    parameters, threads = PARAMETERS.format(x=code, k=of_wide(code)), max(THREADS, team)
+    """Return the kernel for a dtype and a team, made once."""
+    threads = max(THREADS, team)
     blocks = max(1, (512 if code == "f8" else 768) // threads)
-    return Kernel(make_streams(code, team), parameters, threads, blocks)
+    return Kernel(make_streams(code, team), parameters_of(code), threads, blocks)
 
 
 def team_of_row(code: str, size: int) -> int:
-    """Return the threads of a row of so many bytes."""
+    """Return the threads of a row of ``size`` bytes."""
     return THREADS if size < LONG else MOST[code]
 
 
 @functools.cache
 def masses_kernel(code: str) -> Kernel:
-    """Return the kernel of the divisor for weights of a dtype."""
+    """Return the kernel of `masses` for weights of the dtype ``code``, made once."""
     return Kernel(masses, f"i8* {code}* {code}* f8* i8 i8 i8 i4", THREADS, 4)
 
 
 @functools.cache
 def multiply_kernel(code: str) -> Kernel:
-    """Return the kernel of the cotangent of a dtype."""
-    parameters = f"{code}* i8* {of_wide(code)}* {code}* i8 i8 i8 i8 i4 i4"
+    """Return the kernel of `multiply` for gradients of the dtype ``code``, made once."""
+    parameters = f"{code}* i8* {of_wide(code)}* {code}* {codes_of(Samples)} i4"
     return Kernel(multiply, parameters, THREADS, 4)
 
 

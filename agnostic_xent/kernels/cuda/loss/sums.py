@@ -3,84 +3,80 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..toolchain.device import xp
 from ..toolchain.dtypes import STORED, WIDE, stored
-from ..toolchain.launching import Kernel, cuda
+from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, narrow, put
-from ..toolchain.teams import team_sum
+from ..toolchain.teams import cuda, device, team_sum
 
 THREADS = 256
 PER_THREAD = 16
 BLOCK = THREADS * PER_THREAD
 
 
-def partial_sums(x: Any, y: Any, n: int) -> None:
-    """Write the sum of each BLOCK of float64."""
-    room = cuda.shared.array(32, np.float64)
-    t = cuda.threadIdx.x
-    i = cuda.blockIdx.x * BLOCK + t
-    total = 0.0
+@device
+def block_sum(x: Any, first: Any, n: Any, room: Any) -> Any:
+    """Return the sum of BLOCK numbers of x from the ``first`` one on, of which there are n."""
+    t, total = cuda.threadIdx.x, 0.0
     for k in range(PER_THREAD):
-        if i + k * THREADS < n:
-            total += get(x, i + k * THREADS)
-    total = team_sum(total, room, t, THREADS)
-    if t == 0:
+        if first + t + k * THREADS < n:
+            total += get(x, first + t + k * THREADS)
+    return team_sum(total, room, t, THREADS)
+
+
+def partial_sums(x: Any, y: Any, n: int) -> None:
+    """Write to y the sum of each BLOCK of the n numbers of x, in float64."""
+    room = cuda.shared.array(32, np.float64)
+    total = block_sum(x, cuda.blockIdx.x * BLOCK, n, room)
+    if cuda.threadIdx.x == 0:
         put(y, cuda.blockIdx.x, total)
 
 
 def conclude(x: Any, n: int, number: float, scale: Any, scaled: int, y: Any) -> None:
-    """Write the sum of up to BLOCK numbers times ``number``, or times ``scale[1]`` if scaled."""
+    """Write to y the sum of n <= BLOCK numbers, times ``number``, or ``scale[1]`` if scaled."""
     room = cuda.shared.array(32, np.float64)
-    t = cuda.threadIdx.x
-    total = 0.0
-    for k in range(PER_THREAD):
-        if t + k * THREADS < n:
-            total += get(x, t + k * THREADS)
-    total = team_sum(total, room, t, THREADS)
-    if t == 0:
+    total = block_sum(x, 0, n, room)
+    if cuda.threadIdx.x == 0:
         if scaled:
             number = get(scale, 1)
         put(y, 0, narrow(y, total * number if number != 0 else 0.0))  # 0 * NaN is 0 here
 
 
 def divide(x: Any, n: int, empty: float, y: Any) -> None:
-    """Write the sum of up to BLOCK numbers, and its reciprocal, or ``empty`` where it is 0."""
+    """Write to y the sum of n <= BLOCK numbers, and its reciprocal, or ``empty`` if it is 0."""
     room = cuda.shared.array(32, np.float64)
-    t = cuda.threadIdx.x
-    total = 0.0
-    for k in range(PER_THREAD):
-        if t + k * THREADS < n:
-            total += get(x, t + k * THREADS)
-    total = team_sum(total, room, t, THREADS)
-    if t == 0:
+    total = block_sum(x, 0, n, room)
+    if cuda.threadIdx.x == 0:
         put(y, 0, total)
         put(y, 1, empty if total == 0 else 1 / total)
 
 
 @functools.cache
 def partial_sums_kernel() -> Kernel:
-    """Return the kernel of a level of the tree."""
+    """Return the kernel of `partial_sums`, a level of the tree, made once."""
     return Kernel(partial_sums, "f8* f8* i8", THREADS, 4)
 
 
 @functools.cache
 def conclude_kernel(code: str) -> Kernel:
-    """Return the kernel that writes a sum of a dtype."""
+    """Return the kernel of `conclude` for a sum of the dtype ``code``, made once."""
     return Kernel(conclude, f"f8* i8 f8 f8* i4 {code}*", THREADS, 4)
 
 
 @functools.cache
 def divide_kernel() -> Kernel:
-    """Return the kernel that writes a sum and its reciprocal."""
+    """Return the kernel of `divide`, made once."""
     return Kernel(divide, "f8* i8 f8 f8*", THREADS, 4)
 
 
 def few(x: Any) -> Any:
-    """Return at most BLOCK numbers of the same sum."""
+    """Return at most BLOCK numbers whose sum is that of x, in float64."""
     while x.size > BLOCK:
         y = xp.empty(-(-x.size // BLOCK), np.float64)
         partial_sums_kernel()(y.size, x, y, x.size)
@@ -89,7 +85,7 @@ def few(x: Any) -> Any:
 
 
 def total(x: Any, dtype: Any, factor: float = 1.0, scale: Any = None) -> Any:
-    """Return the sum of float64 as a scalar of a dtype, times a number of the host or scale[1]."""
+    """Return the sum of x as a scalar of a dtype, times ``factor``, or scale[1] if there is one."""
     x, y = few(x), xp.empty((), dtype)
     made = conclude_kernel(STORED[y.dtype.name])
     made(1, x, x.size, factor, scale, scale is not None, stored(y.reshape(1)))
@@ -97,10 +93,27 @@ def total(x: Any, dtype: Any, factor: float = 1.0, scale: Any = None) -> Any:
 
 
 def divisor(x: Any, empty: float) -> Any:
-    """Return the sum of float64 and its reciprocal, which is ``empty`` for a sum of 0."""
+    """Return the sum of x and its reciprocal, on the device; ``empty`` for that of 0."""
     x, y = few(x), xp.empty(2, np.float64)
     divide_kernel()(1, x, x.size, empty, y)
     return y
+
+
+def unit_and_divisor(
+    options: Any, by: Any, count: int, masses: Callable[[], Any] | None
+) -> tuple[float, Any]:
+    """Return the gradient of the loss with respect to a term, and what `divisor` finds, or None.
+
+    A mean is ``by`` a number, or by the sum of ``masses``, which the device has to find out; then
+    the former is 1. It is by ``count`` where there are none.
+    """
+    if options.reduction != "mean":
+        return 1.0, None
+    if isinstance(by, float):
+        return 1 / by, None
+    if masses is None:
+        return 1 / count, None
+    return 1.0, divisor(masses(), 0.0 if options.on_empty == "zero" else math.nan)
 
 
 def variants() -> list[Kernel]:

@@ -9,20 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ....core.operation import OPERATIONS, Pullback
-from ..toolchain.device import contiguous, register, xp
-from ..toolchain.dtypes import code_of, stored, takes
-from .channels import PIECE, WARPS, kernels_of
+from ....core.operation import Pullback
+from ..toolchain.device import in_blocks_of, register, xp
+from ..toolchain.dtypes import code_of, given, stored, takes
+from .channels import PIECE, WARPS, Extent, kernels_of
 
 BLOCKS = 1024
 """Blocks that keep any GPU busy: eight for each of 128 multiprocessors."""
-
-portable = OPERATIONS["batch_norm"].portable
-
-
-def given(x: Any) -> Any:
-    """Return an array as the kernels read it."""
-    return stored(contiguous(x))
 
 
 class Images:
@@ -31,26 +24,25 @@ class Images:
     def __init__(self, x: Any, weight: Any, train: bool):
         self.shape, self.dtype, self.train = x.shape, x.dtype, train
         images, self.channels, height, width = x.shape
-        self.plane, self.planes = height * width, images * self.channels
-        self.count = x.size // self.channels
+        self.extent = Extent(images, self.channels, height * width)
         self.x, self.weight = given(x), given(weight)
         self.kernels = kernels_of(code_of(x))
-        pieces = -(-self.plane // PIECE)
+        pieces = -(-self.extent.plane // PIECE)
+        self.planes = images * self.channels
         self.blocks = -(-self.planes * pieces // WARPS)
         self.parts = max(1, min(-(-images * pieces // WARPS), BLOCKS // self.channels))
-        self.extent = images, self.channels, self.plane
         self.found = xp.empty(2 * self.channels, np.float64)
 
     def new(self) -> Any:
-        """Return an array for a number a channel."""
+        """Return a new array of one number for each channel."""
         return xp.empty(self.channels, self.dtype)
 
     def sums(self, count: int) -> Any:
-        """Return an array for so many sums of each part and channel."""
+        """Return a new array of ``count`` sums for each part and channel."""
         return xp.empty(count * self.parts * self.channels, np.float64)
 
     def statistics(self, mean: Any, var: Any, momentum: float, eps: float) -> tuple[Any, Any]:
-        """Find what to normalise by; return the new running statistics."""
+        """Write ``found``, of the batch if it trains; return the new running mean and variance."""
         sums, moved = None, (mean, var)
         if self.train:
             sums, moved = self.sums(3), (self.new(), self.new())
@@ -62,16 +54,16 @@ class Images:
         return moved
 
     def value(self, bias: Any) -> Any:
-        """Return the normalised images."""
+        """Return the images, normalised by ``found``, times the weight, plus the bias."""
         y = xp.empty(self.shape, self.dtype)
         self.kernels["transform"](
             self.blocks, self.x, self.weight, given(bias), self.found, stored(y),
-            self.planes, *self.extent[1:],
+            self.planes, self.channels, self.extent.plane,
         )  # fmt: skip
         return y
 
     def gradients(self, dy: Any, wrt: frozenset[int]) -> tuple[Any, Any, Any]:
-        """Return the gradients of images, weight and bias, where they are wanted."""
+        """Return the gradients of images, weight and bias; None for images not in ``wrt``."""
         dx = dweight = dbias = means = None
         dy = given(dy)
         if self.train or wrt & {1, 2}:
@@ -81,13 +73,13 @@ class Images:
             self.kernels["products"](grid, self.x, dy, self.found, sums, *self.extent)
             self.kernels["conclude"](
                 -(-self.channels // WARPS), sums, stored(dweight), stored(dbias), means,
-                self.parts, self.channels, self.count,
+                self.parts, self.channels, self.x.size // self.channels,
             )  # fmt: skip
         if 0 in wrt:
             dx = xp.empty(self.shape, self.dtype)
             self.kernels["gradient"](
                 self.blocks, self.x, dy, self.weight, self.found, means, stored(dx),
-                self.planes, *self.extent[1:], self.train,
+                self.planes, self.channels, self.extent.plane, self.train,
             )  # fmt: skip
         return dx, dweight, dbias
 
@@ -97,9 +89,6 @@ def vjp(
     momentum: float, eps: float, wrt: frozenset[int],
 ) -> tuple[Any, Pullback]:  # fmt: skip
     """Return the normalised images, the new running statistics, and the pullback."""
-    if x.size >= WARPS << 31:  # more blocks than a grid has
-        options = {"train": train, "momentum": momentum, "eps": eps}
-        return portable.vjp(x, weight, bias, running_mean, running_var, **options)
     images = Images(x, weight, train)
     moved = images.statistics(running_mean, running_var, momentum, eps)
 
@@ -114,4 +103,6 @@ def value(*arrays: Any, **options: Any) -> Any:
     return vjp(*arrays, **options, wrt=frozenset())[0]
 
 
-register("batch_norm", value, vjp, takes, "train", "momentum", "eps")
+register(
+    "batch_norm", value, vjp, takes, "train", "momentum", "eps", fits=in_blocks_of(WARPS)
+)  # fmt: skip

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..toolchain.dtypes import WIDE
-from ..toolchain.launching import Kernel
+from ..toolchain.launching import I8, Kernel, codes_of
 from ..toolchain.ptx import get, narrow, put, shuffle_xor, widen
 from ..toolchain.teams import LANES, cuda, device, exchange, team_sum
 
@@ -26,6 +26,14 @@ WARPS = THREADS // LANES
 AT_ONCE = 8  # pixels that a lane waits for together
 STEP = LANES * AT_ONCE
 PIECE = 4 * STEP
+
+
+class Extent(NamedTuple):
+    """How many images there are, channels of each, and pixels of a plane."""
+
+    images: I8
+    channels: I8
+    plane: I8
 
 
 @device
@@ -43,7 +51,7 @@ def piece_of(k: Any, pieces: Any, first_plane: Any, planes: Any, plane: Any) -> 
 def merge(
     count: Any, total: Any, spread: Any, more: Any, other_total: Any, other_spread: Any
 ) -> Any:
-    """Return the same of two sets of numbers (Chan, Golub and LeVeque 1979)."""
+    """Return count, total and spread of two sets together (Chan, Golub and LeVeque 1979)."""
     kind = type(spread)
     if more == 0:
         return count, total, spread
@@ -57,11 +65,12 @@ def merge(
 
 @device
 def team_merge(count: Any, total: Any, spread: Any, room: Any, t: Any, team: Any) -> Any:
-    """Return the same of all threads of a warp or a block."""
+    """Return count, total and spread of the numbers of all threads of a warp or a block."""
     step = 1
     while step < LANES:
-        others = shuffle_xor(count, step), shuffle_xor(total, step), shuffle_xor(spread, step)
-        count, total, spread = merge(count, total, spread, others[0], others[1], others[2])
+        more, other_total = shuffle_xor(count, step), shuffle_xor(total, step)
+        other_spread = shuffle_xor(spread, step)
+        count, total, spread = merge(count, total, spread, more, other_total, other_spread)
         step *= 2
     if team > LANES:
         count = exchange(count, room, t, team)
@@ -69,8 +78,9 @@ def team_merge(count: Any, total: Any, spread: Any, room: Any, t: Any, team: Any
         spread = exchange(spread, room, t, team)
         step = 1
         while step < team // LANES:
-            others = shuffle_xor(count, step), shuffle_xor(total, step), shuffle_xor(spread, step)
-            count, total, spread = merge(count, total, spread, others[0], others[1], others[2])
+            more, other_total = shuffle_xor(count, step), shuffle_xor(total, step)
+            other_spread = shuffle_xor(spread, step)
+            count, total, spread = merge(count, total, spread, more, other_total, other_spread)
             step *= 2
     return count, total, spread
 
@@ -299,13 +309,13 @@ def make_gradient(code: str) -> Callable[..., None]:
 
 @functools.cache
 def kernels_of(code: str) -> dict[str, Kernel]:
-    """Return the kernels of a dtype by their names."""
-    x = f"{code}*"
+    """Return the kernels for elements of the dtype ``code`` by their names, made once."""
+    x, extent = f"{code}*", codes_of(Extent)
     made = {
-        make_moments: f"{x} f8* i8 i8 i8",
+        make_moments: f"{x} f8* {extent}",
         make_statistics: f"f8* {x} {x} f8* {x} {x} i8 i8 f8 f8 i4",
         make_transform: f"{x} {x} {x} f8* {x} i8 i8 i8",
-        make_products: f"{x} {x} f8* f8* i8 i8 i8",
+        make_products: f"{x} {x} f8* f8* {extent}",
         make_conclude: f"f8* {x} {x} f8* i8 i8 f8",
         make_gradient: f"{x} {x} {x} f8* f8* {x} i8 i8 i8 i4",
     }

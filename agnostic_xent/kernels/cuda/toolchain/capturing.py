@@ -28,7 +28,7 @@ class Capture:
         self._records = False
 
     def run(self, step: Callable[[], Any], *, records: bool = False) -> None:
-        """Take the step; ``records``: a stream takes note of it, and nothing runs."""
+        """Take ``step``; ``records``: a stream only records what it would do."""
         self._asked, self._records, CAPTURING.now = 0, records, self
         try:
             step()
@@ -36,7 +36,7 @@ class Capture:
             CAPTURING.now, self._records = None, False
 
     def on_device(self, numbers: Numbers, rate: float, dtype: Any) -> Any:
-        """Return where on the device numbers of this step lie; later ones are written there."""
+        """Return an array of this step's numbers on the device, to which later ones are written."""
         if self._asked == len(self._numbers):
             if self._records:
                 raise RuntimeError("the step asks for other numbers than the one before")
@@ -47,12 +47,12 @@ class Capture:
         return self._numbers[self._asked - 1][0]
 
     def write(self, rate: float, later: int) -> None:
-        """Write the numbers of another step, as arguments of kernels: no memory is read later."""
+        """Write the numbers of the step that is ``later``, with its rate, to the device."""
         for place, numbers in self._numbers:
             write(place, numbers(rate, later))
 
     def allocate(self, size: int) -> Any:
-        """Return new memory, which is freed with the graph and not before, as CuPy's pool may."""
+        """Return ``size`` bytes of new memory, which live as long as the graph."""
         self._memory.append(xp.cuda.MemoryPointer(xp.cuda.Memory(size), 0))
         return self._memory[-1]
 
@@ -68,13 +68,13 @@ class Capture:
 
 
 def write(place: Any, values: tuple[float, ...]) -> None:
-    """Set numbers on the device, each by a kernel that has it as an argument."""
+    """Write ``values`` to ``place`` on the device, each as an argument of a kernel."""
     for i, value in enumerate(values):
         place[i] = value
 
 
 class Capturing(threading.local):
-    """What this thread captures."""
+    """The capture that runs in this thread, if one does."""
 
     now: Capture | None = None
 

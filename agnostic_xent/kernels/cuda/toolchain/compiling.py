@@ -35,7 +35,7 @@ NUMBERS = {
 
 
 class Code(NamedTuple):
-    """A compiled kernel."""
+    """A compiled kernel, and what the assembler says of it."""
 
     name: str
     cubin: bytes
@@ -131,7 +131,7 @@ def folder() -> Path:
 
 
 def name_of(function: Callable[..., None]) -> tuple[str, str]:
-    """Return what tells a kernel from others; those of one ``def`` are named by their maker."""
+    """Return the module and the qualified name of a kernel's function, unique among kernels."""
     return function.__module__, function.__qualname__
 
 

@@ -24,6 +24,9 @@ LIBRARY = "numpy" if SIMULATED else "cupy"
 CAPABILITY = 80
 """The least compute capability, in tenths, whose instructions the kernels use."""
 
+GRID = 1 << 31
+"""A grid has fewer blocks than this."""
+
 if util.find_spec("numba_cuda") is None:
     raise NoKernels(
         "the kernels need numba-cuda, which is not installed; "
@@ -59,12 +62,12 @@ DEVICES = count_devices()
 
 
 def is_array(x: Any) -> bool:
-    """Tell whether an array is one that the kernels take, and no subclass of it."""
+    """Return whether an array is one that the kernels take, and no subclass of it."""
     return type(x) is xp.ndarray
 
 
 def contiguous(x: Any) -> Any:
-    """Return the array, or a copy, with its elements in C order."""
+    """Return x, or a copy of it, with its elements in C order."""
     return xp.ascontiguousarray(x)
 
 
@@ -77,12 +80,19 @@ def register(
     vjp: Callable[..., Any],
     takes: Callable[..., str | None],
     *options: str,
+    fits: Callable[..., bool] | None = None,
     describe: Callable[..., str] | None = None,
 ) -> None:
     """Let kernels that know some options stand in for an operation.
 
-    They run on the device where its first array lies.
+    They run on the device where its first array lies. ``fits`` returns whether they can run on the
+    shapes of a call, at which ``takes`` may not look; where they cannot, the portable definition
+    runs.
     """
+    if fits is not None:
+        portable = OPERATIONS[name].portable
+        value = where(fits, value, portable.value)
+        vjp = where(fits, vjp, portable.vjp if portable.sees_wrt else without_wrt(portable.vjp))
     value, vjp = on_its_device(value), on_its_device(vjp)
     kernel = Implementation("CUDA", value, vjp, takes, describe=describe, options=options)
     OPERATIONS[name].add_kernel(LIBRARY, kernel)
@@ -91,9 +101,31 @@ def register(
 def register_routine(
     name: str, value: Callable[..., Any], takes: Callable[..., str | None], *options: str
 ) -> None:
-    """Let kernels stand in for a routine, likewise."""
+    """Let kernels that know some options stand in for a routine, on its first array's device."""
     kernel = Implementation("CUDA", on_its_device(value), takes=takes, options=options)
     ROUTINES[name].add_kernel(LIBRARY, kernel)
+
+
+def where(
+    fits: Callable[..., bool], function: Callable[..., Any], other: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return the function that runs ``function`` on arguments that fit, and else ``other``."""
+
+    @functools.wraps(function)
+    def chosen(*arrays: Any, **options: Any) -> Any:
+        return (function if fits(*arrays, **options) else other)(*arrays, **options)
+
+    return chosen
+
+
+def without_wrt(vjp: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ``vjp`` that is told which gradients are wanted, and computes all of them."""
+    return lambda *arrays, wrt=None, **options: vjp(*arrays, **options)
+
+
+def in_blocks_of(elements: int) -> Callable[..., bool]:
+    """Return a ``fits`` for kernels whose blocks each do that many elements of the first array."""
+    return lambda x, *arrays, **options: x.size < elements * GRID
 
 
 def on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:

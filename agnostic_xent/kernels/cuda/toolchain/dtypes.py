@@ -9,24 +9,23 @@ import numpy as np
 
 from .device import SIMULATED, contiguous, is_array, xp
 
-
-def of_wide(code: str) -> str:
-    """Return the code of what is computed in."""
-    return np.dtype(WIDE[code]).str[1:]
-
-
 STORED = {"float32": "f4", "float64": "f8", "float16": "f2", "bfloat16": "u2"}
 """The codes of the dtypes that kernels take; a bfloat16 is the 16 bits of an unsigned integer."""
 
 WIDE = {"f4": np.float32, "f8": np.float64, "f2": np.float32, "u2": np.float32}
-"""What kernels compute in."""
+"""The type that kernels compute in, by the code of the elements' dtype."""
 
 VECTOR = {"f4": 4, "f8": 2, "f2": 8, "u2": 8}
-"""Elements of 16 bytes."""
+"""How many elements are 16 bytes, by the code of their dtype."""
+
+
+def of_wide(code: str) -> str:
+    """Return the code of the type that kernels compute in, for elements of the dtype ``code``."""
+    return np.dtype(WIDE[code]).str[1:]
 
 
 def takes(*arrays: Any, **options: Any) -> str | None:
-    """Say why arrays are not taken, if they are not; None stands for one that is not there."""
+    """Return why kernels do not take arrays, None if they do; an array may be None."""
     for x in (*arrays, *options.values()):
         if not hasattr(x, "dtype"):
             continue
@@ -39,7 +38,7 @@ def takes(*arrays: Any, **options: Any) -> str | None:
 
 
 def code_of(x: Any) -> str:
-    """Return the code of an array's dtype."""
+    """Return the code of the dtype of ``x``, such as "f4"."""
     return _code(x.dtype)
 
 
@@ -49,7 +48,7 @@ def _code(dtype: Any) -> str:
 
 
 def elements(x: Any) -> Any:
-    """Return an array's elements in their order, as kernels read them: from a multiple of 16 bytes.
+    """Return the elements of ``x`` in C order, in memory that begins at a multiple of 16 bytes.
 
     None stays None.
     """
@@ -61,10 +60,15 @@ def elements(x: Any) -> Any:
 
 
 def stored(x: Any) -> Any:
-    """Return a contiguous array as kernels see it."""
+    """Return a contiguous array as kernels take it: a bfloat16 as the integer of its bits."""
     return x.view(xp.uint16) if x.dtype.kind == "V" else x  # bfloat16, of those that are taken
 
 
+def given(x: Any) -> Any:
+    """Return ``x`` as kernels take it, copied if its elements are not in C order; or None."""
+    return None if x is None else stored(contiguous(x))
+
+
 def wide(x: Any) -> Any:
-    """Return an array's elements in the dtype that kernels compute in; None stays None."""
+    """Return the elements of ``x`` in the dtype that kernels compute in; None stays None."""
     return None if x is None else contiguous(x.astype(WIDE[code_of(x)], copy=False)).reshape(-1)

@@ -1,4 +1,4 @@
-"""Functions of a number that several families of kernels compute."""
+"""Functions of numbers that several families of kernels compute."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 from .teams import device
-
-# --- formulas ------------------------------------------------------------------------------------
 
 
 @device
@@ -21,3 +19,10 @@ def sigmoid_of(v: Any) -> Any:
     """Return 1 / (1 + exp(-v))."""
     one, e = type(v)(1), exp_minus_abs(v)
     return (one if v >= 0 else e) / (one + e)
+
+
+@device
+def times_log(t: Any, log_p: Any) -> Any:
+    """Return t * log_p with 0 * -inf = 0."""
+    kind = type(t)
+    return kind(0) if t == 0 and abs(log_p) == kind(math.inf) else t * log_p

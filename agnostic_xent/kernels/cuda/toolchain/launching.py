@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import numpy as np
 from numba import cuda as _cuda
@@ -20,6 +20,10 @@ from .device import SIMULATED, xp
 cuda: Any = _cuda  # Numba is typed in part only
 
 Grid = int | tuple[int, ...]
+
+I4: TypeAlias = Annotated[int, "i4"]
+I8: TypeAlias = Annotated[int, "i8"]
+"""An integer of 4 or 8 bytes, as a field of a struct whose numbers are handed to a kernel."""
 
 
 class Kernel:
@@ -77,6 +81,15 @@ KERNELS: list[Kernel] = []
 """Every kernel, for those who compile or check them all."""
 
 
+def codes_of(struct: type, floats: str = "") -> str:
+    """Return the types of a NamedTuple's fields as parameters of a kernel: "i4 i8 f4".
+
+    Fields are I4, I8, or float, whose type is ``floats``. A launch unpacks them.
+    """
+    hints = get_type_hints(struct, include_extras=True).values()
+    return " ".join(floats if hint is float else hint.__metadata__[0] for hint in hints)
+
+
 def number_types(parameters: str) -> list[Any]:
     """Return NumPy's type of each parameter, None for pointers."""
     return [None if "*" in code else np.dtype(code).type for code in parameters.split()]
@@ -108,7 +121,7 @@ class Arguments:
         """To be held from the writing until the driver has read."""
 
     def write(self, args: Iterable[Any]) -> None:
-        """Write addresses of arrays, and numbers; struct.error tells of one that does not fit."""
+        """Write addresses of arrays, and numbers; raise struct.error where one does not fit."""
         values: list[Any] = []
         for x in args:
             kind = type(x)
@@ -133,7 +146,7 @@ def launch_on_gpu(kernel: Kernel, grid: tuple[int, ...], args: Sequence[Any]) ->
 
 
 def launch_in_simulator(kernel: Kernel, grid: tuple[int, ...], args: Sequence[Any]) -> None:
-    """Run a kernel on the CPU, with checks that no array argument hides a copy."""
+    """Run a kernel in the simulator; arrays must be contiguous, and numbers fit their types."""
     arrays: Any = importlib.import_module("numba.cuda.simulator.cudadrv.devicearray")
 
     def pointer(x: Any) -> Any:

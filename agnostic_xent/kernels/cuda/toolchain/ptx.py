@@ -47,7 +47,7 @@ else:
     F4 = types.float32
 
     def intrinsic(function: Callable[..., Any]) -> Any:
-        """Let kernels call what ``function`` writes for its types (decorator)."""
+        """Let kernels call the instructions that ``function`` writes for its types (decorator)."""
         return _intrinsic(function)
 
     def asm(builder: Any, result: Any, text: str, constraints: str, args: Any, pure: bool) -> Any:
@@ -80,7 +80,7 @@ else:
 
     @intrinsic
     def put(typing: Any, p: Any, i: Any, v: Any) -> Any:
-        """Set p[i] = v, likewise."""
+        """Set p[i] = v, without the code by which Numba lets a signed index count from the end."""
 
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             builder.store(args[2], address(context, builder, p, *args[:2]))
@@ -90,7 +90,7 @@ else:
 
     @intrinsic
     def below(typing: Any, i: Any, n: Any) -> Any:
-        """Tell whether 0 <= i < n, both of 32 bits, by one comparison."""
+        """Return whether 0 <= i < n, both of 32 bits, by one comparison."""
 
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.icmp_unsigned("<", *(builder.trunc(a, I32) for a in args))
@@ -248,7 +248,7 @@ else:
 
     @intrinsic
     def commit_async(typing: Any) -> Any:
-        """Close a group of copies."""
+        """Close the group of copies that this thread has started."""
 
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             asm(builder, VOID, "cp.async.commit_group;", "~{memory}", [], False)

@@ -43,13 +43,13 @@ class Thread(greenlet.greenlet):  # type: ignore[misc]
         self.wait("block")
 
     def wait(self, whom: str) -> None:
-        """Let others run until these have met."""
+        """Let other threads run until those of ``whom``, a block or a warp, have met."""
         self.waits_for = whom
         self.parent.switch()
 
 
 class Warp:
-    """Threads that do one thing together."""
+    """Threads of a block that execute an instruction of the warp together."""
 
     def __init__(self, lanes: Sequence[Thread]):
         self.lanes = lanes
@@ -58,7 +58,7 @@ class Warp:
         self.result: Any = None
 
     def together(self, combine: Callable[[list[Any]], Any], value: Any) -> Any:
-        """Return what is made of the values of all lanes; it waits for them."""
+        """Wait for all lanes; return what ``combine`` makes of their values."""
         thread = greenlet.getcurrent()
         assert self.purpose in (None, combine), "the lanes of a warp do different things"
         self.purpose = combine
@@ -74,13 +74,13 @@ class Warp:
 
 
 class Block:
-    """A block of threads that take turns; in place of the simulator's, of the operating system."""
+    """A block of threads that take turns, in place of the simulator's system threads."""
 
     def __init__(self, function: Callable[..., None], grid: Any, threads: Any, debug: bool):
         self.function, self.shape = function, threads
 
     def run(self, block: Any, *args: Any) -> None:
-        """Run all threads to their end."""
+        """Run the threads of a block to their end."""
         rng = np.random.default_rng(list(block))
         threads = [
             Thread(lambda: self.function(*args), block, reversed(place), number)
@@ -119,7 +119,7 @@ def shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None
 
 
 def local_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> Any:
-    """Return an array of a thread's own."""
+    """Return a local array of NaN, which is the calling thread's own."""
     return poisoned(shape, dtype)
 
 
@@ -131,7 +131,7 @@ kernelapi.threading = SimpleNamespace(current_thread=greenlet.getcurrent, Lock=t
 
 
 def array(p: Any) -> Any:
-    """Return the array behind a pointer."""
+    """Return the array behind the pointer p."""
     return p if type(p) is np.ndarray else p._item._ary
 
 
@@ -148,7 +148,7 @@ def put(p: Any, i: Any, v: Any) -> None:
 
 
 def below(i: Any, n: Any) -> bool:
-    """Tell whether 0 <= i < n, both of 32 bits."""
+    """Return whether 0 <= i < n, both of 32 bits."""
     assert max(abs(int(i)), abs(int(n))) < 2**31
     return bool(0 <= i < n)
 
@@ -201,7 +201,7 @@ def narrow(p: Any, v: Any) -> Any:
 
 
 def together(combine: Callable[[list[Any]], Any], value: Any) -> tuple[Any, int]:
-    """Return what is made of the values of a warp's lanes, and which lane this one is."""
+    """Return what ``combine`` makes of the values of a warp's lanes, and the caller's lane."""
     thread = greenlet.getcurrent()
     return thread.warp.together(combine, value), thread.thread_id % LANES
 
@@ -232,7 +232,7 @@ def fragment(row: int, column: int, step: int) -> tuple[list[int], list[int]]:
 
 
 def multiplied(fragments: list[Any]) -> Any:
-    """Return the product of a warp's fragments."""
+    """Return c + a @ b of the fragments of all lanes of a warp."""
     a, b, c = (np.zeros(shape, np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
     for lane, (of_c, of_a, of_b) in enumerate(fragments):
         g, t = divmod(lane, 4)
@@ -244,7 +244,7 @@ def multiplied(fragments: list[Any]) -> Any:
 
 
 def cut(x: Any) -> Any:
-    """Return float32 without the bits that TF32 does not have."""
+    """Return x in float32 without the 13 bits that TF32 does not have."""
     return (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
 
 
@@ -259,7 +259,7 @@ def copy_async(dst: Any, i: Any, src: Any, j: Any, n: int, valid: Any) -> None:
 
 
 def commit_async() -> None:
-    """Close a group of copies."""
+    """Close the group of copies that this thread has started."""
     greenlet.getcurrent().copies.append([])
 
 

@@ -41,7 +41,7 @@ def device(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @device
 def exchange(v: Any, room: Any, t: Any, team: Any) -> Any:
-    """Return a number of each warp of the block, to its lanes in turn."""
+    """Return to each lane of the team the number v of one of its warps, in turn."""
     cuda.syncthreads()  # who still reads what was there before
     if t % LANES == 0:
         put(room, t // LANES, v)
@@ -51,7 +51,7 @@ def exchange(v: Any, room: Any, t: Any, team: Any) -> Any:
 
 @device
 def team_sum(v: Any, room: Any, t: Any, team: Any) -> Any:
-    """Return the sum of a number of each thread."""
+    """Return the sum of v over the threads of a team."""
     step = 1
     while step < min(team, LANES):
         v += shuffle_xor(v, step)
@@ -67,7 +67,7 @@ def team_sum(v: Any, room: Any, t: Any, team: Any) -> Any:
 
 @device
 def team_max(v: Any, room: Any, t: Any, team: Any) -> Any:
-    """Return the greatest of a number of each thread; of NaN it knows nothing."""
+    """Return the greatest v of the threads of a team, none of which is NaN."""
     step = 1
     while step < min(team, LANES):
         v = max(v, shuffle_xor(v, step))
@@ -98,7 +98,7 @@ def absorb(top: Any, rest: Any, v: Any, sharpness: Any) -> Any:
 
 @device
 def merge(top: Any, rest: Any, other_top: Any, other_rest: Any, sharpness: Any) -> Any:
-    """Return the same of two such pairs, whichever comes first."""
+    """Return the pair (greatest, rest) of two such pairs together, whichever comes first."""
     one = type(top)(1)
     if top == other_top:
         return top, (rest + other_rest) + one
@@ -110,7 +110,7 @@ def merge(top: Any, rest: Any, other_top: Any, other_rest: Any, sharpness: Any) 
 
 @device
 def team_merge(top: Any, rest: Any, sharpness: Any, room: Any, t: Any, team: Any) -> Any:
-    """Return the same of all threads; the sum is NaN where there is no greatest number."""
+    """Return the pair (greatest, rest) of a team; the rest is NaN if the greatest is infinite."""
     step = 1
     while step < min(team, LANES):
         other_top, other_rest = shuffle_xor(top, step), shuffle_xor(rest, step)
