@@ -20,8 +20,8 @@ from .totals import Totals
 Loss: TypeAlias = Operation[Any, Any] | functools.partial[Any]
 """An operation (output, target) -> mean loss, or a partial of one that sets its options."""
 
-CLASS_LOSSES = (cross_entropy, nll_loss, categorical_cross_entropy)
-THRESHOLDS = {binary_cross_entropy: 0.5, binary_cross_entropy_with_logits: 0.0}
+CLASS_LOSSES: tuple[Any, ...] = (cross_entropy, nll_loss, categorical_cross_entropy)
+THRESHOLDS: dict[Any, float] = {binary_cross_entropy: 0.5, binary_cross_entropy_with_logits: 0.0}
 """The binary losses, and the score above which each decides for 1."""
 
 
@@ -50,11 +50,9 @@ def totals_of_loss(loss: Loss, mean_loss: Array, output: Array, target: Array) -
     """Return the totals of a batch with this mean loss."""
     mean_loss, divisor = widen(mean_loss), divisor_of(loss, target, output)
     xp, hits = array_namespace(output), right_predictions(loss, output, target)
-    if isinstance(divisor, float):
-        total = mean_loss * divisor
-    else:
-        divisor = xp.astype(divisor, mean_loss.dtype)
-        total = xp.where(divisor == 0, constant(0, mean_loss), mean_loss * divisor)
+    total = mean_loss * divisor
+    if hasattr(divisor, "dtype"):  # where it is 0 the mean may be NaN
+        total = xp.where(divisor == 0, constant(0, total), total)
     counted = not_ignored(target, options_of(loss).get("ignore_index"))
     terms: Any = math.prod(hits.shape)
     if counted is not None:
