@@ -34,6 +34,8 @@ def array_namespace(x: Array) -> ModuleType:
     try:
         return _namespaces[cls]
     except KeyError:
+        if is_masked(x):
+            raise TypeError("masked arrays are not taken, since a mask would be ignored") from None
         xp = array_api_compat.array_namespace(x)
         if library(x) != "jax":  # among its types, a value tells a zero gradient from an array
             _namespaces[cls] = xp
@@ -45,7 +47,13 @@ _namespaces: dict[type, ModuleType] = {}
 
 def is_array(x: Any) -> bool:
     """Return whether an object is an array of a library that follows the standard."""
-    return type(x) in _namespaces or array_api_compat.is_array_api_obj(x)
+    return type(x) in _namespaces or (array_api_compat.is_array_api_obj(x) and not is_masked(x))
+
+
+def is_masked(x: Any) -> bool:
+    """Return whether x is a masked array of NumPy, whose operations would ignore the mask."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(x, masked.MaskedArray)
 
 
 def library(x: Array) -> str:
@@ -94,16 +102,16 @@ def dtype_kind(xp: ModuleType, dtype: Any) -> str:
 
 
 def all_below(x: Array, limit: int) -> bool:
-    """Tell whether the integers of a NumPy array are all in [0, limit), in one pass."""
-    unsigned = x.view(_unsigned(x.dtype))  # which makes negative ones large
-    return x.size == 0 or int(unsigned.max()) < limit
+    """Return whether the integers of a NumPy array are all in [0, limit), in one pass."""
+    unsigned, negative = _unsigned(x.dtype)
+    return x.size == 0 or int(x.view(unsigned).max()) < min(limit, negative)
 
 
 @lru_cache
-def _unsigned(dtype: Any) -> Any:
-    """Return NumPy's unsigned dtype of the same size and byte order."""
+def _unsigned(dtype: Any) -> tuple[Any, int]:
+    """Return NumPy's unsigned dtype of the same size and byte order, and where negatives begin."""
     numpy: Any = sys.modules["numpy"]
-    return numpy.dtype(dtype.str.replace("i", "u"))
+    return numpy.dtype(dtype.str.replace("i", "u")), int(numpy.iinfo(dtype).max) + 1
 
 
 def is_traced(x: Array) -> bool:

@@ -9,7 +9,16 @@ from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .arrays import Array, array_namespace, device, dtype_kind, is_array, is_traced, library
+from .arrays import (
+    Array,
+    array_namespace,
+    device,
+    dtype_kind,
+    is_array,
+    is_masked,
+    is_traced,
+    library,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +42,7 @@ def namespace(**arrays: Array | None) -> ModuleType:
             raise TypeError(
                 f"{name} must be an array (of NumPy, CuPy, torch, JAX, dask or another library "
                 f"that follows the Array API standard), got {type(x).__name__}"
+                f"{'; use its filled() or compressed()' if is_masked(x) else ''}"
             )
         if first is None:
             first_name, first = name, x

@@ -14,7 +14,7 @@ from ..core.conversion import to_numpy
 from ..core.operation import Pullback, explain
 from ..network.containers import as_chain, mapped, parts
 from ..network.layers import Layer, Pass, WithPullback
-from ..training.steps import Loss, loss_vjp, operation_of, options_of
+from ..training.objective import Loss, loss_vjp, operation_of, options_of
 
 ROUNDS = 10
 

@@ -78,15 +78,15 @@ def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> tuple[Ar
 
     def pullback(dy: Array) -> tuple[Array, Array]:
         scale = reduction.cotangents(widen(dy), terms)
-        dp = (1 - smooth) * _clamped_reciprocal(1 - wide) - smooth * _clamped_reciprocal(wide)
-        dt = (1 - label_smoothing) * (_clamped_log(1 - wide) - _clamped_log(wide))
+        dp = _clamped_quotient(1 - smooth, 1 - wide) - _clamped_quotient(smooth, wide)
+        dt = (1 - label_smoothing) * (_clamped_log_complement(wide) - _clamped_log(wide))
         return narrow(times(weights, scale * dp), p), narrow(times(weights, scale * dt), p)
 
     return narrow(reduction.value(terms), p), pullback
 
 
 def _probability_terms(p: Array, t: Array) -> Array:
-    return -(t * _clamped_log(p) + (1 - t) * _clamped_log(1 - p))
+    return -(t * _clamped_log(p) + (1 - t) * _clamped_log_complement(p))
 
 
 def _above_floor(p: Array) -> Array:
@@ -99,10 +99,16 @@ def _clamped_log(p: Array) -> Array:
     return xp.where(above, xp.log(xp.where(above, p, constant(1, p))), constant(LOG_FLOOR, p))
 
 
-def _clamped_reciprocal(p: Array) -> Array:
-    """Return the derivative of `_clamped_log`."""
+def _clamped_log_complement(p: Array) -> Array:
+    """Return log(1 - p), with all digits where p is tiny; it is below the floor at p = 1 alone."""
+    xp, below = array_namespace(p), ~(p >= 1)
+    return xp.where(below, xp.log1p(-xp.where(below, p, constant(0, p))), constant(LOG_FLOOR, p))
+
+
+def _clamped_quotient(t: Array, p: Array) -> Array:
+    """Return t times the derivative of `_clamped_log` at p, which is 0 where t is."""
     xp, above = array_namespace(p), _above_floor(p)
-    return xp.where(above, 1 / xp.where(above, p, constant(1, p)), constant(0, p))
+    return xp.where(above, t / xp.where(above, p, constant(1, p)), constant(0, p))
 
 
 @operation

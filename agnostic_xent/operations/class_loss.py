@@ -29,6 +29,9 @@ from ..core.checks import check_shape, number
 from ..core.conversion import to_numpy
 from .reductions import Reduction, reduction_options, times_log
 
+SIGNED = 2**63 - 1
+"""The largest label that a signed dtype holds."""
+
 
 @dataclass(frozen=True)
 class ClassLoss:
@@ -109,7 +112,7 @@ class ClassLoss:
     @cached_property
     def _counted(self) -> Array | None:
         """Which samples are not ignored; None if all."""
-        return not_ignored(self._labels, self.ignore_index)
+        return not_ignored(self.target, self.ignore_index)
 
     @cached_property
     def _live(self) -> Array | None:
@@ -208,14 +211,16 @@ def _index_dtype(xp: ModuleType, dtype: Any) -> Any:
     return xp.int32 if dtype in (xp.int8, xp.uint8, xp.int16, xp.uint16) else xp.int64
 
 
-def not_ignored(labels: Array | None, ignore_index: int | None) -> Array | None:
-    """Tell which labels are not to be ignored; None if all count."""
-    if labels is None or ignore_index is None:
+def not_ignored(target: Array, ignore_index: int | None) -> Array | None:
+    """Return which labels are not to be ignored; None if all count, as probabilities do."""
+    if ignore_index is None or not is_labels(target):
         return None
-    limits = array_namespace(labels).iinfo(labels.dtype)
+    limits = array_namespace(target).iinfo(target.dtype)
     if not limits.min <= ignore_index <= limits.max:  # such as -100 for unsigned labels
         return None
-    return labels != ignore_index
+    if ignore_index > SIGNED:  # `as_indices` makes a negative number of it
+        ignore_index -= 2 * SIGNED + 2
+    return as_indices(target) != ignore_index
 
 
 # --- checks of arguments -------------------------------------------------------------------------
@@ -281,16 +286,14 @@ def check_label_range(labels: Array, classes: int, ignore_index: int | None = No
         return
     xp, indices = array_namespace(labels), as_indices(labels)
     bad = (indices < 0) | (indices >= classes)
-    counted = not_ignored(indices, ignore_index)
+    counted = not_ignored(labels, ignore_index)
     if counted is not None:
         bad = bad & counted
     if not is_traced(bad) and bool(xp.any(bad)):
-        where = to_numpy(bad).nonzero()
-        position = tuple(int(indices[0]) for indices in where)
-        place = ", ".join(map(str, position))
-        raise ValueError(
-            f"target[{place}] is {int(labels[position])}, but labels must be in [0, {classes})"
-        )
+        where = to_numpy(bad)
+        position = tuple(int(numbers[0]) for numbers in where.nonzero()) if where.ndim else ()
+        name = f"target[{', '.join(map(str, position))}]" if position else "target"
+        raise ValueError(f"{name} is {int(labels[position])}, but labels must be in [0, {classes})")
 
 
 def check_not_empty(denominator: Array | float) -> None:

@@ -95,7 +95,7 @@ class ClassParallelLoss:
     @cached_property
     def _live(self) -> Array | None:
         """Which rows have a say in the loss; None if all."""
-        counted = not_ignored(self.target, self.ignore_index) if is_labels(self.target) else None
+        counted = not_ignored(self.target, self.ignore_index)
         if self.sample_weight is None:
             return counted
         weighted = self.sample_weight != 0

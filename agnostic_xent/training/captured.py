@@ -16,8 +16,9 @@ from ..core.modes import current_mode
 from ..core.operation import Implementation, Routine
 from ..network.layers import Params, split_statistics
 from .linear_epochs import Steps
+from .objective import totals_of_loss
 from .optimizers import SGD, AdamW, State
-from .steps import Task, loss_and_grads, totals_of_loss
+from .steps import Task, loss_and_grads
 from .totals import Totals
 
 SHAPES = 4
@@ -145,7 +146,7 @@ class CapturedStep:
         for name, new in statistics.items():
             self._params[name][...] = new
         totals = totals_of_loss(task.loss, value, output, y)
-        self._add([totals.loss, totals.correct, totals.terms])
+        self._add([totals.loss, totals.correct, totals.terms, totals.divisor])
 
     def _add(self, found: list[Any]) -> None:
         """Add to the sums that are arrays; a number is the same in each step."""

@@ -103,7 +103,7 @@ class LinearSteps:
             )  # fmt: skip
             state = state | {"step": state["step"] + len(steps)}
             params = params | {self.weight: w} | ({} if b is None else {self.bias: b})
-            yield params, state, Totals(len(chunk), loss, correct, len(chunk))
+            yield params, state, Totals(len(chunk), loss, correct, len(chunk), len(chunk))
 
 
 def linear_steps(

@@ -19,9 +19,10 @@ from .batches import ArraySource, as_source
 from .captured import captured_steps
 from .divergence import DivergenceError, divergence, stays_finite
 from .history import Callback, Epoch, History
+from .objective import Loss, operation_of, options_of
 from .optimizers import Optimizer
 from .runs import Run, RunFile, facts, fingerprint
-from .steps import Loss, Stepper, Task, checked_once, mean_scores, operation_of, options_of
+from .steps import Stepper, Task, checked_once, mean_scores
 from .totals import Totals
 
 __all__ = ["Callback", "Epoch", "History", "Loss", "evaluate", "fit", "predict"]

@@ -17,8 +17,9 @@ from ..network.checkpoints import checksum, host_arrays, load_record, save_recor
 from ..network.layers import Params
 from .batches import ArraySource, Source
 from .history import Epoch, History
+from .objective import operation_of, options_of
 from .optimizers import State
-from .steps import Task, operation_of, options_of
+from .steps import Task
 
 if TYPE_CHECKING:
     import numpy as np

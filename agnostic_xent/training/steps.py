@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, dtype_kind
-from ..core.operation import Operation, Pullback
 from ..network.layers import Layer, Params, split_statistics
 from ..operations.class_loss import check_label_range
 from .batches import ArraySource, Batch, Source
 from .linear_epochs import Steps, linear_steps
+from .objective import Loss, loss_vjp, operation_of, options_of, totals_of_loss
 from .optimizers import Optimizer, State
-from .totals import Totals, totals_of
-
-Loss: TypeAlias = Operation[Any, Any] | functools.partial[Any]
-"""An operation (output, target) -> mean loss, or a partial of one that sets its options."""
+from .totals import Totals
 
 Stepper: TypeAlias = Callable[[Params, State, Any], Steps]
 """Takes the steps of an epoch, given parameters, the optimizer's state and the rng."""
@@ -80,33 +77,6 @@ def mean_scores(
         output = model(params, x)
         totals.add(totals_of_loss(loss, loss(output, y), output, y))
     return totals.means()
-
-
-# --- the loss ------------------------------------------------------------------------------------
-
-
-def operation_of(loss: Any) -> Any:
-    """Return the operation that a loss is, or that it sets options of."""
-    return loss.func if isinstance(loss, functools.partial) else loss
-
-
-def options_of(loss: Loss) -> dict[str, Any]:
-    """Return the options that a loss sets."""
-    return loss.keywords if isinstance(loss, functools.partial) else {}
-
-
-def loss_vjp(loss: Loss, output: Array, target: Array) -> tuple[Array, Pullback]:
-    """Return the mean loss of an output, and its pullback."""
-    result: tuple[Array, Pullback] = operation_of(loss).vjp(
-        output, target, wrt=(0,), **options_of(loss)
-    )
-    return result
-
-
-def totals_of_loss(loss: Loss, value: Array, output: Array, target: Array) -> Totals:
-    """Return the totals of a batch of this mean loss."""
-    options = options_of(loss)
-    return totals_of(value, output, target, options.get("axis", -1), options.get("ignore_index"))
 
 
 def checked_once(loss: Loss, model: Layer, params: Params, source: Source) -> Loss:

@@ -20,19 +20,24 @@ from ...core.communication import Communicator, check_alike
 from ...core.conversion import to_numpy
 from ...network.containers import as_chain, outer_params
 from ...network.layers import Layer, Params, Pass, WithPullback, split_statistics
-from ...operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
-from ...operations.class_loss import ClassLoss, check_not_empty, is_labels
-from ...operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
+from ...operations.class_loss import check_not_empty
 from ..batches import Batch
 from ..linear_epochs import Steps
+from ..objective import (
+    CLASS_LOSSES,
+    THRESHOLDS,
+    Loss,
+    divisor_of,
+    loss_vjp,
+    operation_of,
+    options_of,
+    totals_of_loss,
+)
 from ..optimizers import State
-from ..steps import Loss, Stepper, Task, loss_vjp, operation_of, options_of, totals_of_loss
+from ..steps import Stepper, Task
 from ..totals import Totals
 from .shares import ShareOfDraws, shared
 from .sums import GradientSums
-
-CLASS_LOSSES = (cross_entropy, nll_loss, categorical_cross_entropy)
-BINARY_LOSSES = (binary_cross_entropy, binary_cross_entropy_with_logits)
 
 NUMBERS = ":numbers"
 """How the sums of a batch's totals are called among those of the gradients."""
@@ -46,7 +51,7 @@ def distributed(task: Task, communicator: Communicator) -> Task:
     TypeError, ValueError
         If what the mean divides by cannot be told from the targets of a share.
     """
-    known = (*CLASS_LOSSES, *BINARY_LOSSES)
+    known = (*CLASS_LOSSES, *THRESHOLDS)
     if operation_of(task.loss) not in known:
         names = ", ".join(operation.name for operation in known)
         raise TypeError(f"loss must be one of {names} on several ranks, got {task.loss!r}")
@@ -163,43 +168,7 @@ class DistributedTask(Task):
         number = options_of(self.loss).get("normalize")
         if isinstance(number, (int, float)):
             return number / self.communicator.size
-        weight, ignored = (options_of(self.loss).get(k) for k in ("weight", "ignore_index"))
-        every_label = is_labels(y) and weight is None and ignored is None
-        if operation_of(self.loss) in CLASS_LOSSES and not every_label:
-            return float(_class_loss(y, like, **options_of(self.loss)).denominator)
-        if number != "weight" or weight is None:
-            return float(math.prod(y.shape))
-        xp = array_namespace(y)
-        return float(xp.sum(xp.broadcast_to(widen(weight), y.shape)))
-
-
-def _class_loss(
-    y: Array,
-    like: Array,
-    *,
-    axis: int = -1,
-    weight: Array | None = None,
-    ignore_index: int | None = None,
-    normalize: str | None = None,
-    **others: Any,
-) -> ClassLoss:
-    """Return the loss of a target and any log-probabilities, which its divisor does not need."""
-    shape, xp = tuple(y.shape), array_namespace(like)
-    if is_labels(y):
-        axis %= y.ndim + 1
-        shape = (*shape[:axis], 1 if weight is None else weight.shape[0], *shape[axis:])
-    return ClassLoss(
-        log_p=xp.broadcast_to(constant(0, widen(like)), shape),
-        target=y if is_labels(y) else widen(y),
-        axis=axis % len(shape),
-        weight=None if weight is None else widen(weight),
-        sample_weight=None,
-        ignore_index=ignore_index,
-        label_smoothing=0.0,
-        reduction="mean",
-        normalize=normalize,
-        on_empty="nan",
-    )
+        return float(divisor_of(self.loss, y, like))
 
 
 def _of_share(loss: Loss, samples: int) -> Loss:
@@ -219,21 +188,22 @@ def _scale(loss: Loss, samples: int, divisor: float) -> float:
 
 
 def _numbers(loss: Loss, value: Array, output: Array, y: Array) -> Array:
-    """Return the loss of a share, its right predictions and its terms."""
+    """Return the loss of a share, its right predictions, its terms and its divisor."""
     xp, own = array_namespace(output), totals_of_loss(loss, value, output, y)
     value = widen(value)
     counts = [
         xp.astype(x, value.dtype) if hasattr(x, "dtype") else constant(x, value)
-        for x in (own.correct, own.terms)
+        for x in (own.correct, own.terms, own.divisor)
     ]
     return xp.stack([value, *counts])
 
 
 def _totals(samples: int, scale: float, numbers: Any) -> Totals:
     """Return the totals of a batch from the sums of `_numbers` over the ranks."""
-    value, correct, terms = (numbers[i] for i in range(3))
+    value, correct, terms, divisor = (numbers[i] for i in range(4))
     nothing = math.isnan(scale) and float(terms) == 0  # of nothing the mean may be NaN
-    return Totals(samples, 0.0 if nothing else value * scale * terms, correct, terms)
+    loss = 0.0 if nothing else value * scale * divisor
+    return Totals(samples, loss, correct, terms, divisor)
 
 
 # --- a model that hands out its gradients --------------------------------------------------------

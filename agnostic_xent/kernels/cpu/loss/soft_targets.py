@@ -78,7 +78,8 @@ def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> A
         )
         even_pull += np.float64(even)
         total += np.float64(exponentials(z, top, inverse_temperature, e[start:stop]))
-    mass, pull = numbers.kept * of_target, numbers.kept * pull
+    mass = numbers.kept * of_target
+    pull = numbers.kept * pull if numbers.kept > 0 else 0.0  # it may be -inf
     if numbers.spread > 0:
         mass += numbers.spread * numbers.weight_sum
         pull += numbers.spread * even_pull

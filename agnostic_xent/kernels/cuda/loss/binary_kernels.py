@@ -99,8 +99,9 @@ def clamped_reciprocal(p: Any) -> Any:
 
 @device
 def logs_of_probability(p: Any) -> Any:
-    """Return log p and log(1 - p) of a probability, clamped."""
-    return clamped_log(p), clamped_log(type(p)(1) - p)
+    """Return log p and log(1 - p) of a probability, clamped; the latter is so at 1 alone."""
+    kind = type(p)
+    return clamped_log(p), kind(LOG_FLOOR) if p >= kind(1) else kind(math.log1p(-p))
 
 
 @device
@@ -109,15 +110,9 @@ def slopes_of_probability(p: Any) -> Any:
     return clamped_reciprocal(type(p)(1) - p), clamped_reciprocal(p)
 
 
-@device
-def times_finite(t: Any, log_p: Any) -> Any:
-    """Return t * log_p; clamped logarithms are never -inf."""
-    return t * log_p
-
-
 FORMULAS = {
-    "binary_cross_entropy_with_logits": (logs_of_logit, slopes_of_logit, times_log),
-    "binary_cross_entropy": (logs_of_probability, slopes_of_probability, times_finite),
+    "binary_cross_entropy_with_logits": (logs_of_logit, slopes_of_logit),
+    "binary_cross_entropy": (logs_of_probability, slopes_of_probability),
 }
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -146,7 +141,7 @@ def weight_of(
 def make_binary(name: str, code: str) -> Callable[..., None]:
     """Return the kernel of the loss ``name`` for scores of the dtype ``code``."""
     kind: Any = WIDE[code]
-    logs, slopes, product = FORMULAS[name]
+    logs, slopes = FORMULAS[name]
 
     def binary(
         x: Any, target: Any, weight: Any, pos_weight: Any, sample_weight: Any, divisor: Any,
@@ -179,14 +174,14 @@ def make_binary(name: str, code: str) -> Callable[..., None]:
                 v, t = scores[u], targets[u] * kept + spread
                 log_p, log_q = logs(v)
                 if flags & (SUMS | TERMS):
-                    term = times(w, -(times(q, product(t, log_p)) + product(one - t, log_q)))
+                    term = times(w, -(times(q, times_log(t, log_p)) + times_log(one - t, log_q)))
                     total += term
                     if flags & TERMS:
                         put(terms, i, narrow(terms, term))
                 scale = b * widen(get(dy, i)) if flags & EACH else b
                 if flags & SCORES:
                     up, down = slopes(v)
-                    slope = (one - t) * up - times(q, t * down)
+                    slope = times_log(one - t, up) - times(q, times_log(t, down))
                     put(dx, i, narrow(dx, times(w, scale * slope)))
                 if flags & TARGETS:
                     slope = kept * (log_q - times(q, log_p))

@@ -22,7 +22,7 @@ def sigmoid_of(v: Any) -> Any:
 
 
 @device
-def times_log(t: Any, log_p: Any) -> Any:
-    """Return t * log_p with 0 * -inf = 0."""
+def times_log(t: Any, x: Any) -> Any:
+    """Return t * x, of a logarithm or its slope x, with 0 * inf = 0."""
     kind = type(t)
-    return kind(0) if t == 0 and abs(log_p) == kind(math.inf) else t * log_p
+    return kind(0) if t == 0 and abs(x) == kind(math.inf) else t * x

@@ -1,0 +1,117 @@
+"""The loss of a run: its options, its value and pullback, and what a batch adds to its sums.
+
+A mean over several batches is the sum of all terms over the sum of what each batch's mean divides
+by; nowhere is a mean taken of means.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, TypeAlias
+
+from ..core.arrays import Array, array_namespace, constant, dtype_kind, widen
+from ..core.operation import Operation, Pullback
+from ..operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
+from ..operations.class_loss import ClassLoss, is_labels, not_ignored
+from ..operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
+from .totals import Totals
+
+Loss: TypeAlias = Operation[Any, Any] | functools.partial[Any]
+"""An operation (output, target) -> mean loss, or a partial of one that sets its options."""
+
+CLASS_LOSSES: tuple[Any, ...] = (cross_entropy, nll_loss, categorical_cross_entropy)
+THRESHOLDS: dict[Any, float] = {binary_cross_entropy: 0.5, binary_cross_entropy_with_logits: 0.0}
+"""The binary losses, and the score above which each decides for 1."""
+
+
+def operation_of(loss: Any) -> Any:
+    """Return the operation that a loss is, or that it sets options of."""
+    return loss.func if isinstance(loss, functools.partial) else loss
+
+
+def options_of(loss: Loss) -> dict[str, Any]:
+    """Return the options that a loss sets."""
+    return loss.keywords if isinstance(loss, functools.partial) else {}
+
+
+def loss_vjp(loss: Loss, output: Array, target: Array) -> tuple[Array, Pullback]:
+    """Return the mean loss of an output, and its pullback."""
+    result: tuple[Array, Pullback] = operation_of(loss).vjp(
+        output, target, wrt=(0,), **options_of(loss)
+    )
+    return result
+
+
+# --- sums of a batch -----------------------------------------------------------------------------
+
+
+def totals_of_loss(loss: Loss, mean_loss: Array, output: Array, target: Array) -> Totals:
+    """Return the totals of a batch with this mean loss."""
+    mean_loss, divisor = widen(mean_loss), divisor_of(loss, target, output)
+    xp, hits = array_namespace(output), right_predictions(loss, output, target)
+    total = mean_loss * divisor
+    if hasattr(divisor, "dtype"):  # where it is 0 the mean may be NaN
+        total = xp.where(divisor == 0, constant(0, total), total)
+    counted = not_ignored(target, options_of(loss).get("ignore_index"))
+    terms: Any = math.prod(hits.shape)
+    if counted is not None:
+        hits, terms = hits & counted, xp.count_nonzero(counted)
+    return Totals(output.shape[0], total, xp.count_nonzero(hits), terms, divisor)
+
+
+def right_predictions(loss: Loss, output: Array, target: Array) -> Array:
+    """Return which predictions are right: those of a sample's class, or each single decision."""
+    xp, axis = array_namespace(output), options_of(loss).get("axis", -1)
+    threshold = THRESHOLDS.get(operation_of(loss))
+    if threshold is not None:
+        return (output > threshold) == (target > 0.5)
+    if dtype_kind(xp, target.dtype) == "integral":
+        return xp.argmax(output, axis=axis) == target
+    return xp.argmax(output, axis=axis) == xp.argmax(target, axis=axis)
+
+
+def divisor_of(loss: Loss, target: Array, like: Array) -> Any:
+    """Return what the mean over a batch divides by: a float, or a scalar array of ``like``'s kind.
+
+    For a number of the user's own that is the number of terms, so that means over several batches
+    stay means.
+    """
+    options = options_of(loss)
+    by, ignored = options.get("normalize"), options.get("ignore_index")
+    weights = {name: options.get(name) for name in ("weight", "sample_weight")}
+    plain = all(w is None for w in weights.values())
+    if operation_of(loss) in THRESHOLDS:
+        if by != "weight" or plain:
+            return float(math.prod(target.shape))
+        return _sum_of_weights(target, **weights)
+    if is_labels(target) and plain and ignored is None:
+        return float(math.prod(target.shape))
+    shape, axis = tuple(target.shape), options.get("axis", -1)
+    if is_labels(target):
+        axis %= target.ndim + 1
+        classes = 1 if weights["weight"] is None else weights["weight"].shape[0]
+        shape = (*shape[:axis], classes, *shape[axis:])
+    wide = {name: None if w is None else widen(w) for name, w in weights.items()}
+    return ClassLoss(
+        log_p=array_namespace(like).broadcast_to(constant(0, widen(like)), shape),
+        target=target if is_labels(target) else widen(target),
+        axis=axis % len(shape),
+        ignore_index=ignored,
+        label_smoothing=0.0,
+        reduction="mean",
+        normalize=by if by in (None, "weight") else "count",
+        on_empty="nan",
+        **wide,
+    ).denominator
+
+
+def _sum_of_weights(target: Array, weight: Array | None, sample_weight: Array | None) -> Array:
+    """Return the sum of the weights of all elements of a target."""
+    xp, found = array_namespace(target), constant(1, widen(target))
+    if weight is not None:
+        found = found * widen(weight)
+    if sample_weight is not None:
+        along = (sample_weight.shape[0],) + (1,) * (target.ndim - 1)
+        found = found * xp.reshape(widen(sample_weight), along)
+    return xp.sum(xp.broadcast_to(found, target.shape))

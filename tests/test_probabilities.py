@@ -1,0 +1,80 @@
+"""Binary cross entropy of probabilities keeps its digits, and no gradient in [0, 1] is NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import assert_close
+
+import agnostic_xent as ax
+
+TINY = {"float32": 1e-45, "float64": 5e-324}
+
+
+def probabilities(dtype: str) -> np.ndarray:
+    """Return probabilities all over [0, 1], down to the least number and up to 1."""
+    near_0 = np.geomspace(float(np.finfo(dtype).tiny), 0.5, 40)
+    subnormal = [TINY[dtype], 3 * TINY[dtype], float(np.finfo(dtype).tiny) / 8]
+    return np.asarray([0.0, *subnormal, *near_0, *(1 - near_0), 1.0]).astype(dtype)
+
+
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+def test_small_losses_keep_their_digits(row, target):
+    for dtype in row.dtypes:
+        p = probabilities(dtype)
+        if row.library == "jax":  # which takes subnormal numbers for 0
+            p = p[(p == 0) | (p >= np.finfo(dtype).tiny)]
+        t = np.full_like(p, target)
+        exact = p.astype(np.longdouble)
+        with np.errstate(divide="ignore"):
+            logs = np.maximum(np.log(exact), -100), np.maximum(np.log1p(-exact), -100)
+        expected = -(target * logs[0] + (1 - target) * logs[1])
+        loss = row.call(
+            lambda p, t: ax.binary_cross_entropy(p, t, reduction="none"), row.array(p), row.array(t)
+        )
+        found = np.asarray(ax.to_numpy(loss), np.longdouble)
+        np.testing.assert_allclose(found, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-30)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+def test_no_gradient_is_nan(row, target, smoothing):
+    for dtype in row.dtypes:
+        p = probabilities(dtype)
+
+        def gradients(p, t):
+            loss, pullback = ax.binary_cross_entropy.vjp(
+                p, t, reduction="sum", label_smoothing=smoothing
+            )
+            return pullback(row.xp.ones_like(loss))
+
+        found = row.call(gradients, row.array(p), row.array(np.full_like(p, target)))
+        for g in found:
+            assert not np.isnan(ax.to_numpy(g)).any()
+        if smoothing == 0 and target == 0:
+            inside = p < 1
+            assert_close(ax.to_numpy(found[0])[inside], 1 / (1 - p[inside].astype(float)), dtype, 8)
+
+
+def test_a_sigmoid_that_underflows_has_the_gradient_of_the_other_term():
+    p = ax.sigmoid(np.asarray([-90.0, -103.0], np.float32))
+    loss, pullback = ax.binary_cross_entropy.vjp(p, np.zeros_like(p))
+    assert np.isfinite(loss)
+    np.testing.assert_allclose(pullback(np.ones_like(loss))[0], [0.5, 0.5])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_probabilities_and_a_logit_of_minus_infinity(dtype, smoothing, weighted):
+    """A class without probability makes the term inf if it has a say; the kernel agrees."""
+    z = np.asarray([[0, -np.inf, 1], [0, 2, 1]], dtype)
+    options = {"label_smoothing": smoothing, "reduction": "none"}
+    if weighted:
+        options["weight"] = np.asarray([1, 0, 2], dtype)
+    for t in ([[1 / 3] * 3, [0, 1, 0]], [[0.5, 0, 0.5], [1, 0, 0]]):
+        t = np.asarray(t, dtype)
+        found = ax.cross_entropy(z, t, **options)
+        with ax.kernels("portable"):
+            expected = ax.cross_entropy(z, t, **options)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
