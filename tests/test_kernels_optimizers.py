@@ -143,7 +143,7 @@ class Own(np.ndarray):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda x: x.astype("float16"), "float32 or float64 in native byte order, not <f2"),
+        (lambda x: x.astype("float16"), "float32 and float64 in native byte order, not <f2"),
         (lambda x: x.astype(">f4"), "native byte order, not >f4"),
         (lambda x: x.view(Own), "numpy.ndarray, not Own"),
     ],
