@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import signal
 import sys
 from importlib import metadata
+from unittest import mock
 
 import numpy as np
 
@@ -123,8 +125,13 @@ def curves(history):
     return {name: history.column(name) for name in names}
 
 
-def train_all(communicator, dtype):
-    return {case: train(communicator, case, dtype) for case in CASES}
+def train_all(communicator, dtype="float32", cases=tuple(CASES), **changed):
+    return {case: train(communicator, case, dtype, **changed) for case in cases}
+
+
+def one_after_the_other(communicator, calls):
+    """Return what each function returns on this rank: a job for all, as starting one takes most."""
+    return [function(communicator, *arguments) for function, *arguments in calls]
 
 
 class Recorder(Callback):
@@ -241,11 +248,13 @@ def without_nccl(communicator):
 
 
 def refused(communicator, changed):
-    """Return the error of a rank 1 with other arguments."""
+    """Return the error of a rank 1 with other arguments, or another version of the package."""
     changed = dict(changed)
-    version, name = changed.pop("version", None), changed.pop("library", None)
+    version = changed.pop("version", None)
     if version and communicator.rank == 1:
-        metadata.version = lambda name: version
+        with mock.patch.object(metadata, "version", return_value=version):
+            return refused(communicator, changed)
+    name = changed.pop("library", None)
     kind = {"samples": changed.pop("samples", SAMPLES)} if communicator.rank == 1 else {}
     x, y = data(changed.pop("dtype", "float32") if communicator.rank == 1 else "float32", **kind)
     arguments = {"loss": cross_entropy, "optimizer": SGD(0.02), "epochs": 1, "rng": SEED}
@@ -314,12 +323,12 @@ def losses(communicator):
     return found
 
 
-def class_parallel(communicator, cases, memory):
+def class_parallel(communicator, cases, *memories):
     """Return value and gradients of each case of `linear_cross_entropy`, from slices of classes."""
     from agnostic_xent import linear_cross_entropy
 
     found = []
-    for (x, w, target, b), options in cases:
+    for memory, ((x, w, target, b), options) in itertools.product(memories, cases):
         own = slice_of(w.shape[0], communicator)
         options = dict(options)
         if "class_weight" in options:

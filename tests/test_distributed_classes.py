@@ -38,17 +38,16 @@ def of_slice(expected, rank):
     return value, alone, dx, dw[own], cut, None if db is None else db[own]
 
 
-@pytest.mark.parametrize("memory", [ONE_ROW, ALL_ROWS])
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_equals_one_rank(ranks, memory):
+def test_equals_one_rank(ranks):
     cases = [
         ((X, W, target, b), options | {"reduction": reduction})
         for target, options in CASES
         for reduction in ("mean", "sum", "none")
         for b in (B, None)
     ]
-    found = on_ranks(ranks, distributed_case.class_parallel, cases, memory)
-    for i, expected in enumerate(one_rank(cases)):
+    found = on_ranks(ranks, distributed_case.class_parallel, cases, ONE_ROW, ALL_ROWS)
+    for i, expected in enumerate([*one_rank(cases)] * 2):
         for rank, results in enumerate(found):
             parts = of_slice(expected, Rank(rank, ranks))
             for actual, part in zip(results[i], parts, strict=True):
@@ -95,12 +94,14 @@ def test_extreme_logits():
 def test_a_label_is_looked_for_among_all_classes():
     bad = LABELS.copy()
     bad[2] = CLASSES
-    cases = [((X, W, bad, B), {}), ((X, W, SOFT, B), {"ignore_index": 1})]
-    for errors in on_ranks(2, distributed_case.class_parallel, cases, ALL_ROWS):
+    cases = [
+        ((X, W, bad, B), {}),
+        ((X, W, SOFT, B), {"ignore_index": 1}),
+        ((X, W, bad, B), {"check_labels": False, "reduction": "none"}),
+    ]
+    for *errors, found in on_ranks(2, distributed_case.class_parallel, cases, ALL_ROWS):
         assert "target[2] is 5, but labels must be in [0, 5)" in errors[0]
         assert "ignore_index" in errors[1]
-    unchecked = [((X, W, bad, B), {"check_labels": False, "reduction": "none"})]
-    for (found,) in on_ranks(2, distributed_case.class_parallel, unchecked, ALL_ROWS):
         assert np.isnan(found[0]).tolist() == [i == 2 for i in range(N)]
 
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import assert_close
+from distributed_case import one_after_the_other
 from ranks import on_ranks
 
 pytest.importorskip("sklearn")
@@ -58,11 +59,15 @@ def fit_all(communicator):
     return found
 
 
+@pytest.fixture(scope="module")
+def alone():
+    return fit_all(None)
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_fit_what_one_does(ranks):
-    expected = fit_all(None)
+def test_ranks_fit_what_one_does(ranks, alone):
     first, *others = on_ranks(ranks, fit_all)
-    for key, (probabilities, iterations, losses) in expected.items():
+    for key, (probabilities, iterations, losses) in alone.items():
         tolerance = 1e-6 if "lbfgs" in key[0] else 1e-10  # it ends at an estimate, not at the point
         np.testing.assert_allclose(first[key][0], probabilities, atol=tolerance, err_msg=str(key))
         if "lbfgs" not in key[0]:
@@ -107,12 +112,17 @@ def refused(communicator, changed):
     return "accepted"
 
 
-@pytest.mark.parametrize("changed", [{"C": 2.0}, {"tol": 1e-3}, {"fit_intercept": False}])
-def test_a_rank_with_other_settings_is_refused(changed):
-    (name,) = changed
-    for error in on_ranks(2, refused, changed):
-        assert error.startswith("rank 1 differs from rank 0: ")
-        assert {"C": "penalty"}.get(name, name) in error
+def test_a_rank_with_other_settings_is_refused():
+    changes = {
+        "penalty": {"C": 2.0},
+        "tol": {"tol": 1e-3},
+        "fit_intercept": {"fit_intercept": False},
+    }
+    calls = [(refused, changed) for changed in changes.values()]
+    for errors in on_ranks(2, one_after_the_other, calls):
+        for name, error in zip(changes, errors, strict=True):
+            assert error.startswith("rank 1 differs from rank 0: "), name
+            assert name in error
 
 
 def pickled(communicator):
