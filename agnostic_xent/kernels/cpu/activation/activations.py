@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ def of_elements(what: int) -> Implementation:
 # --- rows ----------------------------------------------------------------------------------------
 
 
+APART = 128
+"""Numbers: more than LLVM's loops over a row take at once."""
+
+
 def as_rows(x: Any, axis: int) -> Any:
     """Return x with the classes last, (rows, classes)."""
     return np.ascontiguousarray(np.moveaxis(x, axis, -1)).reshape(-1, x.shape[axis])
@@ -58,7 +63,9 @@ def as_array(rows: Any, shape: tuple[int, ...], axis: int) -> Any:
 
 def rows(what: int, x: Any, dy: Any = None, columns: int | None = None) -> Any:
     """Return an activation of (rows, classes), or its pullback of dy at its value x."""
-    y = empty((len(x), columns or x.shape[1]), x.dtype)
+    shape = len(x), columns or x.shape[1]
+    # LLVM sums in another order where what is written lies within a few vectors behind x
+    y = empty((APART + math.prod(shape),), x.dtype)[APART:].reshape(shape)
     slope = NOTHING[x.dtype].reshape(0, 0) if dy is None else dy
     loop, alone = loops.rows[x.dtype], x.size < FEW
     loop(what, x, slope, 1 / BIAS[x.dtype], y, alone=alone)

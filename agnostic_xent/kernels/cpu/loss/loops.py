@@ -49,7 +49,7 @@ class Options(NamedTuple):
     checks: bool
     """Whether a label out of range is an IndexError, raised before anything is written."""
     weight_sum: float = 0.0
-    """Of the weights of all classes, once it is known."""
+    """The sum of the weights of all classes, once it is known."""
 
 
 OptionsIn = Annotated[Any, Unnamed(Options)]
