@@ -73,7 +73,7 @@ def test_killed_at_random_moments(tmp_path):
 
 
 LINE_BY_LINE = """
-FILES = ("checkpoints.py", "runs.py", "training.py")
+FILES = ("checkpoints.py", "files.py", "runs.py", "loop.py")
 lines, die_at, writing = 0, None, []
 
 def trace(frame, event, argument):
