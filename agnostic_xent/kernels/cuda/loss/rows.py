@@ -35,8 +35,10 @@ def team_for(code: str, classes: int) -> tuple[int, int] | None:
     A row begins anywhere in a vector.
     """
     needed = classes + VECTOR[code] - 1
-    fitting = [team for team in TEAMS if needed <= team[0] * max(team[1], VECTOR[code])]
-    return fitting[0] if fitting else None
+    for threads, each in TEAMS:
+        if needed <= threads * max(each, VECTOR[code]):
+            return threads, each
+    return None
 
 
 def rows_of_block(team: int) -> int:
