@@ -50,7 +50,7 @@ step() { # name, seconds, command: run it for so long at most, into a file of th
 
 if [ -z "$rehearsal" ]; then
     "$python" -c "
-from agnostic_xent.core.arrays import backend
+from agnostic_xent.core.conversion import backend
 try:
     backend('cupy')
 except (ImportError, OSError) as error:

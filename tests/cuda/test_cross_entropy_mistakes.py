@@ -16,7 +16,7 @@ MISTAKES = {
         "j + u < classes - 1:\n                        v", FEW, "plain",
     ),
     "a vector over the end": (rows, "j + width <= classes", "j < classes", FEW, "plain"),
-    "a row too many": (rows, "min(row, count - 1)", "min(row, count)", FEW, "plain"),
+    "a row too many": (rows, "min(row, rows - 1)", "min(row, rows)", FEW, "plain"),
     "classes of a shifted row": (rows, "- (start & (width - 1))", "", FEW, "plain"),
     "the label among the others": (
         rows, "kind(0) if j == label else e[i]", "e[i]", FEW, "plain",

@@ -193,7 +193,7 @@ MISTAKES = {
     "a class left out": ("if c < classes:", "if c < classes - 1:", "plain"),
     "classes that are not there": ("if j + u * team < classes:", "if True:", "smoothed"),
     "classes at once": ("team * AT_ONCE", "team * 5", "plain"),
-    "a row too many": ("if n >= count:  #", "if n > count:  #", "plain"),
+    "a row too many": ("if n >= rows:  #", "if n > rows:  #", "plain"),
     "smoothing": ("p[u] * kept + spread)\n        top", "p[u] * kept)\n        top", "smoothed"),
     "weights of the target": (
         "weight_of(weight, j + u * team, flags, one) * (p[u]", "(p[u]", "weight",

@@ -99,7 +99,7 @@ MISTAKES = {
     "no maximum of a team": (
         host, "team_merge(top, rest, one, room, t, team)", "(top, rest)", 1100,
     ),
-    "a row too many": (host, "if n >= count", "if n > count", 3),
+    "a row too many": (host, "if n >= rows", "if n > rows", 3),
     "classes apart": (host, "c * inner", "c", 40),
     "lost digits": (host, "math.log1p(rest)", "math.log(one + rest)", 0),
     "a sum without the greatest": (host, "(one + rest)", "rest", 9),

@@ -60,11 +60,12 @@ FORMULAS = {
     "sigmoid": (sigmoid_of, sigmoid_gradient),
     "log_sigmoid": (log_sigmoid, log_sigmoid_gradient),
 }
+"""The formulas of an activation and of its pullback."""
 
 
 def make_value(name: str, code: str) -> Callable[..., None]:
     """Return the kernel of the activation ``name`` for elements of the dtype ``code``."""
-    formula, kind = FORMULAS[name][0], WIDE[code]
+    (formula, _), kind = FORMULAS[name], WIDE[code]
 
     def value(x: Any, y: Any, n: int) -> None:
         v = cuda.local.array(AT_ONCE, kind)
@@ -82,7 +83,7 @@ def make_value(name: str, code: str) -> Callable[..., None]:
 
 def make_gradient(name: str, code: str) -> Callable[..., None]:
     """Return the kernel of the pullback of ``name`` for elements of the dtype ``code``."""
-    formula, kind = FORMULAS[name][1], WIDE[code]
+    (_, formula), kind = FORMULAS[name], WIDE[code]
 
     def gradient(x: Any, dy: Any, dx: Any, n: int) -> None:
         v = cuda.local.array(AT_ONCE, kind)

@@ -28,12 +28,12 @@ def make_value(code: str, team: int) -> Callable[..., None]:
     """Return the kernel of the values for a dtype, with ``team`` threads to a row."""
     kind: Any = WIDE[code]
 
-    def softmax(x: Any, y: Any, count: int, classes: int, inner: int, log: int) -> None:
+    def softmax(x: Any, y: Any, rows: int, classes: int, inner: int, log: int) -> None:
         room = cuda.shared.array(32, kind)
         v = cuda.local.array(AT_ONCE, kind)
         t = cuda.threadIdx.x
         n = np.int64(cuda.blockIdx.x) * (THREADS // team) + t // team
-        if n >= count:  # all of a team
+        if n >= rows:  # all of a team
             return
         start = n // inner * classes * inner + n % inner
         top, rest, one, nothing = kind(-math.inf), kind(0), kind(1), kind(-math.inf)
@@ -59,13 +59,13 @@ def make_gradient(code: str, team: int) -> Callable[..., None]:
     """Return the kernel of the pullbacks for a dtype and a team, from the values y."""
     kind: Any = WIDE[code]
 
-    def gradient(y: Any, dy: Any, dx: Any, count: int, classes: int, inner: int, log: int) -> None:
+    def gradient(y: Any, dy: Any, dx: Any, rows: int, classes: int, inner: int, log: int) -> None:
         room = cuda.shared.array(32, kind)
         v = cuda.local.array(AT_ONCE, kind)
         dv = cuda.local.array(AT_ONCE, kind)
         t = cuda.threadIdx.x
         n = np.int64(cuda.blockIdx.x) * (THREADS // team) + t // team
-        if n >= count:
+        if n >= rows:
             return
         start = n // inner * classes * inner + n % inner
         total, nothing = kind(0), kind(0)

@@ -11,6 +11,7 @@ stride meet the same taps, so that nothing is multiplied by zeros that a stride 
 from __future__ import annotations
 
 import functools
+import math
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class Geometry(NamedTuple):
     @property
     def taps(self) -> int:
         """The taps of the window."""
-        return self.window[0] * self.window[1]
+        return math.prod(self.window)
 
 
 def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
@@ -69,7 +70,7 @@ def _geometry(x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: 
 @functools.lru_cache(maxsize=256)
 def in_range(g: Geometry) -> bool:
     """Return whether all numbers of a geometry are in the range of the kernels and their grids."""
-    (h, w), (oh, ow), phases = g.image, g.output, g.stride[0] * g.stride[1]
+    (h, w), (oh, ow), phases = g.image, g.output, math.prod(g.stride)
     reach = max(g.channels * h * w, g.filters * oh * ow, g.images * max(h * w, oh * ow))
     far = max(n * d for n, d in zip(g.window, g.dilation, strict=True)) + max(g.corner)
     weights = g.filters * g.channels * g.taps

@@ -35,8 +35,10 @@ def team_for(code: str, classes: int) -> tuple[int, int] | None:
     A row begins anywhere in a vector.
     """
     needed = classes + VECTOR[code] - 1
-    fitting = [team for team in TEAMS if needed <= team[0] * max(team[1], VECTOR[code])]
-    return fitting[0] if fitting else None
+    for threads, each in TEAMS:
+        if needed <= threads * max(each, VECTOR[code]):
+            return threads, each
+    return None
 
 
 def rows_of_block(team: int) -> int:
@@ -158,14 +160,14 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
 
     def rows(
         x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any,
-        g: Any, terms: Any, count: int, classes: int, inner: int, ignore: int, flags: int,
+        g: Any, terms: Any, rows: int, classes: int, inner: int, ignore: int, flags: int,
         kept: float, spread: float, sharpness: float, unit: float,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(32, kind)
         e = cuda.local.array(size, kind)
         t = cuda.threadIdx.x
         row = np.int64(cuda.blockIdx.x) * in_block + t // team
-        n = min(row, count - 1)  # a row too many is read, not written, for warps stay together
+        n = min(row, rows - 1)  # a row too many is read, not written, for warps stay together
         start = n * classes
         first = t % team * width - (start & (width - 1))
         label, counts, a, w, b = describe(
@@ -181,10 +183,10 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
             shifts = team_sum(shifts, room, t, team)
         shift = (at_label - top) * sharpness
         own, whole = math.exp(shift), sum_of_weights(weight_sum, classes, flags, unit)
-        if t % team == 0 and row < count:
+        if t % team == 0 and row < rows:
             term = term_of(a, w, own, others, shift, shifts, whole, kept, spread, flags)
             put(terms, n, term if counts else kind(0))
-        if flags & WRITES and row < count:
+        if flags & WRITES and row < rows:
             scale, slope = factors(b, w, own, others, whole, kept, spread)
             write(
                 g, e, start, first, classes, label, counts, scale, slope, b * spread, weight, flags

@@ -74,7 +74,7 @@ def make_soft(code: str, team: int) -> Callable[..., None]:
 
     def soft(
         x: Any, target: Any, weight: Any, sample_weight: Any, divisor: Any, loss: Any, dy: Any,
-        terms: Any, dx: Any, dt: Any, count: int, classes: int, inner: int, flags: int,
+        terms: Any, dx: Any, dt: Any, rows: int, classes: int, inner: int, flags: int,
         kept: float, spread: float, sharpness: float, unit: float,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(32, kind)
@@ -82,7 +82,7 @@ def make_soft(code: str, team: int) -> Callable[..., None]:
         p = cuda.local.array(AT_ONCE, kind)
         t = cuda.threadIdx.x
         n = np.int64(cuda.blockIdx.x) * in_block + t // team
-        if n >= count:  # all of a team
+        if n >= rows:  # all of a team
             return
         zero, one, nothing = kind(0), kind(1), kind(-math.inf)
         if flags & SKIPS and widen(get(dy, 0)) == one:
@@ -133,12 +133,12 @@ def make_masses(code: str, team: int) -> Callable[..., None]:
 
     def masses(
         target: Any, weight: Any, sample_weight: Any, sums: Any,
-        count: int, classes: int, inner: int, flags: int,
+        rows: int, classes: int, inner: int, flags: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(32, np.float64)
         t = cuda.threadIdx.x
         n = np.int64(cuda.blockIdx.x) * in_block + t // team
-        if n >= count:
+        if n >= rows:
             return
         start = n // inner * classes * inner + n % inner
         mass = 0.0

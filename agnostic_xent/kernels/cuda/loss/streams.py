@@ -103,13 +103,13 @@ def make_streams(code: str, team: int) -> Callable[..., None]:
 
     def streams(
         x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any,
-        g: Any, terms: Any, count: int, classes: int, inner: int, ignore: int, flags: int,
+        g: Any, terms: Any, rows: int, classes: int, inner: int, ignore: int, flags: int,
         kept: float, spread: float, sharpness: float, unit: float,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(32, kind)
         t = cuda.threadIdx.x
         lane, n = t % team, np.int64(cuda.blockIdx.x) * in_block + t // team
-        if n >= count:  # only where a thread is its own team
+        if n >= rows:  # only where a thread is its own team
             return
         start = n // inner * classes * inner + n % inner
         label, counts, a, w, b = describe(
@@ -143,7 +143,7 @@ def make_streams(code: str, team: int) -> Callable[..., None]:
 
 def masses(
     labels: Any, weight: Any, sample_weight: Any, sums: Any,
-    count: int, classes: int, ignore: int, flags: int,
+    rows: int, classes: int, ignore: int, flags: int,
 ) -> None:  # fmt: skip
     """Write each block's sum of ``a w`` over those of its samples that count."""
     room = cuda.shared.array(32, np.float64)
@@ -151,7 +151,7 @@ def masses(
     total = 0.0
     for u in range(PER_THREAD):
         n = (np.int64(cuda.blockIdx.x) * PER_THREAD + u) * THREADS + t
-        if n < count:
+        if n < rows:
             label, mass = get(labels, n), 1.0
             if is_counted(n, label, sample_weight, ignore, flags):
                 if flags & WEIGHTED:
@@ -167,7 +167,7 @@ def masses(
 
 def multiply(
     g: Any, labels: Any, sample_weight: Any, dy: Any,
-    count: int, classes: int, inner: int, ignore: int, flags: int, each: int,
+    rows: int, classes: int, inner: int, ignore: int, flags: int, each: int,
 ) -> None:  # fmt: skip
     """Multiply a gradient by the cotangent of the loss, or ``each`` sample's by its own.
 
@@ -177,7 +177,7 @@ def multiply(
         return
     for u in range(PER_THREAD):
         i = (np.int64(cuda.blockIdx.x) * PER_THREAD + u) * THREADS + cuda.threadIdx.x
-        if i < count * classes:
+        if i < rows * classes:
             n = i // (classes * inner) * inner + i % inner
             if is_counted(n, get(labels, n), sample_weight, ignore, flags):
                 put(g, i, narrow(g, widen(get(g, i)) * widen(get(dy, n if each else 0))))
