@@ -27,6 +27,7 @@ def with_shift(original: Operation) -> Operation:
 
     made = Operation(contract)
     made.name = original.name
+    made._defaults |= original._defaults  # of options that its kernels do not know either
 
     @made.definition
     def value(*arrays: Any, shift: float, **options: Any) -> Any:
