@@ -17,8 +17,8 @@ import numpy as np
 import agnostic_xent as ax
 
 FILE = Path(__file__).with_name("stored_pickles.json")
-UNPICKLED = {"MPICommunicator", "NCCLCommunicator", "Progress", "TensorBoard"}
-"""Classes whose objects hold an open connection, file or terminal."""
+UNPICKLED = {"MPICommunicator", "NCCLCommunicator", "TensorBoard"}
+"""Classes whose objects hold an open connection or file."""
 
 
 def objects() -> dict[str, Any]:
@@ -50,6 +50,7 @@ def objects() -> dict[str, Any]:
         ax.EarlyStopping(3),
         ax.JsonLines("history.jsonl"),
         ax.KeepBest("best.safetensors"),
+        ax.Progress(),
         epoch,
         ax.History([epoch]),
         ax.LearningRates([0.1, 0.2], [2.0, 1.0]),

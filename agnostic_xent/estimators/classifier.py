@@ -21,7 +21,15 @@ from ..operations.activations import log_sigmoid, log_softmax, sigmoid, softmax
 from ..training.history import History
 from ..training.optimizers import State
 from .fitting import HeldOut, Trained
-from .samples import Labelled, Samples, as_indices, checked_labels, checked_weights, host
+from .samples import (
+    Labelled,
+    Samples,
+    as_indices,
+    checked_labels,
+    checked_weights,
+    classes_like,
+    host,
+)
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -60,16 +68,16 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         array, shape (N,)
-            Numbers in the library of X; labels of another type in a NumPy array.
+            Numbers in the library of X; labels of another type, or that it cannot hold exactly, in
+            a NumPy array.
         """
         if is_dask(X):
             return self._by_block(X, "predict")
         scores = self._scores(X, "predict")
         xp = array_namespace(scores)
         best = xp.argmax(scores, axis=1) if scores.ndim > 1 else xp.astype(scores > 0, xp.int32)
-        if self.classes_.dtype.kind not in "biuf":
-            return self.classes_[host(best)]
-        return xp.take(xp.asarray(self.classes_, device=device(scores)), best, axis=0)
+        names = classes_like(self.classes_, scores)
+        return self.classes_[host(best)] if names is None else xp.take(names, best, axis=0)
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class.

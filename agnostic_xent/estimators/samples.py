@@ -211,6 +211,25 @@ def checked_labels(estimator: Any, y: Any, samples: Samples) -> NDArray[Any]:
     return labels
 
 
+def classes_like(classes: NDArray[Any], like: Array) -> Array | None:
+    """Return classes as an array of the library of ``like``; None if it cannot hold them exactly.
+
+    JAX without ``jax_enable_x64`` rounds numbers of 64 bits, and torch cannot take elements of
+    unsigned ones.
+    """
+    if classes.dtype.kind not in "biuf":
+        return None
+    xp = array_namespace(like)
+    try:
+        names = xp.asarray(classes, device=device(like))
+        exact = np.array_equal(
+            to_numpy(xp.take(names, xp.arange(len(classes), device=device(like)), axis=0)), classes
+        )
+    except (NotImplementedError, OverflowError, RuntimeError, TypeError, ValueError):
+        return None
+    return names if exact else None
+
+
 def as_indices(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
     """Return the position of each label among the sorted classes."""
     unknown = np.setdiff1d(labels, classes)

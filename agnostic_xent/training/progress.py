@@ -34,15 +34,21 @@ class Progress(Callback):
     """
 
     def __init__(self, console: Console | None = None):
-        from rich.console import Console
-
-        self._console = console or Console(stderr=True, highlight=False)
+        self._given = console
         self._bar: Bar | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_given": None, "_bar": None}  # a terminal cannot be stored
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Progress:
+        return Progress(self._given)
 
     def on_start(self, epochs: int, samples: int | None) -> None:
         """Show the bar of the first epoch."""
         from rich import progress
+        from rich.console import Console
 
+        self._console = self._given or Console(stderr=True, highlight=False)
         self._epochs, self._behind, self._now = epochs, 0, 1
         self._undrawn, self._drawn = 0, 0.0
         self._started = time.monotonic()
