@@ -103,7 +103,7 @@ def test_the_same_bits_for_any_number_of_threads(name, shape):
         (np.ones(3, "float16"), "not <f2"),
         (np.ones(3, ">f4"), "native byte order"),
         (np.ones(()), "at least one dimension"),
-        (np.ma.masked_array(np.ones(3)), "not MaskedArray"),
+        (np.ones(3).view(np.recarray), "not recarray"),
     ],
 )
 def test_what_is_declined(x, reason):
