@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant
-from ..core.checks import check_choice, is_number, number
+from ..core.checks import check_choice, is_number
 
 REDUCTIONS = ("mean", "sum", "none")
 ON_EMPTY = ("nan", "zero", "raise")
@@ -48,8 +49,8 @@ def reduction_options(reduction: str, normalize: Any, on_empty: str) -> dict[str
     """Return the three options of a reduction; raise ValueError unless the losses know them."""
     check_choice("reduction", reduction, REDUCTIONS)
     check_choice("on_empty", on_empty, ON_EMPTY)
-    if is_number(normalize):
-        normalize = number("normalize", normalize, "(0, inf)")
+    if is_number(normalize) and 0 < float(normalize) < math.inf:
+        normalize = float(normalize)
     elif not (normalize is None or (isinstance(normalize, str) and normalize in BY)):
         raise ValueError(
             f'normalize must be "weight", "count", a number > 0 or None, got {normalize!r}'
