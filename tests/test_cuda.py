@@ -80,7 +80,8 @@ def test_machine_code(module, capability):
 WITHOUT_ROW_STACK = """
 import numpy as np
 vars(np).pop("row_stack", None)  # as NumPy 2.5 does
-from agnostic_xent.kernels.cuda import compiling, optimizers
+from agnostic_xent.kernels.cuda import optimizers
+from agnostic_xent.kernels.cuda.toolchain import compiling
 kernel = optimizers.variants()[0]
 bounds = kernel.threads, kernel.blocks
 code = compiling.compile_for((9, 0), kernel.function, kernel.parameters, bounds)
