@@ -155,7 +155,7 @@ class Kernelized:
             if reason is None:
                 return kernel, "it takes these arguments"
             reasons.append(f"{kernel.name}: {reason}")
-        why = "; ".join(reasons) or missing or f"no kernel for {name} arrays"
+        why = "; ".join(dict.fromkeys(reasons)) or missing or f"no kernel for {name} arrays"
         if mode == "require":
             raise RuntimeError(f'kernels("require"): {self.name} would run portably ({why})')
         return self.portable, why
