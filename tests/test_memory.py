@@ -24,6 +24,15 @@ BIG = (memory.SMALLEST // 4,)
 """The smallest float32 array that gets a block."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """Let the collector pass over all objects that are there before these tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def pool():
     return memory.Pool()

@@ -291,7 +291,7 @@ def check_label_range(labels: Array, classes: int, ignore_index: int | None = No
         bad = bad & counted
     if not is_traced(bad) and bool(xp.any(bad)):
         where = to_numpy(bad)
-        position = tuple(int(numbers[0]) for numbers in where.nonzero()) if where.ndim else ()
+        position = tuple(int(found[0]) for found in where.nonzero()) if where.ndim else ()
         name = f"target[{', '.join(map(str, position))}]" if position else "target"
         raise ValueError(f"{name} is {int(labels[position])}, but labels must be in [0, {classes})")
 
