@@ -210,13 +210,15 @@ MISTAKES = {
     "an inner": (KERNEL, "i // pos_inner % pos_period", "i % pos_period", with_weights),
     "a sample's weight": (KERNEL, "i // of_sample", "0", with_options),
     "0 * inf": (
-        elementary, "if t == 0 and abs(log_p) == kind(math.inf)", "if False",
+        elementary, "if t == 0 and abs(x) == kind(math.inf)", "if False",
         lambda: test_special_values(LOSS, "float32"),
     ),
     "the other logarithm": (
         KERNEL, "product(one - t, log_q)", "product(one - t, log_p)", with_options,
     ),
-    "weight of the positive": (KERNEL, "times(q, t * down)", "t * down", with_options),
+    "weight of the positive": (
+        KERNEL, "times(q, times_log(t, down))", "times_log(t, down)", with_options,
+    ),
     "the cotangent": (KERNEL, "b *= widen(get(dy, 0))", "pass", with_options),
     "each cotangent": (
         KERNEL, "widen(get(dy, i))", "widen(get(dy, 0))",

@@ -110,9 +110,15 @@ def slopes_of_probability(p: Any) -> Any:
     return clamped_reciprocal(type(p)(1) - p), clamped_reciprocal(p)
 
 
+@device
+def times_clamped(t: Any, log_p: Any) -> Any:
+    """Return t * log_p; a clamped logarithm is never -inf, and of p outside [0, 1] NaN shows."""
+    return t * log_p
+
+
 FORMULAS = {
-    "binary_cross_entropy_with_logits": (logs_of_logit, slopes_of_logit),
-    "binary_cross_entropy": (logs_of_probability, slopes_of_probability),
+    "binary_cross_entropy_with_logits": (logs_of_logit, slopes_of_logit, times_log),
+    "binary_cross_entropy": (logs_of_probability, slopes_of_probability, times_clamped),
 }
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -141,7 +147,7 @@ def weight_of(
 def make_binary(name: str, code: str) -> Callable[..., None]:
     """Return the kernel of the loss ``name`` for scores of the dtype ``code``."""
     kind: Any = WIDE[code]
-    logs, slopes = FORMULAS[name]
+    logs, slopes, product = FORMULAS[name]
 
     def binary(
         x: Any, target: Any, weight: Any, pos_weight: Any, sample_weight: Any, divisor: Any,
@@ -174,7 +180,7 @@ def make_binary(name: str, code: str) -> Callable[..., None]:
                 v, t = scores[u], targets[u] * kept + spread
                 log_p, log_q = logs(v)
                 if flags & (SUMS | TERMS):
-                    term = times(w, -(times(q, times_log(t, log_p)) + times_log(one - t, log_q)))
+                    term = times(w, -(times(q, product(t, log_p)) + product(one - t, log_q)))
                     total += term
                     if flags & TERMS:
                         put(terms, i, narrow(terms, term))
