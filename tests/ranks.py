@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-LIMIT = 240
+LIMIT = 600
 """Seconds after which a job counts as hanging."""
 
 
