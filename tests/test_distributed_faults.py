@@ -15,7 +15,7 @@ from ranks import mpiexec, on_ranks
 
 from agnostic_xent import load_checkpoint
 
-SOON = 20
+SOON = 60
 """Seconds, of which starting takes most."""
 
 
