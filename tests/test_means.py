@@ -9,6 +9,7 @@ import pytest
 from conftest import assert_close
 
 import agnostic_xent as ax
+from agnostic_xent.core.operation import Operation, normalized
 
 RNG = np.random.default_rng(5)
 WEIGHT = np.asarray([1.0, 9.0, 0.25])
@@ -78,3 +79,21 @@ def test_several_outputs_are_several_decisions(loss, right, wrong, outputs):
     scores[0, 0] = wrong if target[0, 0] == 1 else right
     accuracy = ax.evaluate(model, params, (scores, target), loss=loss, batch_size=5)[1]
     assert accuracy == pytest.approx(1 - 1 / (12 * outputs))
+
+
+def test_one_output_of_a_loss_of_the_users_own_decides_by_its_sign():
+    made = Operation(lambda scores, target: normalized(scores, target))
+
+    @made.definition
+    def value(scores, target):
+        return np.mean((scores - 2 * target + 1) ** 2)
+
+    @made.pullback
+    def vjp(scores, target):
+        return value(scores, target), lambda dy: (2 * dy * (scores - 2 * target + 1), None)
+
+    scores, target = np.asarray([[3.0], [-2.0], [1.0], [-1.0]]), np.asarray([[1.0], [0], [0], [1]])
+    model, params = ax.Sequential(ax.Dense(1, bias=False)), {"0.weight": np.ones((1, 1))}
+    loss, accuracy = ax.evaluate(model, params, (scores, target), loss=made, batch_size=3)
+    assert loss == pytest.approx(value(scores, target))
+    assert accuracy == 0.5

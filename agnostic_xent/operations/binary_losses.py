@@ -66,14 +66,14 @@ def binary_cross_entropy(
 @binary_cross_entropy.definition
 def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> Array:
     terms = _probability_terms(widen(p), _smoothed(widen(t), label_smoothing))
-    weights, reduction = _weights_and_reduction(p, options)
+    weights, reduction = weights_and_reduction(p, options)
     return narrow(reduction.value(times(weights, terms)), p)
 
 
 @binary_cross_entropy.pullback
 def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> tuple[Array, Pullback]:
     wide, smooth = widen(p), _smoothed(widen(t), label_smoothing)
-    weights, reduction = _weights_and_reduction(p, options)
+    weights, reduction = weights_and_reduction(p, options)
     terms = times(weights, _probability_terms(wide, smooth))
 
     def pullback(dy: Array) -> tuple[Array, Array]:
@@ -183,7 +183,7 @@ def _(
     z: Array, t: Array, *, label_smoothing: float, pos_weight: Array | None, **options: Any
 ) -> Array:
     terms = _logit_terms(widen(z), _smoothed(widen(t), label_smoothing), pos_weight)
-    weights, reduction = _weights_and_reduction(z, options)
+    weights, reduction = weights_and_reduction(z, options)
     return narrow(reduction.value(times(weights, terms)), z)
 
 
@@ -192,7 +192,7 @@ def _(
     z: Array, t: Array, *, label_smoothing: float, pos_weight: Array | None, **options: Any
 ) -> tuple[Array, Pullback]:
     xp, wide, smooth = array_namespace(z), widen(z), _smoothed(widen(t), label_smoothing)
-    weights, reduction = _weights_and_reduction(z, options)
+    weights, reduction = weights_and_reduction(z, options)
     terms = times(weights, _logit_terms(wide, smooth, pos_weight))
 
     def pullback(dy: Array) -> tuple[Array, Array]:
@@ -237,7 +237,7 @@ def _arguments(
     options |= reduction_options(reduction, normalize, on_empty)
     options |= {"label_smoothing": number("label_smoothing", label_smoothing, "[0, 1]")} | others
     if on_empty == "raise" and reduction == "mean":
-        denominator = _weights_and_reduction(scores, options)[1].denominator
+        denominator = weights_and_reduction(scores, options)[1].denominator
         if not is_traced(denominator) and float(denominator) == 0:
             raise ValueError(f'{name} holds no element that counts (on_empty="raise")')
         return normalized(scores, target, **options)
@@ -257,7 +257,7 @@ def _smoothed(t: Array, label_smoothing: float) -> Array:
     return t * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else t
 
 
-def _weights_and_reduction(scores: Array, options: Any) -> tuple[Array | None, Reduction]:
+def weights_and_reduction(scores: Array, options: Any) -> tuple[Array | None, Reduction]:
     """Return the weight of each element (None if all are 1), and how the terms are reduced."""
     xp = array_namespace(scores)
     weights, sample_weight = (

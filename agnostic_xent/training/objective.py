@@ -12,7 +12,11 @@ from typing import Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, constant, dtype_kind, widen
 from ..core.operation import Operation, Pullback
-from ..operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
+from ..operations.binary_losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    weights_and_reduction,
+)
 from ..operations.class_loss import ClassLoss, is_labels, not_ignored
 from ..operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .totals import Totals
@@ -63,11 +67,10 @@ def totals_of_loss(loss: Loss, mean_loss: Array, output: Array, target: Array) -
 def right_predictions(loss: Loss, output: Array, target: Array) -> Array:
     """Return which predictions are right: those of a sample's class, or each single decision."""
     xp, axis = array_namespace(output), options_of(loss).get("axis", -1)
-    threshold = THRESHOLDS.get(operation_of(loss))
-    if threshold is not None:
-        return (output > threshold) == (target > 0.5)
     if dtype_kind(xp, target.dtype) == "integral":
         return xp.argmax(output, axis=axis) == target
+    if operation_of(loss) in THRESHOLDS or output.shape[axis] == 1:
+        return (output > THRESHOLDS.get(operation_of(loss), 0.0)) == (target > 0.5)
     return xp.argmax(output, axis=axis) == xp.argmax(target, axis=axis)
 
 
@@ -84,7 +87,9 @@ def divisor_of(loss: Loss, target: Array, like: Array) -> Any:
     if operation_of(loss) in THRESHOLDS:
         if by != "weight" or plain:
             return float(math.prod(target.shape))
-        return _sum_of_weights(target, **weights)
+        by_weight = {"normalize": by, "reduction": "mean", "on_empty": "nan"}
+        _, reduction = weights_and_reduction(target, weights | by_weight)
+        return reduction.denominator
     if is_labels(target) and plain and ignored is None:
         return float(math.prod(target.shape))
     shape, axis = tuple(target.shape), options.get("axis", -1)
@@ -104,14 +109,3 @@ def divisor_of(loss: Loss, target: Array, like: Array) -> Any:
         on_empty="nan",
         **wide,
     ).denominator
-
-
-def _sum_of_weights(target: Array, weight: Array | None, sample_weight: Array | None) -> Array:
-    """Return the sum of the weights of all elements of a target."""
-    xp, found = array_namespace(target), constant(1, widen(target))
-    if weight is not None:
-        found = found * widen(weight)
-    if sample_weight is not None:
-        along = (sample_weight.shape[0],) + (1,) * (target.ndim - 1)
-        found = found * xp.reshape(widen(sample_weight), along)
-    return xp.sum(xp.broadcast_to(found, target.shape))

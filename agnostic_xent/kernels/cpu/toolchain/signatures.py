@@ -60,7 +60,6 @@ Write3 = Annotated[Any, Array("kind", 3, written=True)]
 Doubles = Annotated[Any, Array(np.dtype(np.float64), 1)]
 WrittenDoubles = Annotated[Any, Array(np.dtype(np.float64), 1, written=True)]
 Integers = Annotated[Any, Array(np.dtype(np.int64), 1)]
-IntegerTable = Annotated[Any, Array(np.dtype(np.int64), 2)]
 Bytes = Annotated[Any, Array(np.dtype(np.uint8), 1)]
 WrittenBytes = Annotated[Any, Array(np.dtype(np.uint8), 1, written=True)]
 
