@@ -2,7 +2,7 @@
 
 A training step makes and drops the same big arrays every time. The system takes big blocks back as
 soon as they are free, and every page of a new one faults at its first touch: up to a third of a
-step. Here a block is lent to one array, comes back when the last view of it is gone, and is lent
+step. Here a block is lent to one array, is free when the last view of it is gone, and is lent
 again. Free blocks together never hold more than was once lent at the same time.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
+import sys
 import threading
-from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from ....core.forks import in_child
 from .threads import threads
 
 SMALLEST = 1 << 20
@@ -27,47 +28,41 @@ SLACK = 1.25
 """A block may be so much larger than what is asked for."""
 
 
-class Loan:
-    """Keeps a block for the arrays whose base it is, and gives it back with the last of them."""
-
-    __slots__ = ("__array_interface__", "block", "pool")
-
-    def __init__(self, pool: Pool, block: Block, shape: tuple[int, ...], dtype: Any):
-        self.pool, self.block = pool, block
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": shape,
-            "typestr": dtype.str,
-            "data": (block.address, False),
-        }
-
-    def __del__(self) -> None:
-        # May run anywhere, in the middle of `Pool.empty` too: an append is atomic.
-        self.pool.returned.append(self.block)
-
-
 class Block:
-    """Memory of the system, on huge pages where it has them."""
+    """Memory of the system, on huge pages where it has them.
+
+    It is lent while anybody but the block itself refers to it, as all views of an array do. This
+    is counted, not told: no code runs where an array ends, in which an interrupt would be lost.
+    """
+
+    __slots__ = ("memory", "size", "unused")
 
     def __init__(self, size: int):
-        self.size = size
         # Private: a forked child writes to a copy, and Linux has huge pages for such memory.
-        self.pages = mmap.mmap(-1, size + HUGE_PAGE, access=mmap.ACCESS_COPY)
+        pages = mmap.mmap(-1, size + HUGE_PAGE, access=mmap.ACCESS_COPY)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without them
-                self.pages.madvise(mmap.MADV_HUGEPAGE)
-        start = np.frombuffer(self.pages, np.uint8).ctypes.data
-        self.address = start + -start % HUGE_PAGE
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        start = -np.frombuffer(pages, np.uint8).ctypes.data % HUGE_PAGE
+        self.size = size
+        self.memory = np.frombuffer(pages, np.uint8, size, start)
+        self.unused = sys.getrefcount(self.memory)
+
+    def is_free(self) -> bool:
+        """Return whether no array is left on the memory."""
+        return sys.getrefcount(self.memory) == self.unused
 
 
 class Pool:
-    """The blocks that are free, and how much is lent."""
+    """Blocks, free and lent; the one that was lent last is last.
+
+    An interrupt may come between any two steps: at worst a free block goes back to the system.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.returned: deque[Block] = deque()
-        self.free: list[Block] = []  # the one that came back last is last
-        self.lent = self.peak = 0
+        self.blocks: list[Block] = []
+        self.peak = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array of any content, as `numpy.empty` does."""
@@ -79,35 +74,46 @@ class Pool:
             return np.empty(shape, dtype)
         with self.lock:
             block = self._take(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
-        return np.asarray(Loan(self, block, shape, dtype))
+            return np.ndarray(shape, dtype, block.memory)
 
     def _take(self, size: int) -> Block:
-        while self.returned:
-            block = self.returned.popleft()
-            self.lent -= block.size
-            self.free.append(block)
-        fitting = [block for block in self.free if size <= block.size <= SLACK * size]
+        free = self.free()
+        fitting = [block for block in free if size <= block.size <= SLACK * size]
         if fitting:
             block = min(reversed(fitting), key=lambda block: block.size)
-            self.free.remove(block)
+            free.remove(block)
+            self.blocks.remove(block)
         else:
             block = Block(size)
-        self.lent += block.size
-        self.peak = max(self.peak, self.lent)
-        while sum(block.size for block in self.free) > self.peak:
-            del self.free[0]
+        self.blocks.append(block)
+        self.peak = max(self.peak, _bytes(self.blocks) - _bytes(free))
+        while _bytes(free) > self.peak:
+            self.blocks.remove(free.pop(0))
         return block
+
+    def free(self) -> list[Block]:
+        """Return the blocks that no array is on."""
+        return [block for block in self.blocks if block.is_free()]
+
+    def give_back(self) -> None:
+        """Return the free blocks to the system."""
+        with self.lock:
+            for block in self.free():
+                self.blocks.remove(block)
+            self.peak = _bytes(self.blocks)
+
+
+def _bytes(blocks: Iterable[Block]) -> int:
+    return sum(block.size for block in blocks)
 
 
 _pool = Pool()
-empty = _pool.empty
+empty, give_back = _pool.empty, _pool.give_back
 
-if hasattr(os, "register_at_fork"):  # a child has none of the threads that could hold the lock
-    os.register_at_fork(
-        before=_pool.lock.acquire,
-        after_in_parent=_pool.lock.release,
-        after_in_child=_pool.lock.release,
-    )
+
+@in_child
+def _renew() -> None:
+    _pool.lock = threading.Lock()  # who held the old one may be gone; blocks are whole all the time
 
 
 def scratch(size: int, dtype: Any, alone: bool = False) -> Any:

@@ -5,16 +5,18 @@ None of them survives a fork: the child starts its own.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba as _numba
+
+from ....core.forks import in_child
 
 numba: Any = _numba  # Numba is typed in part only
 
@@ -50,22 +52,27 @@ class Job:
     def work(self) -> None:
         """Do parts until all are taken."""
         while (part := next(self.numbers)) < self.parts:
-            error = None
-            try:
-                self.loop(*self.args, self.parts, part)
-            except BaseException as raised:
-                error = raised
-            self.done.put(error)
+            self.done.put(self._failure(part))
+
+    def _failure(self, part: int) -> BaseException | None:
+        """Do a part; return what it raised."""
+        try:
+            self.loop(*self.args, self.parts, part)
+        except BaseException as raised:
+            return raised
+        return None
 
     def finish(self) -> None:
         """Wait for all parts, and raise what one of them did."""
         asleep = time.perf_counter() + PATIENCE
         while self.done.qsize() < self.parts and time.perf_counter() < asleep:
             let_others_run()
-        errors = [self.done.get() for _ in range(self.parts)]  # they use the arrays until then
+        ends = [self.done.get() for _ in range(self.parts)]  # they use the arrays until then
         self.args = ()  # a thread that has not even started must not keep arrays alive
-        for error in filter(None, errors):
-            raise error
+        errors = [error for error in ends if error is not None]
+        del ends
+        if errors:
+            raise errors.pop(0)  # if its traceback held it, it would keep arrays alive
 
 
 class Workers:
@@ -76,38 +83,37 @@ class Workers:
     """
 
     def __init__(self) -> None:
+        self.starting = threading.Lock()
         self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self.count = 0
 
     def run(self, job: Job, threads: int) -> None:
-        """Do a job in so many threads, one of which is this."""
-        with _starting:
-            while self.count < threads - 1:
-                threading.Thread(target=self._work, daemon=True).start()
-                self.count += 1
-        for _ in range(threads - 1):
+        """Do a job in so many threads, one of which is this, or as many as there can be."""
+        if self.count < threads - 1:
+            self._start(threads - 1)
+        for _ in range(min(self.count, threads - 1)):
             self.jobs.put(job)
         job.work()
         job.finish()
+
+    def _start(self, count: int) -> None:
+        with self.starting, suppress(RuntimeError):  # where no thread can start, fewer will do
+            while self.count < count:
+                threading.Thread(target=self._work, daemon=True).start()
+                self.count += 1
 
     def _work(self) -> None:
         while True:
             self.jobs.get().work()
 
 
-_starting = threading.Lock()
 _workers = Workers()
 
 
-@functools.cache
-def _watch_forks() -> None:
-    if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
-        os.register_at_fork(after_in_child=_in_child)
-
-
-def _in_child() -> None:
-    global _starting, _workers
-    _starting, _workers = threading.Lock(), Workers()  # the old lock's owner may be gone
+@in_child
+def _renew() -> None:
+    global _workers
+    _workers = Workers()
 
 
 class InParts:
@@ -119,7 +125,6 @@ class InParts:
     __slots__ = ("part", "pieces")
 
     def __init__(self, loop: Callable[..., Any], pieces: int):
-        _watch_forks()
         self.part, self.pieces = loop, pieces
 
     def __call__(self, *args: Any, alone: bool = False) -> None:
