@@ -10,6 +10,7 @@ from typing import Any
 
 from .core.arrays import INSTALL
 from .core.conversion import backend
+from .core.operation import load_kernels
 
 __all__ = ["info"]
 
@@ -52,7 +53,9 @@ def versions() -> dict[str, str]:
 
 
 def threads() -> dict[str, int]:
-    """Return how many threads the CPU kernels use."""
+    """Return how many threads the CPU kernels use; where there are none, the one of NumPy."""
+    if load_kernels("numpy") is not None:
+        return {"number": 1}
     cpu = importlib.import_module(".kernels.cpu.toolchain.threads", __package__)
     return {"number": cpu.threads()}
 

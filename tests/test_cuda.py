@@ -126,9 +126,9 @@ def test_every_kernel_is_among_the_variants():
 
 def test_no_two_kernels_share_a_name():
     """Compiled code is kept by it."""
-    name_of = cuda("toolchain.compiling").name_of
     kernels = [kernel for module in WITH_KERNELS for kernel in cuda(module).variants()]
-    names = {(*name_of(k.function), k.parameters, k.threads, k.blocks) for k in kernels}
+    store = cuda("toolchain.compiling").store
+    names = {store.file_name(k.function, k.parameters, (k.threads, k.blocks)) for k in kernels}
     assert len(names) == len(kernels)
 
 

@@ -143,6 +143,7 @@ def test_a_kernel_is_loaded_once_for_each_device(monkeypatch):
 
 def test_kernels_are_compiled_ahead(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiling.store.config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(warmup, "modules", lambda: ["toolchain.device", "optimizers"])
     monkeypatch.setattr(warmup, "capabilities", lambda: [(9, 0)])
     ready = dict(warmup.compile_all())
@@ -150,7 +151,7 @@ def test_kernels_are_compiled_ahead(monkeypatch, tmp_path):
         "optimizers.sgd", "optimizers.sgd_replayed", "optimizers.adamw", "optimizers.adamw_replayed"
     }  # fmt: skip
     kernels = optimizers.variants()
-    assert len(ready) == len(kernels) == len(list(tmp_path.rglob("*.cubin")))
+    assert len(ready) == len(kernels) == len(list(tmp_path.rglob("*.code")))
     monkeypatch.setattr(compiling, "compile_for", None)  # they are found on disk
     for kernel in kernels:
         bounds = kernel.threads, kernel.blocks

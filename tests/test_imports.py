@@ -42,7 +42,14 @@ WINGS = {  # from the lowest to the highest: what each room of the package may i
     "cli": {"core", "datasets", "info", "network", "training", "evaluation", "__init__"},
     "__main__": {"core", "cli"},
 }  # fmt: skip
-KERNELS = {"__init__": set(), "stamps": set(), "cpu": {"stamps"}, "cuda": {"stamps"}}
+KERNELS = {
+    "__init__": set(),
+    "stamps": set(),
+    "compiler": set(),
+    "store": {"stamps", "compiler"},
+    "cpu": {"stamps", "compiler", "store"},
+    "cuda": {"stamps", "compiler", "store"},
+}
 TOOLS = ("toolchain", "simd")
 """Rooms of a half of kernels/, from the lowest to the highest; its families stand above them."""
 ROOFS = ("warmup", "__init__")

@@ -31,6 +31,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from .arrays import Array, alike, device_number, has_known_device, library, quiet
 from .checks import check_shape, float_namespace
+from .forks import as_a_whole
 from .modes import current_mode as current_mode
 from .modes import kernels as kernels
 
@@ -442,7 +443,7 @@ def load_kernels(library: str) -> str | None:
     """Import the package that registers the kernels of a library, once; return why it cannot be."""
     try:
         if library in KERNEL_PACKAGES:
-            importlib.import_module(KERNEL_PACKAGES[library])
+            as_a_whole(lambda: importlib.import_module(KERNEL_PACKAGES[library]))
     except NoKernels as error:
         return str(error)
     return None

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from ..compiler import config
 from .toolchain.compiling import machine_code
-from .toolchain.device import config, xp
+from .toolchain.device import xp
 from .toolchain.launching import Kernel
 
 PACKAGE = __name__.rpartition(".")[0]

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import importlib.metadata
 import logging
-import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ import numpy as np
 from numba import cuda as _cuda
 from numba import types as _types
 
+from ... import store
 from ...stamps import source_stamp
 
 cuda: Any = _cuda  # Numba is typed in part only
@@ -105,39 +105,21 @@ def machine_code(
     bounds: tuple[int, int],
 ) -> tuple[str, bytes]:
     """Return a kernel's name and machine code, compiled now or earlier on this machine."""
-    own = function.__code__.co_filename
-    identity = stamp(own), *name_of(function), parameters, bounds, capability
-    file = folder() / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.cubin"
-    try:
-        name, _, cubin = file.read_bytes().partition(b"\n")
-        return name.decode(), cubin
-    except OSError:
-        logger.info("compiling %s for the first time on this machine", function.__name__)
+    name = store.file_name(function, parameters, bounds, capability)
+    source = stamp(function.__code__.co_filename)
+    kept = store.load(name, source)
+    if kept is not None:
+        name_there, _, cubin = kept.partition(b"\n")
+        return name_there.decode(), cubin
+    logger.info("compiling %s for the first time on this machine", function.__name__)
     code = compile_for(capability, function, parameters, bounds)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        mine = file.with_suffix(f".{os.getpid()}")
-        mine.write_bytes(code.name.encode() + b"\n" + code.cubin)
-        mine.replace(file)
-    except OSError as error:
-        logger.info("compiled code is not kept: %s", error)
+    store.keep(name, source, code.name.encode() + b"\n" + code.cubin)
     return code.name, code.cubin
 
 
-def folder() -> Path:
-    """Return where compiled kernels are kept: beside Numba's own, or in the user's cache."""
-    parent = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    return Path(parent or Path.home() / ".cache") / "agnostic_xent"
-
-
-def name_of(function: Callable[..., None]) -> tuple[str, str]:
-    """Return the module and the qualified name of a kernel's function, unique among kernels."""
-    return function.__module__, function.__qualname__
-
-
 @cache
-def stamp(own: str) -> tuple[str, ...]:
+def stamp(own: str) -> str:
     """Return what compiled code depends on: our source, the function's file, the compiler."""
     source = hashlib.sha256(Path(own).read_bytes()).hexdigest()  # of a test, it may be elsewhere
     versions = map(importlib.metadata.version, ("numba", "numba-cuda"))
-    return source_stamp("cuda"), source, *versions
+    return " ".join((source_stamp("cuda"), source, *versions))

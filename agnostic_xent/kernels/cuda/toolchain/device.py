@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable
 from importlib import util
 from typing import Any
 
-from numba import config as _config
-
 from ....core.operation import OPERATIONS, ROUTINES, Implementation, NoKernels
+from ...compiler import config
 
-config: Any = _config  # Numba is typed in part only
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
 LIBRARY = "numpy" if SIMULATED else "cupy"
