@@ -14,6 +14,7 @@ import numpy as np
 from ..simd.elementary import borrowed, plain, row_sum
 from ..simd.rows import PIECE
 from ..simd.transposes import transpose
+from ..simd.vectors import lanes_of
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Array, Read1, Write1
 from ..toolchain.threads import PIECES
@@ -31,6 +32,11 @@ Met = Annotated[Any, Array(MET, 1)]
 
 
 # --- by rows -------------------------------------------------------------------------------------
+
+
+def are_met(*, kind: Any, w: type[Windows], **_: Any) -> bool:
+    """Return whether there are such windows for vectors of a dtype."""
+    return w.suits(lanes_of(kind))
 
 
 @plain
@@ -53,7 +59,7 @@ def planes_in(w: Any, outputs: Any) -> Any:
     return -(-outputs // (w.rows * w.columns))
 
 
-@compiled_in_parts(PIECES, kind=FLOATS, taps=BYTE, w=BY_ROWS)
+@compiled_in_parts(PIECES, only=are_met, kind=FLOATS, taps=BYTE, w=BY_ROWS)
 def maxima_by_rows(
     x: Read1, w: Windows, y: Write1, numbers: WrittenTaps, lanes: int, parts: int, part: int
 ) -> None:
@@ -67,7 +73,7 @@ def maxima_by_rows(
                           min(w.columns, y.size - start), i, start, r * pitch)  # fmt: skip
 
 
-@compiled_in_parts(PIECES, kind=FLOATS, taps=BYTE, w=BY_ROWS)
+@compiled_in_parts(PIECES, only=are_met, kind=FLOATS, taps=BYTE, w=BY_ROWS)
 def maxima_gradient_by_rows(
     dy: Read1, w: Windows, dx: Write1, numbers: Taps, lanes: int, parts: int, part: int
 ) -> None:
@@ -83,7 +89,7 @@ def maxima_gradient_by_rows(
                                 min(w.columns, dy.size - start))  # fmt: skip
 
 
-@compiled_in_parts(PIECES, kind=FLOATS, w=BY_ROWS)
+@compiled_in_parts(PIECES, only=are_met, kind=FLOATS, w=BY_ROWS)
 def means_by_rows(
     x: Read1, w: Windows, y: Write1, counts: Read1, lanes: int, parts: int, part: int
 ) -> None:
@@ -96,7 +102,7 @@ def means_by_rows(
                          min(w.columns, y.size - start), i, start, i * w.columns)  # fmt: skip
 
 
-@compiled_in_parts(PIECES, kind=FLOATS, w=BY_ROWS)
+@compiled_in_parts(PIECES, only=are_met, kind=FLOATS, w=BY_ROWS)
 def means_gradient_by_rows(
     dy: Read1, w: Windows, dx: Write1, counts: Read1, lanes: int, parts: int, part: int
 ) -> None:

@@ -30,6 +30,11 @@ class Windows(NamedTuple):
     """Where the first window starts: 0, or less by the padding."""
     left: int
 
+    @classmethod
+    def suits(cls, lanes: int) -> bool:
+        """Return whether such windows are met by vectors of so many lanes."""
+        return True
+
 
 class Pairs(Windows):
     """2x2 with step 2, inside the image; a vector is of neighbouring outputs of a row."""
@@ -52,6 +57,11 @@ class ShortPairs(Windows):
 
     __slots__ = ()
     SHORT = 0
+
+    @classmethod
+    def suits(cls, lanes: int) -> bool:
+        """Return whether rows of outputs are shorter than vectors of so many lanes."""
+        return lanes > cls.SHORT
 
 
 class ShortPairs2(ShortPairs):
@@ -81,6 +91,11 @@ class ShortTriples(Windows):
     __slots__ = ()
     SHORT = 4
 
+    @classmethod
+    def suits(cls, lanes: int) -> bool:
+        """Return whether the outputs of an image are one vector of so many lanes."""
+        return lanes == cls.SHORT**2
+
 
 SHORT_PAIRS = {cls.SHORT: cls for cls in (ShortPairs2, ShortPairs4, ShortPairs8)}
 BY_ROWS = (Pairs, Triples, *SHORT_PAIRS.values(), ShortTriples)
@@ -96,12 +111,13 @@ def classified(w: Windows, lanes: int) -> Windows:
     filled = 2 * w.columns >= lanes
     one_row = w._replace(height=2, width=2 * lanes, rows=1, columns=lanes)
     if taps == (2, 2) and start == (0, 0):
-        if even and w.columns < lanes and w.columns in SHORT_PAIRS:
-            return SHORT_PAIRS[w.columns](*one_row)
+        short = SHORT_PAIRS.get(w.columns)
+        if even and short is not None and short.suits(lanes):
+            return short(*one_row)
         if filled and 2 * w.rows <= w.height and 2 * w.columns <= w.width:
             return Pairs(*w)
     if taps == (3, 3) and start == (-1, -1) and even:
-        if w.rows == w.columns == ShortTriples.SHORT and lanes == w.rows * w.columns:
+        if w.rows == w.columns == ShortTriples.SHORT and ShortTriples.suits(lanes):
             return ShortTriples(*one_row)
         if filled:
             return Triples(*w)

@@ -2,9 +2,10 @@
 
 ``exp_biased`` is the exponential of x <= 0 times 2**24 (float32) or 2**54 (float64). The factor
 keeps denormal results apart from zero until the caller's own multiplication takes it out again,
-with one rounding and at no cost. The range reduction is ``x = n ln 2 + r`` with explicit fused
-multiply-adds, so no optimiser can take its digits away; n comes from adding a number so large that
-only integers are left, which also leaves n in the low bits, ready to become an exponent.
+with one rounding and at no cost. The range reduction is ``x = n ln 2 + r`` in two steps. The first
+part of ln 2 has so few bits that n times it is exact, so processors without fused multiply-adds
+lose nothing; n comes from adding a number so large that only integers are left, which also leaves
+n in the low bits, ready to become an exponent.
 
 Accuracy over all x <= 0: below 1 ulp, denormal results included; exp(-inf) = 0; NaN stays NaN.
 """
@@ -21,6 +22,7 @@ from numba import types
 from numba.core import cgutils as _cgutils
 
 from ..toolchain.callees import CALLEE
+from .instructions import emit_fma
 
 # Numba's annotations know neither options from a dict nor what an intrinsic looks like from outside
 njit: Any = _njit
@@ -47,19 +49,9 @@ pasted = njit(**STRICT, inline="always")
 # --- single instructions that Python has no name for ---------------------------------------------
 
 
-def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """Emit ``x * y + z`` with one rounding, of numbers or of vectors."""
-    kind = x.type
-    lanes = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
-    bits = 32 if getattr(kind, "element", kind) == ir.FloatType() else 64
-    declared = ir.FunctionType(kind, [kind] * 3)
-    called = cgutils.get_or_insert_function(builder.module, declared, f"llvm.fma.{lanes}f{bits}")
-    return builder.call(called, [x, y, z])
-
-
 @intrinsic
 def fma(context: Any, x: Any, y: Any, z: Any) -> Any:
-    """Return x * y + z with one rounding."""
+    """Return x * y + z, with one rounding where `emit_fma` has it."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return emit_fma(builder, *args)
@@ -116,6 +108,8 @@ def borrowed(context: Any, x: Any) -> Any:
     return x(x), emit
 
 
+LOG_HI, LOG_LO = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # ln 2
+
 # --- exp -----------------------------------------------------------------------------------------
 
 
@@ -136,11 +130,11 @@ class Exp(NamedTuple):
 
 EXP = {
     types.float32: Exp(
-        -104.5, 1.442695, 0.6931472, -1.9046542e-09, 1.5 * 2**23 + 24 + 127, 23,
+        -104.5, 1.442695, 0.693359375, -2.12194440e-4, 1.5 * 2**23 + 24 + 127, 23,
         (1, 1, 0.5, 0.16666576, 0.041666556, 0.008363179, 0.0013926184),
     ),
     types.float64: Exp(
-        -746.2, 1.4426950408889634, 0.6931471805599453, 2.3190468138462996e-17,
+        -746.2, 1.4426950408889634, LOG_HI, LOG_LO,
         1.5 * 2**52 + 54 + 1023, 52,
         (1, 1, 0.5000000000000001, 0.16666666666666669, 0.04166666666662413, 0.008333333333330062,
          0.0013888888917213717, 0.00019841269863053618, 2.4801521295954376e-05,
@@ -199,7 +193,6 @@ TO_ONE = 0x3FF0000000000000 - ROOT_HALF
 MANTISSA = 0x000FFFFFFFFFFFFF
 INTEGER = 0x4330000000000000  # the bits of 2**52: low bits are an integer
 INTEGER_BIAS = 2.0**52 + 1023
-LOG_HI, LOG_LO = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 L1, L2, L3, L4, L5, L6, L7 = (
     6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
     2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,

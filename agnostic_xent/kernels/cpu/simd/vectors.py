@@ -21,6 +21,8 @@ from numba import types
 from numba.core import cgutils as _cgutils
 from numba.core import config as _config
 
+from .instructions import emit_fma
+
 intrinsic: Any = _extending.intrinsic
 cgutils: Any = _cgutils
 config: Any = _config
@@ -133,12 +135,8 @@ class Vectors:
     # --- arithmetic ---
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
-        """Return x * y + z with one rounding."""
-        kind = ir.FunctionType(self.type, [self.type] * 3)
-        name = f"llvm.fma.{self._name}"
-        return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, kind, name), [x, y, z]
-        )
+        """Return x * y + z, with one rounding where `emit_fma` has it."""
+        return emit_fma(self.builder, x, y, z)
 
     def splat(self, scalar: Any) -> Any:
         """Return a vector with a scalar in all lanes."""
