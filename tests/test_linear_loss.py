@@ -16,6 +16,7 @@ RNG = np.random.default_rng(11)
 X, W, B = (RNG.standard_normal(shape) for shape in [(N, D), (CLASSES, D), (CLASSES,)])
 LABELS = np.array([3, 0, 4, 1, 1, 2, 0])
 SOFT = RNG.dirichlet(np.ones(CLASSES), N)
+SHARES = SOFT * np.linspace(0.25, 2, N)[:, None]
 CLASS_WEIGHT = RNG.random(CLASSES) + 0.5
 SAMPLE_WEIGHT = np.array([1.0, 0.0, 2.0, 0.5, 0.0, 1.5, 1.0])
 
@@ -40,7 +41,13 @@ FOR_LABELS = [
     {"ignore_index": 0, "class_weight": CLASS_WEIGHT, "label_smoothing": 0.1, "temperature": 0.5},
     {"ignore_index": -100, "normalize": "count"},
 ]
-CASES = [(LABELS, o) for o in [*FOR_BOTH, *FOR_LABELS]] + [(SOFT, o) for o in FOR_BOTH]
+FOR_SHARES = [
+    {"normalize": "weight"},
+    {"normalize": "weight", "sample_weight": SAMPLE_WEIGHT},
+    {"normalize": "weight", "class_weight": CLASS_WEIGHT},
+]
+CASES = [(LABELS, o) for o in [*FOR_BOTH, *FOR_LABELS]]
+CASES += [(SOFT, o) for o in FOR_BOTH] + [(SHARES, o) for o in FOR_SHARES]
 ARRAYS = ("class_weight", "sample_weight")
 ONE_ROW, SOME_ROWS, ALL_ROWS = 1, 3 * 8 * CLASSES * 8, 2**20
 

@@ -19,6 +19,8 @@ LOGITS = 2 * RNG.standard_normal((N, CLASSES))
 LABELS = np.array([0, 3, 1, 3, 2])
 SOFT = RNG.random((N, CLASSES))
 SOFT /= SOFT.sum(axis=1, keepdims=True)
+SHARES = SOFT * np.array([1.0, 0.5, 0.25, 1.0, 2.0])[:, None]
+"""Probabilities that do not add up to 1, such as those of labels that are partly unknown."""
 WEIGHT, SAMPLE_WEIGHT = RNG.random(CLASSES), RNG.random(N)
 
 OPTIONS = (
@@ -58,7 +60,7 @@ def plain(
             t = (1 - label_smoothing) * t + label_smoothing / log_p.shape[1]
             term -= w * t * log_p[n, c]
         terms.append(a * term)
-        by_weight += a * (row_weight if weight is not None else 1.0)
+        by_weight += a * row_weight
         by_count += 1
     if reduction == "none":
         return np.array(terms)
@@ -85,8 +87,8 @@ LOSSES = {
 )
 def test_value_and_gradients(name, options, mode):
     scores, log = LOSSES[name]
-    for target in (LABELS, SOFT):
-        if target is SOFT and options["ignore_index"] is not None:
+    for target in (LABELS, SOFT, SHARES):
+        if target is not LABELS and options["ignore_index"] is not None:
             continue
         with ax.kernels(mode):
             value, pullback = getattr(ax, name).vjp(scores, target, **options)
@@ -95,7 +97,7 @@ def test_value_and_gradients(name, options, mode):
         dy = RNG.standard_normal(value.shape)
         ds, dt = pullback(np.asarray(dy))
         check_slope(lambda s, t=target: plain(log(s), t, **options), scores, dy, ds)
-        if target is SOFT:
+        if target is not LABELS:
             check_slope(lambda t: plain(log(scores), t, **options), target, dy, dt)
         else:
             assert dt is None

@@ -22,6 +22,8 @@ LOSSES = {
     "both": (ax.cross_entropy, {"weight": WEIGHT, "ignore_index": 0}, LABELS),
     "by count": (ax.cross_entropy, {"weight": WEIGHT, "normalize": "count"}, LABELS),
     "probabilities": (ax.cross_entropy, {"weight": WEIGHT, "normalize": "weight"}, SOFT),
+    "probabilities alone": (ax.cross_entropy, {"normalize": "weight"}, SOFT),
+    "probabilities of probabilities": (ax.nll_loss, {"normalize": "weight"}, SOFT),
     "binary": (
         ax.binary_cross_entropy_with_logits, {"weight": WEIGHT, "normalize": "weight"}, SOFT,
     ),

@@ -212,7 +212,7 @@ CASES = [
     (lambda s, y: (s, list(y)), TypeError, r"labels must be an array"),
     (lambda s, y: (s, y[:3]), ValueError, r"labels must have shape \(60,\)"),
     (lambda s, y: (s, y.astype(float)), TypeError, r"labels must have an integer dtype"),
-    (lambda s, y: (s, y * 0 + 5), ValueError, r"labels\[0\] is 5, but must be in \[0, 5\)"),
+    (lambda s, y: (s, y * 0 + 5), ValueError, r"labels\[0\] is 5, but labels must be in \[0, 5\)"),
     (lambda s, y: (s, y * 0 - 1), ValueError, r"labels\[0\] is -1"),
 ]
 

@@ -11,7 +11,7 @@ import math
 from ..core.arrays import Array, array_namespace, constant, device, widen
 from ..core.checks import integer
 from ..operations.activations import softmax
-from .metrics import check_scores, one_hot, predictions, wide_labels
+from .metrics import check_scores, one_hot, right
 
 __all__ = ["calibration_bins", "expected_calibration_error", "fit_temperature"]
 
@@ -177,8 +177,7 @@ def _bins(probs: Array, labels: Array, bins: int) -> tuple[Array, Array, Array]:
     bins = integer("bins", bins)
     xp, p = array_namespace(probs), widen(probs)
     confidence = xp.max(p, axis=1, keepdims=True)  # (N, 1)
-    labels = wide_labels(labels)
-    hit = xp.expand_dims(predictions(p, labels) == labels, axis=1)  # (N, 1)
+    hit = xp.expand_dims(right(p, labels), axis=1)  # (N, 1)
     edges = xp.arange(bins, dtype=p.dtype, device=device(p)) / bins
     passed = xp.count_nonzero(confidence > edges, axis=1)
     inside = one_hot(passed - xp.astype(passed > 0, passed.dtype), bins)  # (N, bins)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from types import ModuleType
 
-from ..core.arrays import Array, array_namespace, constant, device, dtype_kind, is_traced, widen
+from ..core.arrays import Array, array_namespace, constant, device, widen
 from ..core.checks import check_ndim, check_shape, float_namespace, integer, namespace
-from ..core.conversion import to_numpy
+from ..operations.labels import as_indices, check_label_range, is_labels
 from ..operations.losses import categorical_cross_entropy
 
 __all__ = [
@@ -53,8 +53,7 @@ def accuracy(scores: Array, labels: Array) -> Array:
     0.5
     """
     check_scores("scores", scores, labels)
-    labels = wide_labels(labels)
-    return _mean(predictions(scores, labels) == labels, widen(scores))
+    return _mean(right(scores, labels), widen(scores))
 
 
 def top_k_accuracy(scores: Array, labels: Array, k: int) -> Array:
@@ -92,7 +91,7 @@ def top_k_accuracy(scores: Array, labels: Array, k: int) -> Array:
     xp = check_scores("scores", scores, labels)
     classes = scores.shape[1]
     k = integer("k", k, most=classes)
-    labels = wide_labels(labels)
+    labels = as_indices(labels)
     own = one_hot(labels, classes)
     score = xp.sum(xp.where(own, scores, constant(0, scores)), axis=1, keepdims=True)
     before = _names(labels, classes) < xp.expand_dims(labels, axis=1)
@@ -137,8 +136,8 @@ def confusion_matrix(labels: Array, predicted: Array, classes: int) -> Array:
     if n == 0:
         raise ValueError("labels must hold at least one sample, got shape (0,)")
     check_shape("predicted", predicted, (n,), "that of labels")
-    _check_labels("labels", labels, classes)
-    _check_labels("predicted", predicted, classes)
+    for name, x in (("labels", labels), ("predicted", predicted)):
+        _check_labels(name, x, classes)
     dtype = xp.__array_namespace_info__().default_dtypes(device=device(labels))["integral"]
     total = xp.zeros((classes, classes), dtype=dtype, device=device(labels))
     rows = max(1, ONE_HOT // classes)
@@ -233,22 +232,14 @@ def _mean(hits: Array, like: Array) -> Array:
     return xp.astype(xp.count_nonzero(hits), like.dtype) / hits.shape[0]
 
 
-def predictions(scores: Array, like: Array) -> Array:
-    """Return where each row of scores is largest, in the dtype of labels ``like``."""
-    xp = array_namespace(scores)
-    return xp.astype(xp.argmax(scores, axis=1), like.dtype)
-
-
-def wide_labels(labels: Array) -> Array:
-    """Return labels in a dtype that holds any number of classes."""
-    xp = array_namespace(labels)
-    small = xp.iinfo(labels.dtype).max < 2**31 - 1
-    return xp.astype(labels, xp.int32) if small else labels
+def right(scores: Array, labels: Array) -> Array:
+    """Return which rows of scores are largest at their label."""
+    return array_namespace(scores).argmax(scores, axis=1) == as_indices(labels)
 
 
 def one_hot(labels: Array, classes: int) -> Array:
     """Return where each label is, a boolean array of shape (N, classes)."""
-    labels = wide_labels(labels)
+    labels = as_indices(labels)
     return array_namespace(labels).expand_dims(labels, axis=1) == _names(labels, classes)
 
 
@@ -273,11 +264,6 @@ def check_scores(name: str, scores: Array, labels: Array) -> ModuleType:
 
 
 def _check_labels(name: str, labels: Array, classes: int) -> None:
-    xp = array_namespace(labels)
-    if dtype_kind(xp, labels.dtype) != "integral":
+    if not is_labels(labels):
         raise TypeError(f"{name} must have an integer dtype, got {labels.dtype}")
-    wide = wide_labels(labels)
-    bad = (wide < 0) | (wide >= classes)
-    if not is_traced(bad) and bool(xp.any(bad)):
-        i = to_numpy(bad).tolist().index(True)
-        raise ValueError(f"{name}[{i}] is {int(labels[i])}, but must be in [0, {classes})")
+    check_label_range(name, labels, classes)

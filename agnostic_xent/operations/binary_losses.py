@@ -12,7 +12,7 @@ from ..core.arrays import Array, array_namespace, constant, is_traced, narrow, w
 from ..core.checks import check_shape, float_namespace, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .activations import log_sigmoid_of
-from .reductions import Reduction, reduction_options, times_log
+from .reductions import Reduction, reduction_options, times, times_log
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
@@ -274,12 +274,3 @@ def weights_and_reduction(scores: Array, options: Any) -> tuple[Array | None, Re
     elif denominator == "weight":
         denominator = xp.sum(xp.broadcast_to(weights, scores.shape))
     return weights, Reduction(options["reduction"], denominator, options["on_empty"])
-
-
-def times(weights: Array | None, x: Array) -> Array:
-    """Return weights * x, with 0 * NaN = 0 * inf = 0; None stands for 1."""
-    if weights is None:
-        return x
-    xp = array_namespace(x)
-    weights = xp.broadcast_to(widen(weights), x.shape) if x.ndim else weights
-    return xp.where(weights == 0, constant(0, x), weights * x)

@@ -9,28 +9,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from types import ModuleType
+from functools import cached_property
 from typing import Any
 
-from ..core.arrays import (
-    Array,
-    all_below,
-    array_namespace,
-    constant,
-    device,
-    dtype_kind,
-    is_traced,
-    library,
-)
+from ..core.arrays import Array, array_namespace, constant, device, is_traced
 from ..core.checks import check_shape, number
-from ..core.conversion import to_numpy
+from .labels import as_indices, is_labels, not_ignored
 from .reductions import Reduction, reduction_options, times_log
-
-SIGNED = 2**63 - 1
-"""The largest label that a signed dtype holds."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +55,10 @@ class ClassLoss:
         if self._labels is not None:
             return None
         weight = constant(1, self.log_p) if self._weight is None else self._weight
-        gradient = self.gradient(dy, -(1 - self.label_smoothing) * weight * self.log_p)
-        if self._weight is not None and self.reduction == "mean" and self._by == "weight":
-            share = self._reduction.cotangents(dy * self.value, self._terms)  # the denominator's
-            if self.sample_weight is not None:
-                share = share * self.sample_weight
-            gradient = gradient - self._spread(share) * weight
-        return gradient
+        slope = -times_log((1 - self.label_smoothing) * weight, self.log_p)
+        if self.reduction == "mean" and self.weighs_classes:
+            slope = slope - weight * self.value  # the denominator's part
+        return self.gradient(dy, slope)
 
     # --- the target ------------------------------------------------------------------------------
 
@@ -147,13 +130,17 @@ class ClassLoss:
             return "count" if self._labels is None else "weight"
         return self.normalize
 
+    @property
+    def weighs_classes(self) -> bool:
+        """Whether what the mean divides by is a sum over classes, too."""
+        return self._by == "weight" and (self.weight is not None or self._labels is None)
+
     @cached_property
     def denominator(self) -> Array | float:
         """What the mean divides by: a number, or a scalar array."""
         if not isinstance(self._by, str):
             return self._by
-        weighted = self.weight is not None or self.sample_weight is not None
-        if self._by == "weight" and weighted:
+        if self._by == "weight" and (self.weighs_classes or self.sample_weight is not None):
             return self._sum_of_weights()
         if self._counted is None:
             return float(math.prod(self._sample_shape))
@@ -162,13 +149,13 @@ class ClassLoss:
     def _sum_of_weights(self) -> Array:
         xp = array_namespace(self.log_p)
         weights = xp.ones(self._sample_shape, dtype=self.log_p.dtype, device=device(self.log_p))
-        if self._weight is not None:
-            one_hot = xp.astype(self._one_hot, self.log_p.dtype)
-            weights = xp.sum(one_hot * self._weight, axis=self.axis)
+        if self.weighs_classes:
+            t = xp.astype(self._one_hot, self.log_p.dtype)
+            weights = xp.sum(t if self._weight is None else t * self._weight, axis=self.axis)
         if self.sample_weight is not None:
             weights = weights * self.sample_weight
-        if self._counted is not None:
-            weights = xp.where(self._counted, weights, constant(0, weights))
+        if self._live is not None:
+            weights = xp.where(self._live, weights, constant(0, weights))
         return xp.sum(weights)
 
     def _sum(self, mask: Array) -> Array:
@@ -190,37 +177,6 @@ class ClassLoss:
         """Lay one value a class along the axis of the classes."""
         xp, after = array_namespace(classes), self.log_p.ndim - 1 - self.axis
         return xp.reshape(classes, (classes.shape[0],) + (1,) * after)
-
-
-def is_labels(target: Array) -> bool:
-    """Tell labels from probabilities."""
-    return dtype_kind(array_namespace(target), target.dtype) == "integral"
-
-
-def as_indices(labels: Array) -> Array:
-    """Return labels in a signed dtype that holds any number of classes (int32 or int64)."""
-    xp = array_namespace(labels)
-    dtype = _index_dtype(xp, labels.dtype)
-    return labels if dtype is None else xp.astype(labels, dtype)
-
-
-@lru_cache
-def _index_dtype(xp: ModuleType, dtype: Any) -> Any:
-    if dtype in (xp.int32, xp.int64):
-        return None
-    return xp.int32 if dtype in (xp.int8, xp.uint8, xp.int16, xp.uint16) else xp.int64
-
-
-def not_ignored(target: Array, ignore_index: int | None) -> Array | None:
-    """Return which labels are not to be ignored; None if all count, as probabilities do."""
-    if ignore_index is None or not is_labels(target):
-        return None
-    limits = array_namespace(target).iinfo(target.dtype)
-    if not limits.min <= ignore_index <= limits.max:  # such as -100 for unsigned labels
-        return None
-    if ignore_index > SIGNED:  # `as_indices` makes a negative number of it
-        ignore_index -= 2 * SIGNED + 2
-    return as_indices(target) != ignore_index
 
 
 # --- checks of arguments -------------------------------------------------------------------------
@@ -269,31 +225,6 @@ def class_options(
     return options | {
         "ignore_index": None if ignore_index is None else operator.index(ignore_index)
     }
-
-
-def label_check(
-    position: int, target: Array, classes: int, ignore_index: int | None
-) -> Callable[..., None] | None:
-    """Return the check of the labels among the arrays of a call; None for probabilities."""
-    if not is_labels(target):
-        return None
-    return lambda *arrays: check_label_range(arrays[position], classes, ignore_index)
-
-
-def check_label_range(labels: Array, classes: int, ignore_index: int | None = None) -> None:
-    """Raise ValueError that names the first label outside [0, classes); traced arrays pass."""
-    if library(labels) == "numpy" and all_below(labels, classes):
-        return
-    xp, indices = array_namespace(labels), as_indices(labels)
-    bad = (indices < 0) | (indices >= classes)
-    counted = not_ignored(labels, ignore_index)
-    if counted is not None:
-        bad = bad & counted
-    if not is_traced(bad) and bool(xp.any(bad)):
-        where = to_numpy(bad)
-        position = tuple(int(found[0]) for found in where.nonzero()) if where.ndim else ()
-        name = f"target[{', '.join(map(str, position))}]" if position else "target"
-        raise ValueError(f"{name} is {int(labels[position])}, but labels must be in [0, {classes})")
 
 
 def check_not_empty(denominator: Array | float) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from ..core.arrays import Array, array_namespace, constant, device
 from ..core.communication import Communicator
-from .class_loss import as_indices, is_labels, not_ignored
+from .labels import as_indices, is_labels, not_ignored
 from .reductions import times_log
 
 
@@ -52,8 +52,8 @@ class ClassParallelLoss:
 
     def target_gradient(self, dy: Array) -> Array:
         """Return the gradient of the slice of the target's probabilities."""
-        slope = -(1 - self.label_smoothing) * self._log_p
-        return self._scaled(dy, slope if self.weight is None else slope * self.weight)
+        weight = constant(1, self.logits) if self.weight is None else self.weight
+        return self._scaled(dy, -times_log((1 - self.label_smoothing) * weight, self._log_p))
 
     @cached_property
     def _of_rows(self) -> tuple[Array, Array, Array, Array]:

@@ -7,7 +7,7 @@ memory is that of a block and of the gradients, however many classes there are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import NoneType
 from typing import Any
@@ -16,18 +16,12 @@ from ..core.arrays import Array, array_namespace, constant, device, narrow, wide
 from ..core.checks import check_ndim, check_shape, float_namespace, integer, namespace, number
 from ..core.communication import Communicator
 from ..core.operation import Pullback, normalized, operation, repeatable
-from .class_loss import (
-    ClassLoss,
-    as_indices,
-    check_not_empty,
-    class_options,
-    is_labels,
-    label_check,
-)
+from .class_loss import ClassLoss, check_not_empty, class_options
 from .class_parallel import ClassParallelLoss
 from .dense import add_product
+from .labels import as_indices, is_labels, label_check, not_ignored
 from .losses import cross_entropy
-from .reductions import Reduction
+from .reductions import Reduction, times
 
 __all__ = ["linear_cross_entropy"]
 
@@ -300,6 +294,13 @@ class _LinearLoss:
             "overwrite_logits": True,
         }
 
+    def _in_slice(self, labels: Array) -> Array:
+        """Return labels as positions in the slice of classes, -1 for those that are ignored."""
+        here, counted = as_indices(labels) - self._first, not_ignored(labels, self.ignore_index)
+        if counted is None:
+            return here
+        return array_namespace(here).where(counted, here, constant(-1, here))
+
     @property
     def _first(self) -> int:
         """Which of all classes is the first one here."""
@@ -320,26 +321,25 @@ class _LinearLoss:
         xp, classes = array_namespace(self.x), self.w.shape[0]
         zero: Array = constant(0, self.w)
         total: Array = 0
-        ignored = None if self.ignore_index is None else self.ignore_index - self._first
         for rows in self._blocks():
             target, options = self._arguments(rows)
-            if self.slices and is_labels(target):
-                target = as_indices(target) - self._first
             part = ClassLoss(
                 log_p=xp.broadcast_to(zero, (rows.stop - rows.start, classes)),  # for its shape
                 target=target,
                 axis=1,
                 weight=options["weight"],
                 sample_weight=options["sample_weight"],
-                ignore_index=ignored,
+                ignore_index=self.ignore_index,
                 label_smoothing=self.label_smoothing,
                 reduction="mean",
                 normalize=self.normalize,
                 on_empty=self.on_empty,
             )
+            if self.slices and part.weighs_classes and is_labels(target):
+                part = replace(part, target=self._in_slice(target), ignore_index=None)
             total = total + part.denominator
-        by_class = self.class_weight is not None and part._by == "weight"
-        return self.communicator.sum(total) if self.communicator and by_class else total
+        shared = self.communicator if part.weighs_classes else None
+        return total if shared is None else shared.sum(total)
 
     @cached_property
     def _reduction(self) -> Reduction:
@@ -353,13 +353,13 @@ class _LinearLoss:
 
     def _target_gradient(self, dt: Array, dy: Array, value: Array) -> Array:
         """Complete the gradient of the terms by that of a denominator that sums the targets."""
-        by_weight = self.reduction == "mean" and self.normalize == "weight"
-        if self.class_weight is None or not by_weight:
+        if not (self.reduction == "mean" and self.normalize == "weight"):
             return dt
-        share = self._of_terms(dy * value)
+        xp, share = array_namespace(dt), self._of_terms(dy * value)
         if self.sample_weight is not None:
-            share = share * widen(self.sample_weight)
-        return dt - array_namespace(dt).expand_dims(share, axis=1) * widen(self.class_weight)
+            share = times(widen(self.sample_weight), share)
+        share = xp.expand_dims(share, axis=1)
+        return dt - (share if self.class_weight is None else share * widen(self.class_weight))
 
 
 def _check_arrays(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.arrays import Array, array_namespace, constant, dtype_kind, narrow, widen
+from ..core.arrays import Array, array_namespace, constant, narrow, widen
 from ..core.checks import check_axis, float_namespace, namespace, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .activations import log_softmax_of
-from .class_loss import ClassLoss, check_not_empty, class_options, label_check
+from .class_loss import ClassLoss, check_not_empty, class_options
+from .labels import is_labels, label_check
 
 __all__ = ["categorical_cross_entropy", "cross_entropy", "nll_loss"]
 
@@ -59,8 +60,9 @@ def cross_entropy(
     sample_weight : array, shape of ``logits`` without ``axis``, optional
         a: weight of each sample. A weight of 0 takes the sample out, whatever its logits.
     ignore_index : int, optional
-        Samples with this label count for nothing: term 0, gradient exactly 0. Any integer; if it is
-        one of the classes, that class stays in the softmax. None means none. Labels only.
+        Samples with this label count for nothing: term 0, gradient exactly 0. Any integer, compared
+        as a whole number whatever the dtype of the labels; if it is one of the classes, that class
+        stays in the softmax. None means none. Labels only.
     label_smoothing : float
         e in [0, 1]: t becomes ``(1 - e) t + e / classes``. A logit of -inf then makes the term inf.
     temperature : float
@@ -68,10 +70,10 @@ def cross_entropy(
     reduction : {"mean", "sum", "none"}
         Over all samples.
     normalize : {"weight", "count", None} or float
-        What the mean divides by. "weight": the sum of ``a sum_c w_c t_c`` (of t before smoothing)
-        over the samples that are not ignored; "count": their number; a number: itself, such as the
-        size of the whole batch for one of its parts. None, as torch: "weight" for labels, "count"
-        for probabilities.
+        What the mean divides by. "weight": the sum of ``a sum_c w_c t_c`` (of t before smoothing;
+        a and w are 1 where they are not given) over the samples that are not ignored; "count":
+        their number; a number: itself, such as the size of the whole batch for one of its parts.
+        None, as torch: "weight" for labels, "count" for probabilities.
     on_empty : {"nan", "zero", "raise"}
         What the mean is where it would divide by 0: every sample ignored, or none there. The
         gradient is 0 with "zero". "raise" reads from the device.
@@ -294,8 +296,8 @@ def _class_loss(log_p: Array, target: Array, options: Any) -> ClassLoss:
         name: None if options[name] is None else widen(options[name])
         for name in ("weight", "sample_weight")
     }
-    soft = dtype_kind(array_namespace(target), target.dtype) == "real floating"
-    return ClassLoss(log_p, widen(target) if soft else target, **(options | wide))
+    target = target if is_labels(target) else widen(target)
+    return ClassLoss(log_p, target, **(options | wide))
 
 
 def _gradients(loss: ClassLoss, dy: Array, slope: Array, like: Array) -> tuple[Array | None, ...]:

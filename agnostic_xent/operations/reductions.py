@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.arrays import Array, array_namespace, constant
+from ..core.arrays import Array, array_namespace, constant, widen
 from ..core.checks import check_choice, is_number
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -62,3 +62,12 @@ def times_log(t: Array, log_p: Array) -> Array:
     """Return t * log_p with 0 * -inf = 0."""
     xp = array_namespace(t)
     return t * xp.where((t == 0) & xp.isinf(log_p), constant(0, log_p), log_p)
+
+
+def times(weights: Array | None, x: Array) -> Array:
+    """Return weights * x, with 0 * NaN = 0 * inf = 0; None stands for 1."""
+    if weights is None:
+        return x
+    xp = array_namespace(x)
+    weights = xp.broadcast_to(widen(weights), x.shape) if x.ndim else weights
+    return xp.where(weights == 0, constant(0, x), weights * x)

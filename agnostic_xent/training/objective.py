@@ -10,14 +10,15 @@ import functools
 import math
 from typing import Any, TypeAlias
 
-from ..core.arrays import Array, array_namespace, constant, dtype_kind, widen
+from ..core.arrays import Array, array_namespace, constant, widen
 from ..core.operation import Operation, Pullback
 from ..operations.binary_losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     weights_and_reduction,
 )
-from ..operations.class_loss import ClassLoss, is_labels, not_ignored
+from ..operations.class_loss import ClassLoss
+from ..operations.labels import as_indices, is_labels, not_ignored
 from ..operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .totals import Totals
 
@@ -67,8 +68,8 @@ def totals_of_loss(loss: Loss, mean_loss: Array, output: Array, target: Array) -
 def right_predictions(loss: Loss, output: Array, target: Array) -> Array:
     """Return which predictions are right: those of a sample's class, or each single decision."""
     xp, axis = array_namespace(output), options_of(loss).get("axis", -1)
-    if dtype_kind(xp, target.dtype) == "integral":
-        return xp.argmax(output, axis=axis) == target
+    if is_labels(target):
+        return xp.argmax(output, axis=axis) == as_indices(target)
     if operation_of(loss) in THRESHOLDS or output.shape[axis] == 1:
         return (output > THRESHOLDS.get(operation_of(loss), 0.0)) == (target > 0.5)
     return xp.argmax(output, axis=axis) == xp.argmax(target, axis=axis)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, dtype_kind
 from ..network.layers import Layer, Params, split_statistics
-from ..operations.class_loss import check_label_range
+from ..operations.labels import check_label_range
 from .batches import ArraySource, Batch, Source
 from .linear_epochs import Steps, linear_steps
 from .objective import Loss, loss_vjp, operation_of, options_of, totals_of_loss
@@ -91,5 +91,5 @@ def checked_once(loss: Loss, model: Layer, params: Params, source: Source) -> Lo
         return loss
     for labels in source.pieces(source.y, 1 << 20):
         classes = output.shape[options.get("axis", -1)]
-        check_label_range(labels, classes, options.get("ignore_index"))
+        check_label_range("target", labels, classes, options.get("ignore_index"))
     return functools.partial(loss, check_labels=False)

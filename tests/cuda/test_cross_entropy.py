@@ -183,6 +183,15 @@ def test_dtypes_of_labels(label_dtype):
     check(*draw((6, 5), label_dtype=label_dtype, ignore_index=-100))
 
 
+@pytest.mark.parametrize("label_dtype", ["int8", "uint8", "uint32", "int64", "uint64"])
+def test_an_edge_is_ignored_by_itself_alone(label_dtype):
+    info = np.iinfo(label_dtype)
+    logits, labels, options = draw((6, 5), label_dtype=label_dtype)
+    labels[1], options["check_labels"] = info.max, False
+    for ignored in (info.max, -1, info.min, info.max - 2**info.bits):
+        check(logits, labels, options | {"ignore_index": ignored}, finite=ignored == info.max)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_linear_layer(dtype):
     rng = np.random.default_rng(0)

@@ -62,7 +62,7 @@ MISTAKES = {
     "a level of the tree": (
         sums, "if first + t + k * THREADS < n", "if first + t + k * THREADS < n - 1", FEW, "plain",
     ),
-    "weights of a count": (host, '0 if by == "count" else', "", FEW, "count"),
+    "weights of a count": (host, ' if self.by == "weight" else 0', "", FEW, "count"),
 }  # fmt: skip
 
 FAMILY = formulas, rows, streams, sums, host

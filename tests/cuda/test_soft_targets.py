@@ -21,6 +21,7 @@ OPTIONS = {
     "smoothed": {"label_smoothing": 0.25, "temperature": 0.5},
     "weight": {"weight": True},
     "by weight": {"weight": True, "normalize": "weight"},
+    "by the target": {"normalize": "weight"},
     "by sample weight": {"sample_weight": True, "normalize": "weight"},
     "all": {
         "weight": True, "sample_weight": True, "label_smoothing": 0.1, "temperature": 2.0,
@@ -42,6 +43,7 @@ def draw(shape, axis=-1, dtype="float32", **options):
     t = np.moveaxis(t / np.sum(t, axis=axis, keepdims=True), axis, -1)
     if len(shape) > 1:
         t[0] = np.arange(shape[axis]) == shape[axis] // 2  # one that is certain
+        t[1] /= 2  # one that is known in part
     t = np.moveaxis(t, -1, axis)
     if "weight" in options:
         options["weight"] = rng.random(shape[axis]).astype(dtype)
@@ -203,9 +205,9 @@ MISTAKES = {
     "the target's part": ("e / total - q\n", "e / total\n", "plain"),
     "the temperature": ("b * (slope * sharpness)", "b * slope", "smoothed"),
     "who has no weight": ("zero if a == 0 else b *", "b *", "all"),
-    "the share of the divisor": ("if flags & SHARES", "if False", "by weight"),
-    "the divisor": ("if flags & DIVIDED", "if False", "by weight"),
-    "masses": ("get(weight, c) * widen", "widen", "by weight"),
+    "the share of the divisor": ("if flags & DIVIDED:  # by", "if False:  # by", "by the target"),
+    "the divisor": ("if flags & DIVIDED:\n", "if False:\n", "by weight"),
+    "masses": ("mass += w * widen", "mass += widen", "by weight"),
     "each cotangent": ("n if flags & EACH else 0", "0", "none"),
     "a default": ('by_default = "count"', 'by_default = "weight"', "weight"),
 }  # fmt: skip

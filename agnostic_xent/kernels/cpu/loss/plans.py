@@ -9,6 +9,7 @@ import numpy as np
 
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Pullback
+from ....operations.labels import ignored_label
 from ..simd.elementary import BIAS
 from ..simd.elements import FEW, SMALL
 from ..toolchain.arguments import NOTHING, flat
@@ -51,7 +52,7 @@ class Plan:
     def set_up(self, target: Any, weighted: bool, check_values: Any) -> None:
         """Choose the loops, and the options that they read."""
         options, self.check_values = self.options, check_values
-        ignore = _ignored(options["ignore_index"], target)
+        ignore = ignored_label(options["ignore_index"], np.iinfo(target), 64)
         self.loop_options = self.options_for(ignore, weighted, check_values is not None)
         rows = loops.short if self.classes <= loops.FEW else loops.long
         self.loop = (loops.planes if len(self.form) == 3 else rows)[self.dtype]
@@ -179,7 +180,6 @@ class SoftPlan(Plan):
         self.overwrites = False  # the gradient of the target needs the logits
         self.loop, self.alone = soft[self.dtype], self.count * self.classes < SMALL
         self.loop_options = self.options_for(None, weighted, False)
-        self.weighted = weighted
         self.no_weight = np.ones(self.classes, self.dtype)
         self.no_sample_weight = NOTHING[self.dtype]
 
@@ -240,20 +240,10 @@ class SoftPlan(Plan):
         normalize = self.options["normalize"]
         if isinstance(normalize, float):
             return normalize
-        if normalize != "weight" or not self.weighted:
+        if normalize != "weight":
             return float(self.count)
-        masses = np.ones(self.count) if weight is self.no_weight else t @ weight
+        masses = t @ weight
         if sample_weight.size:
             dead = sample_weight == 0
             masses = np.where(dead, 0, masses * sample_weight)
         return float(np.sum(masses, dtype=float))
-
-
-def _ignored(index: int | None, dtype: Any) -> int | None:
-    """Return the label to ignore as int64 holds it; None if there is none that dtype can hold."""
-    if index is None:
-        return None
-    limits = np.iinfo(dtype)
-    if not limits.min <= index <= limits.max:
-        return None
-    return int(np.asarray(index, dtype=dtype).astype(np.int64))

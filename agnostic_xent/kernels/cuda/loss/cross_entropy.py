@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....core.operation import OPERATIONS, Pullback
+from ....operations.labels import ignored_label, is_labels
 from ..toolchain import dtypes
 from ..toolchain.device import contiguous, in_blocks_of, register, xp
 from ..toolchain.dtypes import WIDE, code_of, elements, of_wide, stored, wide
@@ -68,7 +69,9 @@ class Problem:
         self.samples = self.shape[:axis] + self.shape[axis + 1 :]
         self.x, self.target = self.read(logits), self.read_target(target)
         self.weight, self.sample_weight = wide(options.weight), wide(options.sample_weight)
-        self.ignore = ignored(options.ignore_index, target.dtype)
+        self.ignore = None
+        if is_labels(target):
+            self.ignore = ignored_label(options.ignore_index, np.iinfo(target.dtype), 64)
         self.flags = WEIGHTED * (self.weight is not None)
         self.flags |= SAMPLED * (self.sample_weight is not None)
         self.flags |= IGNORES * (self.ignore is not None)
@@ -84,20 +87,28 @@ class Problem:
         """Return the labels, as the kernels read them."""
         return elements(target.astype(np.int64, copy=False))
 
+    @property
+    def by(self) -> Any:
+        """What the mean divides by."""
+        return self.options.normalize or self.by_default
+
     def unit_and_divisor(self) -> tuple[float, Any]:
         """Return the gradient of the loss with respect to a term, and the divisor of the mean."""
-        by = self.options.normalize or self.by_default
-        weights = 0 if by == "count" else self.flags & (WEIGHTED | SAMPLED)
-        counts_all = not weights and self.ignore is None
-        masses = None if counts_all else lambda: self.masses(weights)
-        return unit_and_divisor(self.options, by, self.layout.rows, masses)
+        masses = None if self.counts_all() else self.masses
+        return unit_and_divisor(self.options, self.by, self.layout.rows, masses)
 
-    def masses(self, weights: int) -> Any:
-        """Return numbers whose sum the mean divides by; ``weights`` are the flags of some."""
+    def counts_all(self) -> bool:
+        """Tell whether each sample counts 1 in what the mean divides by."""
+        weighted = self.by == "weight" and self.flags & (WEIGHTED | SAMPLED)
+        return self.ignore is None and not weighted
+
+    def masses(self) -> Any:
+        """Return numbers whose sum the mean divides by."""
+        weights = WEIGHTED | SAMPLED if self.by == "weight" else 0
         sums = xp.empty(-(-self.layout.rows // (THREADS * PER_THREAD)), np.float64)
         masses_kernel(of_wide(self.code))(
             sums.size, self.target, self.weight, self.sample_weight, sums, self.layout.rows,
-            self.layout.classes, self.ignore or 0, weights | self.flags & IGNORES,
+            self.layout.classes, self.ignore or 0, self.flags & (weights | IGNORES),
         )  # fmt: skip
         return sums
 
@@ -160,13 +171,6 @@ class Problem:
     def new(self) -> Any:
         """Return a new array for the elements of a gradient, in the order of those of x."""
         return stored(xp.empty(self.x.size, self.dtype))
-
-
-def ignored(index: int | None, dtype: Any) -> int | None:
-    """Return ``index`` as a label of a dtype becomes int64; None if no label can equal it."""
-    if index is None or not np.iinfo(dtype).min <= index <= np.iinfo(dtype).max:
-        return None
-    return int(np.asarray(index, dtype).astype(np.int64))
 
 
 def value(logits: Any, target: Any, **options: Any) -> Any:

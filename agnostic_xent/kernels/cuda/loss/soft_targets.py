@@ -29,10 +29,9 @@ from .formulas import DIVIDED, SAMPLED, WEIGHTED, Factors
 from .gradients import with_pullback
 from .sums import total
 
-ONE, EACH, SKIPS, TERMS, LOGITS, TARGETS, SHARES = (1 << k for k in range(6, 13))
+ONE, EACH, SKIPS, TERMS, LOGITS, TARGETS = (1 << k for k in range(6, 12))
 """What ``flags`` say besides: a cotangent of all or of each, which need not be multiplied by if it
-is 1; what is wanted: terms, both gradients; that the targets' weights are what the mean divides by.
-"""
+is 1; what is wanted: terms, both gradients."""
 
 
 @device
@@ -113,8 +112,8 @@ def make_soft(code: str, team: int) -> Callable[..., None]:
                         slope = slope_of(q, mass, d, rest)
                         put(dx, i, narrow(dx, zero if a == 0 else b * (slope * sharpness)))
                     if flags & TARGETS:
-                        slope = -kept * w * (d - log_sum)
-                        if flags & SHARES:
+                        slope = -times_log(kept * w, d - log_sum)
+                        if flags & DIVIDED:  # by the sum of the targets
                             slope -= kind(get(loss, 0)) * w
                         put(dt, i, narrow(dt, zero if a == 0 else b * slope))
         if flags & TERMS:
@@ -127,7 +126,7 @@ def make_soft(code: str, team: int) -> Callable[..., None]:
 
 
 def make_masses(code: str, team: int) -> Callable[..., None]:
-    """Return the kernel that writes ``a sum w t`` of each row, or a where there is no w."""
+    """Return the kernel that writes ``a sum w t`` of each row."""
     kind: Any = WIDE[code]
     in_block = THREADS // team
 
@@ -142,13 +141,13 @@ def make_masses(code: str, team: int) -> Callable[..., None]:
             return
         start = n // inner * classes * inner + n % inner
         mass = 0.0
-        if flags & WEIGHTED:
-            for c in range(t % team, classes, team):
-                mass += get(weight, c) * widen(get(target, start + c * inner))
-            mass = team_sum(mass, room, t, team)
+        for c in range(t % team, classes, team):
+            w = weight_of(weight, c, flags, kind(1))
+            mass += w * widen(get(target, start + c * inner))
+        mass = team_sum(mass, room, t, team)
         if t % team == 0:
             a = get(sample_weight, n) if flags & SAMPLED else kind(1)
-            put(sums, n, a * (mass if flags & WEIGHTED else 1.0))
+            put(sums, n, 0.0 if a == 0 else a * mass)
 
     masses.__qualname__ = f"masses_{team}"
     return masses
@@ -189,12 +188,16 @@ class SoftProblem(Problem):
         """Return the probabilities, as the kernels read them."""
         return self.read(target)
 
-    def masses(self, weights: int) -> Any:
-        """Return numbers whose sum the mean divides by; ``weights`` are the flags of some."""
+    def counts_all(self) -> bool:
+        """Tell whether each sample counts 1: not by weight, for its target may add up to less."""
+        return bool(self.by != "weight")
+
+    def masses(self) -> Any:
+        """Return numbers whose sum the mean divides by."""
         sums = xp.empty(self.layout.rows, np.float64)
         masses_kernel(self.code, self.layout.team)(
             self.layout.blocks, self.target, self.weight, self.sample_weight, sums, *self.layout,
-            weights,
+            self.flags,
         )  # fmt: skip
         return sums
 
@@ -218,8 +221,7 @@ class SoftProblem(Problem):
         """Return the loss; write its gradient for a cotangent of 1 to g, if there is one."""
         terms = xp.empty(self.layout.rows, np.float64)
         self.launch(terms=terms, dx=g)
-        if self.divisor is not None and self.weight is not None:
-            self.flags |= SHARES
+        if self.divisor is not None:
             self.loss = total(terms, np.float64, 1.0, self.divisor).reshape(1)
         return self.reduced(terms)
 
