@@ -9,6 +9,7 @@ numba = pytest.importorskip("numba")
 
 from agnostic_xent.kernels.cpu.loss import sweep as softmax_lanes  # noqa: E402
 from agnostic_xent.kernels.cpu.simd import elementary as vector_math  # noqa: E402
+from agnostic_xent.kernels.cpu.simd import rows  # noqa: E402
 
 
 @numba.njit(error_model="numpy")
@@ -73,6 +74,24 @@ def test_a_sweep_does_as_the_functions_of_single_numbers(size, more, in_place, d
     assert np.isnan(stored[-100:]).all()
     bound = size * np.finfo(dtype).eps * float(np.sum(exact, dtype=np.longdouble))
     assert abs(total - float(np.sum(exact, dtype=np.longdouble))) <= bound
+
+
+@numba.njit(error_model="numpy")
+def row_exponentials(x, e):
+    return rows.exponentials(x, x[0], x[0] * 0 + 1, e)
+
+
+@pytest.mark.parametrize("size", [10, 20, 40, 100])
+def test_a_sum_does_not_depend_on_where_arrays_lie(size):
+    rng, sums = np.random.default_rng(size), []
+    logits = -np.sort(5 * rng.random((20, size)), axis=1).astype("float32")
+    for distance in range(0, 200, 4):  # behind the logits, nearer than a round of a loop in lanes
+        memory = np.empty(2 * size + distance, "float32")
+        x, e = memory[:size], memory[size + distance :]
+        for row in logits:
+            x[:] = row
+            sums.append(row_exponentials(x, e))
+    assert len(set(sums)) == len(logits)
 
 
 def test_log1p():

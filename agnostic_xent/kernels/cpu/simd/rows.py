@@ -6,27 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from .elementary import SUM, exp_biased, inlined, njit, plain, row_sum
+from .elementary import exp_biased, inlined, plain, row_sum
 
 PIECE = 1024  # classes that are summed in the dtype of the logits; pieces are added in float64
 
 
-@njit(**SUM, forceinline=True)
-def _exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
-    total = x.dtype.type(0)
+@inlined
+def _exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> None:
     for j in range(x.size):
-        value = exp_biased((x[j] - top) * inverse_temperature)
-        e[j] = value
-        total += value
-    return total
+        e[j] = exp_biased((x[j] - top) * inverse_temperature)
 
 
-@njit(**SUM)
+@plain
 def exponentials(x: Any, top: Any, inverse_temperature: Any, e: Any) -> Any:
-    """Store the biased exponentials of a piece x of a row in e and return their sum."""
+    """Store the biased exponentials of a piece x of a row in e and return their sum.
+
+    They are added when all are there: a loop that also writes is run in lanes only where its
+    arrays lie apart, so that the order of the sum would depend on where they lie.
+    """
     if inverse_temperature == 1:  # a factor that is known to be 1 costs nothing
-        return _exponentials(x, top, x.dtype.type(1), e)
-    return _exponentials(x, top, inverse_temperature, e)
+        _exponentials(x, top, x.dtype.type(1), e)
+    else:
+        _exponentials(x, top, inverse_temperature, e)
+    return row_sum(e[: x.size])
 
 
 @inlined
