@@ -23,6 +23,10 @@ def rows(f):
     """Apply a function of one row along an axis."""
 
     def along(x, *, axis=-1):
+        if x.size == 0:
+            return x
+        if x.ndim == 0:
+            return f(x.reshape(1)).reshape(())
         last = np.moveaxis(x, axis, -1)
         found = np.array([f(row) for row in last.reshape(-1, last.shape[-1])])
         return np.moveaxis(found.reshape(last.shape), -1, axis)
@@ -35,11 +39,14 @@ def _logsumexp(row):
     return top + math.log(math.fsum(math.exp(v - top) for v in row))
 
 
-def logsumexp(x, *, axis=-1):
-    last = np.moveaxis(x, axis, -1)
-    return np.array([_logsumexp(row) for row in last.reshape(-1, last.shape[-1])]).reshape(
-        last.shape[:-1]
-    )
+def logsumexp(x, *, axis=-1, keepdims=False):
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = {a % x.ndim for a in axes if x.ndim}
+    y = np.empty([1 if a in axes else n for a, n in enumerate(x.shape)])
+    for place in np.ndindex(y.shape):
+        part = x[tuple(slice(None) if a in axes else slice(i, i + 1) for a, i in enumerate(place))]
+        y[place] = _logsumexp(part.ravel()) if part.size else -math.inf
+    return y if keepdims else y.squeeze(tuple(axes))
 
 
 log_softmax = rows(lambda row: np.array([v - _logsumexp(row) for v in row]))

@@ -68,7 +68,16 @@ SAMPLES = [
         Sample(name, (scale * normal(*shape),), options={"axis": axis}, terms=32)
         for name in ("softmax", "log_softmax", "logsumexp")
         for shape, axis, scale in [
-            ((4, 7), -1, 1), ((2, 5, 3), 1, 10), ((6,), 0, 1), ((0, 3), 1, 1),
+            ((4, 7), -1, 1), ((2, 5, 3), 1, 10), ((6,), 0, 1), ((0, 3), 1, 1), ((), -1, 1),
+            ((2, 0), 1, 1),
+        ]
+    ),
+    *(
+        Sample("logsumexp", (normal(*shape),), options={"axis": axis, "keepdims": keepdims})
+        for keepdims in (False, True)
+        for shape, axis in [
+            ((2, 5, 3), (2, 0)), ((2, 5, 3), (1, 2)), ((2, 5, 3), None), ((4, 3), ()), ((), None),
+            ((3, 0, 2), (0, 2)), ((4, 3), -2),
         ]
     ),
     conv((2, 3, 6, 5), (4, 3, 3, 3)),
@@ -90,8 +99,12 @@ SAMPLES = [
             ((2, 1, 5, 5), 2, {"ceil_mode": True}),
             ((1, 2, 6, 6), 3, {"stride": 1, "padding": ((1, 0), (0, 1))}),
             ((0, 2, 4, 4), 2, {}),
+            ((1, 2, 5, 6), 3, {"stride": 1, "padding": 2}),
+            ((2, 1, 4, 7), (4, 2), {"padding": ((3, 2), (1, 1)), "ceil_mode": True}),
         ]
     ),
+    pool("max_pool2d", (1, 1, 9, 8), 2, stride=2, dilation=3, padding=3),
+    pool("avg_pool2d", (1, 1, 5, 4), (3, 4), padding=(2, 3), count_include_pad=False),
     pool("max_pool2d", (1, 2, 8, 9), (3, 2), stride=2, dilation=(2, 3), padding=(2, 1)),
     pool("avg_pool2d", (1, 2, 5, 6), 3, padding=1, count_include_pad=False),
     pool(
@@ -101,6 +114,7 @@ SAMPLES = [
     Sample("dense", (normal(4, 6), normal(3, 6), normal(3))),
     Sample("dense", (normal(2, 3, 5), normal(4, 5), None)),
     Sample("dense", (normal(0, 5), normal(4, 5), normal(4))),
+    Sample("dense", (normal(5), normal(4, 5), normal(4))),
     *(
         Sample(
             "batch_norm",

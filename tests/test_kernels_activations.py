@@ -34,8 +34,6 @@ def run(name, x, dy, axis):
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_values_and_pullbacks(name, shape, axis, dtype):
     rng = np.random.default_rng(0)
-    if name == "logsumexp" and shape[axis] == 0:
-        pytest.skip("a maximum of nothing")
     x = (5 * rng.standard_normal(shape)).astype(dtype)
     dy = np.asarray(rng.standard_normal(value_shape(name, shape, axis)), dtype)
     with ax.kernels("portable"):

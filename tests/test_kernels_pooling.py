@@ -23,6 +23,8 @@ CASES = [  # shape, window, options
     ((2, 2, 13, 17), 2, {"ceil_mode": True, "padding": ((0, 1), (1, 0))}),
     ((2, 3, 15, 37), 3, {"stride": 2, "padding": 1}),
     ((1, 2, 9, 33), 3, {"stride": 1, "padding": 1}),
+    ((2, 1, 6, 33), 3, {"stride": 1, "padding": 2}),
+    ((1, 2, 6, 40), (4, 3), {"stride": 2, "padding": ((3, 3), (2, 0))}),
     ((2, 1, 11, 50), 3, {}),
     ((1, 2, 12, 19), (5, 2), {"stride": (1, 4), "padding": (2, 1)}),
     ((1, 1, 6, 97), (1, 7), {"stride": (2, 5), "padding": (0, 3), "ceil_mode": True}),

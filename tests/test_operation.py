@@ -245,6 +245,33 @@ def test_a_repeatable_contract_is_asked_about_what_is_new(asked):
         assert asked(single(3))[0] == 2
 
 
+IMAGES, FILTERS = np.ones((1, 2, 5, 5), np.float32), np.ones((3, 2, 2, 2), np.float32)
+EQUAL = [  # options that are taken, and equal ones that are not
+    (ax.conv2d, (IMAGES, FILTERS), {"stride": (1, 1)}, {"stride": (1, True)}),
+    (ax.conv2d, (IMAGES, FILTERS), {"dilation": (1, 1)}, {"dilation": (1, 1.0)}),
+    (ax.conv2d, (IMAGES, FILTERS), {"padding": ((1, 0), (0, 1))}, {"padding": ((1, 0), (0, True))}),
+    (ax.conv2d, (IMAGES, FILTERS), {"groups": 1}, {"groups": True}),
+    (ax.max_pool2d, (IMAGES, 2), {"padding": (1, 1)}, {"padding": (1, np.True_)}),
+    (ax.avg_pool2d, (IMAGES, (2, 1)), {}, {"window": (2, True)}),
+    (ax.logsumexp, (IMAGES,), {"axis": (0, 1)}, {"axis": (0, True)}),
+    (ax.softmax, (IMAGES,), {"axis": 1}, {"axis": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("op", "arguments", "good", "bad"), EQUAL)
+def test_equal_options_of_another_type_are_told_apart(op, arguments, good, bad):
+    """True and 1.0 are no sizes, also where 1 has been seen before."""
+    if "window" in bad:
+        arguments, good = arguments[:1], {"window": arguments[1]}
+    op(*arguments, **good)
+    for options in (bad, good, bad):
+        if options is good:
+            op(*arguments, **good)
+        else:
+            with pytest.raises((TypeError, ValueError), match=f"{next(iter(bad))} must be"):
+                op(*arguments, **bad)
+
+
 def test_what_a_repeatable_contract_cannot_be_known_by(asked):
     strict = pytest.importorskip("array_api_strict")
     zero_dim = np.asarray(2.0, dtype=np.float32)

@@ -99,7 +99,7 @@ def test_gradient_by_central_differences(sample):
     expected = reference(sample, "float64")
     dy = cotangent(sample, first(expected).shape)
     for i, gradient in enumerate(numpy_gradients(sample, "float64")):
-        if gradient is None:
+        if gradient is None or gradient.size == 0:
             continue
         direction = rng.standard_normal(sample.arrays[i].shape)
         slope = float(np.sum(dy * directional_slope(sample, i, direction)))

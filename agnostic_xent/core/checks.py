@@ -106,15 +106,32 @@ def check_shape(name: str, x: Array, shape: tuple[int, ...], meaning: str) -> No
 
 
 def check_axis(x: Array, axis: int, name: str = "x") -> int:
-    """Return ``axis`` counted from the front; raise ValueError when ``x`` has no such axis."""
+    """Return ``axis`` counted from the front; raise ValueError when ``x`` has no such axis.
+
+    A number without dimensions counts as a row of one.
+    """
     if isinstance(axis, bool) or not hasattr(axis, "__index__"):
         raise TypeError(f"axis must be an integer, got {axis!r}")
-    if not -x.ndim <= axis < x.ndim:
+    ndim = max(1, int(x.ndim))
+    if not -ndim <= axis < ndim:
         raise ValueError(
             f"axis {axis} is out of range for {name} of {x.ndim} dimensions "
-            f"(accepted: {-x.ndim} to {x.ndim - 1})"
+            f"(accepted: {-ndim} to {ndim - 1})"
         )
-    return int(axis) % int(x.ndim)
+    return int(axis) % ndim
+
+
+def check_axes(x: Array, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the axes that ``axis`` names, in order: one, several, or all for None."""
+    if axis is None:
+        return tuple(range(x.ndim))
+    named = axis if isinstance(axis, tuple) else (axis,)
+    if any(isinstance(a, bool) or not hasattr(a, "__index__") for a in named):
+        raise TypeError(f"axis must be an integer, a tuple of integers or None, got {axis!r}")
+    axes = sorted(check_axis(x, a) for a in named)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis must name each axis once, got {axis!r}")
+    return tuple(axes) if x.ndim else ()
 
 
 def integer(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:

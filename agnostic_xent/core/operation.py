@@ -396,7 +396,12 @@ def operation(contract: Callable[P, R]) -> Operation[P, R]:
 
 
 def _form(x: Any) -> Any:
-    """Return what a repeatable contract may depend on: all but the values of an array."""
+    """Return what a repeatable contract may depend on: all but the values of an array.
+
+    Types count: 1, 1.0 and True are equal, and contracts tell them apart.
+    """
+    if isinstance(x, tuple):
+        return (type(x), *map(_form, x))
     shape = getattr(x, "shape", ())
     return (type(x), x.dtype, shape) if shape else (type(x), x)
 

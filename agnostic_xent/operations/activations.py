@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
-from ..core.checks import check_axis, float_namespace
+from ..core.checks import check_axes, check_axis, float_namespace
 from ..core.operation import Pullback, operation, repeatable
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "relu", "sigmoid", "softmax"]
@@ -136,7 +136,7 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     Parameters
     ----------
     x : array
-        Any shape with at least one dimension, real floating dtype.
+        Any shape, real floating dtype. Without dimensions it is a row of one number.
     axis : int
         The axis of the classes.
 
@@ -158,20 +158,29 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
 @softmax.definition
 def _softmax(x: Array, *, axis: int) -> Array:
     xp, z = array_namespace(x), widen(x)
-    e = xp.exp(z - xp.max(z, axis=axis, keepdims=True))
-    return narrow(e / xp.sum(e, axis=axis, keepdims=True), x)
+    e = xp.exp(z - (z if _is_trivial(z) else xp.max(z, axis=axis, keepdims=True)))
+    return narrow(e / _sum(e, axis), x)
 
 
 @softmax.pullback
 def _(x: Array, *, axis: int) -> tuple[Array, Pullback]:
-    xp = array_namespace(x)
     y = _softmax(x, axis=axis)
 
     def pullback(dy: Array) -> tuple[Array]:
         p, dp = widen(y), widen(dy)
-        return (narrow(p * (dp - xp.sum(p * dp, axis=axis, keepdims=True)), x),)
+        return (narrow(p * (dp - _sum(p * dp, axis)), x),)
 
     return y, pullback
+
+
+def _is_trivial(z: Array) -> bool:
+    """Tell whether no number has another one beside it: a single one, or none at all."""
+    return z.ndim == 0 or 0 in z.shape
+
+
+def _sum(z: Array, axis: int) -> Array:
+    """Return the sum along an axis, which stays; of a single number that number."""
+    return z if z.ndim == 0 else array_namespace(z).sum(z, axis=axis, keepdims=True)
 
 
 @operation
@@ -184,7 +193,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
     Parameters
     ----------
     x : array
-        Any shape with at least one dimension, real floating dtype.
+        Any shape, real floating dtype. Without dimensions it is a row of one number.
     axis : int
         The axis of the classes.
 
@@ -206,6 +215,8 @@ def log_softmax(x: Array, *, axis: int = -1) -> Array:
 def log_softmax_of(z: Array, *, axis: int) -> Array:
     """Return log_softmax to full relative accuracy, also where a probability is almost 1."""
     xp = array_namespace(z)
+    if _is_trivial(z):
+        return z - z
     classes = xp.arange(z.shape[axis], device=device(z))
     classes = xp.reshape(classes, (z.shape[axis],) + (1,) * (z.ndim - 1 - axis))
     top = xp.argmax(z, axis=axis, keepdims=True) == classes  # one element of each row
@@ -228,62 +239,80 @@ def _(x: Array, *, axis: int) -> tuple[Array, Pullback]:
 
     def pullback(dy: Array) -> tuple[Array]:
         dz = widen(dy)
-        return (narrow(dz - xp.exp(y) * xp.sum(dz, axis=axis, keepdims=True), x),)
+        return (narrow(dz - xp.exp(y) * _sum(dz, axis), x),)
 
     return narrow(y, x), pullback
 
 
 @operation
-def logsumexp(x: Array, *, axis: int = -1) -> Array:
-    """Logarithm of the sum of exponentials along an axis: ``y = log(sum_j exp(x_j))``.
+def logsumexp(
+    x: Array, *, axis: int | tuple[int, ...] | None = -1, keepdims: bool = False
+) -> Array:
+    """Logarithm of the sum of exponentials along axes: ``y = log(sum_j exp(x_j))``.
 
     Parameters
     ----------
     x : array
-        Any shape with at least one dimension, real floating dtype.
-    axis : int
-        The axis that is summed.
+        Any shape, real floating dtype. Without dimensions it is a row of one number.
+    axis : int, tuple of int or None
+        The axis that is summed, or several; None means all. An empty tuple means none: y is x.
+    keepdims : bool
+        Keep the axes that are summed, with length 1.
 
     Returns
     -------
     array
-        Shape of ``x`` without ``axis``, dtype of ``x``; -inf where all of ``x`` is -inf.
+        Shape of ``x`` without these axes, dtype of ``x``; -inf where all of ``x`` is -inf, and
+        for the sum of no number.
+
+    Raises
+    ------
+    ValueError
+        If ``x`` has no such axis, or an axis is named twice.
 
     Examples
     --------
     >>> float(logsumexp(xp.asarray([1000.0, -1000.0])))
     1000.0
+    >>> tuple(logsumexp(xp.ones((2, 3, 4)), axis=(0, 2), keepdims=True).shape)
+    (1, 3, 1)
     """
     float_namespace(x=x)
-    return repeatable(x, axis=check_axis(x, axis))
+    return repeatable(x, axis=check_axes(x, axis), keepdims=bool(keepdims))
 
 
 @logsumexp.definition
-def _(x: Array, *, axis: int) -> Array:
-    return narrow(_logsumexp(widen(x), axis), x)
+def _(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+    return narrow(_logsumexp(widen(x), axis, keepdims), x)
 
 
 @logsumexp.pullback
-def _(x: Array, *, axis: int) -> tuple[Array, Pullback]:
+def _(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Array, Pullback]:
     xp, z = array_namespace(x), widen(x)
-    e = xp.exp(z - _finite(xp.max(z, axis=axis, keepdims=True)))
+    e = xp.exp(z - _finite_maximum(z, axis))
     total = xp.sum(e, axis=axis, keepdims=True)
     weights = e / xp.where(total == 0, constant(1, total), total)
 
     def pullback(dy: Array) -> tuple[Array]:
-        return (narrow(weights * xp.expand_dims(widen(dy), axis=axis), x),)
+        return (narrow(weights * xp.reshape(widen(dy), total.shape), x),)
 
-    return narrow(_logsumexp(z, axis), x), pullback
+    return narrow(_logsumexp(z, axis, keepdims), x), pullback
 
 
-def _logsumexp(z: Array, axis: int) -> Array:
+def _logsumexp(z: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    xp, shift = array_namespace(z), _finite_maximum(z, axis)
+    y = xp.log(xp.sum(xp.exp(z - shift), axis=axis, keepdims=True)) + shift
+    return y if keepdims else xp.squeeze(y, axis=axis)
+
+
+def _finite_maximum(z: Array, axis: tuple[int, ...]) -> Array:
+    """Return the maximum along axes, which stay; 0 where it is infinite, or of no number.
+
+    Subtracting an infinity would make NaN of a defined limit.
+    """
     xp = array_namespace(z)
-    shift = _finite(xp.max(z, axis=axis, keepdims=True))
-    total = xp.sum(xp.exp(z - shift), axis=axis)
-    return xp.log(total) + xp.squeeze(shift, axis=axis)
-
-
-def _finite(x: Array) -> Array:
-    """Replace infinities by 0, where subtracting them would make NaN of a defined limit."""
-    xp = array_namespace(x)
-    return xp.where(xp.isinf(x), constant(0, x), x)
+    if 0 in z.shape:
+        shape = tuple(1 if i in axis else n for i, n in enumerate(z.shape))
+        return xp.zeros(shape, dtype=z.dtype, device=device(z))
+    top = xp.max(z, axis=axis, keepdims=True)
+    return xp.where(xp.isinf(top), constant(0, top), top)

@@ -23,7 +23,7 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
     Parameters
     ----------
     x : array, shape (..., features)
-        At least two dimensions.
+        One sample, or any number of them.
     w : array, shape (units, features)
         Weights, of the dtype of ``x``.
     b : array, shape (units,), optional
@@ -47,7 +47,7 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
     """
     float_namespace(x=x, w=w, b=b)
     check_ndim("w", w, 2, "(units, features)")
-    if x.ndim < 2 or x.shape[-1] != w.shape[1]:
+    if x.ndim == 0 or x.shape[-1] != w.shape[1]:
         raise ValueError(
             f"x must have shape (..., {w.shape[1]}) to fit w of shape {tuple(w.shape)}, "
             f"got {tuple(x.shape)}"

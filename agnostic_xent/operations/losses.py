@@ -277,6 +277,8 @@ def _arguments(
     """Check the arguments of a loss over classes."""
     float_namespace(**{name: scores, "weight": weight, "sample_weight": sample_weight})
     namespace(**{name: scores, "target": target})
+    if scores.ndim == 0:
+        raise ValueError(f"{name} must have at least one dimension, that of the classes")
     axis, shape = check_axis(scores, axis, name), tuple(scores.shape)
     options = {"axis": axis, "weight": weight, "sample_weight": sample_weight} | class_options(
         name, shape, axis, scores.dtype, target, weight, sample_weight, ignore_index,

@@ -29,17 +29,28 @@ def _pool_geometry(
     dilation = as_pair("dilation", dilation)
     image = tuple(x.shape[2:])
     margins = as_margins(padding, window, dilation, stride, image)
-    for k, d, margin in zip(window, dilation, margins, strict=True):
-        if max(margin) > (d * (k - 1) + 1) // 2:
-            raise ValueError(
-                f"padding must be at most half the window of {k} (dilation {d}), got {padding!r}"
-            )
     check_fits(image, window, margins, dilation)
+    for n, k, s, d, margin in zip(image, window, stride, dilation, margins, strict=True):
+        if max(margin) > (d * (k - 1) + 1) // 2 and not _all_meet(n, k, s, margin, d):
+            raise ValueError(
+                f"padding must leave a pixel of the image in each window, got {padding!r}: one of "
+                f"{k} (dilation {d}, stride {s}) holds none of {n} pixels"
+            )
     if ceil_mode:
         axes = zip(image, window, stride, margins, dilation, strict=True)
         vertical, horizontal = (_ceil_margin(*axis) for axis in axes)
         margins = vertical, horizontal
     return {"window": window, "stride": stride, "padding": margins, "dilation": dilation}
+
+
+def _all_meet(n: int, k: int, s: int, margin: Pair, d: int) -> bool:
+    """Tell whether each window meets a pixel, along an axis."""
+    before, after = margin
+    starts = range(-before, n + after - d * (k - 1), s)
+    first_met = (start + max(0, -(start // d)) * d for start in starts)
+    return all(
+        met < n and met <= start + d * (k - 1) for start, met in zip(starts, first_met, strict=True)
+    )
 
 
 def _ceil_margin(n: int, k: int, s: int, margin: Pair, d: int) -> Pair:
@@ -78,7 +89,8 @@ def max_pool2d(
     window, stride, dilation : int or (int, int)
         Size of the window, step between windows (None: the window), step between taps, in pixels.
     padding : int, (int, int) or ((top, bottom), (left, right))
-        Pixels around the image that never win; at most half the window.
+        Pixels around the image that never win; at most half the window, or so few that each window
+        holds a pixel of the image.
     ceil_mode : bool
         Keep a last window that reaches past the padded image, if it starts inside it.
 
@@ -91,7 +103,7 @@ def max_pool2d(
     Raises
     ------
     ValueError
-        If the window is larger than the padded image, or padding is more than half the window.
+        If the window is larger than the padded image, or there is too much padding.
 
     Examples
     --------
@@ -153,7 +165,8 @@ def avg_pool2d(
     window, stride : int or (int, int)
         Size of the window, step between windows (None: the window), in pixels.
     padding : int, (int, int) or ((top, bottom), (left, right))
-        Zeros around the image, in pixels; at most half the window.
+        Zeros around the image, in pixels; at most half the window, or so few that each window
+        holds a pixel of the image.
     ceil_mode : bool
         Keep a last window that reaches past the padded image, if it starts inside it.
     count_include_pad : bool
@@ -167,7 +180,7 @@ def avg_pool2d(
     Raises
     ------
     ValueError
-        If the window is larger than the padded image, or padding is more than half the window.
+        If the window is larger than the padded image, or there is too much padding.
 
     Examples
     --------

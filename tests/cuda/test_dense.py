@@ -19,6 +19,7 @@ SHAPES = {  # of x, and the units
     "several tiles": ((17, 18), 20),
     "one row": ((1, 5), 9),
     "more axes": ((2, 3, 4), 5),
+    "one sample": ((6,), 4),
 }
 
 

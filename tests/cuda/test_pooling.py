@@ -19,6 +19,7 @@ WINDOWS = [
     ((1, 2, 8, 7), {"window": (2, 3), "stride": 1}),
     ((1, 1, 7, 11), {"window": 2, "stride": (3, 4), "ceil_mode": True}),
     ((1, 3, 5, 5), {"window": 5}),
+    ((2, 2, 5, 4), {"window": 3, "padding": 2, "stride": 1}),
     ((3, 1, 2, 2), {"window": 4, "padding": 2, "stride": 3}),
 ]
 DILATED = [

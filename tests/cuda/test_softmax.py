@@ -89,6 +89,14 @@ def test_arrays_lie_anywhere(operation, place):
     check(operation, *map(place, draw((3, 9))))
 
 
+@pytest.mark.parametrize(("operation", "value"), [(softmax, 1), (log_softmax, 0)])
+def test_a_number_without_dimensions_is_a_row_of_one(operation, value):
+    x = np.asarray(3, "f4")
+    assert "at least one dimension" in explain(operation, x)
+    found, pullback = operation.vjp(x)
+    assert (float(found), float(pullback(x)[0])) == (value, 0)
+
+
 # --- mistakes are caught --------------------------------------------------------------------------
 
 MISTAKES = {

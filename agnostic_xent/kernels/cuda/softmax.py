@@ -118,6 +118,11 @@ def run(make: Callable[[str, int], Kernel], log: bool, axis: int, *arrays: Any) 
     return y
 
 
+def takes_rows(x: Any, **options: Any) -> str | None:
+    """Return why an array is not taken, None if it is."""
+    return takes(x) or (None if x.ndim else "it takes arrays of at least one dimension")
+
+
 def add(name: str, log: bool) -> None:
     """Register the kernels of softmax, or of log_softmax: the operation ``name``."""
 
@@ -128,7 +133,7 @@ def add(name: str, log: bool) -> None:
         y = run(value_kernel, log, axis, x)
         return y, lambda dy: (run(gradient_kernel, log, axis, y, dy),)
 
-    register(name, value, vjp, takes, "axis", fits=in_blocks_of(THREADS))
+    register(name, value, vjp, takes_rows, "axis", fits=in_blocks_of(THREADS))
 
 
 def variants() -> list[Kernel]:

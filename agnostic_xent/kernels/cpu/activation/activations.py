@@ -44,28 +44,24 @@ def of_elements(what: int) -> Implementation:
 # --- rows ----------------------------------------------------------------------------------------
 
 
-APART = 128
-"""Numbers: more than LLVM's loops over a row take at once."""
+def as_rows(x: Any, axes: tuple[int, ...]) -> Any:
+    """Return x with the classes last, (rows, classes); those of several axes are one row."""
+    last = np.ascontiguousarray(np.moveaxis(x, axes, range(-len(axes), 0)))
+    return last.reshape(-1, math.prod(x.shape[a] for a in axes))
 
 
-def as_rows(x: Any, axis: int) -> Any:
-    """Return x with the classes last, (rows, classes)."""
-    return np.ascontiguousarray(np.moveaxis(x, axis, -1)).reshape(-1, x.shape[axis])
-
-
-def as_array(rows: Any, shape: tuple[int, ...], axis: int) -> Any:
-    """Return rows as an array of this shape, with the classes along ``axis``: undo `as_rows`."""
-    if axis == len(shape) - 1:
-        return rows.reshape(shape)
-    moved = rows.reshape(*shape[:axis], *shape[axis + 1 :], shape[axis])
-    return np.ascontiguousarray(np.moveaxis(moved, -1, axis))
+def as_array(rows: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """Return rows as an array of this shape, with the classes along ``axes``: undo `as_rows`."""
+    last = range(-len(axes), 0)
+    beside = [n for a, n in enumerate(shape) if a not in axes]
+    moved = rows.reshape(*beside, *(shape[a] for a in axes))
+    return np.ascontiguousarray(np.moveaxis(moved, last, axes))
 
 
 def rows(what: int, x: Any, dy: Any = None, columns: int | None = None) -> Any:
     """Return an activation of (rows, classes), or its pullback of dy at its value x."""
     shape = len(x), columns or x.shape[1]
-    # LLVM sums in another order where what is written lies within a few vectors behind x
-    y = empty((APART + math.prod(shape),), x.dtype)[APART:].reshape(shape)
+    y = empty(shape, x.dtype)
     slope = NOTHING[x.dtype].reshape(0, 0) if dy is None else dy
     loop, alone = loops.rows[x.dtype], x.size < FEW
     loop(what, x, slope, 1 / BIAS[x.dtype], y, alone=alone)
@@ -76,15 +72,15 @@ def of_rows(what: int) -> Implementation:
     """Return the kernel of an activation of rows."""
 
     def value(x: Any, *, axis: int) -> Any:
-        return as_array(rows(what, as_rows(x, axis)), x.shape, axis)
+        return as_array(rows(what, as_rows(x, (axis,))), x.shape, (axis,))
 
     def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
-        y = rows(what, as_rows(x, axis))
+        y = rows(what, as_rows(x, (axis,)))
 
         def pullback(dy: Any) -> tuple[Any]:
-            return (as_array(rows(what, y, as_rows(dy, axis)), x.shape, axis),)
+            return (as_array(rows(what, y, as_rows(dy, (axis,))), x.shape, (axis,)),)
 
-        return as_array(y, x.shape, axis), pullback
+        return as_array(y, x.shape, (axis,)), pullback
 
     return Implementation("Numba loops", value, vjp, takes, options=("axis",))
 
@@ -92,18 +88,18 @@ def of_rows(what: int) -> Implementation:
 def of_whole_rows(what: int) -> Implementation:
     """Return the kernel of what reduces each row to a number."""
 
-    def value(x: Any, *, axis: int) -> Any:
-        shape = x.shape[:axis] + x.shape[axis + 1 :]
-        return rows(what, as_rows(x, axis), columns=1).reshape(shape)[()]
+    def value(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+        sizes = [1 if a in axis else n for a, n in enumerate(x.shape) if keepdims or a not in axis]
+        return rows(what, as_rows(x, axis), columns=1).reshape(sizes)[()]
 
-    def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
+    def vjp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Any, Pullback]:
         def pullback(dy: Any) -> tuple[Any]:
             column = np.ascontiguousarray(dy).reshape(-1, 1)
             return (as_array(rows(what, as_rows(x, axis), column), x.shape, axis),)
 
-        return value(x, axis=axis), pullback
+        return value(x, axis=axis, keepdims=keepdims), pullback
 
-    return Implementation("Numba loops", value, vjp, takes, options=("axis",))
+    return Implementation("Numba loops", value, vjp, takes, options=("axis", "keepdims"))
 
 
 OPERATIONS["relu"].add_kernel("numpy", of_elements(loops.RELU))
