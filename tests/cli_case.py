@@ -7,6 +7,7 @@ import pytest
 
 from agnostic_xent import cli
 from agnostic_xent.datasets import Dataset
+from agnostic_xent.training.history import Epoch
 
 
 def toy_images(which="embedded", *, folder=None):
@@ -26,9 +27,30 @@ def toy_table():
 
 @pytest.fixture
 def toys(monkeypatch):
-    monkeypatch.setattr(cli.recipes, "load_fashion_mnist", toy_images)
-    monkeypatch.setattr(cli.recipes, "load_digits", lambda: toy_images("digits"))
-    monkeypatch.setattr(cli.recipes, "load_spambase", toy_table)
+    monkeypatch.setattr(cli.data, "load_fashion_mnist", toy_images)
+    monkeypatch.setattr(cli.data, "load_digits", lambda: toy_images("digits"))
+    monkeypatch.setattr(cli.data, "load_spambase", toy_table)
+
+
+def keep_model(folder, model="cnn", shape=(1, 8, 8), classes=("dark", "light"), scale=None):
+    """Write the folder of a model that has learned nothing; return it."""
+    folder.mkdir()
+    settings = cli.saved.Settings(
+        model=model,
+        data="embedded" if model == "cnn" else "spambase",
+        backend="numpy",
+        epochs=1,
+        batch_size=64,
+        learning_rate=0.05,
+        momentum=0.9,
+        seed=0,
+        classes=classes,
+        input_shape=shape,
+        scale=scale,
+    )
+    params = settings.network().init(0, shape)[0]
+    cli.saved.Save(folder, settings).on_epoch(Epoch(1, 0.6, 0.7, 0.05, 1.0, 80.0, 0.5, 0.8), params)
+    return folder
 
 
 def one_error_line(capsys):

@@ -100,7 +100,7 @@ def test_data_names(toys, capsys, tmp_path, monkeypatch, data):
         asked.append((which, folder))
         return toy_images(which)
 
-    monkeypatch.setattr(cli.recipes, "load_fashion_mnist", load)
+    monkeypatch.setattr(cli.data, "load_fashion_mnist", load)
     value = str(tmp_path) if data == "folder" else data
     out = tmp_path / "out"
     assert cli.main(["train", "--data", value, "--epochs", "1", "--out", str(out)]) == 0

@@ -80,10 +80,12 @@ BAD = {
     "train_x must have shape (N, C, H, W) or (N, H, W)": parts(*rows()),
     "samples of one shape": GOOD | {"test_x": GOOD["test_x"][:, :, :7]},
     "train_y must hold a label for each": GOOD | {"train_y": GOOD["train_y"][:-1]},
-    "test_y must hold a label for each": GOOD | {"test_y": GOOD["test_y"][:, None]},
+    "shape (40,), got (40, 2)": GOOD | {"test_y": np.stack([GOOD["test_y"]] * 2, axis=1)},
+    "of one-hot labels, save y.argmax(axis=1)": GOOD | {"train_y": np.eye(3)[np.arange(80) % 3]},
     "test_x must hold a sample": GOOD | {n: GOOD[n][:0] for n in ("test_x", "test_y")},
     "at least 2 classes": GOOD | {"train_y": GOOD["train_x"][:, 0, 0, 0] * 0},
-    "test_y must hold labels of train_y": GOOD | {"test_y": np.full(40, "violet")},
+    "test_y must hold labels of the training, got 'violet'": GOOD
+    | {"test_y": np.full(40, "violet")},
     "must be of numbers": GOOD | {"train_x": GOOD["train_x"].astype(str)},
 }
 
@@ -116,4 +118,4 @@ def test_a_file_that_is_none_is_an_error(tmp_path, capsys, content):
     elif content is not None:
         file.write_bytes(content)
     assert trained("--data", str(file)) == 2
-    assert f"argument --data: cannot read {file}" in one_error_line(capsys)
+    assert f"argument --data: {file}: " in one_error_line(capsys)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from . import bench, evaluate, export, info, predict, train, warmup
 from .options import Parser
+from .output import printable
 
 COMMANDS = (train, evaluate, predict, export, bench, info, warmup)
 
@@ -59,7 +60,7 @@ def _flush() -> None:
 
 def _complain(message: str) -> None:
     """Write a line in one go: several ranks of a job may write at the same time."""
-    print(f"agnostic-xent: {message}\n", end="", file=sys.stderr)
+    print(f"agnostic-xent: {printable(message)}\n", end="", file=sys.stderr)
 
 
 def _in_one_line(error: Exception) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import evaluate, to_backend
+from .data import load_test
 from .options import BACKENDS, check_writable, working_backend
-from .recipes import RECIPES, load
+from .recipes import RECIPES
 from .result import write_report
 from .saved import read
 
@@ -25,7 +26,9 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
     parser.add_argument(
-        "--data", help="as for train, with the same classes (default: what it was trained on)"
+        "--data",
+        help="as for train, with the same classes; an .npz file of test_x and test_y is enough "
+        "(default: what it was trained on)",
     )
     parser.add_argument(
         "--backend", choices=BACKENDS, help="array library (default: that of the training)"
@@ -43,13 +46,7 @@ def run(options: argparse.Namespace) -> None:
         backend=options.backend or settings.backend,
     )
     xp, recipe = working_backend(settings.backend), RECIPES[settings.model]
-    data = load(settings.model, settings.data)
-    if (data.classes, data.test_x.shape[1:]) != (settings.classes, settings.input_shape):
-        raise ValueError(
-            f"argument --data: {settings.data} has samples of shape {data.test_x.shape[1:]} in "
-            f"{len(data.classes)} classes, but the model was trained on others: "
-            f"{settings.input_shape}, {len(settings.classes)}"
-        )
+    data = load_test(settings, settings.data)
     params = to_backend(params, xp)
     test = (to_backend(data.test_x, xp), to_backend(recipe.targets(data.test_y), xp))
     loss, accuracy = evaluate(settings.network(), params, test, loss=recipe.loss)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from .. import predict, to_backend
-from ..core.files import write_atomically
 from .options import BACKENDS, check_writable, working_backend
+from .output import write_table
 from .recipes import probabilities
 from .samples import read_samples
 from .saved import read
@@ -23,16 +21,19 @@ def add_to(commands: Any) -> None:
         help="write the probabilities of a trained model for new samples as CSV",
         description="Write, as CSV, what a model that train --out has written says of new samples: "
         "for each its name or position, the most probable class, and the probability of every "
-        "class. Samples have to be as the model was trained on: images of the same size, dark "
-        "ground as 0; rows of Spambase transformed in the same way.",
+        "class. Samples have to be as the model was trained on: of the same shape, on the same "
+        "scale (numbers on another one are an error), dark ground as 0; rows of Spambase "
+        "transformed in the same way. A name that a spreadsheet would run as a formula gets an "
+        "apostrophe before it.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
     parser.add_argument(
         "samples",
         type=Path,
         metavar="SAMPLES",
-        help="a .npy or .npz file of numbers (integers 0 to 255 are taken as images and divided "
-        "by 255), a .csv file without header, or a folder of images (needs Pillow)",
+        help="a .npy or .npz file of numbers as the model's training had them, of any dtype; a "
+        ".csv file of such rows, without header; or a folder of pictures of any mode that is not "
+        "transparent (needs Pillow)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write there instead of to standard output"
@@ -49,14 +50,10 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_writable("--out", options.out.parent)
     xp = working_backend(options.backend)
-    names, x = read_samples(options.samples, settings.input_shape)
+    names, x = read_samples(options.samples, settings)
     logits = predict(settings.network(), to_backend(params, xp), to_backend(x, xp))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["sample", "class", *settings.classes])
+    classes = settings.classes
+    rows = [["sample", "class", *classes]]
     for name, row in zip(names, probabilities(logits), strict=True):
-        writer.writerow([name, settings.classes[row.argmax()], *(f"{p:.6g}" for p in row)])
-    if options.out is None:
-        print(table.getvalue(), end="")
-    else:
-        write_atomically(options.out, table.getvalue().encode())
+        rows.append([name, classes[row.argmax()], *(f"{p:.6g}" for p in row)])
+    write_table(rows, options.out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,6 @@ from .. import (
 )
 from ..core.arrays import Array
 from ..core.operation import Operation
-from ..datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
-from .samples import read_dataset
 
 
 @dataclass(frozen=True)
@@ -65,24 +62,6 @@ RECIPES = {
         learning_rate=0.02,
     ),
 }
-
-
-def load(model: str, data: str) -> Dataset:
-    """Load the data that an option names for a model."""
-    loaders: dict[tuple[str, str], Callable[[], Dataset]] = {
-        ("cnn", "embedded"): load_fashion_mnist,
-        ("cnn", "full"): lambda: load_fashion_mnist("full"),
-        ("cnn", "digits"): load_digits,
-        ("logistic", "spambase"): load_spambase,
-    }
-    if (model, data) in loaders:
-        return loaders[model, data]()
-    if model == "cnn" and Path(data).is_dir():
-        return load_fashion_mnist("full", folder=data)
-    if Path(data).suffix == ".npz":
-        return read_dataset(Path(data), images=model == "cnn")
-    ways = "spambase" if model == "logistic" else "embedded, full, digits, a folder of IDX files"
-    raise ValueError(f"argument --data: must be {ways} or an .npz file for {model}, got {data!r}")
 
 
 def probabilities(logits: Array) -> NDArray[np.floating]:

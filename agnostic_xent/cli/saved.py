@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .. import History, Sequential, load_params, match_params, save_params
 from ..core.arrays import Array
 from ..core.files import write_atomically
 from ..training.history import Callback, Epoch
+from .options import BACKENDS
+from .reading import reading
 from .recipes import RECIPES
+from .scale import Scale, as_floats
 
 RUN, MODEL, HISTORY = "run.json", "model.safetensors", "history.json"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was trained, and how."""
+    """What was trained, and how; and what its training decided about data."""
 
     model: str
     data: str
@@ -29,10 +38,23 @@ class Settings:
     seed: int
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
+    scale: Scale | None = None
+    """None in files of before it was kept: then the dtype of each file decides."""
 
     def network(self) -> Sequential:
         """Return the model."""
         return RECIPES[self.model].network(len(self.classes))
+
+    def numbers(self, name: str, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the numbers of a file as the model takes them, or raise a ValueError."""
+        if self.scale is not None:
+            return self.scale.numbers(name, x)
+        floats = as_floats(name, x)
+        return floats / np.float32(255) if x.dtype == np.uint8 else floats
+
+    def pictures(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return pictures, black 0 and white 1, as the model takes them, or raise a ValueError."""
+        return x if self.scale is None else self.scale.pictures(x)
 
 
 class Save(Callback):
@@ -66,19 +88,62 @@ def read(folder: Path) -> tuple[Settings, dict[str, Array], History]:
     ValueError
         If the folder lacks a file, or one is damaged.
     """
-    try:
-        values = json.loads((folder / RUN).read_text())
-        values |= {name: tuple(values[name]) for name in ("classes", "input_shape")}
-        settings = Settings(**values)
-        params = match_params(settings.network(), load_params(folder / MODEL), settings.input_shape)
-        history = History.from_json((folder / HISTORY).read_text())
-        if not history:
-            raise ValueError("its history has no epoch")
-        return settings, params, history
-    except FileNotFoundError as error:
+    if missing := [name for name in (RUN, MODEL, HISTORY) if not (folder / name).exists()]:
         raise ValueError(
             f"argument DIR: {folder} must be a folder that train --out has written, "
-            f"but has no {Path(error.filename).name}"
-        ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"argument DIR: {folder} is damaged: {error}") from error
+            f"but has no {', '.join(missing)}"
+        )
+    with reading("DIR", folder / RUN):
+        settings = _settings(json.loads((folder / RUN).read_text("utf-8")))
+    with reading("DIR", folder / MODEL):
+        params = _params(settings, load_params(folder / MODEL))
+    with reading("DIR", folder / HISTORY):
+        history = History.from_json((folder / HISTORY).read_text("utf-8"))
+        if not history:
+            raise ValueError("it has no epoch")
+    return settings, params, history
+
+
+FITS: dict[str, Callable[[Any], bool]] = {
+    "model": lambda value: value in RECIPES,
+    "data": lambda value: isinstance(value, str),
+    "backend": lambda value: value in BACKENDS,
+    "epochs": lambda value: _is_count(value),
+    "batch_size": lambda value: _is_count(value),
+    "learning_rate": lambda value: 0 < value < math.inf,
+    "momentum": lambda value: 0 <= value < math.inf,
+    "seed": lambda value: value == 0 or _is_count(value),
+    "classes": lambda value: len(value) > 1 and all(isinstance(name, str) for name in value),
+    "input_shape": lambda value: len(value) in (1, 3) and all(map(_is_count, value)),
+}
+"""Whether a value of run.json can be one of a training."""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _settings(values: Any) -> Settings:
+    """Return the settings that run.json holds, after a look at each."""
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    if missing := FITS.keys() - values:
+        raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    for name, fits in FITS.items():
+        if not fits(values[name]):
+            raise ValueError(f"its {name} cannot be {values[name]!r}")
+    values |= {name: tuple(values[name]) for name in ("classes", "input_shape")}
+    if values.get("scale") is not None:
+        values["scale"] = Scale(**values["scale"])
+    return Settings(**values)
+
+
+def _params(settings: Settings, found: dict[str, NDArray[Any]]) -> dict[str, Array]:
+    """Return parameters after a check that they are those of a model, and finite numbers."""
+    size, (channels, *sides) = sum(w.size for w in found.values()), settings.input_shape
+    if max(channels, math.prod(sides)) > size:  # before a model of that size is made
+        raise ValueError(f"it is no model for samples of shape {settings.input_shape}")
+    for name, w in found.items():
+        if w.dtype.kind != "f" or not np.isfinite(w).all():
+            raise ValueError(f"its {name} is not of finite floats")
+    return match_params(settings.network(), found, settings.input_shape)

@@ -10,8 +10,9 @@ from typing import Any
 
 from .. import SGD, Progress, cosine, fit, to_backend
 from ..core.communication import world
+from .data import load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
-from .recipes import RECIPES, load
+from .recipes import RECIPES
 from .result import write_report
 from .saved import Save, Settings
 
@@ -19,7 +20,9 @@ DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
     "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; for logistic: "
     "spambase (e-mails); or your own: an .npz file of the arrays train_x, train_y, test_x and "
-    "test_y, images (of uint8 are divided by 255) or, for logistic, rows in two classes"
+    "test_y (or x_train, ...), with labels of any type, and images (N, C, H, W) or (N, H, W) or, "
+    "for logistic, rows in two classes. Images of levels up to 255 or 65535, and rows of uint8, "
+    "are divided by that; the model remembers it"
 )
 
 
@@ -95,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
         if folder is not None:
             check_writable(name, folder)
     xp = working_backend(options.backend)
-    data = load(options.model, recipe.data)
+    data, scale = load(options.model, recipe.data)
     steps = recipe.epochs * math.ceil(len(data.train_x) / recipe.batch_size)
 
     model = recipe.network(len(data.classes))
@@ -111,6 +114,7 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         classes=data.classes,
         input_shape=data.train_x.shape[1:],
+        scale=scale,
     )
     params, history = fit(
         model,

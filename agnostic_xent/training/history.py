@@ -73,13 +73,16 @@ class History(list[Epoch]):
             if not isinstance(entries, list):
                 raise ValueError("it is no list")
             return cls(map(_from_json, entries))
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"text must be the JSON of a history: {error}") from error
 
 
 def _from_json(values: dict[str, Any]) -> Epoch:
     missing = {name: math.nan for name, v in values.items() if v is None and name not in OPTIONAL}
-    return Epoch(**{**values, **missing})
+    epoch = Epoch(**{**values, **missing})
+    for value in asdict(epoch).values():
+        math.isfinite(value or 0)  # raises if it is no number
+    return epoch
 
 
 def _in_json(epoch: Epoch) -> dict[str, float | None]:

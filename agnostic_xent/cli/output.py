@@ -1,0 +1,46 @@
+"""What the command line writes: tables for other programs, and texts for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..core.files import write_atomically
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet may take the rest of a cell for a formula after."""
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for what does not show, or would command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def write_table(rows: Iterable[Sequence[str]], path: Path | None) -> None:
+    """Write rows as CSV to a file, or to standard output if the path is None.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    if path is None and sys.stdout is not None and sys.stdout.isatty():
+        rows = ([printable(cell) for cell in row] for row in rows)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([_without_formula(cell) for cell in row] for row in rows)
+    if path is not None:  # names of files need not be UTF-8
+        write_atomically(path, table.getvalue().encode(errors="surrogateescape"))
+    elif sys.stdout is not None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")
+        print(table.getvalue(), end="")
+
+
+def _without_formula(cell: str) -> str:
+    runs = cell.startswith(FORMULAS) and not NUMBER.fullmatch(cell)
+    return f"'{cell}" if runs else cell

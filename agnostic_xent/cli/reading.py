@@ -1,0 +1,65 @@
+"""Files that others have written: arrays and tables, and errors that name the file."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@contextmanager
+def naming(argument: str, path: Path) -> Iterator[None]:
+    """Have a ValueError begin with the argument and the file that it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"argument {argument}: {path}: {error}") from error
+
+
+@contextmanager
+def reading(argument: str, path: Path) -> Iterator[None]:
+    """Make one kind of error, with names, of whatever goes wrong while a file is read.
+
+    A damaged file raises what its parser, its decompressor or the memory happens to raise.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"argument {argument}: {path}: {reason}") from error
+
+
+def arrays_of(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> list[NDArray[Any]]:
+    """Return some arrays of an .npz file, those that a function chooses from all names."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz file")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as found:
+            arrays = [found[name] for name in choose(found.files)]
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        raise ValueError("it is no .npz file")
+    return arrays
+
+
+def rows_of(path: Path) -> NDArray[np.float64]:
+    """Return the rows (N, columns) of a .csv file of numbers."""
+    lines = path.read_text("utf-8-sig").rstrip().split("\n")
+    for i, line in enumerate(lines, 1):
+        if not line.strip():  # else it would be passed over, and all rows after it renumbered
+            raise ValueError(f"line {i} is empty")
+    try:
+        return np.loadtxt(lines, delimiter=",", comments=None, quotechar='"', ndmin=2)
+    except ValueError as error:
+        wanted = "it must hold numbers separated by commas, without a header and without gaps"
+        raise ValueError(f"{wanted}: {str(error).rstrip('.')} (counted from 0)") from error
