@@ -74,9 +74,76 @@ def test_rows_of_two_classes(tmp_path, capsys):
     assert float(capsys.readouterr().out.split()[-1]) > 0.9
 
 
+LABELS = {
+    "column": lambda y: y[:, None],
+    "floats": lambda y: y.astype(float),
+    "bytes": lambda y: y.astype("S"),
+    "texts": lambda y: y.astype(str),
+    "truth values": lambda y: y > 0,
+    "dates": lambda y: y.astype("M8[D]"),
+    "big-endian": lambda y: y.astype(">u8"),
+    "signs": lambda y: 2 * y // 10 - 1,
+}
+"""Ways to write the labels 0 and 10."""
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("keys", ["{part}_{array}", "{array}_{part}", "{big}_{part}"])
+def test_labels_of_any_type_under_the_names_that_others_use(tmp_path, kind, keys):
+    x, y = rows()
+    expected, _ = cli.data.load("logistic", saved(tmp_path, parts(x, y), "plain.npz"))
+    assert expected.classes == ("0", "10")
+    arrays = {}
+    for name, array in parts(x, LABELS[kind](y)).items():
+        part, letter = name.split("_")
+        big = letter.upper() if letter == "x" else letter
+        arrays[keys.format(part=part, array=letter, big=big)] = array
+    found, _ = cli.data.load("logistic", saved(tmp_path, arrays))
+    if kind in ("column", "floats", "bytes", "texts", "big-endian"):
+        assert found.classes == expected.classes
+    for part in ("train_x", "train_y", "test_x", "test_y"):
+        assert np.array_equal(getattr(found, part), getattr(expected, part))
+
+
+@pytest.mark.parametrize("kind", ["floats", "texts", "bytes"])
+def test_labels_of_the_test_part_may_be_of_another_type(tmp_path, kind):
+    arrays = parts(*rows())
+    expected, _ = cli.data.load("logistic", saved(tmp_path, arrays))
+    arrays["test_y"] = LABELS[kind](arrays["test_y"])
+    found, _ = cli.data.load("logistic", saved(tmp_path, arrays))
+    assert np.array_equal(found.test_y, expected.test_y)
+
+
+def test_evaluate_goes_by_the_names_of_classes(tmp_path, capsys):
+    x, y = images()
+    file, out = saved(tmp_path, parts(x, y)), str(tmp_path / "run")
+    assert trained("--data", file, "--out", out) == 0
+    assert cli.main(["evaluate", out]) == 0
+    expected = capsys.readouterr().out.splitlines()[-2:]
+    reds = y[80:] == "red"
+    scores = []
+    for which in (reds, ~reds):  # neither part has all classes, nor their indices
+        part = {"test_x": x[80:][which], "test_y": y[80:][which]}
+        assert cli.main(["evaluate", out, "--data", saved(tmp_path, part, "part.npz")]) == 0
+        scores.append(float(capsys.readouterr().out.split()[-1]))
+    mean = np.average(scores, weights=[reds.sum(), (~reds).sum()])
+    assert expected[-1] == f"test accuracy: {mean:.4f}"
+    part = {"test_x": x[80:], "test_y": np.full(40, "violet")}
+    assert cli.main(["evaluate", out, "--data", saved(tmp_path, part, "part.npz")]) == 2
+    assert "test_y must hold labels of the training, got 'violet'" in one_error_line(capsys)
+    part = {"test_x": x[80:, :, :7], "test_y": y[80:]}
+    assert cli.main(["evaluate", out, "--data", saved(tmp_path, part, "part.npz")]) == 2
+    assert "test_x must hold samples of shape (3, 8, 8)" in one_error_line(capsys)
+
+
 GOOD = parts(*images())
 BAD = {
-    "it has no test_y": {name: GOOD[name] for name in ("train_x", "train_y", "test_x")},
+    "test_y has no label for sample 3: nan": GOOD
+    | {"train_y": np.arange(80) % 2, "test_y": np.where(np.arange(40) == 3, np.nan, 1)},
+    "got fractions such as 0.5": GOOD | {"train_y": np.arange(80) / 2},
+    "got shape (0, 3, 8, 8)": GOOD | {n: GOOD[n][:0] for n in ("train_x", "train_y")},
+    "must hold integers or texts": GOOD | {"train_y": np.arange(80) * 1j},
+    "it has no test_y (or y_test)": {name: GOOD[name] for name in ("train_x", "train_y", "test_x")},
     "train_x must have shape (N, C, H, W) or (N, H, W)": parts(*rows()),
     "samples of one shape": GOOD | {"test_x": GOOD["test_x"][:, :, :7]},
     "train_y must hold a label for each": GOOD | {"train_y": GOOD["train_y"][:-1]},

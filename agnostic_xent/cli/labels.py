@@ -31,12 +31,11 @@ def as_labels(name: str, y: NDArray[Any], samples: int) -> NDArray[Any]:
         )
     if y.dtype.kind not in KINDS:
         raise ValueError(f"{name} must hold integers or texts, got dtype {y.dtype}")
-    if y.dtype.kind in "fM" and (y != y).any():
-        raise ValueError(f"{name} has no label for sample {(y != y).argmax()}, but {y[y != y][0]}")
-    if y.dtype.kind == "f" and (y != np.trunc(y)).any():
-        raise ValueError(
-            f"{name} must hold classes, got fractions such as {y[y != np.trunc(y)][0]}"
-        )
+    absent = ~np.isfinite(y) if y.dtype.kind in "fM" else np.zeros(samples, bool)
+    if absent.any():
+        raise ValueError(f"{name} has no label for sample {absent.argmax()}: {y[absent][0]}")
+    if y.dtype.kind == "f" and (fractions := y[y != np.trunc(y)]).size:
+        raise ValueError(f"{name} must hold classes, got fractions such as {fractions[0]}")
     return y
 
 

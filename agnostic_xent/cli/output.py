@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import sys
@@ -30,17 +29,19 @@ def write_table(rows: Iterable[Sequence[str]], path: Path | None) -> None:
     """
     if path is None and sys.stdout is not None and sys.stdout.isatty():
         rows = ([printable(cell) for cell in row] for row in rows)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerows([_without_formula(cell) for cell in row] for row in rows)
+    table = "".join(",".join(map(_cell, row)) + "\n" for row in rows)
     if path is not None:  # names of files need not be UTF-8
-        write_atomically(path, table.getvalue().encode(errors="surrogateescape"))
+        write_atomically(path, table.encode(errors="surrogateescape"))
     elif sys.stdout is not None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")
-        print(table.getvalue(), end="")
+        print(table, end="")
 
 
-def _without_formula(cell: str) -> str:
-    runs = cell.startswith(FORMULAS) and not NUMBER.fullmatch(cell)
-    return f"'{cell}" if runs else cell
+def _cell(text: str) -> str:
+    """Return a text as a cell that stays one, also where cells end at semicolons."""
+    if text.startswith(FORMULAS) and not NUMBER.fullmatch(text):
+        text = f"'{text}"
+    if any(character in text for character in ',;\t"\r\n'):
+        text = '"' + text.replace('"', '""') + '"'
+    return text

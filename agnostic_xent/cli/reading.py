@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .output import printable
+
 
 @contextmanager
 def naming(argument: str, path: Path) -> Iterator[None]:
@@ -19,7 +21,7 @@ def naming(argument: str, path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"argument {argument}: {path}: {error}") from error
+        raise ValueError(f"argument {argument}: {printable(str(path))}: {error}") from error
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def reading(argument: str, path: Path) -> Iterator[None]:
             yield
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ValueError(f"argument {argument}: {path}: {reason}") from error
+        raise ValueError(f"argument {argument}: {printable(str(path))}: {reason}") from error
 
 
 def arrays_of(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> list[NDArray[Any]]:

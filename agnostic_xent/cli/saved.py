@@ -17,6 +17,7 @@ from ..core.arrays import Array
 from ..core.files import write_atomically
 from ..training.history import Callback, Epoch
 from .options import BACKENDS
+from .output import printable
 from .reading import reading
 from .recipes import RECIPES
 from .scale import Scale, as_floats
@@ -90,7 +91,7 @@ def read(folder: Path) -> tuple[Settings, dict[str, Array], History]:
     """
     if missing := [name for name in (RUN, MODEL, HISTORY) if not (folder / name).exists()]:
         raise ValueError(
-            f"argument DIR: {folder} must be a folder that train --out has written, "
+            f"argument DIR: {printable(str(folder))} must be a folder that train --out has written, "
             f"but has no {', '.join(missing)}"
         )
     with reading("DIR", folder / RUN):
