@@ -336,22 +336,22 @@ def _files_in(folder: Path, label: str) -> dict[str, Path]:
 def _read_idx(key: str, path: Path) -> NDArray[np.uint8]:
     """Read one official IDX file: magic number and sizes as big-endian uint32, then the bytes."""
     _, shape, crc32, _ = _FILES[key]
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path} is not a whole gzip file: {error}") from error
     header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+    size = len(header) + math.prod(shape)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(size + 1)  # not all of a file that is anything else
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
     start = content[: len(header)]
     if start != header:
         raise ValueError(
             f"{path} is not an IDX file of uint8 {shape}: it starts with the bytes "
             f"{start.hex()}, expected {header.hex()}"
         )
-    size = len(header) + math.prod(shape)
     if len(content) != size:
-        raise ValueError(f"{path} has {len(content)} bytes unpacked, expected {size}")
+        there = "more than" if len(content) > size else f"{len(content)} of"
+        raise ValueError(f"{path} has {there} the {size} bytes, unpacked, of an official file")
     if zlib.crc32(content) != crc32:
         raise ValueError(
             f"{path} is damaged or of another data set (MNIST has the same file names): its "

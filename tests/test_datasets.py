@@ -201,8 +201,8 @@ DAMAGE = {
     "web page": ("", lambda file: b"<html>404</html>", "is not an IDX file"),
     "magic": ("", lambda file: idx(np.zeros(40, np.uint8)), "starts with the bytes 00000801"),
     "sizes": ("", lambda file: idx(np.zeros((40, 8, 8), np.uint8)), "expected 0000080300000028"),
-    "short": ("", lambda file: file[:-1], "has 31375 bytes unpacked, expected 31376"),
-    "long": ("", lambda file: file + bytes(1), "has 31377 bytes unpacked, expected 31376"),
+    "short": ("", lambda file: file[:-1], "has 31375 of the 31376 bytes, unpacked"),
+    "long": ("", lambda file: file + bytes(1), "has more than the 31376 bytes, unpacked"),
     "one pixel": ("", lambda file: file[:-1] + bytes([file[-1] ^ 1]), "damaged or of another"),
 }
 

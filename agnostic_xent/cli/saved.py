@@ -91,8 +91,8 @@ def read(folder: Path) -> tuple[Settings, dict[str, Array], History]:
     """
     if missing := [name for name in (RUN, MODEL, HISTORY) if not (folder / name).exists()]:
         raise ValueError(
-            f"argument DIR: {printable(str(folder))} must be a folder that train --out has written, "
-            f"but has no {', '.join(missing)}"
+            f"argument DIR: {printable(str(folder))} must be a folder that train --out has "
+            f"written, but has no {', '.join(missing)}"
         )
     with reading("DIR", folder / RUN):
         settings = _settings(json.loads((folder / RUN).read_text("utf-8")))
@@ -121,7 +121,7 @@ FITS: dict[str, Callable[[Any], bool]] = {
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
+    return type(value) is int and value > 0
 
 
 def _settings(values: Any) -> Settings:
@@ -141,10 +141,13 @@ def _settings(values: Any) -> Settings:
 
 def _params(settings: Settings, found: dict[str, NDArray[Any]]) -> dict[str, Array]:
     """Return parameters after a check that they are those of a model, and finite numbers."""
-    size, (channels, *sides) = sum(w.size for w in found.values()), settings.input_shape
-    if max(channels, math.prod(sides)) > size:  # before a model of that size is made
-        raise ValueError(f"it is no model for samples of shape {settings.input_shape}")
     for name, w in found.items():
         if w.dtype.kind != "f" or not np.isfinite(w).all():
             raise ValueError(f"its {name} is not of finite floats")
-    return match_params(settings.network(), found, settings.input_shape)
+    size, (channels, *sides) = sum(w.size for w in found.values()), settings.input_shape
+    if max(channels, math.prod(sides)) > size:  # before a model of that size is made
+        raise ValueError(f"it does not fit {RUN}: input_shape {settings.input_shape} is too large")
+    try:
+        return match_params(settings.network(), found, settings.input_shape)
+    except ValueError as error:
+        raise ValueError(f"it does not fit {RUN}: {error}") from error
