@@ -126,3 +126,47 @@ def test_a_full_device_under_the_table_is_one_line(tmp_path, capsys):
     command = ["predict", str(model), str(tmp_path / "x.npy"), "--out", "/dev/full"]
     assert cli.main(command) == 2
     assert capsys.readouterr().err == "agnostic-xent: error: No space left on device\n"
+
+
+# --- outputs that end early ----------------------------------------------------------------------
+
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+LIMITED = (
+    "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    "from agnostic_xent.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+"""Stands for a full disk."""
+
+
+@pytest.fixture
+def long_table(tmp_path):
+    """Return arguments that print more than a pipe holds."""
+    model = keep_model(tmp_path / "run", "logistic", (1,))
+    np.save(tmp_path / "x.npy", np.zeros((10_000, 1)))
+    return ["predict", str(model), str(tmp_path / "x.npy")]
+
+
+@pytest.mark.parametrize("unbuffered", [{}, UNBUFFERED])
+def test_a_reader_that_goes_early_is_seen(long_table, unbuffered):
+    env = {name: x for name, x in os.environ.items() if name not in UNBUFFERED} | unbuffered
+    with subprocess.Popen([*RUN, *long_table], stdout=-1, stderr=-1, env=env) as process:
+        assert process.stdout.readline() == b"sample,class,dark,light\n"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 1)
+
+
+@pytest.mark.parametrize("unbuffered", [{}, UNBUFFERED])
+def test_a_disk_that_fills_up_is_seen(long_table, tmp_path, unbuffered):
+    pytest.importorskip("resource")
+    env = {name: x for name, x in os.environ.items() if name not in UNBUFFERED} | unbuffered
+    command = [sys.executable, "-B", "-c", LIMITED, *long_table]
+    with open(tmp_path / "t.csv", "wb") as file:
+        done = subprocess.run(command, stdout=file, stderr=-1, env=env)
+    assert (done.returncode, done.stderr) == (2, b"agnostic-xent: error: File too large\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_errors_that_cannot_be_told_still_have_their_code():
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([*RUN, "fly"], stderr=full).returncode == 2

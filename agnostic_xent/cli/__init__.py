@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from . import bench, evaluate, export, info, predict, train, warmup
 from .options import Parser
@@ -60,7 +61,8 @@ def _flush() -> None:
 
 def _complain(message: str) -> None:
     """Write a line in one go: several ranks of a job may write at the same time."""
-    print(f"agnostic-xent: {printable(message)}\n", end="", file=sys.stderr)
+    with suppress(OSError):  # where even that cannot be written, the exit code says it
+        print(f"agnostic-xent: {printable(message)}\n", end="", file=sys.stderr)
 
 
 def _in_one_line(error: Exception) -> str:

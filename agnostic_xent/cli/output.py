@@ -32,9 +32,12 @@ def write_table(rows: Iterable[Sequence[str]], path: Path | None) -> None:
     table = "".join(",".join(map(_cell, row)) + "\n" for row in rows)
     if path is not None:  # names of files need not be UTF-8
         write_atomically(path, table.encode(errors="surrogateescape"))
-    elif sys.stdout is not None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        content = memoryview(table.encode(sys.stdout.encoding, "surrogateescape"))
+        sys.stdout.flush()
+        while content:  # an output without a buffer may take a part, and print would lose the rest
+            content = content[sys.stdout.buffer.write(content) :]
+    else:
         print(table, end="")
 
 
