@@ -130,7 +130,7 @@ def test_evaluate_goes_by_the_names_of_classes(tmp_path, capsys):
     assert expected[-1] == f"test accuracy: {mean:.4f}"
     part = {"test_x": x[80:], "test_y": np.full(40, "violet")}
     assert cli.main(["evaluate", out, "--data", saved(tmp_path, part, "part.npz")]) == 2
-    assert "test_y must hold labels of the training, got 'violet'" in one_error_line(capsys)
+    assert "'green', 'red'; got 'violet'" in one_error_line(capsys)
     part = {"test_x": x[80:, :, :7], "test_y": y[80:]}
     assert cli.main(["evaluate", out, "--data", saved(tmp_path, part, "part.npz")]) == 2
     assert "test_x must hold samples of shape (3, 8, 8)" in one_error_line(capsys)
@@ -142,6 +142,9 @@ BAD = {
     | {"train_y": np.arange(80) % 2, "test_y": np.where(np.arange(40) == 3, np.nan, 1)},
     "got fractions such as 0.5": GOOD | {"train_y": np.arange(80) / 2},
     "got shape (0, 3, 8, 8)": GOOD | {n: GOOD[n][:0] for n in ("train_x", "train_y")},
+    "images of at least 4 x 4 pixels": parts(np.ones((120, 3, 9)), np.arange(120) % 2),
+    "when allow_pickle=False: save texts as x.astype(str)": GOOD
+    | {"train_y": GOOD["train_y"].astype(object)},
     "must hold integers or texts": GOOD | {"train_y": np.arange(80) * 1j},
     "it has no test_y (or y_test)": {name: GOOD[name] for name in ("train_x", "train_y", "test_x")},
     "train_x must have shape (N, C, H, W) or (N, H, W)": parts(*rows()),
@@ -151,8 +154,7 @@ BAD = {
     "of one-hot labels, save y.argmax(axis=1)": GOOD | {"train_y": np.eye(3)[np.arange(80) % 3]},
     "test_x must hold a sample": GOOD | {n: GOOD[n][:0] for n in ("test_x", "test_y")},
     "at least 2 classes": GOOD | {"train_y": GOOD["train_x"][:, 0, 0, 0] * 0},
-    "test_y must hold labels of the training, got 'violet'": GOOD
-    | {"test_y": np.full(40, "violet")},
+    "'green', 'red'; got 'violet'": GOOD | {"test_y": np.full(40, "violet")},
     "must be of numbers": GOOD | {"train_x": GOOD["train_x"].astype(str)},
 }
 

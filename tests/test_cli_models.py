@@ -148,8 +148,8 @@ def test_predict_takes_tables(toys, tmp_path, capsys):
     table.write_text("a,b,c\n1,2,3\n")
     assert cli.main(["predict", str(folder), str(table)]) == 2
     line = one_error_line(capsys)
-    assert line.startswith(f"argument SAMPLES: {table}: it must hold numbers")
-    assert "without a header" in line
+    assert line.startswith(f"argument SAMPLES: {table}: it must be of numbers")
+    assert "without header; line 1, column 1 is 'a'" in line
 
 
 def test_predict_takes_images(cnn, tmp_path, capsys):

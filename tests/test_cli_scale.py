@@ -61,7 +61,13 @@ def test_rows_of_bytes_give_the_same_whatever_holds_them(tmp_path, capsys, kind)
 
 @pytest.mark.parametrize(
     ("dtype", "top"),
-    [*((dtype, 255) for dtype in DTYPES), ("uint16", 65535), ("f8", 65535)],
+    [
+        *((dtype, 255) for dtype in DTYPES),
+        ("uint16", 65535),
+        ("f8", 65535),
+        ("u2", 4095),
+        ("i4", 1023),
+    ],
 )
 def test_images_of_levels_are_divided_in_training_whatever_their_dtype(tmp_path, dtype, top):
     x, y = levels((8, 1, 8, 8), top).astype(dtype), np.arange(8) % 2
@@ -82,14 +88,24 @@ def test_images_of_levels_are_divided_in_training_whatever_their_dtype(tmp_path,
         (levels((6, 1, 8, 8), 16).astype("float64"), 1),
         (levels((6, 1, 8, 8), 1).astype("uint8"), 1),
         (levels((6, 1, 8, 8), 1).astype("bool"), 1),
-        (levels((6, 1, 8, 8)) - 128.0, 1),
+        (levels((6, 1, 8, 8)) / 2 - 64, 1),
         (levels((6, 1, 8, 8)) * 0.9, 255),
-        (levels((6, 1, 8, 8), 300), 1),
+        (levels((6, 1, 8, 8), 300), 1023),
+        (levels((6, 3), 70_000), 1),
     ],
 )
 def test_what_numbers_are_divided_by(x, divisor):
     assert Scale.of(x).divisor == divisor
     assert np.array_equal(Scale.of(x).numbers("x", x), x.astype("f4") / np.float32(divisor))
+
+
+@pytest.mark.parametrize("x", [levels((6, 1, 8, 8), 70_000), levels((6, 1, 8, 8)) - 128])
+def test_images_of_numbers_that_would_train_to_chance_are_an_error(tmp_path, capsys, x):
+    y = np.arange(6) % 2
+    np.savez(tmp_path / "d.npz", train_x=x, train_y=y, test_x=x, test_y=y)
+    assert cli.main(["train", "--data", str(tmp_path / "d.npz")]) == 2
+    line = one_error_line(capsys)
+    assert f"train_x holds numbers from {x.min()} to {x.max()}: bring images to" in line
 
 
 def test_the_scale_is_kept_with_the_model(tmp_path, capsys):
@@ -120,6 +136,7 @@ OTHER_SCALES = {
     "standardised for bytes": (BYTES, levels(IMAGES) / 50 - 2),
     "standardised for rows of bytes": (BYTES, levels(ROWS) / 50 - 2),
     "centred for shares": (SHARES, levels(IMAGES) / 127.5 - 1),
+    "8 bits for 16": (Scale(65535, 0, 65535, whole=True), levels(IMAGES)),
     "wrapped bytes": (BYTES, levels(IMAGES).astype("uint8").astype("int8")),
 }
 
@@ -170,11 +187,12 @@ def test_numbers_that_are_not_finite_are_an_error(tmp_path, capsys, wrong):
         assert f"{bad} must be of finite numbers, but sample 7" in one_error_line(capsys)
 
 
-def test_uint8_images_are_pictures_for_a_model_of_shares(tmp_path, capsys):
+@pytest.mark.parametrize("scale", [SHARES, Scale(65535, 0, 65535, whole=True)])
+def test_uint8_images_are_pictures_for_a_model_of_another_white(tmp_path, capsys, scale):
     x = levels(IMAGES).astype("uint8")
-    model = keep_model(tmp_path / "run", scale=SHARES)
+    model = keep_model(tmp_path / "run", scale=scale)
     np.save(tmp_path / "bytes.npy", x)
-    np.save(tmp_path / "shares.npy", x / np.float32(255))
+    np.save(tmp_path / "same.npy", x / np.float32(255) if scale == SHARES else x * np.uint16(257))
     first, second = (table("predict", model, f, capsys=capsys) for f in tmp_path.glob("*.npy"))
     assert np.array_equal(first, second)
 

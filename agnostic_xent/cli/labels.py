@@ -64,9 +64,9 @@ def class_indices(name: str, y: NDArray[Any], classes: Sequence[str]) -> NDArray
     labels, inverse = np.unique(y, return_inverse=True)
     names = [*map(_class_name, labels)]
     if unknown := [name for name in names if name not in classes]:
-        raise ValueError(
-            f"{name} must hold labels of the training, got {', '.join(map(repr, unknown[:5]))}"
-        )
+        there, known = (", ".join(map(repr, some[:5])) for some in (unknown, classes))
+        dots = ", ..." if len(classes) > 5 else ""
+        raise ValueError(f"{name} must hold labels of the training, {known}{dots}; got {there}")
     indices = np.asarray([classes.index(name) for name in names], np.int64)
     return indices[inverse]
 

@@ -14,6 +14,8 @@ from .reading import arrays_of, naming, reading
 from .saved import Settings
 from .scale import Scale, as_floats
 
+LEAST_SIDE = 4
+"""Of images: the two pools of the CNN leave a quarter."""
 Part = tuple[NDArray[Any], NDArray[Any]]
 """Samples and their labels."""
 
@@ -94,6 +96,11 @@ def _part(part: str, arrays: dict[str, NDArray[Any]], *, images: bool) -> Part:
     if x.ndim != (4 if images else 2):
         wanted = "(N, C, H, W) or (N, H, W)" if images else "(N, features)"
         raise ValueError(f"{x_name} must have shape {wanted}, got {x.shape}")
+    if images and 0 < min(x.shape[2:]) < LEAST_SIDE:
+        raise ValueError(
+            f"{x_name} must hold images of at least {LEAST_SIDE} x {LEAST_SIDE} pixels, "
+            f"got shape {x.shape}"
+        )
     if not x.size:
         raise ValueError(f"{x_name} must hold a sample, got shape {x.shape}")
     return x, as_labels(y_name, y, len(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -48,10 +49,18 @@ def arrays_of(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> list[
             raise ValueError("it is no .npz file")
         file.seek(0)
         with np.load(file, allow_pickle=False) as found:
-            arrays = [found[name] for name in choose(found.files)]
-    if not all(isinstance(array, np.ndarray) for array in arrays):
-        raise ValueError("it is no .npz file")
-    return arrays
+            return [_array(found, name) for name in choose(found.files)]
+
+
+def _array(found: Any, name: str) -> NDArray[Any]:
+    try:
+        array = found[name]
+    except ValueError as error:
+        hint = ": save texts as x.astype(str)" if "allow_pickle" in str(error) else ""
+        raise ValueError(f"{name}: {error}{hint}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is no array")
+    return array
 
 
 def rows_of(path: Path) -> NDArray[np.float64]:
@@ -63,5 +72,18 @@ def rows_of(path: Path) -> NDArray[np.float64]:
     try:
         return np.loadtxt(lines, delimiter=",", comments=None, quotechar='"', ndmin=2)
     except ValueError as error:
-        wanted = "it must hold numbers separated by commas, without a header and without gaps"
-        raise ValueError(f"{wanted}: {str(error).rstrip('.')} (counted from 0)") from error
+        fault = next(_faults(lines), str(error))
+        raise ValueError(f"it must be of numbers and commas, without header; {fault}") from error
+
+
+def _faults(lines: list[str]) -> Iterator[str]:
+    """Yield what is wrong with a table of numbers."""
+    columns = len(next(csv.reader(lines)))
+    for i, row in enumerate(csv.reader(lines), 1):
+        for j, cell in enumerate(row, 1):
+            try:
+                float(cell)
+            except ValueError:
+                yield f"line {i}, column {j} is {cell[:40]!r}"
+        if len(row) != columns:
+            yield f"line {i} has {len(row)} numbers, the first one {columns}"

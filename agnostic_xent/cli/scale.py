@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-WHITES = (255, 65535)
-"""Of pictures of 8 and 16 bits."""
+WHITES = (255, 1023, 4095, 16383, 65535)
+"""Of pictures of 8, 10, 12, 14 and 16 bits."""
 FAR_IMAGES, FAR_ROWS = 10, 100
 """So many times the greatest number of the training is on another scale; rows have outliers."""
 
@@ -47,8 +47,8 @@ class Scale:
         ValueError
             If they are on another scale.
         """
-        fractions = self._of_shares and not self.whole
-        if fractions and x.dtype == np.uint8 and x.ndim == 4:
+        own_white = self.divisor > 255 or (self._of_shares and not self.whole)
+        if own_white and x.dtype == np.uint8 and x.ndim == 4:
             return as_floats(name, x) / np.float32(255)  # as pictures in files are
         x = as_floats(name, x)
         least, greatest = float(x.min()), float(x.max())
@@ -87,6 +87,8 @@ class Scale:
         negative = least < 0 <= self.least
         if negative and (images or self.divisor > 1) and least < -self.greatest / 10:
             return True
+        if 0 < size <= 255 < self.divisor:  # levels of 8 bits
+            return True
         small = size <= 1 or (negative and size < self.greatest / 10)
         return of_levels and small and _has_fractions(x)
 
@@ -112,14 +114,18 @@ def as_floats(name: str, x: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _divisor(x: NDArray[Any], least: float, greatest: float) -> int:
-    if greatest <= 1:
+    if least >= 0 and greatest <= 1:
         return 1
     if x.dtype == np.uint8:
         return 255
-    if x.ndim == 4 and least >= 0:  # images of levels, in whatever dtype
+    if x.ndim == 4 and max(-least, greatest) > WHITES[0] // 2:  # levels, in whatever dtype
         for white in WHITES:
-            if white // 2 < greatest <= white:
+            if least >= 0 and greatest <= white:
                 return white
+        raise ValueError(
+            f"train_x holds numbers from {least:g} to {greatest:g}: bring images to the scale of "
+            f"-1 to 1, or to levels from 0 to {WHITES[0]} or {WHITES[-1]}"
+        )
     return 1
 
 

@@ -21,8 +21,8 @@ DATA = (
     "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; for logistic: "
     "spambase (e-mails); or your own: an .npz file of the arrays train_x, train_y, test_x and "
     "test_y (or x_train, ...), with labels of any type, and images (N, C, H, W) or (N, H, W) or, "
-    "for logistic, rows in two classes. Images of levels up to 255 or 65535, and rows of uint8, "
-    "are divided by that; the model remembers it"
+    "for logistic, rows in two classes. Images of levels up to 255, 1023, 4095, 16383 or "
+    "65535, and rows of uint8, are divided by that; the model remembers it"
 )
 
 
