@@ -69,6 +69,30 @@ def test_images_of_one_channel_and_of_fractions(tmp_path, capsys):
     assert outputs[0] == outputs[1] == "test accuracy: 1.0000\n"
 
 
+def test_a_model_finds_its_data_from_every_folder(tmp_path, capsys, monkeypatch):
+    """Also a file whose name is no UTF-8; a known name stays one beside a folder of that name."""
+    pytest.importorskip("sklearn")
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, parts(*rows()), "\udce9.npz")
+    assert trained("logistic", "--data", "\udce9.npz", "--out", "run") == 0
+    accuracy = capsys.readouterr().out
+    monkeypatch.chdir(tmp_path / "digits")
+    assert cli.main(["evaluate", "../run"]) == 0
+    assert capsys.readouterr().out.endswith(accuracy)
+    monkeypatch.chdir(tmp_path)
+    assert cli.data.lasting_name("cnn", "digits") == "digits"
+    assert len(cli.data.load("cnn", "digits")[0].classes) == 10
+
+
+def test_a_folder_of_photos_is_an_error(tmp_path, capsys):
+    (tmp_path / "cats").mkdir()
+    assert trained("--data", str(tmp_path)) == 2
+    line = one_error_line(capsys)
+    assert line.startswith(f"argument --data: {tmp_path} must hold the four IDX files")
+    assert line.endswith("pictures of your own, write them as arrays of one size into an .npz file")
+
+
 def test_rows_of_two_classes(tmp_path, capsys):
     assert trained("logistic", "--data", saved(tmp_path, parts(*rows()))) == 0
     assert float(capsys.readouterr().out.split()[-1]) > 0.9

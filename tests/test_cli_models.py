@@ -240,6 +240,17 @@ def test_export_computes_the_same(trained, tmp_path, capsys):
     assert "FILE: must end in .onnx" in one_error_line(capsys)
 
 
+def test_export_says_what_the_input_is_divided_by(tmp_path, capsys):
+    pytest.importorskip("onnx")
+    file = tmp_path / "model.onnx"
+    line = f"the input of {file} is numbers from 0 to 255, divided by 255\n"
+    for divisor, told in ((255, line), (1, "")):
+        scale = cli.scale.Scale(divisor, 0, divisor, whole=True)
+        model = keep_model(tmp_path / f"run{divisor}", scale=scale)
+        assert cli.main(["export", str(model), str(file)]) == 0
+        assert capsys.readouterr() == ("", told)
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A folder with benchmarks: one that tells its arguments, and one that fails."""

@@ -11,6 +11,14 @@ from .own_data import read_dataset, read_test
 from .saved import Settings
 from .scale import Scale
 
+LOADERS: dict[tuple[str, str], Callable[[], Dataset]] = {
+    ("cnn", "embedded"): lambda: load_fashion_mnist(),
+    ("cnn", "full"): lambda: load_fashion_mnist("full"),
+    ("cnn", "digits"): lambda: load_digits(),
+    ("logistic", "spambase"): lambda: load_spambase(),
+}
+"""Data sets of the package, by model and name."""
+
 
 def load(model: str, data: str) -> tuple[Dataset, Scale]:
     """Return what an option names to train a model on, and the scale of its numbers."""
@@ -36,17 +44,16 @@ def load_test(settings: Settings, data: str) -> Dataset:
     return replace(found, test_x=x)
 
 
+def lasting_name(model: str, data: str) -> str:
+    """Return what an option names in a way that holds in every folder."""
+    return data if (model, data) in LOADERS else str(Path(data).absolute())
+
+
 def _known(model: str, data: str) -> Callable[[], Dataset] | None:
     """Return what loads a data set of the package, also one whose files are in a folder."""
-    loaders: dict[tuple[str, str], Callable[[], Dataset]] = {
-        ("cnn", "embedded"): load_fashion_mnist,
-        ("cnn", "full"): lambda: load_fashion_mnist("full"),
-        ("cnn", "digits"): load_digits,
-        ("logistic", "spambase"): load_spambase,
-    }
-    if model == "cnn" and Path(data).is_dir():
+    if model == "cnn" and (model, data) not in LOADERS and Path(data).is_dir():
         return lambda: _fashion_mnist_in(data)
-    return loaders.get((model, data))
+    return LOADERS.get((model, data))
 
 
 def _fashion_mnist_in(folder: str) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ def add_to(commands: Any) -> None:
         "export",
         help="write a trained model as an ONNX file",
         description="Write a model that train --out has written as an ONNX file, for any number of "
-        "samples: its input is called input, its output, logits, output. Needs the extra "
-        "agnostic-xent[onnx].",
+        "samples: its input is called input, its output, logits, output. The input is as the model "
+        "takes it, already divided by the divisor in run.json, which a line tells if it is not 1. "
+        "Needs the extra agnostic-xent[onnx].",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
     parser.add_argument("file", type=Path, metavar="FILE", help="such as model.onnx")
@@ -32,3 +34,5 @@ def run(options: argparse.Namespace) -> None:
     settings, params, _ = read(options.folder)
     check_writable("FILE", options.file.parent)
     export_onnx(settings.network(), params, options.file, settings.input_shape)
+    if settings.scale is not None and settings.scale.divisor > 1:
+        print(f"the input of {options.file} is numbers from {settings.scale}", file=sys.stderr)

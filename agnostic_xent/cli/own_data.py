@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..datasets import Dataset
 from .labels import as_labels, class_indices, class_names
+from .output import printable
 from .pictures import as_images
 from .reading import arrays_of, naming, reading
 from .saved import Settings
@@ -45,7 +46,7 @@ def read_dataset(path: Path, *, images: bool) -> tuple[Dataset, Scale]:
             test_x=scale.numbers("test_x", test_x),
             test_y=class_indices("test_y", test_y, classes),
             classes=classes,
-            name=path.stem,
+            name=printable(path.stem),
         )
     return data, scale
 
@@ -66,7 +67,7 @@ def read_test(path: Path, settings: Settings) -> Dataset:
                 f"trained, got {x.shape[1:]}"
             )
         x, y = settings.numbers("test_x", x), class_indices("test_y", y, settings.classes)
-    return Dataset(x[:0], y[:0], x, y, classes=settings.classes, name=path.stem)
+    return Dataset(x[:0], y[:0], x, y, classes=settings.classes, name=printable(path.stem))
 
 
 def _parts(path: Path, parts: tuple[str, ...], *, images: bool) -> list[Part]:

@@ -16,6 +16,7 @@ from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import curves_of, save_picture
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
+from .output import printable
 from .recipes import RECIPES, probabilities
 from .saved import Settings
 
@@ -66,8 +67,9 @@ def write_report(
 
 
 def _readable(settings: Settings) -> dict[str, str]:
+    texts = vars(settings) | {"input_shape": " × ".join(map(str, settings.input_shape))}
     return {
-        name.replace("_", " "): " × ".join(map(str, value)) if name == "input_shape" else str(value)
-        for name, value in vars(settings).items()
+        name.replace("_", " "): printable(str(value))
+        for name, value in texts.items()
         if name != "classes"
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import SGD, Progress, cosine, fit, to_backend
 from ..core.communication import world
-from .data import load
+from .data import lasting_name, load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES
 from .result import write_report
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
     params = to_backend(model.init(options.seed, data.train_x.shape[1:])[0], xp)
     settings = Settings(
         model=options.model,
-        data=recipe.data,
+        data=lasting_name(options.model, recipe.data),
         backend=options.backend,
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
