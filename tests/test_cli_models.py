@@ -187,6 +187,7 @@ def test_predict_takes_images(cnn, tmp_path, capsys):
         ("x.npy", np.zeros((2, 3, 8, 8)), "must have shape (N, 1, 8, 8), got (2, 3, 8, 8)"),
         ("x.npy", np.zeros((0, 1, 8, 8)), "got (0, 1, 8, 8)"),
         ("x.npy", np.zeros(4), "got (4,)"),
+        ("x.npy", np.zeros((8, 8)), "got (8, 8)"),
         ("x.npy", np.zeros((2, 8, 8), "S3"), "must be of numbers"),
         ("x.npy", np.asarray([{}]), "Python objects"),
         ("x.npz", {"a": np.zeros(2), "b": np.zeros(2)}, "must hold an array called x"),
@@ -204,6 +205,15 @@ def test_samples_that_cannot_be_read_are_an_error(cnn, tmp_path, capsys, name, c
     line = one_error_line(capsys)
     assert line.startswith(f"argument SAMPLES: {file}: ")
     assert part in line
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (5,)])
+def test_one_sample_without_an_axis_of_samples_is_an_error(tmp_path, capsys, shape):
+    model = "cnn" if len(shape) == 3 else "logistic"
+    folder, file = keep_model(tmp_path / "run", model, shape), tmp_path / "x.npy"
+    np.save(file, np.zeros(shape))
+    assert cli.main(["predict", str(folder), str(file)]) == 2
+    assert one_error_line(capsys).endswith(f"got {shape}: of one sample, save x[None]")
 
 
 def test_predict_leaves_no_half_file(cnn, tmp_path, capsys, monkeypatch):

@@ -29,11 +29,13 @@ def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.
     with reading("SAMPLES", path):
         x = _array(path)
     with naming("SAMPLES", path):
+        given = x.shape
         if len(shape) == 3:
             x = as_images("it", x)
         if x.shape[1:] != shape or not len(x):
             wanted = ", ".join(map(str, shape))
-            raise ValueError(f"it must have shape (N, {wanted}), got {x.shape}")
+            one = ": of one sample, save x[None]" if given == shape else ""
+            raise ValueError(f"it must have shape (N, {wanted}), got {given}{one}")
         return [str(i) for i in range(len(x))], settings.numbers("it", x)
 
 
