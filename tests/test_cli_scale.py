@@ -136,6 +136,8 @@ OTHER_SCALES = {
     "standardised for bytes": (BYTES, levels(IMAGES) / 50 - 2),
     "standardised for rows of bytes": (BYTES, levels(ROWS) / 50 - 2),
     "centred for shares": (SHARES, levels(IMAGES) / 127.5 - 1),
+    "10 bits for 8": (BYTES, levels(IMAGES, 1023)),
+    "10 bits for rows of 8": (BYTES, levels(ROWS, 1023)),
     "8 bits for 16": (Scale(65535, 0, 65535, whole=True), levels(IMAGES)),
     "wrapped bytes": (BYTES, levels(IMAGES).astype("uint8").astype("int8")),
 }
@@ -159,6 +161,7 @@ def test_numbers_on_another_scale_are_an_error(tmp_path, capsys, name):
     ("scale", "x"),
     [
         (SHARES, levels(IMAGES) / 100),  # brighter
+        (Scale(255, 0, 16, whole=True), levels(IMAGES)),
         (SHARES, levels(IMAGES) / 255 - 0.05),  # resized
         (SHARES, np.zeros(IMAGES)),
         (BYTES, levels(IMAGES, 1)),  # black but for noise
@@ -249,6 +252,25 @@ def test_pictures_of_every_mode_are_what_their_levels_say(tmp_path, capsys, mode
     np.save(tmp_path / "x.npy", colours * (1 / 255 if scale == SHARES else scale.divisor // 255))
     expected = table("predict", model, tmp_path / "x.npy", capsys=capsys)
     assert np.array_equal(table("predict", model, tmp_path / "pictures", capsys=capsys), expected)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_a_model_of_many_bits_takes_the_levels_of_pictures_as_they_are(tmp_path, capsys, bits):
+    """A camera of 12 bits writes files of 16 whose levels end at 4095."""
+    white = 2**bits - 1
+    x = levels((3, 8, 8), white).astype(np.uint16)
+    model = keep_model(tmp_path / "run", scale=Scale(white, 0, white, whole=True))
+    image = pytest.importorskip("PIL.Image")
+    for i, level in enumerate(x):
+        folder = saved_picture(tmp_path, image.fromarray(level), f"{i}.png")
+    np.save(tmp_path / "x.npy", x)
+    expected = table("predict", model, tmp_path / "x.npy", capsys=capsys)
+    assert np.array_equal(table("predict", model, folder, capsys=capsys), expected)
+    if bits < 16:
+        saved_picture(tmp_path, image.fromarray(level * np.uint16(4)), "brighter.png")
+        assert cli.main(["predict", str(model), folder]) == 2
+        line = one_error_line(capsys)
+        assert line.endswith(f"pictures are brighter than the model's white, {white}")
 
 
 def saved_picture(tmp_path, image, name="a.png", **options):

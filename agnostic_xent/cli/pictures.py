@@ -22,7 +22,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
 def read_pictures(
-    argument: str, folder: Path, shape: tuple[int, ...]
+    argument: str, folder: Path, shape: tuple[int, ...], white_of_16_bits: int
 ) -> tuple[list[str], NDArray[np.float32]]:
     """Return names and pixels (N, C, H, W), black 0 and white 1, of the pictures in a folder.
 
@@ -50,7 +50,7 @@ def read_pictures(
     pixels = np.empty((len(files), *shape), np.float32)
     for i, file in enumerate(files):
         with reading(argument, file), Image.open(file, formats=formats) as image:
-            pixels[i] = _pixels(image, shape)
+            pixels[i] = _pixels(image, shape, white_of_16_bits)
     return [file.name for file in files], pixels
 
 
@@ -76,7 +76,7 @@ def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
 
 
-def _pixels(image: Image, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _pixels(image: Image, shape: tuple[int, ...], white_of_16_bits: int) -> NDArray[np.float32]:
     """Return the pixels of a picture as (C, H, W)."""
     from PIL import ImageOps
 
@@ -89,8 +89,7 @@ def _pixels(image: Image, shape: tuple[int, ...]) -> NDArray[np.float32]:
         there = f"{size[0]} x {size[1]} pixels"
         raise ValueError(f"it has {there}, but the model takes {width} x {height}: resize it")
     if sixteen_bits:
-        grey = np.asarray(image) / np.float32(65535)
-        return np.broadcast_to(grey, shape)
+        return np.broadcast_to(np.asarray(image) / np.float32(white_of_16_bits), shape)
     if image.mode not in MODES:
         raise ValueError(f"its pixels are of mode {image.mode}: save it as grey or RGB")
     if "A" in image.getbands() or "transparency" in image.info:

@@ -23,7 +23,7 @@ def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.
     """
     shape = settings.input_shape
     if path.is_dir():
-        names, pixels = read_pictures("SAMPLES", path, shape)
+        names, pixels = read_pictures("SAMPLES", path, shape, settings.white_of_16_bits)
         with naming("SAMPLES", path):
             return names, settings.pictures(pixels)
     with reading("SAMPLES", path):

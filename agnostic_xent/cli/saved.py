@@ -20,7 +20,7 @@ from .options import BACKENDS
 from .output import printable
 from .reading import reading
 from .recipes import RECIPES
-from .scale import Scale, as_floats
+from .scale import WHITES, Scale, as_floats
 
 RUN, MODEL, HISTORY = "run.json", "model.safetensors", "history.json"
 
@@ -56,6 +56,11 @@ class Settings:
     def pictures(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return pictures, black 0 and white 1, as the model takes them, or raise a ValueError."""
         return x if self.scale is None else self.scale.pictures(x)
+
+    @property
+    def white_of_16_bits(self) -> int:
+        """White in pictures of 16 bits."""
+        return WHITES[-1] if self.scale is None else self.scale.white_of_16_bits
 
 
 class Save(Callback):

@@ -65,32 +65,39 @@ class Scale:
         Raises
         ------
         ValueError
-            If it is unknown what white was in the training.
+            If it is unknown what white was in the training, or they are of more bits.
         """
         if self.divisor == 1 and not self._of_shares:
             raise ValueError(
                 f"pictures are between 0 and 1, but the model was trained on numbers from "
                 f"{self.least:g} to {self.greatest:g}: give them as an array on that scale"
             )
+        if x.max() > 1.1:
+            raise ValueError(f"pictures are brighter than the model's white, {self.divisor}")
         return x
+
+    @property
+    def white_of_16_bits(self) -> int:
+        """White in pictures of 16 bits; a model of such levels takes theirs as they are."""
+        return self.divisor if self.divisor > WHITES[0] else WHITES[-1]
 
     @property
     def _of_shares(self) -> bool:
         return self.least >= 0 and self.greatest <= 1
 
     def _differs(self, least: float, greatest: float, x: NDArray[np.float32]) -> bool:
-        images, size = x.ndim == 4, max(abs(least), abs(greatest))
+        images, levels, size = x.ndim == 4, self.divisor > 1, max(abs(least), abs(greatest))
+        if levels and (greatest > 1.1 * self.divisor or 0 < size <= 255 < self.divisor):
+            return True  # of more or of fewer bits
         far = FAR_IMAGES if images else FAR_ROWS
-        if size > far * max(abs(self.least), abs(self.greatest)):
+        if not levels and size > far * max(abs(self.least), abs(self.greatest)):
             return True
-        of_levels = self.greatest > 1 and (self.whole or self.divisor > 1)
         negative = least < 0 <= self.least
-        if negative and (images or self.divisor > 1) and least < -self.greatest / 10:
-            return True
-        if 0 < size <= 255 < self.divisor:  # levels of 8 bits
+        if negative and (images or levels) and least < -self.greatest / 10:
             return True
         small = size <= 1 or (negative and size < self.greatest / 10)
-        return of_levels and small and _has_fractions(x)
+        whole = self.greatest > 1 and (self.whole or levels)
+        return whole and small and _has_fractions(x)
 
 
 def as_floats(name: str, x: NDArray[Any]) -> NDArray[np.float32]:
