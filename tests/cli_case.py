@@ -53,6 +53,13 @@ def keep_model(folder, model="cnn", shape=(1, 8, 8), classes=("dark", "light"), 
     return folder
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leave out the report, which takes a second to draw."""
+    for command in (cli.train, cli.evaluate):
+        monkeypatch.setattr(command, "write_report", lambda *arguments: None)
+
+
 def one_error_line(capsys):
     """Return the only line on standard error, without its start."""
     out, err = capsys.readouterr()

@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from cli_case import no_report as no_report
 from cli_case import one_error_line
 
 from agnostic_xent import cli
@@ -69,7 +70,7 @@ def test_images_of_one_channel_and_of_fractions(tmp_path, capsys):
     assert outputs[0] == outputs[1] == "test accuracy: 1.0000\n"
 
 
-def test_a_model_finds_its_data_from_every_folder(tmp_path, capsys, monkeypatch):
+def test_a_model_finds_its_data_from_every_folder(no_report, tmp_path, capsys, monkeypatch):
     """Also a file whose name is no UTF-8; a known name stays one beside a folder of that name."""
     pytest.importorskip("sklearn")
     (tmp_path / "digits").mkdir()
@@ -138,7 +139,7 @@ def test_labels_of_the_test_part_may_be_of_another_type(tmp_path, kind):
     assert np.array_equal(found.test_y, expected.test_y)
 
 
-def test_evaluate_goes_by_the_names_of_classes(tmp_path, capsys):
+def test_evaluate_goes_by_the_names_of_classes(no_report, tmp_path, capsys):
     x, y = images()
     file, out = saved(tmp_path, parts(x, y)), str(tmp_path / "run")
     assert trained("--data", file, "--out", out) == 0

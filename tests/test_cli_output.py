@@ -109,10 +109,10 @@ def test_errors_are_one_line_whatever_the_name(tmp_path, capsys, name):
 def test_classes_of_unprintable_names_can_be_shown(tmp_path):
     pytest.importorskip("matplotlib")
     x, y = np.random.default_rng(0).random((20, 8, 8)), np.array(["\udce9", "a\x1b[31m\nb"] * 10)
-    np.savez(tmp_path / "d.npz", train_x=x, train_y=y, test_x=x, test_y=y)
+    np.savez(tmp_path / "\udce9.npz", train_x=x, train_y=y, test_x=x, test_y=y)
     out = tmp_path / "run"
-    command = ["train", "--data", str(tmp_path / "d.npz"), "--epochs", "1", "--out", str(out)]
-    assert cli.main(command) == 0
+    data = str(tmp_path / "\udce9.npz")
+    assert cli.main(["train", "--data", data, "--epochs", "1", "--out", str(out)]) == 0
     names = json.loads((out / "run.json").read_text())["classes"]
     assert names == [r"a\x1b[31m\nb", r"\udce9"]
     assert r"\udce9" in (out / "report.html").read_text("utf-8")

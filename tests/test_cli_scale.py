@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from cli_case import keep_model, one_error_line
+from cli_case import no_report as no_report
 
 from agnostic_xent import cli
 from agnostic_xent.cli.scale import Scale
@@ -108,7 +109,7 @@ def test_images_of_numbers_that_would_train_to_chance_are_an_error(tmp_path, cap
     assert f"train_x holds numbers from {x.min()} to {x.max()}: bring images to" in line
 
 
-def test_the_scale_is_kept_with_the_model(tmp_path, capsys):
+def test_the_scale_is_kept_with_the_model(no_report, tmp_path, capsys):
     x, y = levels((20, 8, 8)), np.arange(20) % 2
     out = tmp_path / "run"
     np.savez(tmp_path / "a.npz", train_x=x.astype("u1"), train_y=y, test_x=x.astype("u1"), test_y=y)
