@@ -134,6 +134,16 @@ def to_backend(params: Any, xp: ModuleType, device: Any = None) -> Any:
     return result
 
 
+def detached(x: Any) -> Any:
+    """Return arrays, also those in a dict, without torch's record of how they came about.
+
+    What has gradients of its own needs none: a record would keep the arrays of every step.
+    """
+    if isinstance(x, Mapping):
+        return {name: detached(inner) for name, inner in x.items()}
+    return x.detach() if library(x) == "torch" and x.requires_grad else x
+
+
 def uploaded(batches: Iterator[tuple[Array, ...]], like: Array) -> Iterator[tuple[Array, ...]]:
     """Return batches with the parts that NumPy holds moved to where ``like`` is."""
     if library(like) == "numpy":

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
 from ..core.arrays import Array, array_namespace, device, dtype_kind, is_dask, library
-from ..core.conversion import to_numpy
+from ..core.conversion import detached, to_numpy
 from ..training.batches import Batch, is_stored
 
 BLOCK_BYTES = 64 << 20
@@ -181,7 +181,7 @@ def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, .
     if kind not in ("real floating", "integral", "bool"):
         raise ValueError(f"X must be real numbers, got {X.dtype}. Complex data not supported")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
-    samples = _floating(X, dtypes)
+    samples = _floating(detached(X), dtypes)
     for span in samples.spans():
         block = samples.take(span)
         if not bool(array_namespace(block).all(array_namespace(block).isfinite(block))):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, device, is_dask
 from ..core.checks import namespace
-from ..core.conversion import to_numpy, uploaded
+from ..core.conversion import detached, to_numpy, uploaded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ def as_source(name: str, data: Any, like: Array, *, passes: int = 1) -> Source:
         for part, array in (("x", x), ("y", y)):
             if not is_stored(array):
                 namespace(params=like, **{f"{name} ({part})": array})
-        return ArraySource(x, y, like)
+        return ArraySource(detached(x), detached(y), like)
     if isinstance(data, Iterator) and passes > 1:
         raise ValueError(
             f"{name} is an iterator, which ends after one epoch of {passes}; pass {RESTARTS}"
@@ -166,6 +166,7 @@ class IterableSource:
             empty = False
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise TypeError(f"{self.name} must yield pairs (x, y), got {type(batch).__name__}")
-            yield tuple(batch)
+            x, y = map(detached, batch)
+            yield x, y
         if empty:
             raise ValueError(f"{self.name} yielded no batch; pass {RESTARTS}")

@@ -13,6 +13,7 @@ from typing import Any
 from ..core.arrays import Array, array_namespace
 from ..core.checks import integer, namespace
 from ..core.communication import Alone, Communicator, check_alike, first_rank_first, same_generator
+from ..core.conversion import detached
 from ..core.operation import Operation
 from ..network.layers import Layer, Params
 from .batches import ArraySource, as_source
@@ -123,12 +124,12 @@ def fit(
     >>> history.column("epoch")
     [1, 2, 3, 4]
     """
-    _check_model(model, params)
+    params = _checked_params(model, params)
     epochs, batch_size = integer("epochs", epochs), integer("batch_size", batch_size)
-    _check_loss(loss)
+    loss = _checked_loss(loss)
     _check_helpers(optimizer, callbacks, communicator if capture else None)
     communicator = Alone() if communicator is None else communicator
-    run = Run(dict(params), optimizer.init(params), same_generator(rng, communicator))
+    run = Run(params, optimizer.init(params), same_generator(rng, communicator))
     task, held_out = _tasks(
         model, run.params, data, validation, loss, optimizer, epochs, batch_size, communicator
     )
@@ -241,9 +242,8 @@ def evaluate(
     >>> evaluate(Sequential(Dense(2, bias=False)), w, data, loss=cross_entropy)[1]
     0.5
     """
-    _check_model(model, params)
+    params, loss = _checked_params(model, params), _checked_loss(loss)
     batch_size = integer("batch_size", batch_size)
-    _check_loss(loss)
     source = as_source("data", data, next(iter(params.values())))
     return mean_scores(model, params, source, loss, batch_size)
 
@@ -269,7 +269,7 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
     >>> float(y[0, 0])
     6.0
     """
-    _check_model(model, params)
+    params = _checked_params(model, params)
     batch_size = integer("batch_size", batch_size)
     if isinstance(x, (tuple, list)):
         raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
@@ -279,21 +279,25 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
     return array_namespace(outputs[0]).concat(outputs, axis=0)
 
 
-def _check_model(model: Any, params: Any) -> None:
+def _checked_params(model: Any, params: Any) -> Params:
     if not isinstance(model, Layer):
         raise TypeError(f"model must be a layer such as Sequential(...), got {model!r}")
     if not isinstance(params, Mapping) or not params:
         raise TypeError(f"params must be a dict of arrays from model.init, got {params!r}")
     namespace(**{f"params[{name!r}]": x for name, x in params.items()})
+    own: Params = detached(params)
+    return own
 
 
-def _check_loss(loss: Any) -> None:
+def _checked_loss(loss: Any) -> Loss:
     if not isinstance(operation_of(loss), Operation):
         raise TypeError(
             f"loss must be an operation such as cross_entropy, or a partial of one, got {loss!r}"
         )
     if options_of(loss).get("reduction", "mean") != "mean":
         raise ValueError(f'loss must have reduction="mean", got {loss!r}')
+    options = detached(options_of(loss))
+    return functools.partial(loss, **options) if options else loss
 
 
 def _check_helpers(optimizer: Any, callbacks: Any, of_captured: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..core.arrays import Array, array_namespace
 from ..core.checks import is_number, set_numbers
+from ..core.conversion import detached
 from ..core.operation import Routine
 from .schedules import Schedule, rate_of
 
@@ -33,10 +34,12 @@ class Optimizer(Protocol):
         """Return the learning rate of a step, counted from 0."""
 
 
-def _check_names(params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+def _taken(params: Mapping[str, Array], grads: Mapping[str, Array]) -> tuple[Params, Params]:
+    """Return parameters and gradients as a step takes them."""
     unknown = grads.keys() - params.keys()
     if unknown:
         raise ValueError(f"grads has no parameter for {', '.join(sorted(unknown))}")
+    return detached(params), detached(grads)
 
 
 def _take_rate(optimizer: Any) -> None:
@@ -105,8 +108,8 @@ class SGD:
         self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
     ) -> tuple[Params, State]:
         """Return the parameters and the state after a step; nothing is written to."""
-        _check_names(params, grads)
-        updated, kept = dict(params), dict(state["velocity"])
+        params, grads = _taken(params, grads)
+        updated, kept = params, dict(state["velocity"])
         spared = [] if self.decay_bias else [name for name in grads if name.endswith("bias")]
         decayed = [name for name in grads if name not in spared]
         for names, weight_decay in ((decayed, self.weight_decay), (spared, 0.0)):
@@ -207,7 +210,7 @@ class AdamW:
         self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
     ) -> tuple[Params, State]:
         """Return the parameters and the state after a step; nothing is written to."""
-        _check_names(params, grads)
+        params, grads = _taken(params, grads)
         steps = {name: state["steps"].get(name, 0.0) + 1 for name in grads}
         b1, b2 = self.betas
         weights, means, squares = adamw_step(
@@ -222,7 +225,7 @@ class AdamW:
             eps=self.eps,
             weight_decay=self.weight_decay,
         )
-        updated = dict(params) | dict(zip(grads, weights, strict=True))
+        updated = params | dict(zip(grads, weights, strict=True))
         return updated, {
             "step": state["step"] + 1,
             "steps": state["steps"] | steps,
