@@ -13,7 +13,7 @@ from subprocess import PIPE
 import pytest
 from training_case import SEED, train
 
-from agnostic_xent import load_checkpoint
+from agnostic_xent import Callback, load_checkpoint
 from agnostic_xent.training.runs import FILE
 
 TRAINING = """
@@ -42,6 +42,32 @@ def begun(folder, epochs=120):
     process = subprocess.Popen(command, stdout=PIPE, env=ENVIRONMENT, text=True)
     assert process.stdout.readline() == "begin\n"
     return process
+
+
+def test_a_second_run_is_told_at_once_and_the_first_goes_on(tmp_path):
+    """From another process, and from within the run itself."""
+    first = begun(tmp_path / "one", 20000)
+    while not (tmp_path / "one" / FILE).exists():
+        time.sleep(0.01)
+    with pytest.raises(BlockingIOError, match=f"one is in use: process {first.pid} on .* holds"):
+        train(epochs=1, checkpoint=tmp_path / "one")
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+
+    class Again(Callback):
+        refused = 0
+
+        def on_epoch(self, epoch, params):
+            with pytest.raises(BlockingIOError, match=f"process {os.getpid()} on "):
+                train(epochs=1, checkpoint=tmp_path / "two")
+            self.refused += 1
+
+    again = Again()
+    _, history = train(epochs=3, checkpoint=tmp_path / "two", callbacks=[again])
+    assert again.refused == len(history) == 3
+    assert os.listdir(tmp_path / "two") == [FILE]
+    train(epochs=3, checkpoint=tmp_path / "two")
 
 
 def ended(process):
@@ -73,17 +99,18 @@ def test_killed_at_random_moments(tmp_path):
 
 
 LINE_BY_LINE = """
-FILES = ("checkpoints.py", "files.py", "runs.py", "loop.py")
-lines, die_at, writing = 0, None, []
+FILES = ("checkpoints.py", "files.py", "locks.py", "runs.py", "loop.py")
+lines, die_at, writing = 0, None, {}
 
 def trace(frame, event, argument):
     global lines
-    if os.path.basename(frame.f_code.co_filename) not in FILES:
+    name = os.path.basename(frame.f_code.co_filename)
+    if name not in FILES:
         return None
     if event == "line":
         lines += 1
-        if die_at is None and frame.f_code.co_name == "write_atomically":
-            writing.append(lines)
+        if die_at is None and name in ("files.py", "locks.py"):
+            writing.setdefault((name, frame.f_lineno), lines)
         if lines == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
     return trace
@@ -92,7 +119,7 @@ root = sys.argv[1]
 sys.settrace(trace)
 expected = run(root + "/whole", 2)
 sys.settrace(None)
-moments = {*writing, *np.random.default_rng(3).integers(1, lines, 60).tolist()}
+moments = {*writing.values(), *np.random.default_rng(3).integers(1, lines, 60).tolist()}
 killed = 0
 for die_at in sorted(moments):
     folder, child = f"{root}/{die_at}", os.fork()
@@ -106,13 +133,13 @@ for die_at in sorted(moments):
         print("other bits after line", die_at)
     if os.listdir(folder) != ["checkpoint.safetensors"]:
         print("left behind after line", die_at, os.listdir(folder))
-print(len(writing) > 20, lines > 300, killed == len(moments))
+print(len(writing) > 40, lines > 300, killed == len(moments))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_killed_at_lines_of_the_code(tmp_path):
-    """At every line that writes a file, and at some of all others."""
+    """At every line that writes or holds a file, and at some of all others."""
     command = [sys.executable, "-W", "ignore", "-c", TRAINING + LINE_BY_LINE, str(tmp_path)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("True True True\n", "")

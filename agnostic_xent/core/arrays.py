@@ -53,7 +53,8 @@ def is_array(x: Any) -> bool:
 def is_masked(x: Any) -> bool:
     """Return whether x is a masked array of NumPy, whose operations would ignore the mask."""
     masked = sys.modules.get("numpy.ma")
-    return masked is not None and isinstance(x, masked.MaskedArray)
+    # a module that another thread is importing has no names yet
+    return isinstance(x, getattr(masked, "MaskedArray", ()))
 
 
 def library(x: Array) -> str:

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +75,8 @@ def fit(
         Where the run is kept after each epoch, in one file that is replaced whole. Where the
         folder holds a run already, that one goes on, after an interruption with the same bits as
         without it (on a CPU; an iterable has to give the same batches again). It has to be of the
-        same arguments; only ``epochs`` may grow, and the number of ranks change.
+        same arguments; only ``epochs`` may grow, and the number of ranks change. No two runs use
+        a folder at a time.
     communicator : Communicator, optional
         Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
         All of them call `fit` with the same arguments, of which ``batch_size`` is that of all
@@ -99,6 +101,8 @@ def fit(
         If an argument is out of range or does not fit, a label is out of range, or the checkpoint
         is damaged or of another run, or the ranks differ in something; before the first step
         wherever it can be known by then.
+    BlockingIOError
+        If another run uses the checkpoint's folder; the error names its process.
     DivergenceError
         If the loss or the parameters became NaN or infinite; it names the step and the layer that
         went first. The checkpoint stays that of the last good epoch.
@@ -134,13 +138,31 @@ def fit(
         model, run.params, data, validation, loss, optimizer, epochs, batch_size, communicator
     )
     check_alike(communicator, lambda: facts(task, held_out, run, epochs))
-    file = None
-    if checkpoint is not None:
-        file = RunFile(checkpoint, task, seeded=rng is not None)
-        first_rank_first(communicator, functools.partial(file.resume, run, epochs))
     callbacks = [each for each in callbacks if communicator.rank == 0 or each.every_rank]
+    with ExitStack() as held:
+        file = None
+        if checkpoint is not None:
+            file = RunFile(checkpoint, task, seeded=rng is not None)
+            if communicator.rank == 0:
+                held.enter_context(file.held())
+            first_rank_first(communicator, functools.partial(file.resume, run, epochs))
+        take_steps = captured_steps(task, run.params) if capture else task.stepper(run.params)
+        _train(task, held_out, run, epochs, take_steps, callbacks, file, communicator)
+    return run.params, run.history
+
+
+def _train(
+    task: Task,
+    held_out: Task | None,
+    run: Run,
+    epochs: int,
+    take_steps: Stepper,
+    callbacks: Sequence[Callback],
+    file: RunFile | None,
+    communicator: Communicator,
+) -> None:
+    """Take the epochs that a run has still to take."""
     samples = len(task.source) if isinstance(task.source, ArraySource) else None
-    take_steps = captured_steps(task, run.params) if capture else task.stepper(run.params)
     try:
         for callback in callbacks:
             callback.on_start(epochs, samples)
@@ -166,7 +188,6 @@ def fit(
     finally:
         for callback in callbacks:
             callback.on_end()
-    return run.params, run.history
 
 
 def _tasks(

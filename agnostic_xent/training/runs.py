@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, device, library
 from ..core.conversion import to_backend
+from ..core.files import remove_left_over
+from ..core.locks import locked
 from ..network.checkpoints import checksum, host_arrays, load_record, save_record
 from ..network.layers import Params
 from .batches import ArraySource, Source
@@ -63,6 +67,20 @@ class RunFile:
         self.path = Path(folder) / FILE
         self._task, self._seeded = task, seeded
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs away from the folder while a block runs.
+
+        Raises
+        ------
+        BlockingIOError
+            If one is there.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.with_name(f"{FILE}.lock")):
+            remove_left_over(self.path)
+            yield
+
     def resume(self, run: Run, epochs: int) -> None:
         """Bring a run that starts to where the file says; where there is none, write the first.
 
@@ -73,9 +91,6 @@ class RunFile:
         OSError
             If the file cannot be read or written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in self.path.parent.glob(f"{self.path.name}.*.part"):
-            left_over.unlink()  # of a process that was killed while it wrote
         self._settings = settings(self._task, run, self._seeded)
         if not self.path.exists():
             self.save(run)
