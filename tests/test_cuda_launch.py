@@ -23,10 +23,13 @@ cupy = pytest.importorskip("cupy")
 pytest.importorskip("cuda.bindings.nvjitlink")
 
 KERNELS = "agnostic_xent.kernels.cuda"
-launching, optimizers, compiling, warmup = (
+launching, optimizers, compiling, warmup, pool, loss_rows, loss_sums = (
     pytest.importorskip(f"{KERNELS}.{name}", exc_type=ImportError)
-    for name in ("toolchain.launching", "optimizers", "toolchain.compiling", "warmup")
-)
+    for name in (
+        "toolchain.launching", "optimizers", "toolchain.compiling", "warmup", "pool", "loss.rows",
+        "loss.sums",
+    )
+)  # fmt: skip
 
 PARAMETERS = "f4* f8*3 i4 b1 f4 u2 f8 i8 f2 f4*"
 FORMATS = "PPPPi?fHdqeP"
@@ -190,3 +193,46 @@ def test_a_contract_is_asked_once_about_arrays_of_a_device():
     calls.clear()
     assert asked(other(), other()).data.device_id == 1
     assert calls == [{1}]
+
+
+def test_what_is_compiled_elsewhere_needs_no_compiler(monkeypatch, tmp_path):
+    """A folder that `warmup` has filled is looked into first, whoever compiles here."""
+    monkeypatch.setattr(compiling.store.config, "CACHE_DIR", str(tmp_path / "cache"))
+    kernel = optimizers.variants()[0]
+    key = (9, 0), kernel.function, kernel.parameters, (kernel.threads, kernel.blocks)
+    compiling.compile_into(tmp_path / "carried", *key)
+    carried = sorted((tmp_path / "carried").iterdir())
+    monkeypatch.setattr(compiling, "compile_for", None)
+    monkeypatch.setattr(compiling, "compilers", tuple)
+    monkeypatch.setenv(compiling.CARRIED, str(tmp_path / "carried"))
+    name, cubin = compiling.machine_code(*key)
+    assert name.encode() + b"\n" + cubin in carried[0].read_bytes()
+    assert len(carried) == 1
+    with pytest.raises(TypeError):
+        compiling.machine_code((8, 0), *key[1:])  # it is for another GPU
+
+
+@pytest.mark.parametrize("damage", [b"", b"no machine code", None], ids=["empty", "other", "cut"])
+def test_machine_code_that_is_not_whole_is_compiled_anew(monkeypatch, tmp_path, damage):
+    monkeypatch.setattr(compiling.store.config, "CACHE_DIR", str(tmp_path))
+    made = compiling.Code("name", b"\x7fELF\n1\n2", "", "")
+    monkeypatch.setattr(compiling, "compile_for", lambda *key: made)
+    key = (9, 0), read, "f4*", (32, 1)
+    assert compiling.machine_code(*key) == ("name", made.cubin)
+    (file,) = tmp_path.rglob("*.code")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] if damage is None else damage)
+    assert compiling.machine_code(*key) == ("name", made.cubin)
+    assert file.read_bytes() == whole
+
+
+def test_constants_are_part_of_what_code_is_kept_under(monkeypatch):
+    """Those of modules, of functions that make kernels, and of functions that kernels call."""
+    kernels = [loss_sums.partial_sums_kernel().function, pool.variants()[0].function]
+    made = [loss_rows.rows_kernel("f4", *team).function for team in loss_rows.TEAMS[:2]]
+    before = [compiling.values_of(function) for function in kernels + made]
+    assert len(set(before)) == 4
+    monkeypatch.setattr(loss_sums, "PER_THREAD", 2)
+    after = [compiling.values_of(function) for function in kernels + made]
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]

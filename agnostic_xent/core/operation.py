@@ -25,6 +25,7 @@ import importlib
 import inspect
 import itertools
 import operator
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
@@ -57,7 +58,15 @@ SEEN = 1024
 
 
 class NoKernels(ImportError):
-    """Raised by a package of kernels that cannot run here; `explain` gives its message."""
+    """Raised by kernels that cannot run here; `explain` gives its message.
+
+    A package of kernels raises it when it is imported, a kernel when it is first run, before it has
+    written anything.
+    """
+
+
+SET_ASIDE: set[str] = set()
+"""Libraries with an operation whose kernels were set aside: one warning is enough for each."""
 
 
 def _no_vjp(*arrays: Any, **options: Any) -> Any:
@@ -128,6 +137,19 @@ class Kernelized:
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._kernels: dict[str, list[Implementation]] = {}
         self._decisions: dict[Any, tuple[Implementation, str]] = {}
+        self._failures: dict[str, str] = {}
+
+    def set_aside(self, library: str, error: NoKernels) -> None:
+        """Let no kernel run any more on arrays of a library, and remember why."""
+        self._failures[library] = str(error)
+        self._decisions.clear()
+        if library not in SET_ASIDE:
+            SET_ASIDE.add(library)
+            warnings.warn(
+                f"{self.name} runs portably on {library} arrays, which is slower: {error}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def add_kernel(self, library: str, kernel: Implementation) -> None:
         """Let a kernel stand in on arrays of a library; the first one that takes a call runs."""
@@ -147,9 +169,9 @@ class Kernelized:
         if mode == "portable":
             return self.portable, "kernels are switched off"
         name = library(arrays[0]) if arrays else "no"
-        missing = load_kernels(name)
-        reasons = []
-        for kernel in self._kernels.get(name, ()):
+        missing = load_kernels(name) or self._failures.get(name)
+        reasons: list[str] = []
+        for kernel in () if missing else self._kernels.get(name, ()):
             reason = self._why_unknown(kernel, options)
             if reason is None:
                 reason = kernel.takes(*arrays, **self._known(kernel, options))
@@ -202,8 +224,13 @@ class Routine(Kernelized):
 
     def __call__(self, *lists: Iterable[Array | None], **options: Any) -> Any:
         """Return the value for lists of arrays: one call is for all parameters of a model."""
-        chosen, _ = self._choose([x for arrays in lists for x in arrays], options)
-        return chosen.value(*lists, **self._known(chosen, options))
+        arrays = [x for arrays in lists for x in arrays]
+        chosen, _ = self._choose(arrays, options)
+        try:
+            return chosen.value(*lists, **self._known(chosen, options))
+        except NoKernels as error:
+            self.set_aside(library(arrays[0]), error)
+        return self.portable.value(*lists, **options)
 
     def kernel(self, *arrays: Array | None, **options: Any) -> Implementation | None:
         """Return the kernel that takes these arguments, if one does."""
@@ -237,7 +264,11 @@ class Operation(Kernelized, Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the value."""
         arrays, options, implementation = self._prepare(args, kwargs)
-        result: R = implementation.value(*arrays, **options)
+        try:
+            result: R = implementation.value(*arrays, **options)
+        except NoKernels as error:
+            self.set_aside(library(arrays[0]), error)
+            return self(*args, **kwargs)
         return result
 
     def vjp(
@@ -261,11 +292,16 @@ class Operation(Kernelized, Generic[P, R]):
             returns one entry for each positional array argument: its gradient, or None where it
             was None, is not differentiable or is not in ``wrt``.
         """
-        arrays, options, implementation = self._prepare(args, options)
-        wanted = _wanted(wrt if wrt is None else tuple(wrt), len(arrays))
+        wrt = wrt if wrt is None else tuple(wrt)
+        arrays, known, implementation = self._prepare(args, options)
+        wanted = _wanted(wrt, len(arrays))
         if implementation.sees_wrt:
-            options["wrt"] = wanted
-        value, pullback = implementation.vjp(*arrays, **options)
+            known["wrt"] = wanted
+        try:
+            value, pullback = implementation.vjp(*arrays, **known)
+        except NoKernels as error:
+            self.set_aside(library(arrays[0]), error)
+            return self.vjp(*args, wrt=wrt, **options)
         output = value[0] if isinstance(value, tuple) else value
 
         def checked(cotangent: Array) -> tuple[Array | None, ...]:
@@ -309,6 +345,11 @@ class Operation(Kernelized, Generic[P, R]):
     def add_kernel(self, library: str, kernel: Implementation) -> None:
         """Let a kernel stand in on arrays of a library; the first one that takes a call runs."""
         super().add_kernel(library, kernel)
+        self._seen.clear()
+
+    def set_aside(self, library: str, error: NoKernels) -> None:
+        """Let no kernel run any more on arrays of a library, and remember why."""
+        super().set_aside(library, error)
         self._seen.clear()
 
     def _choose(self, arrays: Any, options: Any) -> tuple[Implementation, str]:

@@ -20,6 +20,7 @@ import os
 import re
 import stat
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,12 @@ def file_name(function: Any, *identity: Any) -> str:
     return f"{readable}-{hashlib.sha256(every.encode()).hexdigest()[:32]}.code"
 
 
-def load(name: str, source: str) -> bytes | None:
-    """Return what was kept under a name, of this source; None if there is nothing good."""
-    for folder in folders():
+def load(name: str, source: str, places: Iterable[Path] | None = None) -> bytes | None:
+    """Return what was kept under a name, of this source; None if there is nothing good.
+
+    ``places`` are the folders in which to look, instead of this machine's own.
+    """
+    for folder in folders() if places is None else places:
         try:
             content = _read(folder, name)
         except (FileNotFoundError, NotADirectoryError):
@@ -61,11 +65,11 @@ def load(name: str, source: str) -> bytes | None:
 
 def keep(name: str, source: str, code: bytes) -> None:
     """Keep code under a name, for `load`; if that cannot be, say so once."""
-    head, found = _hash(source.encode()), folders()
+    found = folders()
     try:
         if not found:
             raise FileNotFoundError("this user has no folder for it")
-        _write(found[-1], name, head + _hash(head + code) + code)
+        write(found[-1], name, source, code)
     except OSError as error:
         tell_once("compiled code is not kept on disk, so every process compiles: %s", error)
 
@@ -135,7 +139,10 @@ def _read(folder: Path, name: str) -> bytes:
         return file.read()
 
 
-def _write(folder: Path, name: str, content: bytes) -> None:
+def write(folder: Path, name: str, source: str, code: bytes) -> None:
+    """Write code into a folder, for `load`; raise OSError if that cannot be."""
+    head = _hash(source.encode())
+    content = head + _hash(head + code) + code
     _make(folder)
     part = folder / f"{name}.{uuid.uuid4().hex}"
     try:

@@ -16,7 +16,8 @@ from tests.conftest import assert_close
 from tests.cuda.cross_entropy_case import OPTIONS, check, draw
 
 ROWS = [  # each team, its least and most classes
-    (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 125), (3, 126), (1, 509), (2, 510),
+    (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 125), (3, 126), (1, 509), (1, 512), (2, 510),
+    (1, 1024),
 ]  # fmt: skip
 PLANES = [((2, 3, 5, 7), 1), ((3, 33, 1), 0), ((2, 9, 4), 1), ((300, 2), 0)]
 

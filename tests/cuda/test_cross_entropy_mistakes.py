@@ -22,7 +22,7 @@ MISTAKES = {
         rows, "kind(0) if j == label else e[i]", "e[i]", FEW, "plain",
     ),
     "no maximum": (
-        rows, "top = team_max(read(e, x, start, first, classes), room, t, team)",
+        rows, "top = team_max(read(e, x, start, first, own_classes), room, t, team)",
         "top = read(e, x, start, first, classes)", ROW, "plain",
     ),
     "sharpness": (

@@ -15,7 +15,7 @@ import numpy as np
 
 from .toolchain import dtypes
 from .toolchain.capturing import CAPTURING, Numbers
-from .toolchain.device import SIMULATED, contiguous, register_routine, xp
+from .toolchain.device import SIMULATED, contiguous, register_routine, uploaded, xp
 from .toolchain.launching import Kernel, codes_of, cuda
 from .toolchain.ptx import get, put
 
@@ -213,7 +213,7 @@ def _blocks_of(sizes: tuple[int, ...], device: Any) -> Any:
         for k, size in enumerate(sizes)
         for start in range(0, size, BLOCK)
     ]
-    return xp.asarray(np.array(rows, np.int64).reshape(-1))
+    return uploaded(np.array(rows, np.int64).reshape(-1))
 
 
 def places_of(keys: Iterable[Any]) -> dict[Any, list[int]]:

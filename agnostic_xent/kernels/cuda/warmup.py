@@ -6,11 +6,12 @@ import importlib
 import multiprocessing
 import pkgutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 
 from ..compiler import config
-from .toolchain.compiling import machine_code
+from .toolchain.compiling import compile_into, machine_code
 from .toolchain.device import xp
 from .toolchain.launching import Kernel
 
@@ -40,25 +41,34 @@ def capabilities() -> list[Capability]:
     return [divmod(capability, 10) for capability in sorted(found)]
 
 
-def compile_all() -> Iterator[tuple[str, float]]:
-    """Compile all kernels, in a process a core; yield each one's name and seconds when ready."""
+def compile_all(
+    chosen: Sequence[Capability] = (), out: Path | None = None
+) -> Iterator[tuple[str, float]]:
+    """Compile all kernels, in a process a core; yield each one's name and seconds when ready.
+
+    They are for some compute capabilities, by default those of the devices that are here, and go
+    into a folder that can be carried to other machines, by default into this machine's cache.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(config.NUMBA_NUM_THREADS, context) as pool:
         futures = [
-            pool.submit(timed, module, place, capability)
+            pool.submit(timed, module, place, capability, out)
             for module in modules()
             for place in range(len(variants_of(module)))
-            for capability in capabilities()
+            for capability in chosen or capabilities()
         ]
         for future in as_completed(futures):
             yield future.result()
 
 
-def timed(module: str, place: int, capability: Capability) -> tuple[str, float]:
+def timed(module: str, place: int, capability: Capability, out: Path | None) -> tuple[str, float]:
     """Compile the kernel at ``place`` among those of a module; return its name and seconds."""
     start = time.perf_counter()
     kernel = variants_of(module)[place]
-    bounds = kernel.threads, kernel.blocks
-    machine_code(capability, kernel.function, kernel.parameters, bounds)
+    key = capability, kernel.function, kernel.parameters, (kernel.threads, kernel.blocks)
+    if out is None:
+        machine_code(*key)
+    else:
+        compile_into(out, *key)
     name = f"{module}.{kernel.function.__qualname__}({kernel.parameters})"
     return name, time.perf_counter() - start

@@ -4,7 +4,8 @@ An arithmetic makes ``pixels`` x ``columns`` sums, of which each thread holds so
 eight rows. On the plain cores 16 x 8 threads make 8 x 8 (or fewer) each. On the tensor cores four
 warps make 64 x 32 each, out of numbers rounded to TF32: ``tf32`` rounds them and loses 13 bits;
 ``tf32x3`` takes a number for the sum of two and multiplies three times, which keeps nearly all of
-float32 (Ootomo and Yokota, Recovering single precision accuracy from Tensor Cores, 2022).
+float32. A tensor core truncates what it adds, so that the sums of ``tf32x3`` grow outside of it
+(Ootomo and Yokota, Recovering single precision accuracy from Tensor Cores, 2022).
 Halves are TF32 as they are.
 """
 
@@ -186,6 +187,7 @@ def tensor_multiply(way: str, row_x: int, row_w: int) -> Any:
     """Return the function by which a warp multiplies, 16 columns x 8 pixels x 8 rows at a time."""
     split = way == "tf32x3"
     rounds = way != "rounded"  # pixels; weights are rounded already
+    zero = np.float32(0)
 
     @device
     def multiply(xs: Any, ws: Any, sums: Any, row: Any, t: Any) -> None:
@@ -205,13 +207,18 @@ def tensor_multiply(way: str, row_x: int, row_w: int) -> Any:
             for i in range(2):
                 s = (i * 8 + j) * 4
                 a = high[i * 4], high[i * 4 + 1], high[i * 4 + 2], high[i * 4 + 3]
-                c = sums[s], sums[s + 1], sums[s + 2], sums[s + 3]
                 if split:
                     rest = low[i * 4], low[i * 4 + 1], low[i * 4 + 2], low[i * 4 + 3]
-                    c = mma_tf32(c, rest, b)
+                    c = mma_tf32((zero, zero, zero, zero), rest, b)
                     c = mma_tf32(c, a, (tf32(v - b[0]), tf32(u - b[1])))
-                c = mma_tf32(c, a, b)
-                sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = c
+                    c = mma_tf32(c, a, b)
+                    sums[s] += c[0]
+                    sums[s + 1] += c[1]
+                    sums[s + 2] += c[2]
+                    sums[s + 3] += c[3]
+                else:
+                    c = sums[s], sums[s + 1], sums[s + 2], sums[s + 3]
+                    sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = mma_tf32(c, a, b)
 
     return multiply
 

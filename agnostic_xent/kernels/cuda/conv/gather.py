@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....core.geometry import output_size
-from ..toolchain.device import SIMULATED, xp
+from ..toolchain.device import SIMULATED, uploaded, xp
 from ..toolchain.launching import I4, I8
 
 FAR = 1 << 30
@@ -167,7 +167,7 @@ def _forward(g: Geometry, depth: int, by_tap: bool, device: Any) -> Product:
     )  # fmt: skip
     phase = Phase(first=0, rows=len(rows), height=oh, width=ow, start=0)
     return Product(
-        xp.asarray(rows), xp.asarray(np.array([phase.numbers], np.int32)), len(rows),
+        uploaded(rows), uploaded(np.array([phase.numbers], np.int32)), len(rows),
         by_tap, g.filters, g.groups, g.images, g.images * out, places,
         contiguous=True, complete=True, weight_step=g.channels * g.taps,
     )  # fmt: skip
@@ -202,7 +202,7 @@ def _input_gradient(g: Geometry, depth: int, by_tap: bool, device: Any) -> Produ
     )  # fmt: skip
     numbers = np.array([phase.numbers for phase in phases], np.int32)
     return Product(
-        xp.asarray(np.concatenate(tables)), xp.asarray(numbers), first, by_tap, g.channels,
+        uploaded(np.concatenate(tables)), uploaded(numbers), first, by_tap, g.channels,
         g.groups, g.images, g.images * max(p.height * p.width for p in phases), places,
         contiguous=g.stride == (1, 1), complete=complete, weight_step=g.taps,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from ....operations.labels import ignored_label, is_labels
 from ..toolchain import dtypes
 from ..toolchain.device import contiguous, in_blocks_of, register, xp
 from ..toolchain.dtypes import WIDE, code_of, elements, of_wide, stored, wide
-from ..toolchain.launching import Kernel
+from ..toolchain.launching import Kernel, load
 from ..toolchain.rows import FEW_PIXELS, layout_of
 from .formulas import DIVIDED, IGNORES, SAMPLED, SMOOTHED, WEIGHTED, WRITES, Factors, Samples
 from .rows import rows_kernel, rows_of_block, team_for
@@ -23,7 +23,7 @@ from .streams import (
     streams_kernel,
     team_of_row,
 )
-from .sums import total, unit_and_divisor
+from .sums import total, total_kernels, unit_and_divisor
 
 ROWS = 32
 """Rows of a block where classes are fewest."""
@@ -186,6 +186,8 @@ def vjp(
     if 0 not in wrt:
         return problem.run(), lambda dy: (None, None)
     over = problem.options.overwrite_logits and getattr(problem.x.flags, "writeable", True)
+    if over:  # once the logits are gone, nothing else can compute the loss
+        load(problem.kernel()[0], multiply_kernel(problem.code), *total_kernels(problem.code))
     ready = [problem.x if over else problem.new()]
     loss = problem.run(ready[0])
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..toolchain.dtypes import VECTOR, WIDE
 from ..toolchain.launching import Kernel
-from ..toolchain.ptx import get, load, narrow, put, store, widen
-from ..toolchain.teams import cuda, device, team_max, team_sum
+from ..toolchain.ptx import get, load, narrow, put, store, sync_warp, widen
+from ..toolchain.teams import LANES, cuda, device, team_max, team_sum
 from .formulas import (
     SMOOTHED,
     WEIGHTED,
@@ -25,25 +25,26 @@ from .formulas import (
     weighted,
 )
 
-TEAMS = ((4, 4), (16, 8), (32, 16), (128, 16), (256, 16))
+TEAMS = ((4, 4), (16, 8), (32, 16), (64, 16), (128, 16), (256, 16))
 """Threads of a row, and the elements that each of them holds; at least a vector of 16 bytes."""
 
 
 def team_for(code: str, classes: int) -> tuple[int, int] | None:
     """Return the smallest team for rows of so many classes; None if there is none.
 
-    A row begins anywhere in a vector.
+    Rows begin anywhere in a vector, unless each is of whole vectors.
     """
-    needed = classes + VECTOR[code] - 1
+    width = VECTOR[code]
+    needed = classes + (width - 1 if classes % width else 0)
     for threads, each in TEAMS:
-        if needed <= threads * max(each, VECTOR[code]):
+        if needed <= threads * max(each, width):
             return threads, each
     return None
 
 
 def rows_of_block(team: int) -> int:
-    """Return how many rows a block of 128 threads or more does, with ``team`` threads to a row."""
-    return max(1, 128 // team)
+    """Return how many rows a block of 128 threads does, by teams in a warp; a larger team, one."""
+    return 128 // team if team <= LANES else 1
 
 
 @device
@@ -167,16 +168,17 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
         e = cuda.local.array(size, kind)
         t = cuda.threadIdx.x
         row = np.int64(cuda.blockIdx.x) * in_block + t // team
-        n = min(row, rows - 1)  # a row too many is read, not written, for warps stay together
+        n = min(row, rows - 1)  # warps stay together: a row too many has no classes
+        own_classes = classes if row < rows else 0
         start = n * classes
         first = t % team * width - (start & (width - 1))
         label, counts, a, w, b = describe(
             n, labels, weight, sample_weight, divisor, classes, ignore, flags, unit
         )
-        at_label = widen(get(x, start + label))
-        top = team_max(read(e, x, start, first, classes), room, t, team)
+        at_label = widen(get(x, start + label)) if row < rows else kind(0)
+        top = team_max(read(e, x, start, first, own_classes), room, t, team)
         others, shifts = exponentiate(
-            e, first, classes, label, top, sharpness, weight, flags
+            e, first, own_classes, label, top, sharpness, weight, flags
         )  # fmt: skip
         others = team_sum(others, room, t, team)
         if flags & SMOOTHED:
@@ -186,6 +188,7 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
         if t % team == 0 and row < rows:
             term = term_of(a, w, own, others, shift, shifts, whole, kept, spread, flags)
             put(terms, n, term if counts else kind(0))
+        sync_warp()  # g may be x, whose number at the label all of the team have read
         if flags & WRITES and row < rows:
             scale, slope = factors(b, w, own, others, whole, kept, spread)
             write(
@@ -200,7 +203,7 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
 def rows_kernel(code: str, team: int, elements: int) -> Kernel:
     """Return the kernel for a dtype and a team, made once."""
     threads = rows_of_block(team) * team
-    blocks = (512 if code == "f8" else 768) // threads
+    blocks = (384 if code == "f8" else 768) // max(threads, 128)  # so that no register is spilled
     return Kernel(make_rows(code, team, elements), parameters_of(code), threads, blocks)
 
 

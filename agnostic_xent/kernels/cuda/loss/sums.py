@@ -75,6 +75,11 @@ def divide_kernel() -> Kernel:
     return Kernel(divide, "f8* i8 f8 f8*", THREADS, 4)
 
 
+def total_kernels(code: str) -> tuple[Kernel, Kernel]:
+    """Return the kernels that `total` runs, for a sum of the dtype ``code``."""
+    return partial_sums_kernel(), conclude_kernel(code)
+
+
 def few(x: Any) -> Any:
     """Return at most BLOCK numbers whose sum is that of x, in float64."""
     while x.size > BLOCK:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import inspect
 import logging
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -104,22 +106,89 @@ def machine_code(
     parameters: str,
     bounds: tuple[int, int],
 ) -> tuple[str, bytes]:
-    """Return a kernel's name and machine code, compiled now or earlier on this machine."""
-    name = store.file_name(function, parameters, bounds, capability)
-    source = stamp(function.__code__.co_filename)
-    kept = store.load(name, source)
-    if kept is not None:
+    """Return a kernel's name and machine code, compiled now, earlier, or ahead elsewhere."""
+    source, identity = source_of(function), (values_of(function), parameters, bounds, capability)
+    kept = None
+    if carried := os.environ.get(CARRIED):
+        name = store.file_name(function, *identity)
+        kept = store.load(name, source, [Path(carried).expanduser()])
+    name = store.file_name(function, *identity, compilers())
+    kept = kept or store.load(name, source)
+    if kept:
         name_there, _, cubin = kept.partition(b"\n")
         return name_there.decode(), cubin
     logger.info("compiling %s for the first time on this machine", function.__name__)
     code = compile_for(capability, function, parameters, bounds)
-    store.keep(name, source, code.name.encode() + b"\n" + code.cubin)
+    store.keep(name, source, content_of(code))
     return code.name, code.cubin
 
 
+CARRIED = "AGNOSTIC_XENT_CUDA_CODE"
+"""Names a folder of machine code that `compile_into` has filled, perhaps on another machine."""
+
+
+def compile_into(
+    folder: Path,
+    capability: tuple[int, int],
+    function: Callable[..., None],
+    parameters: str,
+    bounds: tuple[int, int],
+) -> None:
+    """Compile a kernel for machines that need no compiler: they look into a copy of the folder."""
+    code = compile_for(capability, function, parameters, bounds)
+    name = store.file_name(function, values_of(function), parameters, bounds, capability)
+    store.write(folder, name, source_of(function), content_of(code))
+
+
+def content_of(code: Code) -> bytes:
+    """Return what is kept of a compiled kernel."""
+    return code.name.encode() + b"\n" + code.cubin
+
+
+# --- what machine code depends on ----------------------------------------------------------------
+
+
+def source_of(function: Callable[..., None]) -> str:
+    """Return hashes of our source, and of the file of a function, which may be a test's."""
+    return f"{source_stamp('cuda')} {hash_of(function.__code__.co_filename)}"
+
+
 @cache
-def stamp(own: str) -> str:
-    """Return what compiled code depends on: our source, the function's file, the compiler."""
-    source = hashlib.sha256(Path(own).read_bytes()).hexdigest()  # of a test, it may be elsewhere
-    versions = map(importlib.metadata.version, ("numba", "numba-cuda"))
-    return " ".join((source_stamp("cuda"), source, *versions))
+def hash_of(file: str) -> str:
+    """Return a hash of a file."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def values_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the constants that a function and those that it calls find around them, as text.
+
+    They are compiled in: numbers of modules and of the functions that made these.
+    """
+    found: list[str] = []
+    seen: set[Any] = set()
+
+    def visit(where: str, x: Any) -> None:
+        x = getattr(x, "py_func", x)
+        if isinstance(x, bool | int | float | str | np.generic):
+            found.append(f"{where}={x!r}")
+        elif isinstance(x, tuple):
+            for place, element in enumerate(x):
+                visit(f"{where}[{place}]", element)
+        elif isinstance(x, type):
+            found.append(f"{where}={x.__module__}.{x.__qualname__}")
+        elif isinstance(x, FunctionType) and x not in seen:
+            seen.add(x)
+            around = inspect.getclosurevars(x)
+            for name, value in sorted({**around.globals, **around.nonlocals}.items()):
+                visit(f"{where}.{name}", value)
+
+    visit(function.__name__, function)
+    return tuple(found)
+
+
+@cache
+def compilers() -> tuple[str, ...]:
+    """Return the names and versions of the packages that make machine code, those that are here."""
+    chain = "numba", "numba-cuda", "llvmlite", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink"
+    here = [d for name in chain for d in importlib.metadata.distributions(name=name)]
+    return tuple(f"{d.name} {d.version}" for d in here)

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterable
 from importlib import util
 from typing import Any
 
-from ....core.operation import OPERATIONS, ROUTINES, Implementation, NoKernels
+from ....core.operation import (
+    OPERATIONS,
+    ROUTINES,
+    Implementation,
+    NoKernels,
+    Operation,
+    Pullback,
+)
 from ...compiler import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -69,6 +76,17 @@ def contiguous(x: Any) -> Any:
     return xp.ascontiguousarray(x)
 
 
+def uploaded(x: Any) -> Any:
+    """Return a table of the host on the current device, where kernels of every stream may read it.
+
+    It is made once and used again, on other streams perhaps, which know nothing of its copy.
+    """
+    there = xp.asarray(x)
+    if not SIMULATED:
+        xp.cuda.get_current_stream().synchronize()
+    return there
+
+
 # --- registered ----------------------------------------------------------------------------------
 
 
@@ -91,9 +109,39 @@ def register(
         portable = OPERATIONS[name].portable
         value = where(fits, value, portable.value)
         vjp = where(fits, vjp, portable.vjp if portable.sees_wrt else without_wrt(portable.vjp))
-    value, vjp = on_its_device(value), on_its_device(vjp)
+    value, vjp = on_its_device(value), on_its_device(or_portably(OPERATIONS[name], vjp))
     kernel = Implementation("CUDA", value, vjp, takes, describe=describe, options=options)
     OPERATIONS[name].add_kernel(LIBRARY, kernel)
+
+
+def or_portably(
+    operation: Operation[..., Any], vjp: Callable[..., Any]
+) -> Callable[..., tuple[Any, Pullback]]:
+    """Return the ``vjp`` whose first pullback runs portably if it cannot be compiled or loaded."""
+    proven = set()
+
+    @functools.wraps(vjp)
+    def first(*arrays: Any, **options: Any) -> tuple[Any, Pullback]:
+        value, pullback = vjp(*arrays, **options)
+        kind = options.get("wrt"), arrays[0].dtype
+        if kind in proven:  # nothing is held that the pullback does not need itself
+            return value, pullback
+
+        def tried(cotangent: Any) -> tuple[Any, ...]:
+            try:
+                gradients: tuple[Any, ...] = pullback(cotangent)
+            except NoKernels as error:
+                operation.set_aside(LIBRARY, error)
+                portable = operation.portable.vjp
+                if not operation.portable.sees_wrt:
+                    portable = without_wrt(portable)
+                gradients = portable(*arrays, **options)[1](cotangent)
+            proven.add(kind)
+            return gradients
+
+        return value, tried
+
+    return first
 
 
 def register_routine(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import numpy as np
 from numba import cuda as _cuda
 
+from ....core.operation import NoKernels
 from .capturing import CAPTURING
 from .device import SIMULATED, xp
 
@@ -63,18 +64,36 @@ class Kernel:
         return Arguments(self.parameters)
 
     def loaded(self) -> Callable[..., None]:
-        """Return the function as the current device has it."""
+        """Return the function as the current device has it; raise NoKernels if that cannot be."""
         device = xp.cuda.runtime.getDevice()
         if device not in self._loaded:
-            from .compiling import machine_code
-
-            capability = divmod(int(xp.cuda.Device(device).compute_capability), 10)
-            bounds = self.threads, self.blocks
-            name, cubin = machine_code(capability, self.function, self.parameters, bounds)
-            module = xp.cuda.function.Module()
-            module.load(cubin)
-            self._loaded[device] = module.get_function(name)
+            try:
+                self._loaded[device] = self._load(device)
+            except Exception as error:  # of any of the compilers, the assembler or the driver
+                name = self.function.__name__
+                why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+                raise NoKernels(
+                    f"the kernel {name} cannot be compiled or loaded ({why})"
+                ) from error
         return self._loaded[device]
+
+    def _load(self, device: int) -> Callable[..., None]:
+        from .compiling import machine_code
+
+        capability = divmod(int(xp.cuda.Device(device).compute_capability), 10)
+        bounds = self.threads, self.blocks
+        name, cubin = machine_code(capability, self.function, self.parameters, bounds)
+        module = xp.cuda.function.Module()
+        module.load(cubin)
+        function: Callable[..., None] = module.get_function(name)
+        return function
+
+
+def load(*kernels: Kernel) -> None:
+    """Compile and load kernels before any of them runs, or raise NoKernels."""
+    for kernel in kernels:
+        if not SIMULATED:
+            kernel.loaded()
 
 
 KERNELS: list[Kernel] = []

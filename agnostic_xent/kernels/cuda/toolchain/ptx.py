@@ -6,7 +6,7 @@ shared array, ``i`` an index that is never negative.
 Memory: ``get(p, i)``, ``put(p, i, v)``, ``load(p, i, n)``, ``store(p, i, values)``;
 ``below(i, n)``.
 Halves: ``widen(v)``, ``narrow(p, v)``; bfloat16 travels as uint16, the type of its bits.
-Warps: ``shuffle_xor(v, step)``, ``tf32(v)``, ``mma_tf32(c, a, b)``.
+Warps: ``shuffle_xor(v, step)``, ``sync_warp()``, ``tf32(v)``, ``mma_tf32(c, a, b)``.
 Copies that nobody waits for: ``copy_async(dst, i, src, j, n, valid)``, ``commit_async()``,
 ``wait_async(groups)``.
 """
@@ -31,6 +31,7 @@ if SIMULATED:
         put,
         shuffle_xor,
         store,
+        sync_warp,
         tf32,
         wait_async,
         widen,
@@ -51,9 +52,16 @@ else:
         return _intrinsic(function)
 
     def asm(builder: Any, result: Any, text: str, constraints: str, args: Any, pure: bool) -> Any:
-        """Write inline PTX; what is not pure is neither moved nor left out."""
+        """Write inline PTX; what is not pure is neither moved, copied into branches nor left out.
+
+        Lanes have to meet at one such instruction; of two copies in both arms of a branch, each
+        would wait for lanes that are at the other.
+        """
         kind = ir.FunctionType(result, [a.type for a in args])
-        return builder.asm(kind, text, constraints, args, side_effect=not pure)
+        call = builder.asm(kind, text, constraints, args, side_effect=not pure)
+        if not pure:
+            call.attributes.add("convergent")
+        return call
 
     def address(context: Any, builder: Any, kind: Any, p: Any, i: Any) -> Any:
         """Return the pointer to p[i]."""
@@ -188,6 +196,16 @@ else:
         return v(v, types.int32), code
 
     @intrinsic
+    def sync_warp(typing: Any) -> Any:
+        """Let every lane see what the others have done to memory; every lane takes part."""
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            asm(builder, VOID, "bar.warp.sync -1;", "~{memory}", [], False)
+            return context.get_dummy_value()
+
+        return types.void(), code
+
+    @intrinsic
     def tf32(typing: Any, v: Any) -> Any:
         """Return a float32 rounded to TF32, 10 bits of mantissa: to nearest, ties away from 0."""
 
@@ -279,6 +297,7 @@ __all__ = [
     "put",
     "shuffle_xor",
     "store",
+    "sync_warp",
     "tf32",
     "wait_async",
     "widen",

@@ -220,6 +220,15 @@ def tf32(v: Any) -> Any:
     return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
+def sync_warp() -> None:
+    """Wait for all lanes."""
+    together(nothing, None)
+
+
+def nothing(values: list[Any]) -> None:
+    """Return what lanes make of values where they just meet."""
+
+
 def mma_tf32(c: Any, a: Any, b: Any) -> tuple[Any, ...]:
     """Return c + a @ b of a warp, 16 x 8 x 8, in fragments of 4, 4 and 2 numbers a lane."""
     product, lane = together(multiplied, (c, a, b))
@@ -232,7 +241,12 @@ def fragment(row: int, column: int, step: int) -> tuple[list[int], list[int]]:
 
 
 def multiplied(fragments: list[Any]) -> Any:
-    """Return c + a @ b of the fragments of all lanes of a warp."""
+    """Return c + a @ b of the fragments of all lanes of a warp, as a tensor core adds.
+
+    It shifts the terms of a sum to the exponent of the greatest one, cuts each off a few bits below
+    the last one of float32, and cuts off their sum (Fasi et al., Numerical behavior of NVIDIA
+    tensor cores, 2021).
+    """
     a, b, c = (np.zeros(shape, np.float32) for shape in ((16, 8), (8, 8), (16, 8)))
     for lane, (of_c, of_a, of_b) in enumerate(fragments):
         g, t = divmod(lane, 4)
@@ -240,7 +254,21 @@ def multiplied(fragments: list[Any]) -> Any:
         a[[g, g + 8, g, g + 8], [t, t, t + 4, t + 4]] = of_a
         b[[t, t + 4], g] = of_b
     with np.errstate(all="ignore"):
-        return (c.astype(np.float64) + cut(a) @ cut(b)).astype(np.float32)
+        terms = np.concatenate([c[..., None], cut(a)[:, None] * cut(b).T], axis=-1, dtype=float)
+        greatest = np.abs(terms).max(-1, keepdims=True)
+        total = truncated(terms, greatest, 24 + EXTRA).sum(-1)
+        return truncated(total, total, 24).astype(np.float32)
+
+
+EXTRA = 2
+"""Bits that a tensor core keeps of a term below the last one of the greatest."""
+
+
+def truncated(x: Any, scale: Any, bits: int) -> Any:
+    """Return finite x without what lies below so many bits from the first one of ``scale``."""
+    _, exponent = np.frexp(scale)
+    shift = np.ldexp(1.0, bits - exponent)
+    return np.where(np.isfinite(x) & np.isfinite(shift), np.trunc(x * shift) / shift, x)
 
 
 def cut(x: Any) -> Any:
