@@ -59,7 +59,7 @@ Functions = dict[str, Callable[[], Any]]
 
 
 def main(quick: bool, inner: str | None) -> None:
-    """Measure all, and write the results, into a folder if one is named."""
+    """Measure all, and write the results after each part, into a folder if one is named."""
     name = card()
     result: dict[str, Any] = {
         "card": name,
@@ -71,7 +71,8 @@ def main(quick: bool, inner: str | None) -> None:
             result[part.__name__] = part()
         except Exception:  # the other parts are worth having
             result[part.__name__] = {"failed": traceback.format_exc()}
-    write(f"gpu_{name.replace(' ', '_')}", result, report(result), Path(inner) if inner else None)
+        folder = Path(inner) if inner else None
+        write(f"gpu_{name.replace(' ', '_')}", result, report(result), folder)
     failed = [key for key, part in result.items() if isinstance(part, dict) and "failed" in part]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
@@ -318,6 +319,8 @@ def report(result: dict[str, Any]) -> str:
         ("ceilings", ceiling_rows), ("losses", time_rows), ("convolutions", time_rows),
         ("steps", time_rows), ("memory", memory_rows),
     ):  # fmt: skip
+        if part not in result:  # yet
+            continue
         found = result[part]
         text += f"\n## {part.capitalize()}\n\n"
         if isinstance(found, dict) and "failed" in found:

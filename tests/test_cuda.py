@@ -311,10 +311,20 @@ def test_rehearsal_of_the_command_for_a_gpu(tmp_path):
     done = run_gpu_sh("--rehearse", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("rehearsal: all passed")
+    assert sorted(os.listdir(tmp_path)) == [
+        "gpu_rehearsal.json", "gpu_rehearsal.md", "logs.tar.gz", "summary.txt"
+    ]  # fmt: skip
     written = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
     assert {"ceilings", "losses", "convolutions", "steps", "memory"} < written.keys()
     assert written["steps"][0]["captured"].keys() == {"on the GPU", "host"}
     assert "no number here says anything" in (tmp_path / "gpu_rehearsal.md").read_text()
+
+
+def test_parts_of_the_command_for_a_gpu(tmp_path):
+    pytest.importorskip("numba_cuda")
+    done = run_gpu_sh("--rehearse", "--only", "machine", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall("== (\\w+): status", (tmp_path / "summary.txt").read_text()) == ["machine"]
 
 
 def test_the_command_for_a_gpu_says_that_there_is_none(tmp_path):
