@@ -29,6 +29,15 @@ def sweep(x, e, ahead, top, factor):
     return softmax_lanes.sweep(x, x.size, e, ahead, ahead.size, top, factor)
 
 
+@numba.njit
+def rounded_once(x):
+    return vector_math.fma(x, x, -(x * x))
+
+
+FUSED = rounded_once(1 + 2.0**-40) != 0
+"""Whether this processor multiplies and adds with one rounding."""
+
+
 def ulp_error(found, exact):
     """Return the largest error in units of the last place of the exact value."""
     rounded = np.abs(exact.astype(found.dtype))
@@ -48,8 +57,9 @@ def test_exp(dtype, wider, lowest):
     unbias = 1 / vector_math.BIAS[np.dtype(dtype)]
     exact = np.exp(x.astype(wider))
     normal = exact >= np.finfo(dtype).tiny
-    assert ulp_error(y[normal] * y.dtype.type(unbias), exact[normal]) < 1
-    assert ulp_error(y * y.dtype.type(unbias), exact) < 1.01  # denormal: one rounding more
+    bound = 1 if FUSED else 1.25
+    assert ulp_error(y[normal] * y.dtype.type(unbias), exact[normal]) < bound
+    assert ulp_error(y * y.dtype.type(unbias), exact) < bound + 0.01  # denormal: one rounding more
     assert y[-2] == 0
     exponentials(np.array([np.nan], dtype), y[:1])
     assert np.isnan(y[0])
