@@ -12,6 +12,7 @@ from .core.communication import MPICommunicator, NCCLCommunicator
 from .core.conversion import to_backend, to_numpy
 from .core.modes import kernels
 from .core.operation import explain
+from .core.requirements import missing as _missing
 from .evaluation.calibration import calibration_bins, expected_calibration_error, fit_temperature
 from .evaluation.metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .info import info
@@ -59,9 +60,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(".estimators", __name__), name)
     except ImportError as error:
-        raise ImportError(
-            f'{name} needs scikit-learn: pip install "agnostic-xent[sklearn]"'
-        ) from error
+        raise _missing(name, "scikit-learn") from error
 
 
 __all__ = [

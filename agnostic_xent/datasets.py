@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .core.checks import generator, number
+from .core.requirements import installing, missing
 
 __all__ = ["Dataset", "load_digits", "load_fashion_mnist", "load_spambase"]
 
@@ -91,7 +92,7 @@ _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _VARIABLE = "AGNOSTIC_XENT_DATA"
 _WAYS = (
     f"name a folder that holds the official files (folder= or the variable {_VARIABLE}), "
-    "or `apt install dataset-fashion-mnist`, or `pip install pooch` to download them"
+    f"or `apt install dataset-fashion-mnist`, or `{installing('pooch')}` to download them"
 )
 _CLOTHES = (
     "T-shirt/top",
@@ -258,9 +259,7 @@ def load_digits(
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise ImportError(
-            'load_digits needs scikit-learn: pip install "agnostic-xent[sklearn]"'
-        ) from error
+        raise missing("load_digits", "scikit-learn") from error
     digits = datasets.load_digits()
     train, test = _split(len(digits.target), test_fraction, rng)
     x = (digits.images[:, None] / 16).astype(np.float32)  # (N, 1, 8, 8)

@@ -1,7 +1,7 @@
 """A small CNN on images of clothes; the one line that moves it to a GPU is the import of xp.
 
 ``python examples/fashion_mnist.py`` runs on the processor, and on an NVIDIA GPU with ``cupy`` after
-it, which needs CuPy: python -m pip install "agnostic-xent[cuda13]"
+it, which needs CuPy: python -m pip install ".[cuda13]"
 """
 
 import importlib

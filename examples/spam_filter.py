@@ -1,6 +1,6 @@
 """A spam filter: logistic regression on 4,601 e-mails, its accuracy, calibration and top features.
 
-Needs scikit-learn: python -m pip install "agnostic-xent[sklearn]"
+Needs scikit-learn: python -m pip install scikit-learn
 """
 
 import numpy as np

@@ -184,7 +184,7 @@ def test_tensorboard_is_written_by_its_package(tmp_path, monkeypatch):
 
 def test_tensorboard_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ImportError, match=r"pip install .*\[tensorboard\]"):
+    with pytest.raises(ImportError, match=r"TensorBoard needs .* pip install tensorboardX$"):
         TensorBoard(tmp_path)
 
 

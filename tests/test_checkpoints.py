@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import re
+import sys
 
 import numpy as np
 import pytest
-from conftest import Row
+from conftest import PRESENT, Row
 
-from agnostic_xent import Dense, Sequential, load_params, save_params, to_backend
+from agnostic_xent import Dense, Sequential, load_params, save_params, to_backend, to_numpy
 from agnostic_xent.core.conversion import backend
 from agnostic_xent.network.checkpoints import load_record, save_record
 
@@ -38,9 +42,13 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[name], x)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool", "complex64", "bfloat16"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_memory_layout(tmp_path, layout, dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+        if layout == "big-endian":
+            pytest.skip("NumPy has no other byte order of it")
     params = {"0.weight": np.asarray(LAYOUTS[layout](grid(dtype))), "0.bias": grid(dtype)[0]}
     save_params(tmp_path / "model.safetensors", params)
     assert_same(load_params(tmp_path / "model.safetensors"), params)
@@ -84,6 +92,91 @@ def test_files_exchange_with_safetensors(tmp_path):
     assert_same(numpy_format.load_file(tmp_path / "ours"), params)
     numpy_format.save_file(params, tmp_path / "theirs")
     assert_same(load_params(tmp_path / "theirs"), params)
+
+
+# --- bfloat16 ------------------------------------------------------------------------------------
+
+
+def halves(row):
+    """Return some numbers in bfloat16 of a row, as an array of NumPy and of the row."""
+    host = (grid("float32")[:2] * 100).astype(pytest.importorskip("ml_dtypes").bfloat16)
+    if row.library == "torch":
+        placed = row.xp.asarray(host.astype("float32"), device=row.place()).to(row.xp.bfloat16)
+    else:
+        placed = row.array(host)
+    return host, placed
+
+
+def test_bfloat16_comes_back_in_every_library(row: Row, tmp_path):
+    if row.library == "array_api_strict":
+        bits = np.ones(2, pytest.importorskip("ml_dtypes").bfloat16)
+        with pytest.raises(TypeError, match="does not support the dtype 'bfloat16'"):
+            to_backend(bits, row.xp, row.place())
+        return
+    host, placed = halves(row)
+    assert to_numpy(placed).dtype == host.dtype
+    assert to_numpy(placed).tolist() == host.tolist()
+    parts = {"matrix": placed, "transposed": placed.T, "number": placed[1, 2], "empty": host[:0]}
+    if row.empty:
+        parts["empty"] = placed[:0]
+    save_params(tmp_path / "model", parts)
+    found = load_params(tmp_path / "model")
+    expected = {"matrix": host, "transposed": host.T, "number": host[1, 2], "empty": host[:0]}
+    assert_same(found, {name: np.asarray(x) for name, x in expected.items()})
+    again = to_backend(found, row.xp, row.place())
+    for name, x in again.items():
+        row.check(x, "bfloat16")
+        assert to_numpy(x).tolist() == expected[name].tolist()
+
+
+def test_bfloat16_goes_from_library_to_library():
+    rows = [row for row in PRESENT if row.library in ("numpy", "torch", "jax")]
+    for row, other in itertools.permutations(rows, 2):
+        host, placed = halves(row)
+        moved = to_backend({"inner": {"w": placed}}, other.xp, other.place())["inner"]["w"]
+        other.check(moved, "bfloat16")
+        assert to_numpy(moved).tolist() == host.tolist()
+
+
+def test_either_byte_order_goes_to_every_library(row: Row):
+    host = grid(">f4")
+    row.check(to_backend({"w": host}, row.xp, row.place())["w"], "float32")
+    assert to_numpy(to_backend(host, row.xp, row.place())).tolist() == host.tolist()
+
+
+def test_files_of_half_precision_exchange_with_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    params = {name: torch.arange(6.0).to(getattr(torch, name)) for name in ("bfloat16", "float16")}
+    save_file(params, tmp_path / "theirs")
+    found = load_params(tmp_path / "theirs")
+    assert {name: x.dtype.name for name, x in found.items()} == {name: name for name in params}
+    save_params(tmp_path / "ours", found)
+    for name, x in load_file(tmp_path / "ours").items():
+        assert x.dtype == params[name].dtype
+        assert (x == params[name]).all()
+
+
+def test_numbers_that_numpy_lacks_are_told(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    small = torch.ones(2).to(torch.float8_e4m3fn)
+    save_file({"0.weight": small}, tmp_path / "file")
+    with pytest.raises(ValueError, match=r"file .*no dtype for its numbers in F8_E4M3"):
+        load_params(tmp_path / "file")
+    with pytest.raises(TypeError, match=r"NumPy cannot hold a tensor of torch\.float8_e4m3fn"):
+        save_params(tmp_path / "new", {"0.weight": small})
+    save_file({"0.weight": torch.ones(2).to(torch.bfloat16)}, tmp_path / "file")
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    for act in (
+        lambda: load_params(tmp_path / "file"),
+        lambda: save_params(tmp_path / "new", {"w": torch.ones(2).to(torch.bfloat16)}),
+    ):
+        with pytest.raises(ImportError, match=r"bfloat16 in NumPy needs ml_dtypes: .* ml_dtypes$"):
+            act()
+    assert os.listdir(tmp_path) == ["file"]
 
 
 # --- damage --------------------------------------------------------------------------------------
@@ -188,6 +281,66 @@ def test_a_record_comes_back(tmp_path, layout):
     assert found == record
     assert_same(again, arrays)
     assert_same(load_params(tmp_path / "file"), arrays)
+
+
+def test_a_changed_byte_of_parameters_is_noticed_or_changes_nothing(tmp_path):
+    path, rng, params = tmp_path / "file", np.random.default_rng(1), {"a": grid()[0]}
+    save_params(path, params)
+    whole, harmless = path.read_bytes(), []
+    for position in range(len(whole)):
+        changed = bytearray(whole)
+        changed[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(changed)
+        try:
+            assert_same(load_params(path), params)
+            harmless.append(position)
+        except ValueError as error:
+            assert re.search("file is (no|damaged)", str(error))  # noqa: PT017
+    header = len(whole) - params["a"].nbytes
+    assert len(harmless) < 20  # in the word "checksum" and the like
+    assert max(harmless) < header
+
+
+def with_header(header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+FOUR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+HOSTILE = {
+    "nested": with_header(b'{"a":' + b"[" * 100_000),
+    "no object": with_header([FOUR], b"1234"),
+    "no text": with_header({"\ud800": FOUR}, b"1234"),
+    "twice": with_header(b'{"a":1,"a":2}'),
+    "metadata": with_header({"__metadata__": {"checksum": 1}}),
+    "huge header": (1 << 40).to_bytes(8, "little") + b"{}",
+    "negative": with_header({"a": FOUR | {"shape": [-1]}}, b"1234"),
+    "huge": with_header({"a": FOUR | {"shape": [1 << 62, 1 << 62]}}, b"1234"),
+    "huge of nothing": with_header({"a": FOUR | {"shape": [0, 1 << 62], "data_offsets": [0, 0]}}),
+    "hundred axes": with_header({"a": FOUR | {"shape": [1] * 100}}, b"1234"),
+    "offsets": with_header({"a": FOUR | {"data_offsets": [4, 0]}}, b"1234"),
+    "overlap": with_header({"a": FOUR, "b": FOUR}, b"1234"),
+    "gap": with_header({"a": FOUR | {"data_offsets": [4, 8]}}, b"12345678"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_files_made_to_break_a_reader(tmp_path, name):
+    (tmp_path / "file").write_bytes(HOSTILE[name])
+    for load in (load_params, lambda path: load_record(path, "kind")):
+        with pytest.raises(ValueError, match="file is no whole safetensors file"):
+            load(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, "nan,"], ids=["empty", "cut", "deep", "no"]
+)
+def test_a_record_that_is_no_json(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(json, "dumps", lambda record: text)
+    save_record(tmp_path / "file", "kind", {}, {"a": grid()})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="file is damaged: its record is no JSON"):
+        load_record(tmp_path / "file", "kind")
 
 
 def test_every_changed_byte_of_a_record_is_noticed(tmp_path):

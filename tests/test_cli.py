@@ -189,7 +189,7 @@ def test_without_matplotlib_one_line_says_how_to_get_it(toys, capsys, monkeypatc
     out, err = capsys.readouterr()
     assert LAST_LINE.fullmatch(out.rstrip("\n"))
     (line,) = (line for line in err.splitlines() if not line.startswith("epoch"))
-    assert 'pip install "agnostic-xent[plot]"' in line
+    assert "pip install matplotlib jinja2" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == KEPT
 
 
@@ -243,7 +243,7 @@ def test_missing_backend_says_what_to_install(toys, capsys, monkeypatch):
     assert cli.main(["train", "--backend", "jax"]) == 2
     line = one_error_line(capsys)
     assert "'jax' is not installed" in line
-    assert 'pip install "jax"' in line
+    assert "pip install jax" in line
 
 
 def test_backend_without_a_device_is_one_line(toys, capsys, monkeypatch):
@@ -301,7 +301,7 @@ def test_process_trains_and_info_shows(tmp_path):
     assert done.returncode == 0, done.stderr
     assert LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
     assert float(done.stdout.split()[-1]) > 0.9
-    assert "agnostic-xent[plot]" in done.stderr
+    assert "pip install matplotlib jinja2" in done.stderr
     info = subprocess.run([*RUN, "info"], env=hidden, capture_output=True, text=True)
     assert (info.returncode, info.stderr) == (0, "")
     assert re.search(r"^  numpy +\S*\d", info.stdout, re.MULTILINE)

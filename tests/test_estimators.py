@@ -339,5 +339,5 @@ def test_scikit_learn_is_imported_where_it_is_used_and_its_absence_explained():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
-        'ImportError: LogisticRegression needs scikit-learn: pip install "agnostic-xent[sklearn]"'
+        "ImportError: LogisticRegression needs scikit-learn: python -m pip install scikit-learn"
     )

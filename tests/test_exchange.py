@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import re
+import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -240,7 +243,11 @@ def kinds(model):
         case Residual():
             shortcut = kinds(model.shortcut) if model.shortcut is not None else []
             return [*kinds(model.body), *shortcut, "Add"]
-    return [names[type(model)], *(["Relu"] if getattr(model, "activation", None) else [])]
+    return [
+        *(["Pad"] if isinstance(model, MaxPool2d) and model.dilation != 1 else []),
+        names[type(model)],
+        *(["Relu"] if getattr(model, "activation", None) else []),
+    ]
 
 
 def run_onnx(runtime, path, x):
@@ -270,14 +277,83 @@ def test_onnx_gives_the_same(name, runtime, tmp_path):
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("count_include_pad", [False, True])
 @pytest.mark.parametrize("window", [(2, 3), (3, 2)])
-def test_onnx_averages_of_partial_windows(window, count_include_pad, padding, tmp_path):
-    """In onnxruntime alone: onnx.reference takes such a window's pixels from the wrong place."""
+@pytest.mark.parametrize("runtime", ["reference", "onnxruntime"])
+def test_onnx_averages_of_partial_windows(runtime, window, count_include_pad, padding, tmp_path):
     pytest.importorskip("onnx")
     options = {"padding": padding, "count_include_pad": count_include_pad, "ceil_mode": True}
     model, path = AvgPool2d(window, **options), tmp_path / "model.onnx"
     export_onnx(model, {}, path, (1, 4, 4))
     x = images((1, 4, 4))
-    check_equal(run_onnx("onnxruntime", path, x), run(model, {}, x))
+    check_equal(run_onnx(runtime, path, x), run(model, {}, x))
+
+
+WINDOWS = {  # of an image of 6 x 7 pixels
+    "last one would begin behind the image": MaxPool2d(2, stride=3, ceil_mode=True),
+    "last one would begin in the margin": MaxPool2d(2, padding=1, ceil_mode=True),
+    "means, in the margin": AvgPool2d(3, padding=1, ceil_mode=True),
+    "means without padding": AvgPool2d(3, padding=1, ceil_mode=True, count_include_pad=False),
+    "one side": AvgPool2d(4, stride=3, padding=((2, 0), (0, 1)), ceil_mode=True),
+    "far apart": MaxPool2d(1, stride=4, ceil_mode=True),
+    "same": MaxPool2d(3, stride=2, padding="same", ceil_mode=True),
+    "same, means": AvgPool2d((2, 3), stride=(3, 2), padding="same"),
+    "valid": AvgPool2d(4, stride=3, padding="valid", ceil_mode=True),
+    "margins as wide as the window": MaxPool2d((2, 3), stride=2, padding=(1, 2), dilation=3),
+    "dilated, partial": MaxPool2d(2, stride=2, padding=1, dilation=(2, 3), ceil_mode=True),
+    "without a pixel": MaxPool2d((1, 4), padding="same", dilation=(1, 5), ceil_mode=True),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_onnx_of_pools_whose_windows_reach_over_the_edge(name, tmp_path):
+    pytest.importorskip("onnx")
+    path, x = tmp_path / "model.onnx", images((2, 6, 7))
+    export_onnx(WINDOWS[name], {}, path, (2, 6, 7))
+    check_equal(run_onnx("onnxruntime", path, x), run(WINDOWS[name], {}, x))
+
+
+def random_layer(rng, channels):
+    """Return a layer of images with options drawn at random."""
+
+    def pair(least, most):
+        one, two = rng.integers(least, most + 1, 2).tolist()
+        return one if rng.random() < 0.5 else (one, two)
+
+    def margins(most):
+        sides = (pair(0, most), ((0, most), (most, 0)), "same", "valid")
+        return sides[rng.integers(len(sides))]
+
+    window, stride, dilation = pair(1, 4), pair(1, 4), pair(1, 3)
+    most, ceil = int(np.min(window)) // 2, bool(rng.random() < 0.7)
+    match rng.integers(4):
+        case 0:
+            filters, groups = 2 * channels, int(rng.choice([1, channels]))
+            return Conv2d(filters, window, stride, margins(2), dilation, groups, activation="relu")
+        case 1:
+            return MaxPool2d(window, stride, margins(most), dilation, ceil)
+        case 2:
+            return AvgPool2d(window, stride, margins(most), ceil, bool(rng.random() < 0.5))
+    return BatchNorm2d(eps=0.1)
+
+
+def test_onnx_of_random_models(tmp_path):
+    pytest.importorskip("onnx")
+    rng, path, built = np.random.default_rng(SEED), tmp_path / "model.onnx", 0
+    for _ in range(150):
+        layers, start = [], (2, *rng.integers(3, 13, 2).tolist())
+        shape = start
+        for _ in range(3):
+            layer = random_layer(rng, shape[0])
+            with suppress(ValueError):  # its window is larger than what comes in
+                shape = layer.init(0, shape)[1]
+                layers.append(layer)
+        if not layers:
+            continue
+        model = Sequential(*layers, Flatten())
+        params, x = filled(model, start), images(start)
+        export_onnx(model, params, path, start)
+        check_equal(run_onnx("onnxruntime", path, x), run(model, params, x))
+        built += 1
+    assert built > 100
 
 
 def test_onnx_in_float64_from_any_library(row, tmp_path):
@@ -288,6 +364,43 @@ def test_onnx_in_float64_from_any_library(row, tmp_path):
     export_onnx(model, {k: row.array(w) for k, w in params.items()}, tmp_path / "m.onnx", shape)
     x = images(shape, dtype)
     check_equal(run_onnx("reference", tmp_path / "m.onnx", x), run(model, params, x))
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_onnx_in_float64_warns_where_onnxruntime_refuses_it(name, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    (model, shape), path = EXPORTED[name], tmp_path / "model.onnx"
+    params = filled(model, shape, "float64")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        export_onnx(model, params, path, shape)
+    messages = [str(one.message) for one in seen]
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    refusal = ""
+    try:
+        runtime.InferenceSession(path, options)
+    except runtime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        refusal = str(error)
+    if not refusal:
+        assert messages == []
+        return
+    (message,) = messages
+    refused = re.search(r"compute (\S+)( and (\S+))? in float64", message)
+    assert any(kind in refusal for kind in refused.groups() if kind)
+    half = {name: w.astype("float16") for name, w in params.items()}
+    export_onnx(model, half, path, shape)
+    runtime.InferenceSession(path)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int32"])
+def test_onnx_of_other_dtypes_is_refused(dtype, tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    params = {"weight": np.ones((2, 3), getattr(ml_dtypes, dtype, dtype))}
+    expected = f"params must be float16, float32 or float64 in ONNX, got {dtype}"
+    with pytest.raises(ValueError, match=expected):
+        export_onnx(Dense(2, bias=False), params, tmp_path / "model.onnx", (3,))
+    assert list(tmp_path.iterdir()) == []
 
 
 class Odd(Layer):
@@ -382,6 +495,6 @@ def test_onnx_refuses_and_leaves_no_file(tmp_path, monkeypatch):
         return imported(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", without_onnx)
-    with pytest.raises(ImportError, match=r'pip install "agnostic-xent\[onnx\]"'):
+    with pytest.raises(ImportError, match=r"export_onnx needs onnx: .* pip install onnx$"):
         export_onnx(model, params, path, shape)
     assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,8 @@ from agnostic_xent import (
     load_checkpoint,
     save_params,
 )
-from agnostic_xent.training.runs import FILE
+from agnostic_xent.network.checkpoints import save_record
+from agnostic_xent.training.runs import FILE, KIND
 
 
 class Odd(SGD):
@@ -165,3 +166,22 @@ def test_fit_by_itself_writes_nothing(tmp_path, monkeypatch):
     model = SOFTMAX
     fit(model, start(model), images(), loss=cross_entropy, optimizer=SGD(0.1), epochs=1)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None, 1, "text", [], {}, {"params": ["nobody"]}, {"params": 1}, {"history": [{}]},
+        {"history": [{"epoch": 1, "more": 2}]}, {"settings": 1}, {"rates": [[1]]}, {"rng": None},
+    ],
+)  # fmt: skip
+def test_a_record_that_no_run_wrote(tmp_path, record):
+    """Its checksum is right: somebody made it by hand."""
+    whole = {"settings": {}, "rates": [], "params": [], "state": {}, "rng": {}, "history": []}
+    if isinstance(record, dict) and record:
+        record = whole | {"ended": False} | record
+    save_record(tmp_path / FILE, KIND, record, {"params:w": np.ones(2)})
+    for act in (lambda: load_checkpoint(tmp_path), lambda: train(checkpoint=tmp_path)):
+        with pytest.raises(ValueError, match=f"{FILE} is damaged: its record is not one of fit"):
+            act()
+    assert os.listdir(tmp_path) == [FILE]

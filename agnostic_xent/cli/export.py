@@ -20,7 +20,7 @@ def add_to(commands: Any) -> None:
         description="Write a model that train --out has written as an ONNX file, for any number of "
         "samples: its input is called input, its output, logits, output. The input is as the model "
         "takes it, already divided by the divisor in run.json, which a line tells if it is not 1. "
-        "Needs the extra agnostic-xent[onnx].",
+        "Needs the package onnx.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
     parser.add_argument("file", type=Path, metavar="FILE", help="such as model.onnx")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.requirements import missing
 from .reading import naming, reading
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def read_pictures(
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("a folder of pictures needs Pillow: pip install pillow") from error
+        raise missing("a folder of pictures", "pillow") from error
     with naming(argument, folder):
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise ValueError("it is a folder, but the model takes no pictures of 1 or 3 channels")

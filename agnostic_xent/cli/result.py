@@ -10,6 +10,7 @@ from typing import Any
 from .. import SGD, History, predict, to_backend, to_numpy
 from ..core.arrays import Array
 from ..core.conversion import backend
+from ..core.requirements import installing
 from ..datasets import Dataset
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
@@ -62,8 +63,8 @@ def write_report(
             versions=machine(settings.backend),
         )
     except ImportError:
-        hint = 'no report: pip install "agnostic-xent[plot]" brings what draws it'
-        print(hint, file=sys.stderr)
+        command = installing("matplotlib", "jinja2")
+        print(f"no report: {command} brings what draws it", file=sys.stderr)
 
 
 def _readable(settings: Settings) -> dict[str, str]:

@@ -70,8 +70,8 @@ def add_to(commands: Any) -> None:
         type=Path,
         metavar="DIR",
         help="write model.safetensors, history.json and run.json there after every epoch, and at "
-        "the end report.html, and report.png with its main pictures (both need the extra "
-        "agnostic-xent[plot])",
+        "the end report.html, and report.png with its main pictures (both need "
+        "matplotlib and jinja2)",
     )
     add(
         "--checkpoint",

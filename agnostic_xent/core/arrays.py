@@ -18,14 +18,14 @@ Array: TypeAlias = Any
 """An array of any library that follows the Array API standard."""
 
 INSTALL = {
-    "numpy": "numpy",
-    "cupy": "agnostic-xent[cuda13]",
-    "torch": "torch",
-    "jax": "jax",
-    "dask": "dask[array]",
-    "array_api_strict": "array-api-strict",
+    "numpy": ("numpy",),
+    "cupy": ("cupy-cuda13x[ctk]", "numba-cuda[cu13]"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "dask": ("dask[array]",),
+    "array_api_strict": ("array-api-strict",),
 }
-"""The libraries that the test matrix runs, and what pip installs them by."""
+"""The libraries that the test matrix runs, and what pip installs for them."""
 
 
 def array_namespace(x: Array) -> ModuleType:

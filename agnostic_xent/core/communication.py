@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .arrays import Array, array_namespace, device, library, narrow, widen
 from .checks import generator
 from .conversion import backend, to_backend
+from .requirements import installing, missing
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["MPICommunicator", "NCCLCommunicator"]
-
-INSTALL = 'MPICommunicator needs mpi4py: pip install "agnostic-xent[mpi]"'
-INSTALL_NCCL = (
-    "NCCLCommunicator needs NCCL: pip install nvidia-nccl-cu13 (or -cu12, as the CuPy installed)"
-)
 
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that tell libraries, when they are loaded, how many threads to start."""
@@ -114,7 +110,7 @@ class MPICommunicator:
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:  # RuntimeError: no MPI library to load
-            raise ImportError(INSTALL) from error
+            raise missing("MPICommunicator", "mpi4py", "mpich") from error
         self.comm = MPI.COMM_WORLD if comm is None else comm
         self.device_arrays = device_arrays
         self.rank: int = self.comm.rank
@@ -210,7 +206,10 @@ class NCCLCommunicator(MPICommunicator):
         self._cuda = backend("cupy").cuda
         self._nccl = importlib.import_module("cupy.cuda.nccl")  # which CuPy loads on request only
         if not self._nccl.available:
-            raise ImportError(INSTALL_NCCL)
+            raise ImportError(
+                f"NCCLCommunicator needs NCCL: {installing('nvidia-nccl-cu13')} "
+                "(or -cu12, as the CuPy installed)"
+            )
         self._take_device()
         identity = self.broadcast(self._nccl.get_unique_id() if self.rank == 0 else None)
         self._link = self._nccl.NcclCommunicator(self.size, identity, self.rank)

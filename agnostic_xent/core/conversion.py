@@ -12,6 +12,7 @@ from array_api_compat import device as device
 
 from .arrays import INSTALL, Array, array_namespace, library
 from .checks import namespace
+from .requirements import installing, missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +43,7 @@ def backend(name: str) -> ModuleType:
         )
     except ImportError as error:
         raise ImportError(
-            f"backend {name!r} is not installed; "
-            f'python -m pip install "{INSTALL[name]}" installs it ({error})'
+            f"backend {name!r} is not installed; {installing(*INSTALL[name])} installs it ({error})"
         ) from error
 
 
@@ -71,6 +71,14 @@ def to_numpy(x: Array) -> np.ndarray:
     numpy.ndarray
         Same shape and dtype.
 
+    Raises
+    ------
+    ImportError
+        If a torch tensor is of bfloat16, and the package ml_dtypes, by which NumPy knows this
+        dtype, is not installed.
+    TypeError
+        If NumPy has no such dtype.
+
     Examples
     --------
     >>> to_numpy(xp.asarray([1.0, 2.0])).tolist()
@@ -81,7 +89,7 @@ def to_numpy(x: Array) -> np.ndarray:
     if array_api_compat.is_numpy_array(x):
         return x
     if array_api_compat.is_torch_array(x):
-        return np.asarray(x.detach().cpu())
+        return _from_torch(x.detach().cpu())
     if library(x) == "array_api_strict":  # reads by buffer or DLPack from its CPU device alone
         return np.asarray(x.to_device(array_namespace(x).Device("CPU_DEVICE")))
     return x.get() if array_api_compat.is_cupy_array(x) else np.asarray(x)
@@ -124,8 +132,9 @@ def to_backend(params: Any, xp: ModuleType, device: Any = None) -> Any:
         return params.__sklearn_array_api_convert__(lambda x: to_backend(x, xp, device))
     namespace(params=params)
     check_device(xp)
-    host = to_numpy(params).copy()
-    result = _compat(xp).asarray(host, device=device)
+    host = to_numpy(params)
+    host = host.astype(host.dtype.newbyteorder("="), order="C")  # a copy
+    result = _placed(host, _compat(xp), device)
     if str(result.dtype).rpartition(".")[2] != str(host.dtype):
         raise TypeError(
             f"{library(result)} turned an array of {host.dtype} into {result.dtype}; "
@@ -142,6 +151,37 @@ def detached(x: Any) -> Any:
     if isinstance(x, Mapping):
         return {name: detached(inner) for name, inner in x.items()}
     return x.detach() if library(x) == "torch" and x.requires_grad else x
+
+
+def _from_torch(x: Array) -> np.ndarray:
+    """Return a tensor on the host as an array that shares its memory."""
+    import numpy as np
+
+    if str(x.dtype) == "torch.bfloat16":  # torch hands out the bits alone
+        return np.asarray(x.view(array_namespace(x).int16)).view(bfloat16())
+    try:
+        return np.asarray(x)
+    except TypeError as error:
+        raise TypeError(f"NumPy cannot hold a tensor of {x.dtype}: {error}") from error
+
+
+def _placed(host: np.ndarray, xp: ModuleType, device: Any) -> Array:
+    """Return an array of NumPy as one of another library."""
+    if host.dtype.name == "bfloat16" and xp.__name__.endswith("torch"):  # it takes the bits alone
+        return xp.asarray(host.view("int16"), device=device).view(xp.bfloat16)
+    return xp.asarray(host, device=device)
+
+
+def bfloat16() -> np.dtype[Any]:
+    """Return the dtype that NumPy has by the package ml_dtypes."""
+    import numpy as np
+
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise missing("bfloat16 in NumPy", "ml_dtypes") from error
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 def uploaded(batches: Iterator[tuple[Array, ...]], like: Array) -> Iterator[tuple[Array, ...]]:

@@ -54,6 +54,24 @@ def _same_margins(window: Pair, dilation: Pair, stride: Pair, image: Pair) -> Ma
     return margins[0], margins[1]
 
 
+def ceil_margins(
+    padding: Margins, window: Pair, dilation: Pair, stride: Pair, image: Pair
+) -> Margins:
+    """Return margins with which a last, partial window fits that starts inside the image."""
+    axes = zip(image, window, stride, padding, dilation, strict=True)
+    vertical, horizontal = (_ceil_margin(*axis) for axis in axes)
+    return vertical, horizontal
+
+
+def _ceil_margin(n: int, k: int, s: int, margin: Pair, d: int) -> Pair:
+    before, after = margin
+    over = n + before + after - d * (k - 1) - 1
+    windows = -(-over // s) + 1
+    if (windows - 1) * s >= n + before:
+        windows -= 1
+    return before, max(after, (windows - 1) * s + d * (k - 1) + 1 - n - before)
+
+
 def output_size(
     image: Pair, window: Pair, *, stride: Pair, padding: Margins, dilation: Pair
 ) -> Pair:

@@ -35,8 +35,8 @@ def save_report(
 
     Curves of the training, confusion matrix, reliability diagram, scores of each class; of images
     also the most confident mistakes, the first filters, and which implementation runs in each layer
-    and for how long. The page opens without network, on a phone and on paper. Needs the extra
-    ``agnostic-xent[plot]``.
+    and for how long. The page opens without network, on a phone and on paper. Needs matplotlib and
+    jinja2.
 
     Parameters
     ----------

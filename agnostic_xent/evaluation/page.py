@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.files import write_atomically
+from ..core.requirements import missing
 from ..info import backend_line, threads, versions
 from .calibration import expected_calibration_error
 from .layer_times import LayerTime
@@ -94,9 +95,7 @@ def save_page(
         import jinja2
         import matplotlib
     except ImportError as error:
-        raise ImportError(
-            'a report needs matplotlib and jinja2: pip install "agnostic-xent[plot]"'
-        ) from error
+        raise missing("a report", "matplotlib", "jinja2") from error
 
     matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     environment = jinja2.Environment(

@@ -7,11 +7,11 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.arrays import Array
 from ..core.checks import namespace
-from ..core.conversion import to_numpy
+from ..core.conversion import bfloat16, to_numpy
 from ..core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -19,6 +19,24 @@ if TYPE_CHECKING:
 
 
 __all__ = ["load_params", "save_params"]
+
+DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+}
+"""The dtypes of safetensors that parameters can have, and NumPy's names of them."""
 
 
 def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> None:
@@ -41,7 +59,8 @@ def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> No
     """
     for name, x in params.items():
         namespace(**{f"params[{name!r}]": x})
-    write_atomically(path, _serialized("params", host_arrays(params), None))
+    host = host_arrays(params)
+    write_atomically(path, _serialized("params", host, {"checksum": checksum("", host)}))
 
 
 def load_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -50,9 +69,14 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises
     ------
     ValueError
-        If the file is damaged, or no safetensors file.
+        If the file is damaged, or no safetensors file, or holds numbers of another dtype than
+        NumPy's and bfloat16, such as float8. A changed number is noticed in files of `save_params`,
+        which have a checksum.
     OSError
         If it cannot be read.
+    ImportError
+        If it holds bfloat16, and the package ml_dtypes, by which NumPy knows this dtype, is not
+        installed.
 
     Examples
     --------
@@ -62,7 +86,8 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     >>> sorted(load_params(path))
     ['0.bias']
     """
-    return _deserialized(path, Path(path).read_bytes())
+    _, arrays = _read(path)
+    return arrays
 
 
 # --- arrays with a record ------------------------------------------------------------------------
@@ -88,16 +113,15 @@ def load_record(path: str | os.PathLike[str], kind: str) -> tuple[Any, dict[str,
     OSError
         If it cannot be read.
     """
-    content = Path(path).read_bytes()
-    arrays = _deserialized(path, content)
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    metadata, arrays = _read(path)
     if metadata.get("kind") != kind:
         raise ValueError(f"{path} is no {kind}: it says {metadata.get('kind')!r}")
-    text = metadata.get("record", "")
-    if metadata.get("checksum") != checksum(text, arrays):
-        raise ValueError(f"{path} is damaged: its content does not fit its checksum")
-    return json.loads(text), arrays
+    if not {"record", "checksum"} <= metadata.keys():
+        raise ValueError(f"{path} is damaged: it has no record or no checksum")
+    try:
+        return json.loads(metadata["record"]), arrays
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: its record is no JSON ({error})") from error
 
 
 def checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
@@ -123,7 +147,7 @@ def host_arrays(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
     return found
 
 
-def _serialized(what: str, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None) -> bytes:
+def _serialized(what: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
     from safetensors import SafetensorError
     from safetensors.numpy import save
 
@@ -133,11 +157,26 @@ def _serialized(what: str, arrays: dict[str, np.ndarray], metadata: dict[str, st
         raise TypeError(f"{what} cannot be written as safetensors: {error}") from error
 
 
-def _deserialized(path: str | os.PathLike[str], content: bytes) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Return the metadata and the arrays of a file, which fit their checksum if it has one."""
+    from safetensors import SafetensorError, deserialize
 
+    content, parts = Path(path).read_bytes(), cast(Any, deserialize)
     try:
-        return load(content)
-    except SafetensorError as error:
+        arrays = {name: _array(**part) for name, part in parts(content)}
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    own = checksum(metadata.get("record", ""), arrays)
+    if metadata.get("checksum", own) != own:
+        raise ValueError(f"{path} is damaged: its content does not fit its checksum")
+    return metadata, arrays
+
+
+def _array(shape: list[int], dtype: str, data: bytearray) -> np.ndarray:
+    import numpy as np
+
+    if dtype not in DTYPES:
+        raise ValueError(f"NumPy has no dtype for its numbers in {dtype}")
+    return np.frombuffer(data, bfloat16() if dtype == "BF16" else DTYPES[dtype]).reshape(shape)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..core.arrays import Array
 from ..core.conversion import to_numpy
@@ -11,9 +13,15 @@ from ..core.files import write_atomically
 from .layers import Layer
 from .onnx_graph import OnnxGraph, import_onnx
 
+if TYPE_CHECKING:
+    import numpy as np
+
 __all__ = ["export_onnx", "match_params"]
 
 OPSET, IR_VERSION = 20, 9
+DTYPES = ("float16", "float32", "float64")
+NOT_IN_FLOAT64 = ("AveragePool", "Conv")
+"""The nodes of layers that onnxruntime does not compute in float64 on a CPU."""
 
 COUNTER = "num_batches_tracked"
 """torch's BatchNorm2d counts its batches; nothing here depends on it."""
@@ -82,7 +90,8 @@ def export_onnx(
     model : layer
         Each layer in it appends its own nodes, `Layer.to_onnx`.
     params : mapping of str to array
-        Its parameters, of any library, all of one dtype.
+        Its parameters, of any library, all float16, float32 or float64. onnxruntime computes
+        convolutions and average pools in the first two alone; a warning says so.
     path : path
         The file; an older one is replaced only when the new one is complete.
     input_shape : tuple of int
@@ -93,7 +102,7 @@ def export_onnx(
     TypeError
         If a layer does not say how it is written in ONNX, or cannot be.
     ValueError
-        If ``params`` are not those of the model.
+        If ``params`` are not those of the model, or of several dtypes or another one.
     ImportError
         Without the package onnx.
 
@@ -109,17 +118,14 @@ def export_onnx(
     """
     onnx = import_onnx()
     host = {k: to_numpy(w) for k, w in match_params(model, params, input_shape).items()}
-    dtypes = {w.dtype for w in host.values()}
-    if len(dtypes) > 1:
-        raise ValueError(f"params must have one dtype, got {', '.join(sorted(map(str, dtypes)))}")
-    graph = OnnxGraph(host.keys(), {"input": tuple(input_shape)})
+    dtype = _dtype(host)
+    element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    graph = OnnxGraph(host.keys(), {"input": tuple(input_shape)}, element)
     y = model.to_onnx(graph, "input")
     graph.note_shape(model, "input", y)
     if not graph.nodes or graph.nodes[-1].output[0] != y:
         graph.node("Identity", y)
     graph.nodes[-1].output[0] = "output"
-    elements = [onnx.helper.np_dtype_to_tensor_dtype(dtype) for dtype in dtypes]
-    element = elements[0] if elements else onnx.TensorProto.FLOAT
     describe = onnx.helper.make_tensor_value_info
     content = onnx.helper.make_model(
         onnx.helper.make_graph(
@@ -134,4 +140,31 @@ def export_onnx(
         producer_name="agnostic_xent",
     )
     onnx.checker.check_model(content, full_check=True)
+    _warn_of_float64(dtype, {node.op_type for node in graph.nodes})
     write_atomically(path, content.SerializeToString())
+
+
+def _dtype(params: Mapping[str, np.ndarray]) -> np.dtype:
+    """Return the one dtype of parameters; where there are none, float32."""
+    import numpy as np
+
+    dtypes = {w.dtype for w in params.values()} or {np.dtype("float32")}
+    names = sorted(map(str, dtypes))
+    if len(names) > 1:
+        raise ValueError(f"params must have one dtype, got {', '.join(names)}")
+    if names[0] not in DTYPES:
+        raise ValueError(
+            f"params must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]} in ONNX, got {names[0]}"
+        )
+    return dtypes.pop()
+
+
+def _warn_of_float64(dtype: np.dtype, kinds: set[str]) -> None:
+    refused = [kind for kind in NOT_IN_FLOAT64 if kind in kinds]
+    if dtype == "float64" and refused:
+        warnings.warn(
+            f"onnxruntime does not compute {' and '.join(refused)} in float64, the dtype of params,"
+            ' on a CPU; to run the file there, export {name: w.astype("float32") for name, w in '
+            "to_backend(params, numpy).items()}",
+            stacklevel=3,
+        )

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from ..core.arrays import Array
 from ..core.checks import generator, namespace, set_integers
-from ..core.geometry import Margins, Padding, PairLike, as_margins, as_pair
+from ..core.geometry import Margins, Padding, PairLike, as_margins, as_pair, ceil_margins
 from ..core.operation import Operation, explain, kernels
 from ..operations.activations import relu
 from ..operations.convolution import check_groups, conv2d
@@ -220,9 +220,15 @@ class MaxPool2d(OperationLayer):
     ceil_mode: bool = False
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
-        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        """Append the layer's nodes, for the input named x, to ``graph``; return the output's name.
+
+        Padding of dilated windows is a node: in onnxruntime it has to be less than the window, and
+        windows without a pixel, which are -inf here, are not.
+        """
         options = _onnx_windows(self, graph.shapes[x], self.dilation)
-        return graph.node("MaxPool", x, ceil_mode=int(self.ceil_mode), **options)
+        if max(options["dilations"]) > 1:
+            x, options["pads"] = graph.padded(x, options["pads"], -math.inf), [0, 0, 0, 0]
+        return graph.node("MaxPool", x, **options)
 
 
 @dataclass(frozen=True)
@@ -237,11 +243,18 @@ class AvgPool2d(OperationLayer):
     count_include_pad: bool = True
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
-        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        """Append the layer's nodes, for the input named x, to ``graph``; return the output's name.
+
+        In ONNX what ``ceil_mode`` adds would count as padding does, so that padding is a node then.
+        """
         options = _onnx_windows(self, graph.shapes[x], dilation=1)
-        options |= {"ceil_mode": int(self.ceil_mode)}
-        options |= {"count_include_pad": int(self.count_include_pad)}
-        return graph.node("AveragePool", x, **options)
+        padding_counts = self.count_include_pad
+        if padding_counts and self.ceil_mode:
+            plain = _onnx_windows(replace(self, ceil_mode=False), graph.shapes[x], dilation=1)
+            both = zip(options["pads"], plain["pads"], strict=True)
+            options["pads"] = [pad - counted for pad, counted in both]
+            x, padding_counts = graph.padded(x, plain["pads"], 0.0), False
+        return graph.node("AveragePool", x, count_include_pad=int(padding_counts), **options)
 
 
 class GlobalAvgPool2d(OperationLayer):
@@ -456,11 +469,17 @@ class Flatten(Layer):
 def _onnx_windows(
     layer: Conv2d | MaxPool2d | AvgPool2d, shape: Shape, dilation: PairLike
 ) -> dict[str, Any]:
-    """Return ONNX's attributes of windows that slide over samples of a shape."""
+    """Return ONNX's attributes of windows that slide over samples of a shape.
+
+    A pool's ``ceil_mode`` becomes margins: runtimes disagree about that attribute.
+    """
     window, dilation = as_pair("window", layer.window), as_pair("dilation", dilation)
     stride = window if layer.stride is None else as_pair("stride", layer.stride)
     image = shape[1], shape[2]
-    (top, bottom), (left, right) = as_margins(layer.padding, window, dilation, stride, image)
+    margins = as_margins(layer.padding, window, dilation, stride, image)
+    if not isinstance(layer, Conv2d) and layer.ceil_mode:
+        margins = ceil_margins(margins, window, dilation, stride, image)
+    (top, bottom), (left, right) = margins
     return {
         "kernel_shape": window,
         "strides": stride,

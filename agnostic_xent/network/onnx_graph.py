@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from ..core.requirements import missing
+
 
 def import_onnx() -> Any:
     """Return the package onnx, which is optional."""
@@ -15,7 +17,7 @@ def import_onnx() -> Any:
         import onnx.helper
         import onnx.numpy_helper
     except ImportError as error:
-        raise ImportError('export_onnx needs onnx: pip install "agnostic-xent[onnx]"') from error
+        raise missing("export_onnx", "onnx") from error
     return onnx
 
 
@@ -39,6 +41,8 @@ class OnnxGraph:
 
     params: Collection[str]
     shapes: dict[str, tuple[int, ...]]
+    element: int
+    """ONNX's number of the dtype of the input and the parameters."""
     prefix: str = ""
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
@@ -65,6 +69,19 @@ class OnnxGraph:
         make = import_onnx().helper.make_node
         self.nodes.append(make(kind, inputs, [name], name=name, **attributes))
         return name
+
+    def padded(self, x: str, pads: Sequence[int], value: float) -> str:
+        """Append a node that pads images with a value by (top, left, bottom, right) pixels.
+
+        Return the name of its output: x, without a node, if there is nothing to add.
+        """
+        if not any(pads):
+            return x
+        top, left, bottom, right = pads
+        sides = self.constant("pads", [0, 0, top, left, 0, 0, bottom, right])
+        fill = import_onnx().helper.make_tensor(f"{self.prefix}fill", self.element, [], [value])
+        self.constants.append(fill)
+        return self.node("Pad", x, sides, fill.name)
 
     def parameters(self, *names: str) -> list[str]:
         """Return the full names of the layer's parameters out of ``names`` that it has."""

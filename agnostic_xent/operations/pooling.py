@@ -7,7 +7,15 @@ from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, device
 from ..core.checks import check_ndim, float_namespace
-from ..core.geometry import Margins, Pair, PairLike, as_margins, as_pair, check_fits
+from ..core.geometry import (
+    Margins,
+    Pair,
+    PairLike,
+    as_margins,
+    as_pair,
+    ceil_margins,
+    check_fits,
+)
 from ..core.operation import Pullback, operation, repeatable
 from .unfolding import fold, taps
 
@@ -37,9 +45,7 @@ def _pool_geometry(
                 f"{k} (dilation {d}, stride {s}) holds none of {n} pixels"
             )
     if ceil_mode:
-        axes = zip(image, window, stride, margins, dilation, strict=True)
-        vertical, horizontal = (_ceil_margin(*axis) for axis in axes)
-        margins = vertical, horizontal
+        margins = ceil_margins(margins, window, dilation, stride, image)
     return {"window": window, "stride": stride, "padding": margins, "dilation": dilation}
 
 
@@ -51,16 +57,6 @@ def _all_meet(n: int, k: int, s: int, margin: Pair, d: int) -> bool:
     return all(
         met < n and met <= start + d * (k - 1) for start, met in zip(starts, first_met, strict=True)
     )
-
-
-def _ceil_margin(n: int, k: int, s: int, margin: Pair, d: int) -> Pair:
-    """Widen the far margin so that a last, partial window fits, if it starts inside the image."""
-    before, after = margin
-    over = n + before + after - d * (k - 1) - 1
-    windows = -(-over // s) + 1
-    if (windows - 1) * s >= n + before:
-        windows -= 1
-    return before, max(after, (windows - 1) * s + d * (k - 1) + 1 - n - before)
 
 
 # --- max -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core.checks import integer, number
 from ..core.files import write_atomically
+from ..core.requirements import missing
 from ..network.checkpoints import save_params
 from ..network.layers import Params
 from .history import Callback, Epoch, History
@@ -204,9 +205,7 @@ class TensorBoard(Callback):
         try:
             import tensorboardX
         except ImportError as error:
-            raise ImportError(
-                'TensorBoard needs tensorboardX: pip install "agnostic-xent[tensorboard]"'
-            ) from error
+            raise missing("TensorBoard", "tensorboardX") from error
         self._open = tensorboardX.SummaryWriter
         self.folder = Path(folder)
         self._writer: SummaryWriter | None = None

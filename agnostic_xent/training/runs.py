@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.arrays import Array, array_namespace, device, library
 from ..core.conversion import to_backend
@@ -94,20 +94,20 @@ class RunFile:
         self._settings = settings(self._task, run, self._seeded)
         if not self.path.exists():
             self.save(run)
-        record, arrays = load_record(self.path, KIND)  # also of a new run: one way to start
-        self._check_settings(record["settings"])
-        self._check_rates(record["rates"])
-        if len(record["history"]) > epochs:
+        saved = _load(self.path)  # also of a new run: one way to start
+        self._check_settings(saved.settings)
+        self._check_rates(saved.rates)
+        if len(saved.history) > epochs:
             raise ValueError(
-                f"epochs must be at least the {len(record['history'])} that {self.path} has behind "
-                f"it, got {epochs}"
+                f"epochs must be at least the {len(saved.history)} that {self.path} has behind it, "
+                f"got {epochs}"
             )
         like = next(iter(run.params.values()))
         xp, place = array_namespace(like), device(like)
-        run.params = to_backend(_params(record, arrays), xp, place)
-        run.state = _unpacked(record["state"], arrays, xp, place)
-        run.history, run.ended = _history(record), record["ended"]
-        run.rng.bit_generator.state = record["rng"]  # last: it may be the caller's own
+        run.params = to_backend(saved.params, xp, place)
+        run.state = _unpacked(saved.state, saved.arrays, xp, place)
+        run.history, run.ended = saved.history, saved.ended
+        run.rng.bit_generator.state = saved.rng  # last: it may be the caller's own
 
     def save(self, run: Run) -> None:
         """Replace the file by one of where the run stands now."""
@@ -169,16 +169,39 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, np.ndarra
     >>> bool((params["0.weight"] == w["0.weight"]).all()), len(history)
     (True, 2)
     """
-    record, arrays = load_record(Path(folder) / FILE, KIND)
-    return _params(record, arrays), _history(record)
+    saved = _load(Path(folder) / FILE)
+    return saved.params, saved.history
 
 
-def _params(record: Any, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: arrays[f"params:{name}"] for name in record["params"]}
+class _Saved(NamedTuple):
+    """What a file holds."""
+
+    settings: dict[str, Any]
+    rates: list[tuple[int, float]]
+    params: dict[str, np.ndarray]
+    state: Any
+    """With names in place of arrays."""
+    arrays: dict[str, np.ndarray]
+    rng: dict[str, Any]
+    history: History
+    ended: bool
 
 
-def _history(record: Any) -> History:
-    return History([Epoch(**epoch) for epoch in record["history"]])
+def _load(path: Path) -> _Saved:
+    record, arrays = load_record(path, KIND)
+    try:
+        return _Saved(
+            settings=dict(record["settings"]),
+            rates=[(int(step), float(rate)) for step, rate in record["rates"]],
+            params={name: arrays[f"params:{name}"] for name in record["params"]},
+            state=record["state"],
+            arrays=arrays,
+            rng=dict(record["rng"]),
+            history=History([Epoch(**epoch) for epoch in record["history"]]),
+            ended=bool(record["ended"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: its record is not one of fit ({error!r})") from error
 
 
 # --- what tells one run from another -------------------------------------------------------------

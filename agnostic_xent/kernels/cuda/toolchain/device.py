@@ -19,6 +19,7 @@ from ....core.operation import (
     Operation,
     Pullback,
 )
+from ....core.requirements import installing
 from ...compiler import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -35,7 +36,7 @@ GRID = 1 << 31
 if util.find_spec("numba_cuda") is None:
     raise NoKernels(
         "the kernels need numba-cuda, which is not installed; "
-        'python -m pip install "agnostic-xent[cuda13]" installs it'
+        f"{installing('numba-cuda[cu13]')} installs it"
     )
 try:
     xp: Any = importlib.import_module(LIBRARY)
