@@ -125,8 +125,9 @@ def test_mistakes_are_the_most_confident_ones(tmp_path, wrong):
         gray = pixels(picture)[..., 0].astype(float)
         assert np.corrcoef(gray.ravel(), image.ravel())[0, 1] < -0.99  # dark where it is large
         label, confidence = rank % 3, settings["probabilities"][rank].max()
-        at = found.words.index(f"{CLASSES[label]} → {CLASSES[(label + 1) % 3]}", 0)
-        assert re.fullmatch(r"0\.\d{3}", found.words[at + 1])
+        caption = [CLASSES[label], "→", CLASSES[(label + 1) % 3]]
+        at = next(i for i in range(len(found.words)) if found.words[i : i + 3] == caption)
+        assert re.fullmatch(r"0\.\d{3}", found.words[at + 3])
         assert f"{confidence:.3f}" in found.words
     assert ("None." in found.words) == (wrong == 0)
 

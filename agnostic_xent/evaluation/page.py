@@ -17,6 +17,7 @@ from ..core.requirements import missing
 from ..info import backend_line, threads, versions
 from .calibration import expected_calibration_error
 from .layer_times import LayerTime
+from .lettering import drawing, printable
 from .metrics import confusion_matrix
 from .pictures import (
     STYLE,
@@ -93,15 +94,20 @@ def save_page(
     """
     try:
         import jinja2
-        import matplotlib
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise missing("a report", "matplotlib", "jinja2") from error
 
     matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda x: printable(x) if type(x) is str else x,
     )
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}):
+    classes = [*map(printable, classes)]
+    with drawing(STYLE | {"svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}, classes):
         page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
             title=title,
             summary=[*_summary(labels, probabilities, loss), *numbers.items()],

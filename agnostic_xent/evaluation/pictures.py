@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.files import write_atomically
+from ..core.requirements import missing
 from ..training.loop import History
 from .calibration import calibration_bins, expected_calibration_error
+from .lettering import arrow, drawing, printable, shortened, width
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase, SubFigure
@@ -23,8 +25,6 @@ BLUE, VERMILION = "#0072B2", "#D55E00"  # apart for colour-blind eyes too
 COLORS = {"training": BLUE, "validation": VERMILION}
 INK, FAINT = "#222222", "#8C8C8C"
 STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 11,
     "text.color": INK,
     "text.parse_math": False,  # a class may have a dollar sign in its name
@@ -39,6 +39,8 @@ STYLE: Any = {
 }
 MOST_DOTS = 30  # on a line
 MISTAKES = (2, 8)  # rows and columns of images
+NAME = 14
+"""Columns for the name of a class."""
 
 
 def save_picture(
@@ -77,12 +79,15 @@ def save_picture(
     ImportError
         If matplotlib is not installed.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing("a picture", "matplotlib") from error
 
+    classes, title = [*map(printable, classes)], printable(title)
     predicted = probabilities.argmax(axis=1)
     heights = (0.8, 6.2) if images is None else (0.8, 6.2, 4.8)  # inches
-    with matplotlib.rc_context(STYLE):
+    with drawing(STYLE, (*classes, title)):
         figure = Figure(figsize=(16, sum(heights)), dpi=100, facecolor="white")
         rows = figure.subfigures(len(heights), squeeze=False, height_ratios=heights)
         heading, middle, *below = rows[:, 0]
@@ -147,7 +152,7 @@ def draw_confusion(
     classes: Sequence[str],
 ) -> None:
     """Draw how many samples of each class were taken for which."""
-    n = len(classes)
+    n, names = len(classes), [shortened(name, NAME) for name in classes]
     counts = np.zeros((n, n), dtype=int)
     np.add.at(counts, (labels, predicted), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -165,8 +170,8 @@ def draw_confusion(
         ax.text(column, row, str(counts[row, column]), va="center", **style)
     ax.set_title("Confusion matrix", loc="left", fontweight="bold")
     slant: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(n), classes, size=size, **(slant if max(map(len, classes)) > 4 else {}))
-    ax.set_yticks(range(n), classes, size=size)
+    ax.set_xticks(range(n), names, size=size, **(slant if max(map(width, names)) > 4 else {}))
+    ax.set_yticks(range(n), names, size=size)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     ax.tick_params(length=0)
@@ -223,5 +228,6 @@ def _draw_mistakes(
         ax.set_axis_off()
     for ax, i in zip(axes.flat, worst, strict=False):
         ax.imshow(images[i, 0], cmap="gray_r")
-        caption = f"{classes[labels[i]]} → {classes[predicted[i]]}\n{confidence[i]:.3f}"
-        ax.set_title(caption, y=0, pad=-5, va="top", fontsize=10)
+        names = arrow(*(shortened(classes[k], NAME) for k in (labels[i], predicted[i])))
+        size = min(10, 225 / width(names))  # long ones lie apart too
+        ax.set_title(f"{names}\n{confidence[i]:.3f}", y=0, pad=-5, va="top", fontsize=size)
