@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -53,8 +53,8 @@ def arrow(start: str, end: str) -> str:
 
 
 @contextmanager
-def drawing(style: Mapping[str, Any], texts: Iterable[str]) -> Iterator[None]:
-    """Let matplotlib draw in a style, by fonts that have the characters of ``texts``.
+def drawing(style: Any, texts: Iterable[str]) -> Iterator[None]:
+    """Let matplotlib draw in a style, a dict, by fonts that have the characters of ``texts``.
 
     One warning tells of the characters that no font has.
     """
@@ -94,10 +94,10 @@ def _fonts(characters: set[str]) -> tuple[list[str], set[str]]:
             file = font_manager.findfont(name, fallback_to_default=False)
             without -= _characters(file)
             families.append(name)
-    for file in sorted(font_manager.findSystemFonts()) if without else ():
-        if found := without & _characters(file):
-            font_manager.fontManager.addfont(file)
-            families.append(font_manager.FontProperties(fname=file).get_name())
+    for path in sorted(font_manager.findSystemFonts()) if without else ():
+        if found := without & _characters(path):
+            font_manager.fontManager.addfont(path)
+            families.append(font_manager.FontProperties(fname=path).get_name())
             without -= found
     return families, without
 
