@@ -241,7 +241,8 @@ def test_paths(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.npy"):
         train((x, tmp_path / "missing.npy"))
     whole = x.read_bytes()
-    for content in (b"no array at all", whole[:-1], b""):
+    header = whole.replace(b"}", b"(", 1), whole.replace(b"(40,", b"(9999999999999999999999,", 1)
+    for content in (b"no array at all", whole[:-1], b"", b"PK\x03\x04 no zip", *header):
         x.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.npy is no whole \.npy file"):
             train((x, y))

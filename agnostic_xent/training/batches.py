@@ -69,7 +69,9 @@ def _opened(part: Any) -> Array:
 
     try:
         return np.load(part, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # of whatever kind its parsers raise
         raise ValueError(f"{os.fspath(part)} is no whole .npy file: {error}") from error
 
 
