@@ -115,16 +115,45 @@ def _unsigned(dtype: Any) -> tuple[Any, int]:
     return numpy.dtype(dtype.str.replace("i", "u")), int(numpy.iinfo(dtype).max) + 1
 
 
+def is_compiling() -> bool:
+    """Tell whether ``torch.compile`` or ``torch.export`` follows the code.
+
+    They know neither context variables nor NumPy's error state.
+    """
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
+
+
 def is_traced(x: Array) -> bool:
-    """Tell whether the values of ``x`` are not there to be read: under ``jax.jit``, or in dask."""
+    """Tell whether the values of ``x`` are not there to be read.
+
+    So it is in dask, and where ``jax.jit``, ``torch.compile`` or ``torch.export`` follows the code.
+    """
     name = library(x)
+    if name == "torch":
+        return is_compiling()
     return name == "dask" or (name == "jax" and isinstance(x, sys.modules["jax"].core.Tracer))
+
+
+def is_true(x: Any) -> bool:
+    """Return whether a boolean scalar is true; False where its value is not there to be read.
+
+    torch says so in an error alone: under ``torch.func.vmap``, of fake and of meta tensors.
+    """
+    if is_traced(x):
+        return False
+    try:
+        return bool(x)
+    except RuntimeError:
+        if library(x) != "torch":
+            raise
+        return False
 
 
 def quiet() -> AbstractContextManager[Any]:
     """Silence NumPy's warnings: an infinity or NaN that a formula defines is a result."""
     numpy = sys.modules.get("numpy")
-    return nullcontext() if numpy is None else numpy.errstate(all="ignore")
+    return nullcontext() if numpy is None or is_compiling() else numpy.errstate(all="ignore")
 
 
 def is_dask(x: Array) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from .arrays import is_compiling
 from .checks import check_choice
 
 __all__ = ["kernels"]
@@ -27,7 +28,7 @@ def default_mode() -> str:
 
 def current_mode() -> str:
     """Return the mode that holds here: of the ``with`` block, or of the environment."""
-    return _mode.get() or default_mode()
+    return default_mode() if is_compiling() else _mode.get() or default_mode()
 
 
 @contextmanager

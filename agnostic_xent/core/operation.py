@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from .arrays import Array, alike, device_number, has_known_device, library, quiet
+from .cached import cached_property
 from .checks import check_shape, float_namespace
 from .forks import as_a_whole
 from .modes import current_mode as current_mode
@@ -94,7 +95,7 @@ class Implementation:
     """The options that it knows: it receives these and no others, and runs only where every other
     option is at the operation's default."""
 
-    @functools.cached_property
+    @cached_property
     def sees_wrt(self) -> bool:
         """Whether the pullback asks which gradients are wanted, to leave out the others' work."""
         return "wrt" in inspect.signature(self.vjp).parameters

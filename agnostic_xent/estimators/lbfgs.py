@@ -98,14 +98,17 @@ class LogisticObjective:
         return intercept if self.fit_intercept else array_namespace(intercept).zeros_like(intercept)
 
     def _moments(self) -> tuple[Array, Array]:
-        """Return each feature's weighted mean (0 without intercepts), and variance about it."""
-        mean = variance = self.samples.zeros(self.samples.features)
+        """Return each feature's weighted mean (0 without intercepts), and variance about it.
+
+        Both have one row.
+        """
+        mean = variance = self.samples.zeros(1, self.samples.features)
         if self.fit_intercept:
             for x, _, a in self._blocks():
-                mean = mean + (a / self.total) @ x
+                mean = mean + (a / self.total)[None, :] @ x
             mean = self.communicator.sum(mean)
         for x, _, a in self._blocks():
-            variance = variance + (a / self.total) @ (x - mean) ** 2
+            variance = variance + (a / self.total)[None, :] @ (x - mean) ** 2
         return mean, self.communicator.sum(variance)
 
     def facts(self) -> dict[str, Any]:

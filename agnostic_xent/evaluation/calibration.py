@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..core.arrays import Array, array_namespace, constant, device, widen
+from ..core.arrays import Array, array_namespace, constant, device, quiet, widen
 from ..core.checks import integer
 from ..operations.activations import softmax
 from .metrics import check_scores, one_hot, right
@@ -57,8 +57,8 @@ def calibration_bins(probs: Array, labels: Array, bins: int = 15) -> tuple[Array
     xp = check_scores("probs", probs, labels)
     confidence, hits, count = _bins(probs, labels, bins)
     n = xp.astype(count, confidence.dtype)
-    n = xp.where(count == 0, constant(math.nan, n), n)
-    return confidence / n, hits / n, count
+    with quiet():  # 0 / 0 where a bin has no sample
+        return confidence / n, hits / n, count
 
 
 def expected_calibration_error(probs: Array, labels: Array, bins: int = 15) -> Array:
@@ -179,7 +179,7 @@ def _bins(probs: Array, labels: Array, bins: int) -> tuple[Array, Array, Array]:
     confidence = xp.max(p, axis=1, keepdims=True)  # (N, 1)
     hit = xp.expand_dims(right(p, labels), axis=1)  # (N, 1)
     edges = xp.arange(bins, dtype=p.dtype, device=device(p)) / bins
-    passed = xp.count_nonzero(confidence > edges, axis=1)
+    passed = xp.count_nonzero(confidence > edges[None, :], axis=1)
     inside = one_hot(passed - xp.astype(passed > 0, passed.dtype), bins)  # (N, bins)
     sums = xp.sum(xp.where(inside, confidence, constant(0, p)), axis=0)
     hits = xp.count_nonzero(inside & hit, axis=0)

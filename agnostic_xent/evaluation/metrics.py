@@ -7,7 +7,6 @@ is counted and summed in float32. A label out of range is an error; where values
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 
 from ..core.arrays import Array, array_namespace, constant, device, widen
@@ -219,7 +218,7 @@ def brier_score(probs: Array, labels: Array) -> Array:
     p = widen(probs)
     own = one_hot(labels, p.shape[1])
     known = xp.any(own, axis=1, keepdims=True)
-    error = p - xp.where(known, xp.astype(own, p.dtype), constant(math.nan, p))
+    error = p - xp.astype(own, p.dtype) / xp.astype(known, p.dtype)  # a label of no class: 0 / 0
     return xp.mean(xp.sum(error * error, axis=1))
 
 
@@ -245,7 +244,7 @@ def one_hot(labels: Array, classes: int) -> Array:
 
 def _names(labels: Array, classes: int) -> Array:
     xp = array_namespace(labels)
-    return xp.arange(classes, dtype=labels.dtype, device=device(labels))
+    return xp.arange(classes, dtype=labels.dtype, device=device(labels))[None, :]
 
 
 def check_scores(name: str, scores: Array, labels: Array) -> ModuleType:

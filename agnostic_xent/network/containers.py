@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from ..core.arrays import Array
+from ..core.cached import cached_property
 from ..core.checks import generator
 from .layers import Conv2d, Layer, LayerPullback, MaxPool2d, Params, Pass, ReLU, Shape, WithPullback
 from .onnx_graph import OnnxGraph

@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from ..core.arrays import Array
+from ..core.cached import cached_property
 from ..core.checks import generator, namespace, set_integers
 from ..core.geometry import Margins, Padding, PairLike, as_margins, as_pair, ceil_margins
 from ..core.operation import Operation, explain, kernels

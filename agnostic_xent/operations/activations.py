@@ -218,7 +218,7 @@ def log_softmax_of(z: Array, *, axis: int) -> Array:
     if _is_trivial(z):
         return z - z
     classes = xp.arange(z.shape[axis], device=device(z))
-    classes = xp.reshape(classes, (z.shape[axis],) + (1,) * (z.ndim - 1 - axis))
+    classes = xp.reshape(classes, (1,) * axis + (z.shape[axis],) + (1,) * (z.ndim - 1 - axis))
     top = xp.argmax(z, axis=axis, keepdims=True) == classes  # one element of each row
     zero = constant(0, z)
     shifted = z - xp.sum(xp.where(top, z, zero), axis=axis, keepdims=True)

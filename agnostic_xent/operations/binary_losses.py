@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..core.arrays import Array, array_namespace, constant, is_traced, narrow, widen
+from ..core.arrays import Array, array_namespace, constant, is_true, narrow, widen
 from ..core.checks import check_shape, float_namespace, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .activations import log_sigmoid_of
@@ -238,7 +238,7 @@ def _arguments(
     options |= {"label_smoothing": number("label_smoothing", label_smoothing, "[0, 1]")} | others
     if on_empty == "raise" and reduction == "mean":
         denominator = weights_and_reduction(scores, options)[1].denominator
-        if not is_traced(denominator) and float(denominator) == 0:
+        if is_true(denominator == 0):
             raise ValueError(f'{name} holds no element that counts (on_empty="raise")')
         return normalized(scores, target, **options)
     return repeatable(scores, target, **options)

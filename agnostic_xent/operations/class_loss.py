@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from ..core.arrays import Array, array_namespace, constant, device, is_traced
+from ..core.arrays import Array, array_namespace, constant, device, is_true
+from ..core.cached import cached_property
 from ..core.checks import check_shape, number
 from .labels import as_indices, is_labels, not_ignored
 from .reductions import Reduction, reduction_options, times_log
@@ -71,8 +71,8 @@ class ClassLoss:
             known = xp.any(t, axis=self.axis, keepdims=True)
             if self._counted is not None:  # NaN that is masked later spoils what autograd returns
                 known = known | xp.logical_not(self._spread(self._counted))
-            t = xp.astype(t, self.log_p.dtype)
-            t = xp.where(known, t, constant(float("nan"), t))
+            dtype = self.log_p.dtype  # a label that is no class makes 0 / 0, and nothing else NaN
+            t = xp.astype(t, dtype) / xp.astype(known, dtype)
         if self.label_smoothing:
             uniform = self.label_smoothing / self.log_p.shape[self.axis]
             t = t * (1 - self.label_smoothing) + uniform
@@ -175,8 +175,9 @@ class ClassLoss:
 
     def _along_axis(self, classes: Array) -> Array:
         """Lay one value a class along the axis of the classes."""
-        xp, after = array_namespace(classes), self.log_p.ndim - 1 - self.axis
-        return xp.reshape(classes, (classes.shape[0],) + (1,) * after)
+        shape = [1] * self.log_p.ndim
+        shape[self.axis] = classes.shape[0]
+        return array_namespace(classes).reshape(classes, tuple(shape))
 
 
 # --- checks of arguments -------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def class_options(
 
 def check_not_empty(denominator: Array | float) -> None:
     """Raise ValueError where the mean would divide by 0; traced arrays pass."""
-    if not is_traced(denominator) and float(denominator) == 0:
+    if is_true(denominator == 0):
         raise ValueError(
             'target holds no sample that counts, so the mean has no divisor (on_empty="raise")'
         )

@@ -9,9 +9,9 @@ those. With m the row's maximum over all ranks, k how many logits equal it, s th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from ..core.arrays import Array, array_namespace, constant, device
+from ..core.cached import cached_property
 from ..core.communication import Communicator
 from .labels import as_indices, is_labels, not_ignored
 from .reductions import times_log
@@ -69,8 +69,7 @@ class ClassParallelLoss:
         ]
         reduced = self.communicator.sum(xp.stack([xp.sum(x, axis=1) for x in sums]))
         s, k, total, linear = (reduced[i, :] for i in range(4))
-        log_sum = xp.log(k) + xp.log1p(s / k)
-        log_sum = xp.where(xp.isfinite(top), log_sum, constant(float("nan"), z))
+        log_sum = xp.log(k) + xp.log1p(s / k) + (top - top)  # NaN where top is infinite
         return top, log_sum, total, linear
 
     @cached_property
@@ -85,9 +84,9 @@ class ClassParallelLoss:
         if is_labels(t):
             labels, count = as_indices(t), z.shape[1]
             names = xp.arange(count, dtype=labels.dtype, device=device(labels)) + self.first
-            t = xp.astype(labels[:, None] == names, z.dtype)
+            t = xp.astype(labels[:, None] == names[None, :], z.dtype)
             known = (labels >= 0) & (labels < self.classes)
-            t = xp.where(known[:, None], t, constant(float("nan"), z))
+            t = t / xp.astype(known[:, None], z.dtype)  # a label that is no class makes 0 / 0
         if self.label_smoothing:
             t = t * (1 - self.label_smoothing) + self.label_smoothing / self.classes
         return t if self.weight is None else t * self.weight

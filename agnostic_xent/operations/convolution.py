@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.arrays import Array, array_namespace, constant
+from ..core.arrays import Array, array_namespace, constant, narrow, widen
 from ..core.checks import check_choice, check_ndim, check_shape, float_namespace, integer
 from ..core.geometry import Padding, PairLike, as_margins, as_pair, check_fits, output_size
 from ..core.operation import Pullback, operation, repeatable
@@ -160,14 +160,14 @@ def _(
         if activation == "relu":
             dy = xp.where(y <= 0, constant(0, dy), dy)
         if 2 in wrt and b is not None:
-            db = xp.sum(dy, axis=(0, 2, 3))
+            db = narrow(xp.sum(widen(dy), axis=(0, 2, 3)), b)
         n, k, oh, ow = dy.shape
         dy = xp.reshape(dy, (n, groups, k // groups, oh * ow))
         if 1 in wrt:
             per_image = dy @ xp.matrix_transpose(_column_matrix(columns, groups))
-            dw = xp.reshape(xp.sum(per_image, axis=0), w.shape)
+            dw = narrow(xp.reshape(xp.sum(widen(per_image), axis=0), w.shape), w)
         if 0 in wrt:
-            dcolumns = xp.matrix_transpose(_filter_matrix(w, groups)) @ dy
+            dcolumns = narrow(xp.matrix_transpose(_filter_matrix(w, groups)) @ dy, x)
             dcolumns = xp.reshape(dcolumns, (n, groups, w.shape[1], columns.shape[2], oh, ow))
             dcolumns = xp.reshape(dcolumns, columns.shape)
             taps = (dcolumns[:, :, t, ...] for t in range(columns.shape[2]))
@@ -182,7 +182,7 @@ def _filtered(
 ) -> Array:
     xp = array_namespace(w)
     n, _, _, oh, ow = columns.shape
-    y = _filter_matrix(w, groups) @ _column_matrix(columns, groups)
+    y = narrow(_filter_matrix(w, groups) @ _column_matrix(columns, groups), w)
     y = xp.reshape(y, (n, w.shape[0], oh, ow))
     if b is not None:
         y = y + xp.reshape(b, (1, w.shape[0], 1, 1))

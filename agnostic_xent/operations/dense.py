@@ -6,7 +6,7 @@ import math
 
 from array_api_compat import is_writeable_array
 
-from ..core.arrays import Array, array_namespace, is_traced
+from ..core.arrays import Array, array_namespace, is_traced, narrow, widen
 from ..core.checks import check_ndim, check_shape, float_namespace
 from ..core.operation import Pullback, operation, repeatable
 
@@ -59,8 +59,9 @@ def dense(x: Array, w: Array, b: Array | None = None) -> Array:
 
 @dense.definition
 def _dense(x: Array, w: Array, b: Array | None) -> Array:
-    y = x @ array_namespace(x).matrix_transpose(w)
-    return y if b is None else y + b
+    xp = array_namespace(x)
+    y = narrow(x @ xp.matrix_transpose(w), x)  # NumPy's product of bfloat16 is float32
+    return y if b is None else y + xp.reshape(b, (1,) * (y.ndim - 1) + (w.shape[0],))
 
 
 @dense.pullback
@@ -70,9 +71,13 @@ def _(x: Array, w: Array, b: Array | None, *, wrt: frozenset[int]) -> tuple[Arra
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         flat = xp.reshape(dy, (rows, w.shape[0]))
-        dx = dy @ w if 0 in wrt else None
-        dw = xp.matrix_transpose(flat) @ xp.reshape(x, (rows, w.shape[1])) if 1 in wrt else None
-        db = xp.sum(flat, axis=0) if 2 in wrt and b is not None else None
+        dx = dw = db = None
+        if 0 in wrt:
+            dx = narrow(dy @ w, x)
+        if 1 in wrt:
+            dw = narrow(xp.matrix_transpose(flat) @ xp.reshape(x, (rows, w.shape[1])), w)
+        if 2 in wrt and b is not None:
+            db = narrow(xp.sum(widen(flat), axis=0), b)
         return dx, dw, db
 
     return _dense(x, w, b), pullback

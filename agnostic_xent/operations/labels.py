@@ -10,7 +10,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from ..core.arrays import Array, all_below, array_namespace, dtype_kind, is_traced, library
+from ..core.arrays import Array, all_below, array_namespace, dtype_kind, is_true, library
 from ..core.conversion import to_numpy
 
 
@@ -76,7 +76,7 @@ def check_label_range(
     counted = not_ignored(labels, ignore_index)
     if counted is not None:
         bad = bad & counted
-    if not is_traced(bad) and bool(xp.any(bad)):
+    if is_true(xp.any(bad)):
         where = to_numpy(bad)
         position = tuple(int(found[0]) for found in where.nonzero()) if where.ndim else ()
         place = f"{name}[{', '.join(map(str, position))}]" if position else name

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import NoneType
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
+from ..core.cached import cached_property
 from ..core.checks import check_ndim, check_shape, float_namespace, integer, namespace, number
 from ..core.communication import Communicator
 from ..core.operation import Pullback, normalized, operation, repeatable
@@ -249,7 +249,7 @@ class _LinearLoss:
         """Return the terms of a block, and the gradients of its logits and of its target."""
         z = x @ array_namespace(x).matrix_transpose(self.w)  # (rows, classes)
         if self.bias is not None:
-            z += widen(self.bias)
+            z += widen(self.bias)[None, :]
         target, options = self._arguments(rows)
         if self.communicator is not None:
             return self._split_block(z, target, rows, scale, wrt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..core.arrays import Array, array_namespace, constant, device
+from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
 from ..core.checks import check_ndim, check_shape, float_namespace, generator, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 
@@ -98,7 +98,7 @@ def batch_norm(
 
 
 def _count(x: Array) -> int:
-    return math.prod(x.shape[axis] for axis in AXES)
+    return math.prod([x.shape[axis] for axis in AXES])
 
 
 @batch_norm.definition
@@ -113,15 +113,15 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> tuple[Array, Array, Array]:
-    xp = array_namespace(x)
-    mean, var = _statistics(x, running_mean, running_var, train)
-    scale = weight / xp.sqrt(var + eps)
-    y = (x - _per_channel(mean)) * _per_channel(scale) + _per_channel(bias)
+    xp, wide = array_namespace(x), widen(x)
+    mean, var = _statistics(wide, running_mean, running_var, train)
+    scale = widen(weight) / xp.sqrt(var + eps)
+    y = (wide - _per_channel(mean)) * _per_channel(scale) + _per_channel(widen(bias))
     if train:
         unbiased = var * (_count(x) / (_count(x) - 1))
-        running_mean = (1 - momentum) * running_mean + momentum * mean
-        running_var = (1 - momentum) * running_var + momentum * unbiased
-    return y, running_mean, running_var
+        running_mean = (1 - momentum) * widen(running_mean) + momentum * mean
+        running_var = (1 - momentum) * widen(running_var) + momentum * unbiased
+    return narrow(y, x), narrow(running_mean, x), narrow(running_var, x)
 
 
 @batch_norm.pullback
@@ -141,14 +141,16 @@ def _(
     value = _batch_norm(x, weight, bias, running_mean, running_var, **options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        mean, var = _statistics(x, running_mean, running_var, train)
+        wide, dy = widen(x), widen(dy)
+        mean, var = _statistics(wide, running_mean, running_var, train)
         inverse = 1 / xp.sqrt(var + eps)
-        unit = (x - _per_channel(mean)) * _per_channel(inverse)
+        unit = (wide - _per_channel(mean)) * _per_channel(inverse)
         dweight, dbias = xp.sum(dy * unit, axis=AXES), xp.sum(dy, axis=AXES)
         if train:  # the batch's mean and variance depend on x, too
             count = _count(x)
             dy = dy - _per_channel(dbias / count) - unit * _per_channel(dweight / count)
-        return dy * _per_channel(weight * inverse), dweight, dbias, None, None
+        dx = dy * _per_channel(widen(weight) * inverse)
+        return *(narrow(gradient, x) for gradient in (dx, dweight, dbias)), None, None
 
     return value, pullback
 
@@ -157,7 +159,7 @@ def _statistics(
     x: Array, running_mean: Array, running_var: Array, train: bool
 ) -> tuple[Array, Array]:
     if not train:
-        return running_mean, running_var
+        return widen(running_mean), widen(running_var)
     xp = array_namespace(x)
     return xp.mean(x, axis=AXES), xp.var(x, axis=AXES)
 
@@ -209,7 +211,7 @@ def dropout(x: Array, *, rate: float = 0.5, rng: int | np.random.Generator | Non
 
 @dropout.definition
 def _dropout(x: Array, *, keep: Array, rate: float) -> Array:
-    return array_namespace(x).where(keep, x / (1 - rate), constant(0, x))
+    return array_namespace(x).where(keep, narrow(x / (1 - rate), x), constant(0, x))
 
 
 @dropout.pullback

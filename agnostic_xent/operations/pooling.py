@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
-from ..core.arrays import Array, array_namespace, constant, device
+from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
 from ..core.checks import check_ndim, float_namespace
 from ..core.geometry import (
     Margins,
@@ -221,7 +221,7 @@ def _(
 def window_counts(
     x: Array, window: Pair, stride: Pair, padding: Margins, counted: Margins
 ) -> Array:
-    """Return how many pixels count in each window: (OH, OW)."""
+    """Return how many pixels count in each window: (1, 1, OH, OW)."""
     rows, columns = (
         _axis_counts(*axis)
         for axis in zip(x.shape[2:], window, stride, padding, counted, strict=True)
@@ -229,7 +229,7 @@ def window_counts(
     xp = array_namespace(x)
     rows = xp.asarray(rows, dtype=x.dtype, device=device(x))
     columns = xp.asarray(columns, dtype=x.dtype, device=device(x))
-    return rows[:, None] * columns[None, :]
+    return rows[None, None, :, None] * columns[None, None, None, :]
 
 
 def _axis_counts(n: int, k: int, s: int, margin: Pair, counted: Pair) -> list[float]:
@@ -267,7 +267,7 @@ def global_avg_pool2d(x: Array) -> Array:
 
 @global_avg_pool2d.definition
 def _global_avg_pool2d(x: Array) -> Array:
-    return array_namespace(x).mean(x, axis=(2, 3))
+    return narrow(array_namespace(x).mean(widen(x), axis=(2, 3)), x)
 
 
 @global_avg_pool2d.pullback

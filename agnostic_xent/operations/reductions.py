@@ -40,9 +40,11 @@ class Reduction:
         denominator = self.denominator
         if isinstance(denominator, (int, float)):
             denominator = constant(denominator, total)
-        nothing = constant(0 if self.on_empty == "zero" else float("nan"), total)
         empty = denominator == 0
-        return xp.where(empty, nothing, total / xp.where(empty, constant(1, total), denominator))
+        mean = total / xp.where(empty, constant(1, total), denominator)
+        if self.on_empty == "zero":
+            return xp.where(empty, constant(0, total), mean)
+        return mean + constant(0, total) / xp.astype(~empty, total.dtype)  # NaN where it is empty
 
 
 def reduction_options(reduction: str, normalize: Any, on_empty: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from ..core.arrays import Array, array_namespace
+from ..core.arrays import Array, array_namespace, narrow, widen
 from ..core.checks import is_number, set_numbers
 from ..core.conversion import detached
 from ..core.operation import Routine
@@ -142,15 +142,19 @@ def sgd_step(
     weight_decay: float,
     dampening: float,
 ) -> tuple[list[Array], list[Array | None]]:
-    """Return the weights and velocities after a step of `SGD`; a velocity of None is the first."""
+    """Return the weights and velocities after a step of `SGD`; a velocity of None is the first.
+
+    Of weights in half precision, velocities are float32, as is all that is computed.
+    """
     new_weights, new_velocities = [], []
-    for w, g, v in zip(weights, grads, velocities, strict=True):
+    for like, g, v in zip(weights, grads, velocities, strict=True):
+        w, g = widen(like), widen(g)
         if weight_decay:
             g = g + weight_decay * w
         if momentum:
-            v = g if v is None else momentum * v + (1 - dampening) * g
+            v = g if v is None else momentum * widen(v) + (1 - dampening) * g
             g = g + momentum * v if nesterov else v
-        new_weights.append(w - rate * g)
+        new_weights.append(narrow(w - rate * g, like))
         new_velocities.append(v)
     return new_weights, new_velocities
 
@@ -248,14 +252,18 @@ def adamw_step(
     eps: float,
     weight_decay: float,
 ) -> tuple[list[Array], list[Array], list[Array]]:
-    """Return the weights, means and squares after a step of `AdamW`; None stands for zeros."""
+    """Return the weights, means and squares after a step of `AdamW`; None stands for zeros.
+
+    Of weights in half precision, means and squares are float32, as is all that is computed.
+    """
     new_weights, new_means, new_squares = [], [], []
-    for w, g, m, v, t in zip(weights, grads, means, squares, steps, strict=True):
-        m = (1 - b1) * g if m is None else b1 * m + (1 - b1) * g
-        v = (1 - b2) * g * g if v is None else b2 * v + (1 - b2) * g * g
+    for like, g, m, v, t in zip(weights, grads, means, squares, steps, strict=True):
+        w, g = widen(like), widen(g)
+        m = (1 - b1) * g if m is None else b1 * widen(m) + (1 - b1) * g
+        v = (1 - b2) * g * g if v is None else b2 * widen(v) + (1 - b2) * g * g
         root = array_namespace(v).sqrt(v) / math.sqrt(1 - b2**t) + eps
         w = w * (1 - rate * weight_decay)
-        new_weights.append(w - rate / (1 - b1**t) * (m / root))
+        new_weights.append(narrow(w - rate / (1 - b1**t) * (m / root), like))
         new_means.append(m)
         new_squares.append(v)
     return new_weights, new_means, new_squares
