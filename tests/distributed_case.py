@@ -271,6 +271,25 @@ def refused(communicator, changed):
     return "accepted"
 
 
+def with_small_shares(communicator):
+    """Return what becomes of batch normalization where a last batch has fewer samples than ranks.
+
+    By whose statistics, and how many samples the batch has.
+    """
+    own = Sequential(Conv2d(4, 3), BatchNorm2d(), Flatten(), Dense(2))  # of 1 x 1 pixels
+    models, found = {"own": own, "all": synchronize_batch_norm(own, communicator)}, {}
+    for name, last in (("own", 2), ("all", 2), ("all", 1)):
+        x = np.random.default_rng(SEED).normal(size=(32 + last, 1, 3, 3)).astype("float32")
+        try:
+            fit(models[name], own.init(SEED, (1, 3, 3))[0], (x, np.arange(len(x)) % 2),
+                loss=cross_entropy, optimizer=SGD(0.1), epochs=1, batch_size=32, rng=SEED,
+                communicator=communicator)  # fmt: skip
+            found[f"{name}, {last}"] = "trained"
+        except ValueError as error:
+            found[f"{name}, {last}"] = str(error)
+    return found
+
+
 def diverging(communicator):
     """Return the error of a run whose learning rate is far too high, and where it arose."""
     from agnostic_xent import DivergenceError

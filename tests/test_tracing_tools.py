@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -24,21 +23,6 @@ LABELS = np.asarray([0, 1, 2, 3, 0, 4])
 # --- JAX -----------------------------------------------------------------------------------------
 
 
-@needs_jax
-@pytest.mark.parametrize("sample", [s for s in SAMPLES if not s.empty], ids=lambda s: s.id)
-def test_no_nan_is_among_the_constants(sample):
-    if sample.operation == "batch_norm":
-        pytest.skip("jax.numpy.var has a NaN of its own, for arrays without elements")
-    import jax
-
-    def both(*arrays):
-        operation = OPERATIONS[sample.operation]
-        value, pullback = operation.vjp(*arrays, *sample.extra, **sample.options)
-        return value, pullback(jax.numpy.ones_like(first(value)))
-
-    assert not re.search(r"\bnan\b", str(jax.make_jaxpr(both)(*sample.arrays)))
-
-
 STRICT = """
     import jax, jax.numpy as jnp
     import numpy as np
@@ -46,11 +30,14 @@ STRICT = """
     from agnostic_xent.datasets import load_digits
 
     assert jax.config.jax_debug_nans and jax.config.jax_numpy_rank_promotion == "raise"
-    try:
-        jnp.asarray(float("nan"), dtype="float32")
+    def check_that_jax_looks():
+        try:
+            jnp.asarray(float("nan"), dtype="float32")
+        except FloatingPointError:
+            return
         raise SystemExit("JAX does not look for NaN")
-    except FloatingPointError:
-        pass
+
+    check_that_jax_looks()
     digits = load_digits()
     x, y = jnp.asarray(digits.train_x[:20]), jnp.asarray(digits.train_y[:20])
     model = ax.Sequential(ax.AvgPool2d(2), ax.BatchNorm2d(), ax.Flatten(), ax.Dense(10))
@@ -64,6 +51,10 @@ STRICT = """
     flat = jnp.reshape(x, (20, 64))
     weighted = ax.LogisticRegression(class_weight="balanced", tol=0.1)
     weighted.fit(flat, y > 4).predict_log_proba(flat)
+    ax.categorical_cross_entropy.vjp(p, y), ax.nll_loss.vjp(p - 1, y, reduction="sum")
+    ax.linear_cross_entropy.vjp(flat, jnp.ones((10, 64)), y, jnp.zeros(10))
+    jax.grad(lambda z: ax.cross_entropy(z, y, ignore_index=0))(p)
+    check_that_jax_looks()
 """
 
 

@@ -105,6 +105,22 @@ def check_shape(name: str, x: Array, shape: tuple[int, ...], meaning: str) -> No
         raise ValueError(f"{name} must have shape {shape} ({meaning}), got {tuple(x.shape)}")
 
 
+COLOURS = (1, 3, 4)
+"""How many channels an image file has."""
+
+
+def check_channels_first(name: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError where images (N, C, H, W) look like (N, H, W, C), as files hold them."""
+    if len(shape) != 4:
+        return
+    _, channels, height, width = shape
+    if width in COLOURS and channels not in COLOURS and min(channels, height) > width:
+        raise ValueError(
+            f"{name} must have shape (N, C, H, W), but {shape} looks like images with the channel "
+            f"last; numpy.moveaxis({name}, -1, 1) puts it first"
+        )
+
+
 def check_axis(x: Array, axis: int, name: str = "x") -> int:
     """Return ``axis`` counted from the front; raise ValueError when ``x`` has no such axis.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from ..core.arrays import Array, array_namespace, device, is_dask, library
 from ..core.checks import integer, number
 from ..core.communication import Alone, Communicator
-from ..network.layers import Params
+from ..network.layers import Layer, Params
 from ..operations.activations import log_sigmoid, log_softmax, sigmoid, softmax
 from ..training.history import History
 from ..training.optimizers import State
@@ -37,6 +37,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     _fitted: ClassVar[tuple[str, ...]]
     """The attributes that are arrays, or dicts of them, where the samples were."""
+    _instead_of_none: ClassVar[dict[str, Any]] = {}
+    """What parameters stand for that are None."""
     _state: State | None
     """Of the optimizer, to continue from."""
 
@@ -129,6 +131,45 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         predicted = host(self.predict(X))
         return float(accuracy_score(host(y), predicted, sample_weight=host(sample_weight)))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name; with ``deep`` also those within an optimizer or schedule.
+
+        Parameters
+        ----------
+        deep : bool
+            Whether to return names such as ``optimizer__learning_rate``, too.
+        """
+        params: dict[str, Any] = super().get_params(deep)
+        if deep:
+            for name in self.get_params(deep=False):
+                params |= _fields_within(name, params[name])
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name, such as ``epochs`` or ``optimizer__learning_rate``.
+
+        An optimizer or a schedule is replaced by one that differs in what is given.
+
+        Parameters
+        ----------
+        **params
+            Names as in ``get_params``.
+
+        Returns
+        -------
+        Classifier
+            Itself.
+        """
+        known, changed = self.get_params(deep=False), dict(params)
+        for name in params:
+            owner, _, inner = name.partition("__")
+            value = changed.get(owner, known.get(owner))
+            value = self._instead_of_none.get(owner) if value is None else value
+            if inner and _has_fields(value):
+                changed[owner] = _with_field(name, value, inner, changed.pop(name))
+        super().set_params(**changed)
+        return self
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -264,6 +305,38 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         return state | {"communicator": None}  # that is of a job of processes
+
+
+# --- parameters of optimizers and schedules, which are frozen ------------------------------------
+
+
+def _has_fields(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, (type, Layer))
+
+
+def _fields_within(name: str, value: Any) -> dict[str, Any]:
+    """Return what is within a value, and within that, by the names that scikit-learn gives it."""
+    found: dict[str, Any] = {}
+    if _has_fields(value):
+        for field in fields(value):
+            inner = getattr(value, field.name)
+            found |= {f"{name}__{field.name}": inner}
+            found |= _fields_within(f"{name}__{field.name}", inner)
+    return found
+
+
+def _with_field(name: str, owner: Any, path: str, value: Any) -> Any:
+    """Return ``owner`` with the field at the end of ``path`` replaced; errors say ``name``."""
+    first_name, _, inner = path.partition("__")
+    names = [field.name for field in fields(owner)]
+    if first_name not in names:
+        raise ValueError(f"{name} is no parameter: {type(owner).__name__} has {', '.join(names)}")
+    if inner:
+        within = getattr(owner, first_name)
+        if not _has_fields(within):
+            raise ValueError(f"{name} is no parameter: {within!r} has none")
+        value = _with_field(name, within, inner, value)
+    return replace(owner, **{first_name: value})
 
 
 def _of_block(x: Array, classifier: Classifier, method: str, nothing: Array) -> Array:

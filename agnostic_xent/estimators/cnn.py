@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import Tags
 
 from ..core.arrays import Array, array_namespace, device
-from ..core.checks import integer
+from ..core.checks import check_channels_first, integer
 from ..core.communication import Communicator
 from ..core.conversion import to_backend
 from ..network.containers import Sequential
@@ -20,7 +20,7 @@ from ..training.loop import Callback
 from ..training.optimizers import AdamW, Optimizer
 from .classifier import Classifier, first
 from .fitting import Steps, problem, train
-from .samples import Labelled, Samples, checked_samples, dtype_name
+from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
 
 __all__ = ["CNNClassifier"]
 
@@ -38,7 +38,7 @@ class CNNClassifier(Classifier):
         default `lenet`; for images of one row or column the same without its pooling.
     image_shape : tuple of int, optional
         (H, W) or (C, H, W), where X is flat. By default a square of the features where their number
-        is one, else a row.
+        is one, else a row. Where X has images, it must be theirs.
     optimizer : optimizer, optional
         `SGD` or `AdamW`, whose learning rate may be a schedule; by default ``AdamW(1e-3)``.
     epochs : int
@@ -107,6 +107,7 @@ class CNNClassifier(Classifier):
     """
 
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
+    _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(1e-3)}
     model_: Layer
     params_: Params
 
@@ -147,7 +148,7 @@ class CNNClassifier(Classifier):
         Parameters
         ----------
         X : array or array-like, shape (N, C, H, W), (N, H, W) or (N, features)
-            Images, dense and finite.
+            Images, dense and finite. Lists of them, and datasets of h5py or zarr, are read whole.
         y : array or array-like, shape (N,)
             Labels of any type.
         sample_weight : array or array-like, shape (N,), or float, optional
@@ -158,7 +159,7 @@ class CNNClassifier(Classifier):
         CNNClassifier
             Itself.
         """
-        epochs = integer("epochs", self.epochs)
+        X, epochs = as_array(X), integer("epochs", self.epochs)
         data = self._labelled(X, y, sample_weight)
         continued = self.warm_start and hasattr(self, "params_")
         return self._train(X, data, continued, epochs=epochs)
@@ -178,6 +179,7 @@ class CNNClassifier(Classifier):
         CNNClassifier
             Itself.
         """
+        X = as_array(X)
         data = self._labelled(X, y, sample_weight, self._partial_classes(classes))
         return self._train(X, data, hasattr(self, "params_"), epochs=1, partial=True)
 
@@ -196,7 +198,8 @@ class CNNClassifier(Classifier):
             model, params = self.model_, self._continued(self.params_, data)
         else:
             model, params = self._start(shape, data, rng)
-        optimizer: Optimizer = AdamW(1e-3) if self.optimizer is None else self.optimizer
+        given = self.optimizer
+        optimizer: Optimizer = self._instead_of_none["optimizer"] if given is None else given
         if partial:
             optimizer = Steps(optimizer, state=self._state if continued else None)
         trained = train(
@@ -231,12 +234,19 @@ class CNNClassifier(Classifier):
 
     def _image_shape(self, given: Any, features: int) -> tuple[int, ...]:
         """Return (C, H, W) of one image."""
-        if len(given) in (3, 4):
-            return tuple(given[1:]) if len(given) == 4 else (1, *given[1:])
+        images = (1, *given[1:])[-3:] if len(given) in (3, 4) else None
         if self.image_shape is None:
+            if images is not None:
+                check_channels_first("X", given)
+                return images
             side = math.isqrt(features)
             return (1, side, side) if side**2 == features else (1, 1, features)
         shape = (1, *self.image_shape) if len(self.image_shape) == 2 else tuple(self.image_shape)
+        if images is not None and images != shape:
+            raise ValueError(
+                f"image_shape must be that of the images in X, {images}, or None; "
+                f"got {self.image_shape!r}"
+            )
         if len(shape) != 3 or math.prod(shape) != features:
             raise ValueError(
                 f"image_shape must be (H, W) or (C, H, W) with the {features} numbers of a row of "
@@ -245,9 +255,10 @@ class CNNClassifier(Classifier):
         return shape
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
+        X = as_array(X)
         given = tuple(getattr(X, "shape", ()))
         if len(given) in (3, 4):
-            if not reset and self._image_shape(given, 0) != self.image_shape_:
+            if not reset and (1, *given[1:])[-3:] != self.image_shape_:
                 raise ValueError(
                     f"X must hold images of shape {self.image_shape_}, as fitted; got {given}"
                 )

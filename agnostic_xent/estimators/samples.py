@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import array_api_compat
@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
 from ..core.arrays import Array, array_namespace, device, dtype_kind, is_dask, library
 from ..core.conversion import detached, to_numpy
-from ..training.batches import Batch, is_stored
+from ..training.batches import Batch, fetched, is_stored, numbers
 
 BLOCK_BYTES = 64 << 20
 """How much of the samples is worked on at a time."""
@@ -47,7 +47,7 @@ class Samples:
     def take(self, rows: slice | NDArray[Any]) -> Array:
         """Return some of the rows."""
         if is_stored(self.x):
-            return np.asarray(to_numpy(self.x[rows]), dtype=self.like.dtype)
+            return numbers(fetched(self.x[rows]), self.like)
         if isinstance(rows, slice):
             return self.x[rows, :]
         xp = array_namespace(self.x)
@@ -189,6 +189,17 @@ def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, .
     return samples
 
 
+def as_array(X: Any) -> Any:
+    """Return images that are no array, but in a list or a file, as one; anything else as it is."""
+    if array_api_compat.is_array_api_obj(X):
+        return X
+    try:
+        found = np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"X must hold samples of one shape: {error}") from error
+    return found if found.ndim in (3, 4) else X
+
+
 def host(x: Any) -> Any:
     """Return an array of any library as a NumPy array, and anything else as it is."""
     return to_numpy(x) if array_api_compat.is_array_api_obj(x) else x
@@ -271,7 +282,7 @@ def checked_weights(
 
 
 def _sample_weights(sample_weight: Any, count: int) -> NDArray[np.float64]:
-    if isinstance(sample_weight, numbers.Real):
+    if isinstance(sample_weight, Real):
         sample_weight = np.full(count, sample_weight)
     weights: NDArray[np.float64] = check_array(
         sample_weight, ensure_2d=False, dtype="float64", input_name="sample_weight"

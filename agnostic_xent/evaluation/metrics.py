@@ -7,6 +7,7 @@ is counted and summed in float32. A label out of range is an error; where values
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 from ..core.arrays import Array, array_namespace, constant, device, widen
@@ -218,7 +219,7 @@ def brier_score(probs: Array, labels: Array) -> Array:
     p = widen(probs)
     own = one_hot(labels, p.shape[1])
     known = xp.any(own, axis=1, keepdims=True)
-    error = p - xp.astype(own, p.dtype) / xp.astype(known, p.dtype)  # a label of no class: 0 / 0
+    error = p - xp.where(known, xp.astype(own, p.dtype), math.nan)
     return xp.mean(xp.sum(error * error, axis=1))
 
 

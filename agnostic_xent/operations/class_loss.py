@@ -71,8 +71,7 @@ class ClassLoss:
             known = xp.any(t, axis=self.axis, keepdims=True)
             if self._counted is not None:  # NaN that is masked later spoils what autograd returns
                 known = known | xp.logical_not(self._spread(self._counted))
-            dtype = self.log_p.dtype  # a label that is no class makes 0 / 0, and nothing else NaN
-            t = xp.astype(t, dtype) / xp.astype(known, dtype)
+            t = xp.where(known, xp.astype(t, self.log_p.dtype), math.nan)
         if self.label_smoothing:
             uniform = self.label_smoothing / self.log_p.shape[self.axis]
             t = t * (1 - self.label_smoothing) + uniform

@@ -8,6 +8,7 @@ those. With m the row's maximum over all ranks, k how many logits equal it, s th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..core.arrays import Array, array_namespace, constant, device
@@ -69,7 +70,7 @@ class ClassParallelLoss:
         ]
         reduced = self.communicator.sum(xp.stack([xp.sum(x, axis=1) for x in sums]))
         s, k, total, linear = (reduced[i, :] for i in range(4))
-        log_sum = xp.log(k) + xp.log1p(s / k) + (top - top)  # NaN where top is infinite
+        log_sum = xp.where(xp.isfinite(top), xp.log(k) + xp.log1p(s / k), math.nan)
         return top, log_sum, total, linear
 
     @cached_property
@@ -86,7 +87,7 @@ class ClassParallelLoss:
             names = xp.arange(count, dtype=labels.dtype, device=device(labels)) + self.first
             t = xp.astype(labels[:, None] == names[None, :], z.dtype)
             known = (labels >= 0) & (labels < self.classes)
-            t = t / xp.astype(known[:, None], z.dtype)  # a label that is no class makes 0 / 0
+            t = xp.where(known[:, None], t, math.nan)
         if self.label_smoothing:
             t = t * (1 - self.label_smoothing) + self.label_smoothing / self.classes
         return t if self.weight is None else t * self.weight

@@ -42,9 +42,8 @@ class Reduction:
             denominator = constant(denominator, total)
         empty = denominator == 0
         mean = total / xp.where(empty, constant(1, total), denominator)
-        if self.on_empty == "zero":
-            return xp.where(empty, constant(0, total), mean)
-        return mean + constant(0, total) / xp.astype(~empty, total.dtype)  # NaN where it is empty
+        # a number of Python: an array of NaN would stop `jax_debug_nans`, also where none is chosen
+        return xp.where(empty, 0.0 if self.on_empty == "zero" else math.nan, mean)
 
 
 def reduction_options(reduction: str, normalize: Any, on_empty: str) -> dict[str, Any]:

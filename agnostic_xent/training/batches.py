@@ -7,9 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..core.arrays import Array, array_namespace, device, is_dask
+from ..core.arrays import (
+    Array,
+    array_namespace,
+    device,
+    dtype_kind,
+    is_dask,
+    is_half,
+    library,
+    narrow,
+)
 from ..core.checks import namespace
 from ..core.conversion import detached, to_numpy, uploaded
+from ..operations.labels import is_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +42,8 @@ def as_source(name: str, data: Any, like: Array, *, passes: int = 1) -> Source:
         What errors call it.
     data : (x, y), or iterable of (x, y)
         A pair of arrays with the samples along axis 0, or of paths of .npy files, which are
-        memory-mapped. Batches of memory-mapped and dask arrays are moved to where ``like`` is.
+        memory-mapped. Batches of memory-mapped and dask arrays become what ``like`` is: their
+        numbers of its dtype, and all of its library and device; labels stay integers.
         An iterable is passed through once an epoch.
     like : array
         A parameter of the model.
@@ -43,9 +54,11 @@ def as_source(name: str, data: Any, like: Array, *, passes: int = 1) -> Source:
         x, y = (_opened(part) for part in data)
         _check_pair(name, x, y)
         for part, array in (("x", x), ("y", y)):
-            if not is_stored(array):
+            if is_stored(array):
+                _check_numbers(name, part, array)
+            else:
                 namespace(params=like, **{f"{name} ({part})": array})
-        return ArraySource(detached(x), detached(y), like)
+        return ArraySource(detached(x), _takeable(detached(y)), like)
     if isinstance(data, Iterator) and passes > 1:
         raise ValueError(
             f"{name} is an iterator, which ends after one epoch of {passes}; pass {RESTARTS}"
@@ -91,6 +104,23 @@ def _check_pair(name: str, x: Array, y: Array) -> None:
         raise ValueError(f"{name} must hold at least one sample, got x of shape {tuple(x.shape)}")
 
 
+def _check_numbers(name: str, part: str, x: Array) -> None:
+    if x.dtype.kind not in "biuf" and not is_half(x.dtype):
+        raise TypeError(f"{name} must hold real numbers, but its {part} has dtype {x.dtype}")
+
+
+def _takeable(y: Array) -> Array:
+    """Return targets of which samples can be taken: torch has no `take` of unsigned labels."""
+    if is_stored(y) or not is_labels(y):
+        return y
+    xp = array_namespace(y)
+    try:
+        xp.take(y[:1, ...], xp.asarray([0], device=device(y)), axis=0)
+    except NotImplementedError:
+        return xp.astype(y, xp.int64)
+    return y
+
+
 def is_stored(x: Array) -> bool:
     """Tell whether the samples lie in a file or a graph and are fetched batch by batch."""
     import numpy as np
@@ -112,29 +142,40 @@ class ArraySource:
     def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
         """Yield the batches of an epoch, shuffled by ``rng`` if there is one."""
         order = None if rng is None else rng.permutation(len(self))
-        x, y = self._picker(self.x, order), self._picker(self.y, order)
-        spans = (
-            self._cut(start, min(start + batch_size, len(self)))
-            for start in range(0, len(self), batch_size)
-        )
+        x, y = self._picker(self.x, order, numbers), self._picker(self.y, order, targets)
+        spans = map(self._cut, self._spans(batch_size))
         yield from self._there((x(rows), y(rows)) for rows in spans)
 
-    def _cut(self, start: int, stop: int) -> slice:
+    def _cut(self, batch: slice) -> slice:
         """Return which samples of a batch are handed out."""
-        return slice(start, stop)
+        return batch
 
-    def pieces(self, x: Array, size: int) -> Iterator[Array]:
-        """Yield ``x``, one of the two arrays, in order and ``size`` samples at a time."""
-        pick = self._picker(x, None)
-        starts = range(0, len(self), size)
-        found = ((pick(slice(start, min(start + size, len(self)))),) for start in starts)
-        for (piece,) in self._there(found):
+    def pieces(self, size: int) -> Iterator[Array]:
+        """Yield ``x`` in order, ``size`` samples at a time."""
+        pick = self._picker(self.x, None, numbers)
+        for (piece,) in self._there((pick(rows),) for rows in self._spans(size)):
             yield piece
 
-    def _picker(self, x: Array, order: np.ndarray | None) -> Callable[[slice], Array]:
-        """Return what picks samples of ``x`` by their places in the order; stored ones as NumPy."""
+    def stored_targets(self, size: int) -> Iterator[Array]:
+        """Yield ``y`` as it was given, in order and ``size`` samples at a time."""
+        for rows in self._spans(size):
+            yield fetched(self.y[rows]) if is_stored(self.y) else self.y[rows, ...]
+
+    def _spans(self, size: int) -> Iterator[slice]:
+        for start in range(0, len(self), size):
+            yield slice(start, min(start + size, len(self)))
+
+    def _picker(
+        self, x: Array, order: np.ndarray | None, converted: Callable[[np.ndarray, Array], Any]
+    ) -> Callable[[slice], Array]:
+        """Return what picks samples of ``x`` by their places in the order.
+
+        Stored ones come in NumPy, converted to what can be moved to where ``like`` is.
+        """
         if is_stored(x):
-            return lambda rows: fetched(x[rows if order is None else order[rows]])
+            return lambda rows: converted(
+                fetched(x[rows if order is None else order[rows]]), self.like
+            )
         if order is None:
             return lambda rows: x[rows, ...]
         xp = array_namespace(x)
@@ -143,8 +184,10 @@ class ArraySource:
 
     def _there(self, batches: Iterator[tuple[Array, ...]]) -> Iterator[tuple[Array, ...]]:
         """Return batches where ``like`` is."""
-        stored = is_stored(self.x) or is_stored(self.y)
-        return uploaded(batches, self.like) if stored else batches
+        if not (is_stored(self.x) or is_stored(self.y)):
+            return batches
+        moved = uploaded(batches, self.like)
+        return (tuple([_in_dtype(x, self.like) for x in batch]) for batch in moved)
 
 
 def fetched(x: Array) -> np.ndarray:
@@ -152,6 +195,35 @@ def fetched(x: Array) -> np.ndarray:
     import numpy as np
 
     return np.asarray(to_numpy(x))
+
+
+def numbers(x: np.ndarray, like: Array) -> np.ndarray:
+    """Return numbers of a file or a graph in the dtype of ``like``, whose library may be another.
+
+    bfloat16 is no dtype of NumPy: float32 becomes it where ``like`` is.
+    """
+    name = str(like.dtype).rpartition(".")[2]
+    dtype = like.dtype if library(like) == "numpy" else name
+    return x.astype("float32" if dtype == "bfloat16" else dtype, copy=False)
+
+
+def targets(y: np.ndarray, like: Array) -> np.ndarray:
+    """Return targets of a file or a graph: numbers in the dtype of ``like``, or integers.
+
+    These are labels: whatever dtype they were stored in, they become that of indices.
+    """
+    if not is_labels(y):
+        return numbers(y, like) if dtype_kind(array_namespace(y), y.dtype) != "bool" else y
+    known = array_namespace(like).__array_namespace_info__().dtypes(kind="integral")
+    labels = y.astype("int64" if "int64" in known else "int32")
+    if (labels != y).any():
+        wrong = y[labels != y].flat[0]
+        raise ValueError(f"y holds {wrong}, which is no index: it does not fit {labels.dtype}")
+    return labels
+
+
+def _in_dtype(x: Array, like: Array) -> Array:
+    return x if dtype_kind(array_namespace(x), x.dtype) != "real floating" else narrow(x, like)
 
 
 @dataclass(frozen=True)

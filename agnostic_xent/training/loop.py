@@ -24,6 +24,7 @@ from .history import Callback, Epoch, History
 from .objective import Loss, operation_of, options_of
 from .optimizers import Optimizer
 from .runs import Run, RunFile, facts, fingerprint
+from .smallest import check_smallest_batch
 from .steps import Stepper, Task, checked_once, mean_scores
 from .totals import Totals
 
@@ -57,8 +58,9 @@ def fit(
         device are where everything runs.
     data : (x, y), or iterable of (x, y)
         Arrays with the samples along axis 0, of the library of ``params``; or memory-mapped or
-        dask arrays, or paths of two .npy files, which are read batch by batch; or an iterable of
-        batches, passed through once an epoch.
+        dask arrays, or paths of two .npy files, which are read batch by batch and become of the
+        library and dtype of ``params``, labels integers; or an iterable of batches, passed through
+        once an epoch.
     loss : operation
         ``loss(model output, y)``, such as `cross_entropy`; ``functools.partial`` sets options.
     optimizer : optimizer
@@ -138,6 +140,7 @@ def fit(
         model, run.params, data, validation, loss, optimizer, epochs, batch_size, communicator
     )
     check_alike(communicator, lambda: facts(task, held_out, run, epochs))
+    check_smallest_batch(task, run.params, communicator)
     callbacks = [each for each in callbacks if communicator.rank == 0 or each.every_rank]
     with ExitStack() as held:
         file = None
@@ -296,7 +299,7 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
         raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
     source = as_source("x", (x, x), next(iter(params.values())))
     assert isinstance(source, ArraySource)
-    outputs = [model(params, piece) for piece in source.pieces(source.x, batch_size)]
+    outputs = [model(params, piece) for piece in source.pieces(batch_size)]
     return array_namespace(outputs[0]).concat(outputs, axis=0)
 
 

@@ -89,7 +89,7 @@ def checked_once(loss: Loss, model: Layer, params: Params, source: Source) -> Lo
     takes_check = "check_labels" in inspect.signature(operation_of(loss)).parameters
     if not takes_check or dtype_kind(array_namespace(y), y.dtype) != "integral":
         return loss
-    for labels in source.pieces(source.y, 1 << 20):
+    for labels in source.stored_targets(1 << 20):
         classes = output.shape[options.get("axis", -1)]
         check_label_range("target", labels, classes, options.get("ignore_index"))
     return functools.partial(loss, check_labels=False)

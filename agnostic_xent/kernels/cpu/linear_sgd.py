@@ -56,6 +56,8 @@ def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: An
         return why
     if loss != BINARY and y.dtype.kind not in "iu":
         return "it takes labels, not probabilities"
+    if x.dtype != w.dtype or (loss == BINARY and y.dtype != w.dtype):
+        return "it takes arrays of one dtype"
     if x.ndim != 2:
         return f"it takes samples of one dimension, not {x.ndim - 1}"
     return f"it takes batches under {MANY} samples" if batch_size >= MANY else None

@@ -32,9 +32,9 @@ def shared(source: Source, communicator: Communicator) -> Source:
 class _ArrayShare(ArraySource):
     communicator: Communicator
 
-    def _cut(self, start: int, stop: int) -> slice:
-        own = share(stop - start, self.communicator)
-        return slice(start + own.start, start + own.stop)
+    def _cut(self, batch: slice) -> slice:
+        own = share(batch.stop - batch.start, self.communicator)
+        return slice(batch.start + own.start, batch.start + own.stop)
 
 
 @dataclass(frozen=True)
