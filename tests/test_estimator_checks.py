@@ -10,14 +10,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import VERSIONS
 
 pytest.importorskip("sklearn")
 
 LACKING = re.compile(
-    r"(cupy|dpnp|pandas|torch) is not installed|requires cuda|No (CUDA|MPS|XPU)|no XPU device"
-    r"|PYTORCH_ENABLE_MPS_FALLBACK is not set"
+    r"(array_api_strict|cupy|dpnp|pandas|torch) is not installed|requires cuda"
+    r"|No (CUDA|MPS|XPU)|no XPU device|PYTORCH_ENABLE_MPS_FALLBACK is not set"
 )
 """Why a check may be passed over: it needs a device or a library that is not here."""
 
@@ -25,9 +26,12 @@ LACKING = re.compile(
 @pytest.mark.parametrize("name", ["lbfgs", "sgd", "average", "cnn"])
 def test_all_checks_pass(name, record_property):
     script = Path(__file__).with_name("estimator_checks.py")
-    without_device = [] if VERSIONS["cupy"] else ["cupy"]  # the checks try what they can import
+    hidden = [] if VERSIONS["cupy"] else ["cupy"]  # the checks try what they can import
+    if np.lib.NumpyVersion(np.__version__) < "2.1.0":
+        # whose from_dlpack takes no device, by which scikit-learn reads the devices of this one
+        hidden.append("array_api_strict")
     done = subprocess.run(
-        [sys.executable, str(script), name, *without_device],
+        [sys.executable, str(script), name, *hidden],
         env=os.environ | {"SCIPY_ARRAY_API": "1"},
         capture_output=True,
         text=True,
@@ -42,4 +46,5 @@ def test_all_checks_pass(name, record_property):
     assert [reason for reason in skipped if not LACKING.search(reason)] == []
     assert counts["passed"] > 60
     ran = {r["check_name"] for r in results if r["status"] == "passed"}
-    assert {"check_array_api_input", "check_array_api_same_namespace"} <= ran
+    assert "check_array_api_input" in ran
+    assert "check_array_api_same_namespace" in ran or "array_api_strict" in hidden

@@ -137,3 +137,61 @@ def test_a_parameter_that_cannot_be_set_changes_nothing(params, words):
         classifier.set_params(epochs=7, **params)
     if "optimiser" not in params:
         assert classifier.get_params() == before
+
+
+# --- samples and labels --------------------------------------------------------------------------
+
+FLAT = X.reshape(20, 64)
+REFUSED = {
+    "masked X": (np.ma.MaskedArray(FLAT, FLAT > 1), Y, "masked arrays are not taken"),
+    "masked images": (np.ma.MaskedArray(X, X > 1), Y, "masked arrays are not taken"),
+    "masked y": (FLAT, np.ma.MaskedArray(Y, Y > 0), "masked arrays are not taken"),
+    "dates": (np.zeros((20, 4), "M8[s]"), Y, "got dates or times"),
+    "times": (np.zeros((20, 4), "m8[s]"), Y, "got dates or times"),
+    "NaN in y": (FLAT, np.where(Y > 0, np.nan, 0.0), "Input y contains NaN"),
+    "huge": (FLAT.astype("float64") * 1e300, Y, "squares of the numbers in X are too large"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_means_something_else_is_refused(name, solver):
+    x, y, words = REFUSED[name]
+    classifier = network() if x.ndim == 3 else ax.LogisticRegression(solver=solver)
+    with pytest.raises((TypeError, ValueError), match=words):
+        classifier.fit(x, y)
+
+
+def test_masked_weights_and_right_labels_are_refused():
+    classifier = ax.LogisticRegression().fit(FLAT, Y)
+    for call in (
+        lambda: classifier.fit(FLAT, Y, sample_weight=np.ma.MaskedArray(Y + 1.0, Y > 0)),
+        lambda: classifier.score(FLAT, np.ma.MaskedArray(Y, Y > 0)),
+        lambda: classifier.predict(np.ma.MaskedArray(FLAT, FLAT > 1)),
+    ):
+        with pytest.raises(TypeError, match="masked arrays are not taken"):
+            call()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+@pytest.mark.parametrize("dtype", ["Int64", "UInt8", "boolean", "string", "category", "object"])
+def test_columns_of_pandas_as_labels(dtype):
+    pandas = pytest.importorskip("pandas")
+    text = dtype in ("string", "category", "object")
+    values = np.asarray(["a", "b"])[Y] if text else Y
+    y = pandas.Series(values.astype(bool) if dtype == "boolean" else values, dtype=dtype)
+    classifier = ax.LogisticRegression().fit(pandas.DataFrame(FLAT), y)
+    expected = {"Int64": "int64", "UInt8": "uint8", "boolean": "bool"}.get(dtype, "object")
+    assert classifier.predict(pandas.DataFrame(FLAT)).dtype == expected
+    assert classifier.score(pandas.DataFrame(FLAT), y) == 1
+    if dtype == "Int64":
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            classifier.fit(FLAT, y.mask(y == 1))
+
+
+def test_a_table_with_a_column_of_dates_is_refused():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"when": pandas.to_datetime(["2020-01-01"] * 20), "what": FLAT[:, 0]})
+    with pytest.raises(TypeError, match="got dates or times"):
+        ax.LogisticRegression().fit(table, Y)

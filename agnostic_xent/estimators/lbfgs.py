@@ -19,7 +19,7 @@ from ..operations.binary_losses import binary_cross_entropy_with_logits
 from ..operations.dense import dense
 from ..operations.losses import cross_entropy
 from ..training.ranks.shares import share
-from .samples import Samples
+from .samples import Samples, check_squares
 
 MEMORY = 20
 """How many changes of w and of the gradient the estimate of the Hessian remembers."""
@@ -109,7 +109,9 @@ class LogisticObjective:
             mean = self.communicator.sum(mean)
         for x, _, a in self._blocks():
             variance = variance + (a / self.total)[None, :] @ (x - mean) ** 2
-        return mean, self.communicator.sum(variance)
+        variance = self.communicator.sum(variance)
+        check_squares(float(array_namespace(variance).sum(variance)))
+        return mean, variance
 
     def facts(self) -> dict[str, Any]:
         """Return, by name, what has to be the same on all ranks."""

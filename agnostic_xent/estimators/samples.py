@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
-from ..core.arrays import Array, array_namespace, device, dtype_kind, is_dask, library
+from ..core.arrays import Array, array_namespace, device, dtype_kind, is_dask, is_masked, library
 from ..core.conversion import detached, to_numpy
 from ..training.batches import Batch, fetched, is_stored, numbers
 
@@ -101,7 +101,17 @@ class Labelled:
             if self.weights is not None:
                 squares = squares * self.samples.numbers(self.weights[span])
             total += float(array_namespace(x).sum(squares))
+        check_squares(total)
         return total / self.total
+
+
+def check_squares(total: float) -> None:
+    """Raise ValueError where the squares of the samples' numbers are no numbers any more."""
+    if not math.isfinite(total):
+        raise ValueError(
+            "the squares of the numbers in X are too large for its dtype; scale the features, such "
+            "as by sklearn.preprocessing.StandardScaler"
+        )
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,7 @@ def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, .
     ValueError, TypeError
         If X is no finite numbers in two dimensions, or has not the known features.
     """
+    _check_kind(X)
     if not _keeps_its_library(X):
         X = validate_data(estimator, X, dtype=list(dtypes), reset=reset)
         return Samples(X, X[:0])
@@ -189,6 +200,22 @@ def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, .
     return samples
 
 
+def _check_kind(X: Any) -> None:
+    """Raise TypeError for what scikit-learn would make numbers of that mean something else."""
+    if is_masked(X):
+        raise TypeError(MASKED)
+    dtypes = getattr(X, "dtypes", getattr(X, "dtype", None))  # a table has one for each column
+    columns = dtypes if isinstance(dtypes, Iterable) else [dtypes]
+    if any(getattr(dtype, "kind", "") in ("M", "m") for dtype in columns):
+        raise TypeError("X must be real numbers, got dates or times; subtract and divide them")
+
+
+MASKED = (
+    "masked arrays are not taken, since their mask would be ignored; "
+    "use their filled() or compressed()"
+)
+
+
 def as_array(X: Any) -> Any:
     """Return images that are no array, but in a list or a file, as one; anything else as it is."""
     if array_api_compat.is_array_api_obj(X):
@@ -201,7 +228,15 @@ def as_array(X: Any) -> Any:
 
 
 def host(x: Any) -> Any:
-    """Return an array of any library as a NumPy array, and anything else as it is."""
+    """Return an array of any library as a NumPy array, and anything else as it is.
+
+    Of pandas, integers and booleans that may be missing are such, and no floats, if none is.
+    """
+    if is_masked(x):
+        raise TypeError(MASKED)
+    nullable = getattr(getattr(x, "dtype", None), "numpy_dtype", None)
+    if nullable is not None and not x.isna().any():
+        return x.to_numpy(dtype=nullable)
     return to_numpy(x) if array_api_compat.is_array_api_obj(x) else x
 
 

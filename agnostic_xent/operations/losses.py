@@ -78,8 +78,9 @@ def cross_entropy(
         What the mean is where it would divide by 0: every sample ignored, or none there. The
         gradient is 0 with "zero". "raise" reads from the device.
     check_labels : bool
-        Read the labels and raise when one is out of range. Without the check, and under
-        ``jax.jit`` or in dask, such a sample's loss and gradient are NaN.
+        Read the labels and raise when one is out of range. Without the check, and where labels
+        cannot be read (``jax.jit``, ``torch.compile``, ``torch.func.vmap``, dask), such a sample's
+        loss and gradient are NaN.
     overwrite_logits : bool
         Let ``vjp`` write the gradient over the logits, which saves an array of their size and time.
         Their content is then lost, and the pullback can be called once. For logits that nobody
