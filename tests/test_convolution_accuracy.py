@@ -12,6 +12,7 @@ pytest.importorskip("numba")
 from convolution_case import PLANS, POOL, RELU, Reference, case, check, rounding, use
 from convolution_spread import POINTS, SPREADS, ColumnPoints, Plain, matrix, points_of
 
+import agnostic_xent as ax
 from agnostic_xent.kernels.cpu.conv import (
     columns,
     convolution,
@@ -153,6 +154,52 @@ def test_accuracy_of_the_benchmark_layers(algorithm, layer):
         met = size > 0  # pixels at the edge that no window reaches
         assert not error[~met].any()
         assert np.max(np.abs(error[met]) / size[met]) < stated(algorithm, terms, points)
+
+
+LONG = {  # sums of up to 20,000 products: shapes of x and w, options
+    "channels": ((1, 2048, 4, 4), (2, 2048, 3, 3), {}),
+    "channels, one pixel": ((1, 20_000, 4, 8), (8, 20_000, 1, 1), {}),
+    "filters": ((1, 2, 4, 4), (2048, 2, 3, 3), {}),
+    "images": ((1500, 2, 4, 4), (2, 2, 3, 3), {"padding": 1}),
+    "pixels": ((2, 1, 110, 111), (3, 1, 3, 2), {"stride": (1, 2)}),
+    "pixels, one pixel": ((3, 8, 80, 84), (8, 8, 1, 1), {}),
+    "depthwise": ((9, 2, 50, 50), (2, 1, 5, 5), {"groups": 2, "padding": 2}),
+}
+
+
+@pytest.mark.parametrize("numbers", ["equal", "positive"])
+@pytest.mark.parametrize("name", LONG)
+def test_errors_do_not_grow_with_the_number_of_products(name, numbers):
+    """Numbers of one sign, whose roundings do not cancel: blocks of a sum are added apart."""
+    x_shape, w_shape, options = LONG[name]
+    rng = np.random.default_rng(0)
+
+    def draw(shape):
+        return (np.full(shape, 0.1) if numbers == "equal" else rng.random(shape)).astype("f4")
+
+    x, w = draw(x_shape), draw(w_shape)
+    b = np.zeros(len(w), "f4")
+    with ax.kernels("portable"):
+        exact, back = ax.conv2d.vjp(x.astype(float), w.astype(float), b.astype(float), **options)
+    dy = draw(exact.shape)
+    with ax.kernels("direct"):
+        value, pullback = ax.conv2d.vjp(x, w, b, **options)
+    for found, expected in zip(
+        (value, *pullback(dy)), (exact, *back(dy.astype(float))), strict=True
+    ):
+        met = expected > 0
+        assert np.max(np.abs(found[met] / expected[met] - 1)) < 1.5e-6
+
+
+def test_sums_of_dense_and_pools_are_of_blocks_too():
+    x, w, dy = (np.full(s, 0.1, "f4") for s in [(40, 20_000), (3, 20_000), (20_000, 3)])
+    y, dw = ax.dense(x, w), ax.dense.vjp(x.reshape(-1, 40), w[:, :40])[1](dy)[1]
+    tenth = float(np.float32(0.1))
+    for found in (y, dw):
+        assert np.max(np.abs(found / (20_000 * tenth**2) - 1)) < 1.5e-6
+    image = np.full((1, 1, 150, 130), 0.1, "f4")
+    for mean in (ax.avg_pool2d(image, (150, 130)), ax.global_avg_pool2d(image)):
+        assert np.max(np.abs(mean / tenth - 1)) < 2.5e-6
 
 
 def test_errors_of_winograd_follow_the_largest_sums_of_a_tile():

@@ -58,6 +58,14 @@ def poisoned(shape, dtype):
 # --- values and gradients -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("follows", [{}, RELU, POOL, BOTH], ids=str)
+def test_weight_gradients_of_pieces_of_a_batch(monkeypatch, algorithm, follows):
+    monkeypatch.setattr(convolution, "MOST_IMAGES", 2)
+    check(case((5, 3, 9, 12), (6, 3, 3, 3), padding=1, **follows), SPREADS[algorithm])
+    monkeypatch.setattr(convolution, "MOST_PIXELS", 1)
+    check(case((3, 16, 8, 8), (8, 16, 3, 3), padding=1, **follows), SPREADS[algorithm])
+
+
 @pytest.mark.parametrize(
     ("x", "w", "options"),
     [

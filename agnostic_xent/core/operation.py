@@ -443,7 +443,8 @@ def _form(x: Any) -> Any:
     Types count: 1, 1.0 and True are equal, and contracts tell them apart.
     """
     if isinstance(x, tuple):
-        return (type(x), *map(_form, x))
+        kinds = tuple(map(type, x))
+        return (kinds, x) if tuple not in kinds else (kinds, *map(_form, x))
     shape = getattr(x, "shape", ())
     return (type(x), x.dtype, shape) if shape else (type(x), x)
 

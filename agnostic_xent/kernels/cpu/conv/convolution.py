@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback, current_mode
@@ -17,6 +20,10 @@ from .winograd_plans import NOT_POOLED
 operation = OPERATIONS["conv2d"]
 OPTIONS = "stride", "padding", "dilation", "groups", "activation", "max_pool"
 max_pool2d = OPERATIONS["max_pool2d"]
+
+MOST_IMAGES, MOST_PIXELS = 1024, 2**20
+"""Of a piece of a batch, whose weight gradient is summed in the type of the numbers. The algorithms
+add up blocks of pixels, so that its error does not depend on how many there are."""
 
 
 def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
@@ -38,6 +45,7 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
     relu = options["activation"] == "relu" and not winners.size
     rides = relu and not options["max_pool"] and wrt & {0, 1} == {1}
     rides = rides and chosen is direct_plans and direct_plans.masks(geometry, x.dtype)
+    rides = rides and geometry.images <= piece_of(geometry)
 
     def pullback(dy: Any) -> tuple[Any, ...]:
         dx = dw = db = None
@@ -52,7 +60,7 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
         if 0 in wrt:
             dx = chosen.input_gradient(geometry, dy, w, winners)
         if 1 in wrt:
-            dw = chosen.weight_gradient(geometry, x, dy, winners)
+            dw = weight_gradient(chosen, geometry, x, dy, winners)
         return dx, dw, db if b is not None else None
 
     def quietly(dy: Any) -> tuple[Any, ...]:
@@ -60,6 +68,25 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
             return pullback(dy)
 
     return y, quietly
+
+
+def piece_of(geometry: Geometry) -> int:
+    """Return how many images the weight gradient sums up at once."""
+    return max(1, min(MOST_IMAGES, MOST_PIXELS // math.prod(geometry.output)))
+
+
+def weight_gradient(chosen: ModuleType, geometry: Geometry, x: Any, dy: Any, winners: Any) -> Any:
+    """Return dw, a sum over all images and pixels: in float64 over pieces of a batch."""
+    images, piece = geometry.images, piece_of(geometry)
+    if images <= piece:
+        return chosen.weight_gradient(geometry, x, dy, winners)
+    total: Any = 0.0
+    for first in range(0, images, piece):
+        last = min(first + piece, images)
+        part = geometry._replace(images=last - first)
+        mine = x[first:last], dy[first:last], winners[first * dy[0].size :]
+        total = total + chosen.weight_gradient(part, *mine).astype(np.float64)
+    return total.astype(x.dtype)
 
 
 def forward(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..simd.elementary import SUM, njit, plain
 from ..simd.elements import FEW
-from ..simd.tiles import registers
+from ..simd.tiles import in_blocks, registers
 from ..simd.vectors import Vectors, cgutils, emitted
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.memory import empty
@@ -33,10 +33,13 @@ def _total(v: Vectors, dy: Any, sums: Any, count: Any, place: Any) -> None:
     for slot in slots:
         b.store(v.zero, slot)
     blocks = b.sdiv(count, step)
-    with cgutils.for_range(b, blocks) as loop:
+
+    def add(block: Any) -> None:
         for j, slot in enumerate(slots):
-            some = v.load(v.at(dy, b.add(b.mul(loop.index, step), v.index(j * v.lanes))))
+            some = v.load(v.at(dy, b.add(b.mul(block, step), v.index(j * v.lanes))))
             b.store(b.fadd(b.load(slot), some), slot)
+
+    in_blocks(v, blocks, add, [slots])
     added = b.load(slots[0])
     for slot in slots[1:]:
         added = b.fadd(b.load(slot), added)
@@ -76,9 +79,9 @@ def mask(dy: Any, y: Any, masked: Any) -> None:
 @njit(**SUM)
 def total_of_winners(dy: Any, winners: Any) -> Any:
     """Return the sum of the pooled cotangents dy that a pixel gets, one of the winners."""
-    s = dy.dtype.type(0)
+    s = 0.0
     for p in range(dy.size):
-        s += dy.dtype.type(0) if winners[p] == NOBODY else dy[p]
+        s += 0.0 if winners[p] == NOBODY else np.float64(dy[p])
     return s
 
 

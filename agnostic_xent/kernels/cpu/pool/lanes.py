@@ -16,7 +16,7 @@ from ..simd.vectors import I32, Vectors, cgutils, emitted
 
 def _each_tap(
     v: Vectors, corner: Any, pitch: Any, down: Any, apart: Any, across: Any,
-    meet: Callable[..., None],
+    meet: Callable[..., None], after_row: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
     """Emit the loops over the taps inside the image, in row-major order; distances in pixels."""
     b, lanes = v.builder, v.index(v.lanes)
@@ -25,6 +25,7 @@ def _each_tap(
         line = v.at(corner, b.mul(row.index, pitch))
         with cgutils.for_range(b, across) as column:
             meet(v.at(line, b.mul(column.index, apart)), row.index, column.index)
+        after_row()
 
 
 def _everywhere(v: Vectors, number: Any, kind: Any) -> Any:
@@ -72,15 +73,20 @@ def _mean(
     v: Vectors, x: Any, y: Any, counts: Any, x0: Any, pitch: Any, down: Any, apart: Any,
     across: Any, y0: Any, count0: Any,
 ) -> None:  # fmt: skip
-    """Emit the sum over the window, divided by its count."""
+    """Emit the sum over the window, divided by its count; each row is summed first."""
     b = v.builder
-    total = cgutils.alloca_once(b, v.type)
+    total, of_row = cgutils.alloca_once(b, v.type), cgutils.alloca_once(b, v.type)
     b.store(v.zero, total)
+    b.store(v.zero, of_row)
 
     def meet(pointer: Any, row: Any, column: Any) -> None:
-        b.store(b.fadd(b.load(total), v.load(pointer)), total)
+        b.store(b.fadd(b.load(of_row), v.load(pointer)), of_row)
 
-    _each_tap(v, v.at(x, x0), pitch, down, apart, across, meet)
+    def after_row() -> None:
+        b.store(b.fadd(b.load(total), b.load(of_row)), total)
+        b.store(v.zero, of_row)
+
+    _each_tap(v, v.at(x, x0), pitch, down, apart, across, meet, after_row)
     v.store(b.fdiv(b.load(total), v.splat(b.load(v.at(counts, count0)))), v.at(y, y0))
 
 

@@ -19,6 +19,18 @@ from .vectors import Vectors, cgutils, emitted
 TAPS = 4
 """Taps of a tile of the weight gradient; it has lanes / 4 filters, so as many sums as lanes."""
 
+BLOCK = 128
+"""Products that are added up in registers, one after the other.
+
+The error of such a sum grows with the number of products, so longer sums are sums of blocks.
+"""
+
+BLOCKS = 16
+"""Blocks that are added up in the type of the numbers, before they are added in float64."""
+
+DEEP = 256
+"""The products of a block where it is added to the result in memory."""
+
 
 def registers(v: Vectors, rows: int, columns: int) -> list[list[Any]]:
     """Return rows x columns stack slots for vectors, which LLVM turns into registers."""
@@ -44,14 +56,17 @@ def correlation_tile(filters: int, vectors: int) -> Any:
             for j in range(vectors):
                 b.store(start, sums[f][j])
         x, offsets, w, y = v.at(x, x0), v.at(offsets, o0), v.at(w, w0), v.at(y, y0)
-        with cgutils.for_range(b, depth) as loop:
-            tap = v.at(x, b.load(v.at(offsets, loop.index)))
+
+        def step(r: Any) -> None:
+            tap = v.at(x, b.load(v.at(offsets, r)))
             image = [v.load(v.at(tap, j * v.lanes)) for j in range(vectors)]
-            weights = v.at(w, b.mul(loop.index, v.index(filters)))
+            weights = v.at(w, b.mul(r, v.index(filters)))
             for f in range(filters):
                 weight = v.splat(b.load(v.at(weights, f)))
                 for j in range(vectors):
                     b.store(v.fma(weight, image[j], b.load(sums[f][j])), sums[f][j])
+
+        in_blocks(v, depth, step, sums)
         lowest = b.select(b.icmp_signed("!=", relu, v.index(0)), v.zero, v.constant(float("-inf")))
         masks = [v.first(b.sub(pixels, v.index(j * v.lanes))) for j in range(vectors)]
         for f in range(filters):
@@ -64,6 +79,54 @@ def correlation_tile(filters: int, vectors: int) -> Any:
     return emitted(5, emit)
 
 
+def in_blocks(v: Vectors, depth: Any, step: Any, sums: Any) -> None:
+    """Emit ``step(r)`` for r < depth, which adds to ``sums``: in blocks, if there are several.
+
+    The error does not grow with their number.
+    """
+    b, flat = v.builder, [slot for row in sums for slot in row]
+    before = b.sdiv(b.sub(depth, v.index(1)), v.index(BLOCK))  # whole blocks before the last one
+    with b.if_else(b.icmp_signed(">", before, v.index(0))) as (several, one):
+        with several:
+            _several_blocks(v, before, depth, step, flat)
+        with one, cgutils.for_range(b, depth) as loop:
+            step(loop.index)
+
+
+def _several_blocks(v: Vectors, before: Any, depth: Any, step: Any, sums: list[Any]) -> None:
+    b, wide = v.builder, v.doubles()
+    (totals,), (grand,) = registers(v, 1, len(sums)), registers(wide, 1, len(sums))
+    many = b.icmp_signed(">=", before, v.index(BLOCKS))
+    for total in totals:
+        b.store(v.zero, total)
+    with b.if_then(many):
+        for total in grand:
+            b.store(wide.zero, total)
+
+    def add_up(parts: list[Any], to: list[Any], widened: bool = False) -> None:
+        for part, total in zip(parts, to, strict=True):
+            more = v.widened(b.load(part)) if widened else b.load(part)
+            b.store(b.fadd(b.load(total), more), total)
+            b.store(v.zero, part)
+
+    with cgutils.for_range(b, before) as block:
+        start = b.mul(block.index, v.index(BLOCK))
+        with cgutils.for_range(b, v.index(BLOCK)) as loop:
+            step(b.add(start, loop.index))
+        add_up(sums, totals)
+        place = b.srem(block.index, v.index(BLOCKS))
+        with b.if_then(b.icmp_signed("==", place, v.index(BLOCKS - 1))):
+            add_up(totals, grand, widened=True)
+    done = b.mul(before, v.index(BLOCK))
+    with cgutils.for_range(b, b.sub(depth, done)) as loop:
+        step(b.add(done, loop.index))
+    for some, total in zip(sums, totals, strict=True):
+        b.store(b.fadd(b.load(total), b.load(some)), some)
+    with b.if_then(many):
+        for some, total in zip(sums, grand, strict=True):
+            b.store(v.narrowed(b.fadd(b.load(total), v.widened(b.load(some)))), some)
+
+
 def _product(
     v: Vectors, x: Any, offsets: Any, g: Any, total: Any,
     x0: Any, o0: Any, g0: Any, g_stride: Any, rows: Any, pixels: Any, t0: Any,
@@ -71,9 +134,9 @@ def _product(
     """Emit ``total[f, r] += sum_p g[f, p] x[offsets[r] + p]`` for a tile of filters x taps."""
     b, filters = v.builder, v.lanes // TAPS
     sums = registers(v, filters, TAPS)
-    for f in range(filters):
-        for t in range(TAPS):
-            b.store(v.zero, sums[f][t])
+    flat, tile = [slot for row in sums for slot in row], v.at(total, t0)
+    for slot in flat:
+        b.store(v.zero, slot)
     x, g, last = v.at(x, x0), v.at(g, g0), b.sub(rows, v.index(1))
     taps = [v.at(x, b.load(v.at(v.at(offsets, o0), t))) for t in range(TAPS)]
     lines = []
@@ -88,16 +151,27 @@ def _product(
             for f in range(filters):
                 b.store(v.fma(cotangents[f], image, b.load(sums[f][t])), sums[f][t])
 
+    def add_up() -> None:
+        found = v.sums([b.load(slot) for slot in flat])
+        v.store(b.fadd(v.load(tile), found), tile)
+
     whole = b.sdiv(pixels, v.index(v.lanes))
-    with cgutils.for_range(b, whole) as loop:
-        step(v.load, b.mul(loop.index, v.index(v.lanes)))
+    before = b.sdiv(whole, v.index(BLOCK))
+    with cgutils.for_range(b, before) as block:
+        start = b.mul(block.index, v.index(BLOCK * v.lanes))
+        with cgutils.for_range(b, v.index(BLOCK)) as loop:
+            step(v.load, b.add(start, b.mul(loop.index, v.index(v.lanes))))
+        add_up()
+        for slot in flat:
+            b.store(v.zero, slot)
+    start = b.mul(before, v.index(BLOCK))
+    with cgutils.for_range(b, b.sub(whole, start)) as loop:
+        step(v.load, b.mul(b.add(start, loop.index), v.index(v.lanes)))
     done = b.mul(whole, v.index(v.lanes))
     with b.if_then(b.icmp_signed("<", done, pixels)):
         mask = v.first(b.sub(pixels, done))
         step(lambda pointer: v.load_masked(pointer, mask), done)
-    tile = v.at(total, t0)
-    flat = [b.load(slot) for row in sums for slot in row]
-    v.store(b.fadd(v.load(tile), v.sums(flat)), tile)
+    add_up()
 
 
 product_tile = emitted(4, _product)
@@ -106,7 +180,8 @@ product_tile = emitted(4, _product)
 def matrix_tile(rows: int, vectors: int, transposed: bool = False) -> Any:
     """Return the kernel ``c[i, j] (+)= sum_k a[i, k] b[k, j]`` for rows x vectors of c.
 
-    All three have row strides; ``transposed``: a lies as (k, i). ``add``: start from c, not from 0.
+    All three have row strides; ``transposed``: a lies as (k, i). ``add``: add to c. Each ``DEEP``
+    products are added up first, and then to c.
     """
 
     def emit(
@@ -123,27 +198,37 @@ def matrix_tile(rows: int, vectors: int, transposed: bool = False) -> Any:
             for j in range(vectors)
         ]
         flat = [slot for row in sums for slot in row]
-        with build.if_else(build.icmp_signed("!=", add, v.index(0))) as (more, fresh):
-            with more:
-                for slot, place in zip(flat, places, strict=True):
-                    build.store(v.load(place), slot)
-            with fresh:
-                for slot in flat:
-                    build.store(v.zero, slot)
         starts = [
             a if transposed else v.at(a, build.mul(a_stride, v.index(i))) for i in range(rows)
         ]
-        with cgutils.for_range(build, depth) as loop:
-            line = v.at(b, build.mul(loop.index, b_stride))
+
+        def step(k: Any) -> None:
+            line = v.at(b, build.mul(k, b_stride))
             right = [v.load(v.at(line, j * v.lanes)) for j in range(vectors)]
-            along = build.mul(loop.index, a_stride) if transposed else loop.index
+            along = build.mul(k, a_stride) if transposed else k
             for i in range(rows):
                 left = v.at(v.at(starts[i], along), i if transposed else 0)
                 factor = v.splat(build.load(left))
                 for j in range(vectors):
                     total = v.fma(factor, right[j], build.load(sums[i][j]))
                     build.store(total, sums[i][j])
-        for slot, place in zip(flat, places, strict=True):
-            v.store(build.load(slot), place)
+
+        blocks = build.sdiv(build.add(depth, v.index(DEEP - 1)), v.index(DEEP))
+        with cgutils.for_range(build, blocks) as block:
+            start = build.mul(block.index, v.index(DEEP))
+            rest = build.sub(depth, start)
+            deep = build.icmp_signed("<", rest, v.index(DEEP))
+            for slot in flat:
+                build.store(v.zero, slot)
+            with cgutils.for_range(build, build.select(deep, rest, v.index(DEEP))) as loop:
+                step(build.add(start, loop.index))
+            first = build.icmp_signed("==", build.or_(add, block.index), v.index(0))
+            with build.if_else(first) as (fresh, more):
+                with fresh:
+                    for slot, place in zip(flat, places, strict=True):
+                        v.store(build.load(slot), place)
+                with more:
+                    for slot, place in zip(flat, places, strict=True):
+                        v.store(build.fadd(v.load(place), build.load(slot)), place)
 
     return emitted(3, emit)

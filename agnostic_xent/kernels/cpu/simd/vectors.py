@@ -48,13 +48,16 @@ def lanes_of(dtype: Any) -> int:
 
 
 class Vectors:
-    """Emits instructions on vectors of one floating type (`float32` or `float64` of Numba)."""
+    """Emits instructions on vectors of one floating type (`float32` or `float64` of Numba).
 
-    def __init__(self, context: Any, builder: Any, kind: Any):
+    They fill a register, or have as many ``lanes`` as others do.
+    """
+
+    def __init__(self, context: Any, builder: Any, kind: Any, lanes: int | None = None):
         self.context, self.builder = context, builder
         self.scalar = ir.FloatType() if kind == types.float32 else ir.DoubleType()
         self.itemsize = 4 if kind == types.float32 else 8
-        self.lanes = VECTOR_BYTES // self.itemsize
+        self.lanes = lanes or VECTOR_BYTES // self.itemsize
         self.type = ir.VectorType(self.scalar, self.lanes)
         self.mask_type = ir.VectorType(ir.IntType(1), self.lanes)
         self.zero = self.constant(0.0)
@@ -137,6 +140,20 @@ class Vectors:
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         """Return x * y + z, with one rounding where `emit_fma` has it."""
         return emit_fma(self.builder, x, y, z)
+
+    def doubles(self) -> Vectors:
+        """Return vectors of float64 with as many lanes, for sums of many numbers."""
+        return Vectors(self.context, self.builder, types.float64, self.lanes)
+
+    def widened(self, x: Any) -> Any:
+        """Return a vector as one of the `doubles`, and a scalar as a scalar of theirs."""
+        kind = self.doubles().type if isinstance(x.type, ir.VectorType) else ir.DoubleType()
+        return x if self.itemsize == 8 else self.builder.fpext(x, kind)
+
+    def narrowed(self, x: Any) -> Any:
+        """Return one of the `doubles`, or a scalar of theirs, rounded to the type of these."""
+        kind = self.type if isinstance(x.type, ir.VectorType) else self.scalar
+        return x if self.itemsize == 8 else self.builder.fptrunc(x, kind)
 
     def splat(self, scalar: Any) -> Any:
         """Return a vector with a scalar in all lanes."""
