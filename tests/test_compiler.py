@@ -236,6 +236,8 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not forks.FORKS, reason="nothing forks here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")  # JAX warns where it was loaded
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_waits_for_work_that_cannot_be_done_anew():
     began, seen = threading.Event(), []
 

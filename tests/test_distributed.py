@@ -10,7 +10,9 @@ from ranks import on_ranks
 
 from agnostic_xent.training.ranks.sums import LARGE
 
-LIMITS = {"float32": 1e-6, "float64": 1e-12}
+LIMITS = {"float32": 3e-6, "float64": 1e-12}
+"""Relative errors. In float32 each of the runs is within 2e-6 of one in float64: the sums over the
+pixels of a share are of other blocks than those over the pixels of all."""
 """How far n ranks may be from one after 110 steps, relative to the largest parameter."""
 
 
@@ -89,7 +91,7 @@ def test_a_rank_reads_its_own_images_of_a_file(ranks, tmp_path):
     np.save(tmp_path / "y.npy", y)
     expected, whole = distributed_case.mapped(None, tmp_path)
     found = on_ranks(ranks, distributed_case.mapped, tmp_path)
-    trial = 1  # read by each before the first step
+    trial = 2  # read by each before the first step: of dtypes and shapes, of the smallest batch
     assert sum(read - trial for _, read in found) == whole - trial == 2 * SAMPLES
     for params, read in found:
         assert abs(read - 2 * SAMPLES / ranks) < 2 * SAMPLES / 10

@@ -81,7 +81,7 @@ def _opened(part: Any) -> Array:
     import numpy as np
 
     try:
-        return np.load(part, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(part, mode="r")
     except OSError:
         raise
     except Exception as error:  # of whatever kind its parsers raise
@@ -111,9 +111,11 @@ def _check_numbers(name: str, part: str, x: Array) -> None:
 
 def _takeable(y: Array) -> Array:
     """Return targets of which samples can be taken: torch has no `take` of unsigned labels."""
-    if is_stored(y) or not is_labels(y):
+    if is_stored(y):
         return y
     xp = array_namespace(y)
+    if not xp.isdtype(y.dtype, "unsigned integer"):
+        return y
     try:
         xp.take(y[:1, ...], xp.asarray([0], device=device(y)), axis=0)
     except NotImplementedError:

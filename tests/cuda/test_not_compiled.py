@@ -11,7 +11,9 @@ import pytest
 from agnostic_xent import SGD, cross_entropy, explain, kernels, max_pool2d
 from agnostic_xent.core import operation
 from agnostic_xent.core.operation import NoKernels
+from agnostic_xent.kernels.cuda.loss import cross_entropy as host
 from agnostic_xent.kernels.cuda.toolchain import compiling, launching
+from agnostic_xent.kernels.cuda.toolchain.device import or_portably
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,9 @@ def test_loss_and_gradient_are_those_of_the_definition(monkeypatch, names):
         expected, pullback = cross_entropy.vjp(LOGITS, LABELS)
         gradient = pullback(np.float32(2.0))[0]
     failing(monkeypatch, *names)
+    (kernel, *_) = operation.OPERATIONS["cross_entropy"]._kernels["numpy"]
+    anew = or_portably(cross_entropy, host.vjp)  # whose pullback has not run yet
+    monkeypatch.setitem(vars(kernel), "vjp", anew)
     for _ in range(2):
         loss, pullback = cross_entropy.vjp(LOGITS, LABELS, wrt=(0,))
         np.testing.assert_allclose(loss, expected, rtol=1e-6)
