@@ -101,7 +101,7 @@ for number in itertools.count(1):
         break
     except KeyboardInterrupt:
         count += 1
-print(float(y.sum()), ax.explain(ax.relu, x), count > 5)
+print(float(y.sum()), ax.explain(ax.relu, x), count > 0)
 """
 
 
