@@ -215,10 +215,10 @@ from agnostic_xent.core.locks import locked
 
 with locked(Path(sys.argv[1])):
     if len(sys.argv) > 2 and os.fork() == 0:  # a worker that outlives its parent
-        os.write(1, f"{os.getpid()}\\n".encode())
+        print(f"{os.getpid()}\\n", end="", flush=True)  # at once: both write
         time.sleep(60)
         os._exit(0)
-    os.write(1, b"held\\n")
+    print("held\\n", end="", flush=True)
     sys.stdin.read()
 """
 

@@ -23,11 +23,12 @@ def locked(path: Path) -> Iterator[None]:
     BlockingIOError
         If another process or thread holds it.
     OSError
-        If the file cannot be written.
+        If the file cannot be opened for writing.
     """
     descriptor = _taken(path)
     try:
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # on a full disk it does not say who
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         if descriptor in _held:  # else this is a forked child, and its parent goes on

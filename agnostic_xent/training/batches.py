@@ -81,7 +81,7 @@ def _opened(part: Any) -> Array:
     import numpy as np
 
     try:
-        return np.lib.format.open_memmap(part, mode="r")
+        return np.lib.format.open_memmap(part, mode="r")  # which takes no pickles
     except OSError:
         raise
     except Exception as error:  # of whatever kind its parsers raise
