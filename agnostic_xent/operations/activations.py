@@ -292,6 +292,8 @@ def _(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> tuple[Array, Pullba
     e = xp.exp(z - _finite_maximum(z, axis))
     total = xp.sum(e, axis=axis, keepdims=True)
     weights = e / xp.where(total == 0, constant(1, total), total)
+    # the limit, where there is an infinity: NaN there, and 0 beside it
+    weights = xp.where(xp.isinf(total), xp.where(z > 0, z - z, constant(0, z)), weights)
 
     def pullback(dy: Array) -> tuple[Array]:
         return (narrow(weights * xp.reshape(widen(dy), total.shape), x),)

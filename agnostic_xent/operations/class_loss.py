@@ -39,13 +39,19 @@ class ClassLoss:
         """The reduced loss."""
         return self._reduction.value(self._terms)
 
-    def gradient(self, dy: Array, slope: Array) -> Array:
-        """Return the gradient of the loss, given each term's ``slope`` before its weight a."""
+    def gradient(self, dy: Array, slope: Array, over: Array | None = None) -> Array:
+        """Return the gradient of the loss, given each term's ``slope`` before its weight a.
+
+        It is divided by ``over`` last: tiny probabilities make numbers that overflow before a mean
+        has divided them.
+        """
         xp = array_namespace(slope)
         scale = self._reduction.cotangents(dy, self._terms)
         if self.sample_weight is not None:
             scale = scale * self.sample_weight
         gradient = self._spread(scale) * slope
+        if over is not None:
+            gradient = gradient / over
         if self._live is None:
             return gradient
         return xp.where(self._spread(self._live), gradient, constant(0, gradient))
@@ -73,7 +79,7 @@ class ClassLoss:
                 known = known | xp.logical_not(self._spread(self._counted))
             t = xp.where(known, xp.astype(t, self.log_p.dtype), math.nan)
         if self.label_smoothing:
-            uniform = self.label_smoothing / self.log_p.shape[self.axis]
+            uniform = self.label_smoothing / max(1, self.log_p.shape[self.axis])
             t = t * (1 - self.label_smoothing) + uniform
         return t if self._weight is None else t * self._weight
 

@@ -89,7 +89,7 @@ class ClassParallelLoss:
             known = (labels >= 0) & (labels < self.classes)
             t = xp.where(known[:, None], t, math.nan)
         if self.label_smoothing:
-            t = t * (1 - self.label_smoothing) + self.label_smoothing / self.classes
+            t = t * (1 - self.label_smoothing) + self.label_smoothing / max(1, self.classes)
         return t if self.weight is None else t * self.weight
 
     @cached_property

@@ -250,9 +250,8 @@ def _(p: Array, target: Array, **options: Any) -> tuple[Array, Pullback]:
     loss = _class_loss(xp.log(wide), target, options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        nothing = loss.q == 0
-        slope = -loss.q / xp.where(nothing, constant(1, wide), wide)
-        return _gradients(loss, dy, xp.where(nothing, constant(0, wide), slope), p)
+        met = xp.where(loss.q == 0, constant(1, wide), wide)
+        return _gradients(loss, dy, -loss.q, p, met)
 
     return narrow(loss.value, p), pullback
 
@@ -303,7 +302,9 @@ def _class_loss(log_p: Array, target: Array, options: Any) -> ClassLoss:
     return ClassLoss(log_p, target, **(options | wide))
 
 
-def _gradients(loss: ClassLoss, dy: Array, slope: Array, like: Array) -> tuple[Array | None, ...]:
+def _gradients(
+    loss: ClassLoss, dy: Array, slope: Array, like: Array, over: Array | None = None
+) -> tuple[Array | None, ...]:
     dy = widen(dy)
     dt = loss.target_gradient(dy)
-    return narrow(loss.gradient(dy, slope), like), None if dt is None else narrow(dt, like)
+    return narrow(loss.gradient(dy, slope, over), like), None if dt is None else narrow(dt, like)
