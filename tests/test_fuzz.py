@@ -73,6 +73,13 @@ def test_a_wrong_kernel_is_found_and_its_seed_is_named(monkeypatch):
     kernel = OPERATIONS["relu"]._kernels["numpy"][0]
     monkeypatch.setitem(vars(kernel), "value", lambda x: np.maximum(x, 0) * np.float32(1.01))
     monkeypatch.setattr(OPERATIONS["relu"], "_seen", {})
-    seed = next(n for n in range(400) if draw(np.random.default_rng(n)).operation == "relu")
-    with pytest.raises(AssertionError, match=f"seed {seed}: relu"):
+    calls = (n for n in range(400) if draw(np.random.default_rng(n)).operation == "relu")
+    assert any(f"seed {n}: relu" in fault(n) for n in calls)  # not where there is no number
+
+
+def fault(seed):
+    try:
         fuzz.run_case(seed, fences=False)
+    except AssertionError as error:
+        return str(error)
+    return ""

@@ -66,7 +66,15 @@ def test_special_values(name, dtype):
     inf, nan = np.inf, np.nan
     x = np.array([0, -0.0, inf, -inf, nan, -nan, 1e-40, 800, -800, -100], dtype)
     if name in ROWS:
-        rows = [[0, 0, 0], [inf, 1, 2], [-inf] * 3, [-inf, 0, 1], [nan, 0, 1], [1e8] * 3]
+        rows = [
+            [0, 0, 0],
+            [inf, 1, 2],
+            [inf, 1e5, -inf],
+            [-inf] * 3,
+            [-inf, 0, 1],
+            [nan, 0, 1],
+            [1e8] * 3,
+        ]
         x = np.array([*rows, [-1000, 0, -1000], [-nan, -inf, -inf]], dtype)
     found = []
     for mode in ("portable", "require"):

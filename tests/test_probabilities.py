@@ -78,3 +78,38 @@ def test_probabilities_and_a_logit_of_minus_infinity(dtype, smoothing, weighted)
         with ax.kernels("portable"):
             expected = ax.cross_entropy(z, t, **options)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mean_of_tiny_probabilities_does_not_overflow(row, weighted):
+    """1 / p may be too large for float32 where the mean's part of it is not; and 0 * inf is 0."""
+    tiny = 2.0**-127  # its inverse, 2^127, is finite; that times 4 is not
+    p = np.asarray([[tiny, 0.5], [0.25, 1.0], [0.0, tiny], [0.5, 0.5]])
+    if row.library == "jax":  # which takes subnormal numbers for 0
+        p[p == tiny] = 2.0**-126
+    weight = np.asarray([4.0, 0.0]) if weighted else None
+    for loss in (ax.binary_cross_entropy, ax.categorical_cross_entropy):
+
+        def gradient(p, dy, loss=loss):
+            w = None if weight is None else row.array(weight, "float32")
+            options = {"weight": w, "normalize": 16.0}
+            return loss.vjp(p, row.xp.ones_like(p), wrt=(0,), **options)[1](dy)[0]
+
+        exact = loss.vjp(p, np.ones_like(p), wrt=(0,), weight=weight, normalize=16.0)
+        for dy in (1.0, 0.0):
+            arrays = row.array(p, "float32"), row.array(np.asarray(dy), "float32")
+            found = ax.to_numpy(row.call(gradient, *arrays))
+            with np.errstate(invalid="ignore"):
+                expected = exact[1](np.asarray(dy))[0]
+            finite = np.isfinite(expected)
+            np.testing.assert_allclose(found[finite], expected[finite], rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_class_has_no_loss(row, smoothing):
+    if not row.empty:
+        return
+    z = row.array(np.zeros((2, 0)), "float32")
+    loss, pullback = ax.cross_entropy.vjp(z, z, label_smoothing=smoothing, reduction="none")
+    assert ax.to_numpy(loss).tolist() == [0, 0]
+    assert tuple(pullback(loss)[0].shape) == (2, 0)
