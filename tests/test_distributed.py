@@ -31,7 +31,9 @@ def test_ranks_follow_one(ranks, alone):
                     error = abs(own[case][0][name] - w).max() / abs(w).max()
                     assert error < limit, f"{case}, {dtype}, {name}: {error}"
                 for name, column in history.items():
-                    np.testing.assert_allclose(own[case][1][name], column, rtol=10 * limit)
+                    # of a loss near 0, logits that differ by so much are the error
+                    found_column = own[case][1][name]
+                    np.testing.assert_allclose(found_column, column, 10 * limit, limit)
 
 
 def alike(a, b):
@@ -91,8 +93,9 @@ def test_a_rank_reads_its_own_images_of_a_file(ranks, tmp_path):
     np.save(tmp_path / "y.npy", y)
     expected, whole = distributed_case.mapped(None, tmp_path)
     found = on_ranks(ranks, distributed_case.mapped, tmp_path)
-    trial = 2  # read by each before the first step: of dtypes and shapes, of the smallest batch
-    assert sum(read - trial for _, read in found) == whole - trial == 2 * SAMPLES
+    trial, smallest = 1, 1  # read before the first step: by each, and by all of them together
+    assert sum(read - trial for _, read in found) - smallest == 2 * SAMPLES
+    assert whole - trial - smallest == 2 * SAMPLES
     for params, read in found:
         assert abs(read - 2 * SAMPLES / ranks) < 2 * SAMPLES / 10
         for name, w in expected.items():
