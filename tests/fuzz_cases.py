@@ -264,7 +264,7 @@ def binary_loss(rng: Rng, name: str) -> Arguments:
     if name == "binary_cross_entropy":
         scores = rng.random(shape)
         places = rng.random(shape) < 0.1
-        scores[places] = rng.choice([0, 1, 1e-40, 1e-8, 0.9999999], int(places.sum()))
+        scores[places] = rng.choice([0, 1, 1e-40, 1e-8, 0.9999999, np.nan], int(places.sum()))
     else:
         scores = with_extremes(rng, numbers(rng, shape, one_of(rng, 1, 30)))
         options["pos_weight"] = some(rng, one_of(rng, shape, shape[-1:]))

@@ -79,10 +79,10 @@ def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> tuple[Ar
     def pullback(dy: Array) -> tuple[Array, Array]:
         scale = reduction.cotangents(widen(dy), terms)
         # multiplied before divided: a tiny p makes numbers that overflow before a mean divides them
-        positive, negative = (times(weights, scale * t) for t in (smooth, 1 - smooth))
+        positive, negative = scale * smooth, scale * (1 - smooth)
         dp = _clamped_quotient(negative, 1 - wide) - _clamped_quotient(positive, wide)
         dt = (1 - label_smoothing) * (_clamped_log_complement(wide) - _clamped_log(wide))
-        return narrow(dp, p), narrow(times(weights, scale * dt), p)
+        return narrow(times(weights, dp), p), narrow(times(weights, scale * dt), p)
 
     return narrow(reduction.value(terms), p), pullback
 

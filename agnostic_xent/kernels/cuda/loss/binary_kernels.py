@@ -60,7 +60,8 @@ class Factors(NamedTuple):
 
 
 # --- formulas ------------------------------------------------------------------------------------
-# logs: log p and log(1 - p); slopes: minus the derivative of log(1 - p), and that of log p
+# logs: log p and log(1 - p); slopes: minus the derivative of log(1 - p), and that of log p, times
+# a number each, which comes first: the derivative alone may overflow
 
 
 @device
@@ -72,9 +73,9 @@ def logs_of_logit(v: Any) -> Any:
 
 
 @device
-def slopes_of_logit(v: Any) -> Any:
+def slopes_of_logit(v: Any, negative: Any, positive: Any) -> Any:
     """Return both slopes at the logit v, which keep their digits where p is almost 1."""
-    return sigmoid_of(v), sigmoid_of(-v)
+    return negative * sigmoid_of(v), positive * sigmoid_of(-v)
 
 
 @device
@@ -91,10 +92,9 @@ def clamped_log(p: Any) -> Any:
 
 
 @device
-def clamped_reciprocal(p: Any) -> Any:
-    """Return the derivative of `clamped_log` at p."""
-    kind = type(p)
-    return kind(0) if is_clamped(p) else kind(1) / p
+def clamped_quotient(a: Any, p: Any) -> Any:
+    """Return a times the derivative of `clamped_log` at p."""
+    return type(p)(0) if is_clamped(p) else a / p
 
 
 @device
@@ -105,9 +105,9 @@ def logs_of_probability(p: Any) -> Any:
 
 
 @device
-def slopes_of_probability(p: Any) -> Any:
+def slopes_of_probability(p: Any, negative: Any, positive: Any) -> Any:
     """Return both slopes at a probability, which are 0 where the logarithm is clamped."""
-    return clamped_reciprocal(type(p)(1) - p), clamped_reciprocal(p)
+    return clamped_quotient(negative, type(p)(1) - p), clamped_quotient(positive, p)
 
 
 @device
@@ -186,9 +186,8 @@ def make_binary(name: str, code: str) -> Callable[..., None]:
                         put(terms, i, narrow(terms, term))
                 scale = b * widen(get(dy, i)) if flags & EACH else b
                 if flags & SCORES:
-                    up, down = slopes(v)
-                    slope = times_log(one - t, up) - times(q, times_log(t, down))
-                    put(dx, i, narrow(dx, times(w, scale * slope)))
+                    up, down = slopes(v, scale * (one - t), scale * t)
+                    put(dx, i, narrow(dx, times(w, up - times(q, down))))
                 if flags & TARGETS:
                     slope = kept * (log_q - times(q, log_p))
                     put(dt, i, narrow(dt, times(w, scale * slope)))
