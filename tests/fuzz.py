@@ -49,7 +49,8 @@ def run_case(seed: int, fences: bool = True) -> str:
 
     arrays = [placed(f"array {i}", x) for i, x in enumerate(made.arrays)]
     options = {name: placed(name, x) for name, x in made.options.items()}
-    what = f"{made.operation} {dtype} {[np.shape(a) for a in arrays]} {made.extra} {options}"
+    shown = {n: x.shape if isinstance(x, np.ndarray) else x for n, x in options.items()}
+    what = f"{made.operation} {dtype} {[np.shape(a) for a in arrays]} {made.extra} {shown}"
     try:
         compare(made, arrays, options, dtype, rng, fences)
     except Exception as error:

@@ -144,6 +144,33 @@ def test_jax_without_64_bits_takes_uint32():
         jax.config.update("jax_enable_x64", before)
 
 
+@pytest.mark.parametrize("mode", modes_of("cross_entropy"))
+@pytest.mark.parametrize("shape", [(6, 4), (6, 30), (6, 4, 40)])
+def test_what_an_unchecked_bad_label_counts(shape, mode):
+    """1 in a mean, as any sample, but 0 among weights of classes: it has none."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal(shape)
+    y = rng.integers(0, 4, (shape[0], *shape[2:]))
+    a, w = rng.random(y.shape) + 0.5, rng.random(shape[1]) + 0.5
+    y[2], y[4] = -1, shape[1]
+    good = (y >= 0) & (y < shape[1])
+    known = np.where(good, y, 0)
+    counts = {
+        None: np.ones(y.shape), "sample_weight": a, "weight": w[known] * good,
+        "both": w[known] * good * a,
+    }  # fmt: skip
+    for name, count in counts.items():
+        options = {"axis": 1, "check_labels": False, "label_smoothing": 0.25}
+        options |= {"weight": w} if name in ("weight", "both") else {}
+        options |= {"sample_weight": a} if name in ("sample_weight", "both") else {}
+        with ax.kernels(mode):
+            of_mean = ax.cross_entropy.vjp(z, y, **options)[1](np.ones(()))[0]
+            of_sum = ax.cross_entropy.vjp(z, y, reduction="sum", **options)[1](np.ones(()))[0]
+        there = np.broadcast_to(np.expand_dims(good, 1), shape)
+        np.testing.assert_allclose(of_mean[there], of_sum[there] / count.sum(), rtol=1e-12)
+        assert np.isnan(of_mean[~there]).all()
+
+
 # --- masks ---------------------------------------------------------------------------------------
 
 MASKED = np.ma.MaskedArray([[1.0, 5.0], [2.0, 3.0]], [[0, 1], [0, 0]])

@@ -68,8 +68,8 @@ def plan(
 ) -> Plan:
     """Return the plan of a call."""
     made = (SoftPlan if target.dtype.kind == "f" else Plan)(logits, options)
-    weighted = weight is not None or sample_weight is not None
-    made.set_up(target.dtype, weighted, check_values)
+    by_class = weight is not None
+    made.set_up(target.dtype, by_class, by_class or sample_weight is not None, check_values)
     return made
 
 

@@ -44,6 +44,8 @@ class Options(NamedTuple):
     """What a mean divides by; 0 if that is not known yet, and where nothing counts."""
     by_count: bool
     """Whether that is the number of samples, not of their weights."""
+    by_class: bool
+    """Whether weights of classes are among those; a label out of range has none."""
     empty: float
     """The mean of nothing."""
     checks: bool
@@ -78,7 +80,7 @@ def divisor_of(labels: Any, classes: Any, weight: Any, sample_weight: Any, optio
         if ignores and label == ignore:
             continue
         if not by_count:
-            if weight.size > 0:
+            if options.by_class:
                 w = np.float64(weight[label]) if 0 <= label < classes else 0.0
             if sample_weight.size > 0:
                 w *= np.float64(sample_weight[n])
@@ -99,7 +101,8 @@ def surveyed(labels: Any, classes: Any, weight: Any, sample_weight: Any, options
         divisor = divisor_of(labels, classes, weight, sample_weight, options)
     return Options(
         options.ignore, options.ignores, options.smoothing, options.temperature, options.unbias,
-        options.reduction, divisor, options.by_count, options.empty, options.checks, weight_sum,
+        options.reduction, divisor, options.by_count, options.by_class, options.empty,
+        options.checks, weight_sum,
     )  # fmt: skip
 
 

@@ -49,11 +49,11 @@ class Plan:
         self.new = empty if logits.nbytes >= SMALLEST else np.empty
         self.nothing = np.empty((0,) * len(self.form), self.dtype)
 
-    def set_up(self, target: Any, weighted: bool, check_values: Any) -> None:
+    def set_up(self, target: Any, by_class: bool, weighted: bool, check_values: Any) -> None:
         """Choose the loops, and the options that they read."""
         options, self.check_values = self.options, check_values
         ignore = ignored_label(options["ignore_index"], np.iinfo(target), 64)
-        self.loop_options = self.options_for(ignore, weighted, check_values is not None)
+        self.loop_options = self.options_for(ignore, by_class, weighted, check_values is not None)
         rows = loops.short if self.classes <= loops.FEW else loops.long
         self.loop = (loops.planes if len(self.form) == 3 else rows)[self.dtype]
         smooth = options["label_smoothing"] > 0
@@ -152,7 +152,9 @@ class Plan:
             return np.ascontiguousarray(np.moveaxis(rows, -1, self.axis))
         return g if self.form == self.shape else g.reshape(self.shape)
 
-    def options_for(self, ignore: int | None, weighted: bool, checks: bool) -> tuple[Any, ...]:
+    def options_for(
+        self, ignore: int | None, by_class: bool, weighted: bool, checks: bool
+    ) -> tuple[Any, ...]:
         """Return the options that are no arrays as the loops read them: an unnamed `Options`."""
         options, normalize = self.options, self.options["normalize"]
         found = loops.Options(
@@ -164,6 +166,7 @@ class Plan:
             reduction=REDUCTIONS[self.reduction],
             divisor=normalize if isinstance(normalize, float) else 0.0,
             by_count=normalize == "count" or not weighted,
+            by_class=by_class,
             empty=0.0 if options["on_empty"] == "zero" else math.nan,
             checks=checks,
         )
@@ -175,11 +178,11 @@ class SoftPlan(Plan):
 
     few_pixels: float = math.inf
 
-    def set_up(self, target: Any, weighted: bool, check_values: Any) -> None:
+    def set_up(self, target: Any, by_class: bool, weighted: bool, check_values: Any) -> None:
         """Choose the loops; what `scaled` reads is that nothing is ignored."""
         self.overwrites = False  # the gradient of the target needs the logits
         self.loop, self.alone = soft[self.dtype], self.count * self.classes < SMALL
-        self.loop_options = self.options_for(None, weighted, False)
+        self.loop_options = self.options_for(None, by_class, weighted, False)
         self.no_weight = np.ones(self.classes, self.dtype)
         self.no_sample_weight = NOTHING[self.dtype]
 
