@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -127,6 +128,16 @@ def on_row(row: Row, *values: Any, id: str | None = None) -> Any:
     return pytest.param(row, *values, id=id or row.name, marks=[*row.marks, *skip])
 
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+
+
+def fork() -> int:
+    """Fork without the warnings of Python, and of JAX where some other test has loaded it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
+
+
 def has_kernel(operation: str, library: str) -> bool:
     """Return whether an operation has a kernel for arrays of a library."""
     load_kernels(library)
@@ -179,11 +190,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("row", [on_row(row) for row in PRESENT + ABSENT])
 
 
+NEEDS_GPU = "needs", "GPU"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note which tests need a GPU; in a report, names of folders are keywords as well as marks."""
+    if item.get_closest_marker("gpu"):
+        item.user_properties.append(NEEDS_GPU)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how many tests that need a GPU ran and how many did not, and what tests tell."""
     stats = terminalreporter.stats
-    counts = {  # the report on a whole file that is skipped has no keywords
-        outcome: sum("gpu" in getattr(r, "keywords", ()) for r in stats.get(outcome, ()))
+    counts = {  # the report on a whole file that is skipped has no properties
+        outcome: sum(NEEDS_GPU in getattr(r, "user_properties", ()) for r in stats.get(outcome, ()))
         for outcome in ("passed", "failed", "skipped")
     }
     if any(counts.values()):

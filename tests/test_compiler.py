@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fork, needs_fork
 
 import agnostic_xent as ax
 from agnostic_xent import cli
@@ -234,10 +235,7 @@ if __name__ == "__main__":
     assert done.stdout == "[6.9078, 6.9078] 6.9078\n"
 
 
-@pytest.mark.skipif(not forks.FORKS, reason="nothing forks here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")  # JAX warns where it was loaded
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@needs_fork
 def test_a_fork_waits_for_work_that_cannot_be_done_anew():
     began, seen = threading.Event(), []
 
@@ -249,7 +247,7 @@ def test_a_fork_waits_for_work_that_cannot_be_done_anew():
     worker = threading.Thread(target=lambda: forks.as_a_whole(work))
     worker.start()
     began.wait()
-    child = os.fork()
+    child = fork()
     if child == 0:
         ok = seen == ["whole"] and forks.as_a_whole(lambda: True)
         os._exit(0 if ok else 1)

@@ -13,6 +13,7 @@ import threading
 from subprocess import PIPE
 
 import pytest
+from conftest import fork, needs_fork
 
 from agnostic_xent.core import locks
 from agnostic_xent.core.files import write_atomically
@@ -21,7 +22,6 @@ from agnostic_xent.core.locks import locked
 posix = pytest.mark.skipif(not hasattr(os, "fchown"), reason="needs modes and owners")
 ROOT = hasattr(os, "getuid") and os.getuid() == 0
 root = pytest.mark.skipif(not ROOT, reason="needs root")
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 # --- replaced whole ------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_a_dead_process_holds_nothing(tmp_path, kill):
     assert os.listdir(tmp_path) == []
 
 
-@forks
+@needs_fork
 def test_a_forked_child_holds_nothing(tmp_path):
     """Neither after its parent was killed, nor does it end what its parent holds."""
     path = tmp_path / "lock"
@@ -265,7 +265,7 @@ def test_a_forked_child_holds_nothing(tmp_path):
     process.kill()
     process.wait()
     with locked(path):
-        child = os.fork()
+        child = fork()
         if child == 0:
             os._exit(0 if not locks._held else 1)
         assert os.waitpid(child, 0)[1] == 0

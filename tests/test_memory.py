@@ -9,11 +9,11 @@ import os
 import pickle
 import re
 import threading
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fork, needs_fork
 
 pytest.importorskip("numba")
 
@@ -108,14 +108,11 @@ def test_copies_are_independent(pool, duplicate):
     assert (y == 3).all()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@needs_fork
 def test_a_forked_child_writes_to_a_copy(pool):
     x = make(pool)
     x[...] = 3
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of JAX, if some other test has loaded it
-        child = os.fork()
+    child = fork()
     if child == 0:
         x[...] = 4
         os._exit(0)

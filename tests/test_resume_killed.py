@@ -11,6 +11,7 @@ import time
 from subprocess import PIPE
 
 import pytest
+from conftest import needs_fork
 from training_case import SEED, train
 
 from agnostic_xent import Callback, load_checkpoint
@@ -137,7 +138,7 @@ print(len(writing) > 40, lines > 300, killed == len(moments))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@needs_fork
 def test_killed_at_lines_of_the_code(tmp_path):
     """At every line that writes or holds a file, and at some of all others."""
     command = [sys.executable, "-W", "ignore", "-c", TRAINING + LINE_BY_LINE, str(tmp_path)]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs_fork
 
 import agnostic_xent as ax
 from agnostic_xent.core.operation import OPERATIONS, ROUTINES
@@ -255,7 +256,7 @@ LOSS, POOL = "ax.cross_entropy(x, labels, axis=1) + 1", "ax.max_pool2d(x, 2).siz
 VALUES = {LOSS: str(1 + math.log(8))[:6], POOL: "131072"}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@needs_fork
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("call", VALUES)
 def test_a_forked_child_has_threads_of_its_own(call, early):
