@@ -16,7 +16,7 @@ def check_smallest_batch(task: Task, params: Params, communicator: Communicator)
     Batch normalization needs two values a channel, which one sample may not have. Larger shares of
     a batch are not tried, nor what an iterable is going to yield.
     """
-    if not isinstance(task.source, ArraySource):
+    if not isinstance(task.source, ArraySource) or not split_statistics(params)[1]:
         return
     samples = len(task.source)
     last = samples % task.batch_size or min(samples, task.batch_size)
@@ -42,6 +42,6 @@ def _why_not(task: Task, params: Params, x: Array) -> str | None:
         statistics = split_statistics(pullback(0 * output)[1])[1]
     except ValueError as error:
         return str(error)
-    if statistics and not stays_finite(statistics, params):
+    if not stays_finite(statistics, params):
         return "the running statistics would not be finite"
     return None
