@@ -367,5 +367,5 @@ def test_channels_that_come_last_are_an_error(tmp_path, capsys):
     ):
         assert cli.main([*map(str, command)]) == 2
         line = one_error_line(capsys)
-        assert "must have shape (N, C, H, W), got (20, 8, 8, 3), which has the channels" in line
-        assert line.endswith("x.transpose(0, 3, 1, 2)")
+        assert "must have shape (N, C, H, W), but (20, 8, 8, 3) looks like images" in line
+        assert line.endswith("numpy.moveaxis(x, -1, 1) puts it first")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.checks import check_channels_first
 from ..core.requirements import missing
 from .reading import naming, reading
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
-CHANNELS = (1, 3, 4)
-"""Of grey, of colours, and of colours with transparency."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 """Of Pillow: black and white, grey, palettes and colours, some with transparency."""
 
@@ -65,11 +64,7 @@ def as_images(name: str, x: NDArray[Any]) -> NDArray[Any]:
     """
     if x.ndim == 3:
         x = x[:, None]  # (N, H, W) -> (N, 1, H, W)
-    if x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS:
-        raise ValueError(
-            f"{name} must have shape (N, C, H, W), got {x.shape}, which has the channels last: "
-            f"save it as x.transpose(0, 3, 1, 2)"
-        )
+    check_channels_first(name, x.shape)
     return x
 
 

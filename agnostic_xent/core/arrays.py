@@ -28,6 +28,13 @@ INSTALL = {
 """The libraries that the test matrix runs, and what pip installs for them."""
 
 
+MASKED = (
+    "masked arrays are not taken, since their mask would be ignored; "
+    "use their filled() or compressed()"
+)
+"""What is said of masked arrays of NumPy."""
+
+
 def array_namespace(x: Array) -> ModuleType:
     """Return the Array API namespace of an array."""
     cls = type(x)
@@ -35,7 +42,7 @@ def array_namespace(x: Array) -> ModuleType:
         return _namespaces[cls]
     except KeyError:
         if is_masked(x):
-            raise TypeError("masked arrays are not taken, since a mask would be ignored") from None
+            raise TypeError(MASKED) from None
         xp = array_api_compat.array_namespace(x)
         if library(x) != "jax":  # among its types, a value tells a zero gradient from an array
             _namespaces[cls] = xp
@@ -120,8 +127,9 @@ def is_compiling() -> bool:
 
     They know neither context variables nor NumPy's error state.
     """
-    torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.compiler.is_compiling())
+    # a module that another thread is importing has no names yet
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)
+    return compiler is not None and bool(compiler.is_compiling())
 
 
 def is_traced(x: Array) -> bool:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .arrays import (
+    MASKED,
     Array,
     array_namespace,
     device,
@@ -42,7 +43,7 @@ def namespace(**arrays: Array | None) -> ModuleType:
             raise TypeError(
                 f"{name} must be an array (of NumPy, CuPy, torch, JAX, dask or another library "
                 f"that follows the Array API standard), got {type(x).__name__}"
-                f"{'; use its filled() or compressed()' if is_masked(x) else ''}"
+                f"{f'; {MASKED}' if is_masked(x) else ''}"
             )
         if first is None:
             first_name, first = name, x
@@ -117,7 +118,7 @@ def check_channels_first(name: str, shape: tuple[int, ...]) -> None:
     if width in COLOURS and channels not in COLOURS and min(channels, height) > width:
         raise ValueError(
             f"{name} must have shape (N, C, H, W), but {shape} looks like images with the channel "
-            f"last; numpy.moveaxis({name}, -1, 1) puts it first"
+            "last; numpy.moveaxis(x, -1, 1) puts it first"
         )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .forks import in_child
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
@@ -91,12 +93,9 @@ def _lies_at(path: Path, descriptor: int) -> bool:
         return False
 
 
+@in_child
 def _forget() -> None:
     """In a forked child: leave what is held to the parent."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

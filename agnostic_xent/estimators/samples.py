@@ -15,7 +15,16 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 
-from ..core.arrays import Array, array_namespace, device, dtype_kind, is_dask, is_masked, library
+from ..core.arrays import (
+    MASKED,
+    Array,
+    array_namespace,
+    device,
+    dtype_kind,
+    is_dask,
+    is_masked,
+    library,
+)
 from ..core.conversion import detached, to_numpy
 from ..training.batches import Batch, fetched, is_stored, numbers
 
@@ -208,12 +217,6 @@ def _check_kind(X: Any) -> None:
     columns = dtypes if isinstance(dtypes, Iterable) else [dtypes]
     if any(getattr(dtype, "kind", "") in ("M", "m") for dtype in columns):
         raise TypeError("X must be real numbers, got dates or times; subtract and divide them")
-
-
-MASKED = (
-    "masked arrays are not taken, since their mask would be ignored; "
-    "use their filled() or compressed()"
-)
 
 
 def as_array(X: Any) -> Any:

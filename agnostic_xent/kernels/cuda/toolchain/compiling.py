@@ -107,7 +107,7 @@ def machine_code(
     bounds: tuple[int, int],
 ) -> tuple[str, bytes]:
     """Return a kernel's name and machine code, compiled now, earlier, or ahead elsewhere."""
-    source, identity = source_of(function), (values_of(function), parameters, bounds, capability)
+    source, identity = source_of(function), identity_of(capability, function, parameters, bounds)
     kept = None
     if carried := os.environ.get(CARRIED):
         name = store.file_name(function, *identity)
@@ -136,7 +136,7 @@ def compile_into(
 ) -> None:
     """Compile a kernel for machines that need no compiler: they look into a copy of the folder."""
     code = compile_for(capability, function, parameters, bounds)
-    name = store.file_name(function, values_of(function), parameters, bounds, capability)
+    name = store.file_name(function, *identity_of(capability, function, parameters, bounds))
     store.write(folder, name, source_of(function), content_of(code))
 
 
@@ -146,6 +146,16 @@ def content_of(code: Code) -> bytes:
 
 
 # --- what machine code depends on ----------------------------------------------------------------
+
+
+def identity_of(
+    capability: tuple[int, int],
+    function: Callable[..., None],
+    parameters: str,
+    bounds: tuple[int, int],
+) -> tuple[Any, ...]:
+    """Return what machine code depends on, but for our source and who compiles it."""
+    return values_of(function), parameters, bounds, capability
 
 
 def source_of(function: Callable[..., None]) -> str:
