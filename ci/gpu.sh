@@ -10,7 +10,7 @@
 #
 # --rehearse  the same with the simulator and tiny sizes, without a GPU
 # --only      these parts alone, such as those that failed before
-# --wheels    a folder of wheels of pure Python for what is not installed, such as array-api-compat
+# --wheels    a folder of wheels for what is not installed, such as array-api-compat and hypothesis
 # --code      machine code that "warmup --backend cupy --out" has written; the rest is compiled
 #
 # PYTHON names the interpreter, which has numpy, cupy, numba-cuda, pytest and perhaps torch.
@@ -34,8 +34,9 @@ trap 'rm -rf "$logs"' EXIT
 cd "$root" || exit 1
 
 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-if [ "$wheels" ]; then
-    for wheel in "$wheels"/*.whl; do PYTHONPATH+=":$wheel"; done
+if [ "$wheels" ]; then # unpacked, since compiled code cannot be imported from an archive
+    for wheel in "$wheels"/*.whl; do "$python" -m zipfile -e "$wheel" "$logs/wheels"; done
+    PYTHONPATH+=":$logs/wheels"
 fi
 export PYTHONPATH PYTHONUNBUFFERED=1 PYTEST_ADDOPTS="" JAX_PLATFORMS=cpu # it takes memory else
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}
@@ -74,7 +75,7 @@ part() { # name, seconds, command: run it for so long at most, and pack what it 
     local status=$?
     tail -n 4 "$logs/$name.log"
     echo "== $name: status $status after $((SECONDS - start)) s" | tee -a "$logs/summary.txt"
-    tar -czf "$folder/logs.tar.gz" -C "$logs" .
+    tar -czf "$folder/logs.tar.gz" -C "$logs" --exclude ./wheels .
     cp "$logs/summary.txt" "$folder"
     if [ "$status" -ne 0 ]; then failed+=("$name"); fi
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold, cheap things first, in new virtual environments:
 #
-#     ci/test.sh [lint] [types] [readme] [tests] [docs]      without names: all of them
+#     ci/test.sh [lint] [types] [readme] [tests] [docs] [gpu]      without names: all of them
 #
 # Needs python3 >= 3.11 and nothing else.
 set -euo pipefail
@@ -68,13 +68,24 @@ docs() {
     python -m sphinx --quiet --fail-on-warning docs "$folder/html"
 }
 
+gpu() { # the command for a GPU, rehearsed where there is a Python such as images for GPUs have
+    for version in 3.14 3.13 3.12; do
+        export PYENV_VERSION=$version # which alone lets pyenv run it
+        if "python$version" -c "" 2>/dev/null; then
+            ci/gpu_image.sh "python$version"
+            return
+        fi
+    done
+    echo "left out: there is no Python 3.12 or newer"
+}
+
 steps=("$@")
-[ $# -ne 0 ] || steps=(lint types readme tests docs)
+[ $# -ne 0 ] || steps=(lint types readme tests docs gpu)
 for step in "${steps[@]}"; do
     case $step in
-    lint | types | readme | tests | docs) ;;
+    lint | types | readme | tests | docs | gpu) ;;
     *)
-        echo "usage: ci/test.sh [lint] [types] [readme] [tests] [docs]" >&2
+        echo "usage: ci/test.sh [lint] [types] [readme] [tests] [docs] [gpu]" >&2
         exit 2
         ;;
     esac

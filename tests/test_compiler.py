@@ -121,6 +121,32 @@ def test_interrupts_of_the_first_call(tmp_path):
     assert done.stdout == "12.0 relu: Numba loops (it takes these arguments) True\n"
 
 
+IMPORTS = """
+import sys, threading
+import numpy as np, agnostic_xent as ax
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if threading.current_thread() is threading.main_thread():
+            print(name)
+
+sys.meta_path.insert(0, Finder())
+x = np.ones((2, 3), "float32")
+ax.relu(x)
+ax.cross_entropy.vjp(x, np.arange(2))
+"""
+
+
+def test_nothing_is_loaded_where_handlers_run():
+    """An import that an interrupt breaks off leaves a package that lacks some of its modules."""
+    pytest.importorskip("numba")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+
+
 def test_work_is_done_where_no_handler_runs():
     assert forks.as_a_whole(threading.current_thread) is not threading.main_thread()
 

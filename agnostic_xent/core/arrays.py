@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import array_api_compat
 from array_api_compat import device as device
 
+from .forks import as_a_whole
+
 Array: TypeAlias = Any
 """An array of any library that follows the Array API standard."""
 
@@ -43,6 +45,9 @@ def array_namespace(x: Array) -> ModuleType:
     except KeyError:
         if is_masked(x):
             raise TypeError(MASKED) from None
+        if library(x) not in _loaded:
+            as_a_whole(lambda: array_api_compat.array_namespace(x))
+            _loaded.add(library(x))
         xp = array_api_compat.array_namespace(x)
         if library(x) != "jax":  # among its types, a value tells a zero gradient from an array
             _namespaces[cls] = xp
@@ -50,6 +55,8 @@ def array_namespace(x: Array) -> ModuleType:
 
 
 _namespaces: dict[type, ModuleType] = {}
+_loaded: set[str] = set()
+"""Libraries whose modules of namespaces are there; a package half loaded stays so for good."""
 
 
 def is_array(x: Any) -> bool:

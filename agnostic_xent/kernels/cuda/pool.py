@@ -310,10 +310,10 @@ def global_value(x: Any) -> Any:
 
 def global_vjp(x: Any) -> tuple[Any, Pullback]:
     """Return the mean of each plane and the pullback, whose result is a broadcast array."""
-    shape = x.shape
+    shape, dtype = x.shape, x.dtype
 
     def pullback(dy: Any) -> tuple[Any]:
-        share = dy / (shape[2] * shape[3])
+        share = (dy / (shape[2] * shape[3])).astype(dtype, copy=False)
         return (xp.broadcast_to(share[:, :, None, None], shape),)
 
     return global_value(x), pullback
