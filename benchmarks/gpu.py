@@ -1,13 +1,17 @@
-"""On a GPU: what the card can do at most, losses, convolutions, training steps, memory.
+"""On a GPU: what the card can do at most, losses, convolutions, training steps, launches.
 
-Times are between CUDA events on CuPy's current stream, on which torch runs as well; "host" is what
-issuing a step costs the processor. torch is measured where it is there: its convolutions are
-cuDNN's. In Numba's simulator the same functions run over NumPy arrays and tiny problems, which
-measures nothing: a rehearsal.
+Times are between CUDA events on CuPy's current stream, on which torch runs as well. Losses and
+convolutions are issued behind other work, so that the GPU never waits for the host; steps are not,
+since a user's are not. "host" is what issuing costs the processor. torch is measured where it is
+there: its convolutions are cuDNN's. In Numba's simulator the same functions run over NumPy arrays
+and tiny problems, which measures nothing: a rehearsal.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +22,7 @@ import numpy as np
 
 import agnostic_xent as ax
 from agnostic_xent.core.operation import KERNEL_PACKAGES, ROUTINES
+from agnostic_xent.kernels.cuda import activations
 from agnostic_xent.kernels.cuda.toolchain.device import SIMULATED, xp
 from agnostic_xent.network.layers import split_statistics
 from agnostic_xent.training.batches import IterableSource
@@ -31,7 +36,8 @@ if SIMULATED:
     KERNEL_PACKAGES["numpy"] = "agnostic_xent.kernels.cuda"
 
 ROUNDS = 1 if SIMULATED else 7
-SECONDS = 0.001 if SIMULATED else 0.02  # of a function in a round
+SECONDS = 0.001 if SIMULATED else 0.01  # of a function in a round
+MOST = 20  # calls in a round: more launches than a GPU's queue holds would make the host wait
 LOSSES = [(4096, 1000), (512, 32000), (64, 128256), (16384, 64), (65536, 10), (128, 10)]
 LAYERS = {  # N, C, H, W, filters, window, stride, padding
     "LeNet 1": (128, 1, 28, 28, 32, 3, 1, 1),
@@ -47,8 +53,13 @@ NETWORKS: dict[str, tuple[ax.Sequential, tuple[int, ...]]] = {
     "ResNet 20": (ax.resnet(20), (128, 3, 32, 32)),
 }
 VOCABULARY, WORDS, FEATURES = 32000, 4096, 1024
-COPIED, MULTIPLIED = 2**28, 8192
+COPIED, MULTIPLIED, TINY = 2**28, 8192, 32
+FASTEST = 1e13  # bytes a second, more than any card copies
 WHOLE = LOSSES, LAYERS
+ROWS, CLASSES = (8192, 32768), (256, 512, 1000, 4096, 16384, 32768, 49152, 131072, 262144)
+LARGEST = 2**31  # logits
+grid = [shape for shape in itertools.product(ROWS, CLASSES) if math.prod(shape) <= LARGEST]
+LOSSES = [*LOSSES, *grid]
 if SIMULATED:
     LOSSES, LAYERS = [(3, 5)], {"tiny": (1, 2, 4, 4, 3, 3, 1, 1)}
     tiny = ax.Sequential(ax.Conv2d(2, 3), ax.ReLU(), ax.Flatten(), ax.Dense(3))
@@ -66,7 +77,7 @@ def main(quick: bool, inner: str | None) -> None:
         "machine": machine(),
         "libraries": ax.info()["backends"],
     }
-    for part in (ceilings, losses, convolutions, steps, memory):
+    for part in PARTS:
         try:
             result[part.__name__] = part()
         except Exception:  # the other parts are worth having
@@ -88,29 +99,39 @@ def card() -> str:
 # --- clocks --------------------------------------------------------------------------------------
 
 
-def seconds(functions: Functions) -> dict[str, float]:
-    """Return seconds a call on the GPU: medians of rounds in turns."""
+def seconds(functions: Functions, ahead: bool = True) -> dict[str, float]:
+    """Return seconds a call on the GPU: medians of rounds in turns; the host may be ahead of it."""
     for f in functions.values():
         f()
-    counts = {name: max(1, int(SECONDS / span(f, 1))) for name, f in functions.items()}
+    counts = {name: min(MOST, int(SECONDS / span(f, 1)) + 1) for name, f in functions.items()}
+    issuing = {name: counts[name] * host(f, 1) if ahead else 0.0 for name, f in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(ROUNDS):
         for name, f in functions.items():
-            times[name].append(span(f, counts[name]))
+            times[name].append(span(f, counts[name], issuing[name]))
     return {name: float(np.median(t)) for name, t in times.items()}
 
 
-def span(f: Callable[[], Any], count: int) -> float:
-    """Return seconds a call on the GPU, of so many calls."""
+def span(f: Callable[[], Any], count: int, delay: float = 0.0) -> float:
+    """Return seconds a call on the GPU, of so many calls behind so many seconds of other work."""
     if SIMULATED:
         return host(f, count)
     start, end = xp.cuda.Event(), xp.cuda.Event()
+    source, target = room()
+    for _ in range(math.ceil(delay * FASTEST / (2 * COPIED))):
+        xp.copyto(target, source)
     start.record()
     for _ in range(count):
         f()
     end.record()
     end.synchronize()
     return 1e-3 * float(xp.cuda.get_elapsed_time(start, end)) / count
+
+
+@functools.cache
+def room() -> tuple[Any, Any]:
+    """Return the arrays of a large copy."""
+    return xp.zeros(COPIED // 4, np.float32), xp.empty(COPIED // 4, np.float32)
 
 
 def host(f: Callable[[], Any], count: int = 1 if SIMULATED else 50) -> float:
@@ -125,8 +146,17 @@ def host(f: Callable[[], Any], count: int = 1 if SIMULATED else 50) -> float:
 
 
 def numbers(*shape: int, seed: int = 0) -> Any:
-    """Return random float32 numbers."""
-    return xp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+    """Return random float32 numbers, drawn on the GPU."""
+    return xp.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def has_room(size: int) -> bool:
+    """Return whether the GPU has that many bytes left, after it has got back what is kept."""
+    if SIMULATED:
+        return True
+    xp.get_default_memory_pool().free_all_blocks()
+    peers.free()
+    return bool(size < xp.cuda.runtime.memGetInfo()[0])
 
 
 # --- what is measured ----------------------------------------------------------------------------
@@ -134,7 +164,7 @@ def numbers(*shape: int, seed: int = 0) -> Any:
 
 def ceilings() -> dict[str, float]:
     """Return bytes a second of a copy, and operations a second of matrix products."""
-    x, y = numbers(COPIED // 4), xp.empty(COPIED // 4, np.float32)
+    x, y = room()
     a, b = numbers(MULTIPLIED, MULTIPLIED), numbers(MULTIPLIED, MULTIPLIED, seed=1)
     work = {"copy": lambda: xp.copyto(y, x), "float32 product": lambda: xp.matmul(a, b)}
     work |= peers.products(a, b)
@@ -144,21 +174,24 @@ def ceilings() -> dict[str, float]:
 
 def losses() -> list[dict[str, Any]]:
     """Return seconds of loss and gradient of softmax cross entropy, and of a copy of logits."""
-    found = []
-    for n, classes in LOSSES:
-        z, room = numbers(n, classes), xp.empty((n, classes), np.float32)
-        labels = xp.asarray(np.random.default_rng(0).integers(0, classes, n))
-        one = xp.ones((), np.float32)
+    return [loss(*shape) for shape in LOSSES if has_room(5 * 4 * math.prod(shape))]
 
-        def ours(z: Any = z, labels: Any = labels, one: Any = one) -> Any:
-            with ax.kernels("require"):
-                _, pullback = ax.cross_entropy.vjp(z, labels, check_labels=False)
-            return pullback(one)
 
-        work = {"ours": ours, "copy": lambda z=z, room=room: xp.copyto(room, z)}
-        times = seconds(work | peers.loss(z, labels))
-        found.append({"shape": [n, classes], "seconds": times})
-    return found
+def loss(n: int, classes: int) -> dict[str, Any]:
+    """Return the seconds for some rows and classes."""
+    z, copied = numbers(n, classes), xp.empty((n, classes), np.float32)
+    labels = xp.arange(n) * 7919 % classes
+    one = xp.ones((), np.float32)
+
+    def ours() -> Any:
+        with ax.kernels("require"):
+            _, pullback = ax.cross_entropy.vjp(z, labels, check_labels=False)
+        return pullback(one)
+
+    work = {"ours": ours, "copy": lambda: xp.copyto(copied, z)}
+    times = seconds(work | peers.loss(z, labels))
+    share = f"{times['copy'] / times['ours']:.0%}"
+    return {"shape": [n, classes], "share of a copy": share, "seconds": times}
 
 
 def convolutions() -> list[dict[str, Any]]:
@@ -217,7 +250,7 @@ def steps() -> list[dict[str, Any]]:
             f()
         work = {f"ours {mode}": our_step(mode, model, shape) for mode in ("auto", "tf32")}
         found.append({
-            "network": name, "batch": shape[0], "seconds": seconds(work | theirs),
+            "network": name, "batch": shape[0], "seconds": seconds(work | theirs, ahead=False),
             "host": {key: host(f) for key, f in single.items()},
             "captured": captured(model, shape, one),
         })  # fmt: skip
@@ -247,7 +280,9 @@ def captured(model: ax.Sequential, *shapes: tuple[int, ...]) -> Any:
     """
     try:
         step, single = (captured_step(model, shape) for shape in shapes)
-        return {"on the GPU": seconds({"step": step})["step"], "host": host(single)}
+        return {
+            "on the GPU": seconds({"step": step}, ahead=False)["step"], "host": host(single),
+        }  # fmt: skip
     except Exception as error:
         if SIMULATED:
             raise
@@ -272,6 +307,31 @@ def training(model: ax.Sequential, shape: tuple[int, ...]) -> tuple[Task, dict[s
     return Task(model, source, peers.unchecked(), sgd, shape[0]), params, batch
 
 
+def compiled_steps() -> list[dict[str, Any]]:
+    """Return seconds of the steps as torch compiles them, and as it captures them besides."""
+    found = []
+    for name, (_, shape) in NETWORKS.items():
+        if theirs := peers.compiled_step(name, shape):
+            times = seconds(theirs, ahead=False)
+            found.append({"network": name, "batch": shape[0], "seconds": times})
+    return found
+
+
+def launches() -> list[dict[str, Any]]:
+    """Return seconds of the host, a call: of an operation of one kernel, and of the kernel."""
+    x = numbers(TINY)
+    y, kernel = xp.empty_like(x), activations.variants()[0]
+    called = {
+        "relu": lambda: ax.relu(x),
+        "its kernel": lambda: kernel(1, x, y, TINY),
+        "a copy": lambda: xp.copyto(y, x),
+        **peers.relu(x),
+    }
+    for f in called.values():
+        f()
+    return [{"call": name, "seconds": {"host": host(f)}} for name, f in called.items()]
+
+
 def memory() -> dict[str, Any]:
     """Return the bytes that the loss of a large vocabulary needs beside its arguments."""
     x, weight = numbers(WORDS, FEATURES), numbers(VOCABULARY, FEATURES, seed=1)
@@ -289,7 +349,7 @@ def memory() -> dict[str, Any]:
     return {
         "shape": [WORDS, FEATURES, VOCABULARY],
         "bytes": {name: peak(f) for name, f in work.items()},
-        "seconds": seconds(work),
+        "seconds": seconds(work | peers.linear_loss(x, weight, labels)),
     }
 
 
@@ -306,6 +366,10 @@ def peak(f: Callable[[], Any]) -> int | None:
     return int(pool.total_bytes() - before)
 
 
+PARTS = ceilings, losses, convolutions, steps, memory, launches, compiled_steps
+"""What takes longest is the last."""
+
+
 # --- report --------------------------------------------------------------------------------------
 
 
@@ -315,14 +379,12 @@ def report(result: dict[str, Any]) -> str:
     text += "medians of rounds in turns.\n"
     if SIMULATED:
         text += "\n**A rehearsal in the simulator: no number here says anything.**\n"
-    for part, rows in (
-        ("ceilings", ceiling_rows), ("losses", time_rows), ("convolutions", time_rows),
-        ("steps", time_rows), ("memory", memory_rows),
-    ):  # fmt: skip
-        if part not in result:  # yet
+    for part in (part.__name__ for part in PARTS):
+        found = result.get(part)
+        if not found:  # yet, or because torch is not here
             continue
-        found = result[part]
-        text += f"\n## {part.capitalize()}\n\n"
+        rows = {"ceilings": ceiling_rows, "memory": memory_rows}.get(part, time_rows)
+        text += f"\n## {part.replace('_', ' ').capitalize()}\n\n"
         if isinstance(found, dict) and "failed" in found:
             text += f"```\n{found['failed']}```\n"
         else:
@@ -357,8 +419,6 @@ def shown(value: Any) -> str:
 
 def memory_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the table of what a large vocabulary needs."""
-    rows = [
-        [name, "" if size is None else f"{size / 2**20:.0f}", f"{1e3 * found['seconds'][name]:.2f}"]
-        for name, size in found["bytes"].items()
-    ]
+    sizes = {name: f"{size / 2**20:.0f}" for name, size in found["bytes"].items() if size}
+    rows = [[name, sizes.get(name, ""), f"{1e3 * t:.2f}"] for name, t in found["seconds"].items()]
     return [f"words, features, vocabulary: {found['shape']}", "MiB", "ms"], rows

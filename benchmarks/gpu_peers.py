@@ -26,6 +26,12 @@ def torch() -> Any:
     return torch
 
 
+def free() -> None:
+    """Give back the memory of the GPU that torch keeps."""
+    if torch() is not None:
+        torch().cuda.empty_cache()
+
+
 def unchecked() -> Any:
     """Return the loss without the check of labels, which would wait for the GPU."""
     return functools.partial(ax.cross_entropy, check_labels=False)
@@ -72,6 +78,28 @@ def loss(z: Any, labels: Any) -> Functions:
     return {"torch": both}
 
 
+def linear_loss(x: Any, weight: Any, labels: Any) -> Functions:
+    """Return loss and gradients of a product with weights and softmax cross entropy."""
+    if torch() is None:
+        return {}
+    x, weight = (torch().from_dlpack(array).requires_grad_() for array in (x, weight))
+    target, functional = torch().from_dlpack(labels), torch().nn.functional
+
+    def both() -> Any:
+        value = functional.cross_entropy(functional.linear(x, weight), target)
+        return torch().autograd.grad(value, (x, weight))
+
+    return precisions(both)
+
+
+def relu(x: Any) -> Functions:
+    """Return the ReLU of an array."""
+    if torch() is None:
+        return {}
+    theirs = torch().from_dlpack(x)
+    return {"torch": lambda: torch().relu(theirs)}
+
+
 def convolution(x: Any, w: Any, dy: Any, options: dict[str, int]) -> dict[str, Functions]:
     """Return the three directions of a convolution, by direction."""
     if torch() is None:
@@ -96,19 +124,39 @@ def step(name: str, shape: tuple[int, ...]) -> Functions:
     """Return a training step of a network, by SGD with momentum."""
     if torch() is None:
         return {}
-    nn, device = torch().nn, "cpu" if SIMULATED else "cuda"
+    return precisions(trained(network(name), shape))
+
+
+def compiled_step(name: str, shape: tuple[int, ...]) -> Functions:
+    """Return the same step by networks that torch compiles, and captures in CUDA graphs."""
+    if torch() is None or SIMULATED:
+        return {}
+    modes = {"torch compiled": "default", "torch compiled, captured": "reduce-overhead"}
+    return {
+        what: with_tf32(trained(torch().compile(network(name), mode=mode), shape), False)
+        for what, mode in modes.items()
+    }
+
+
+def network(name: str) -> Any:
+    """Return a network on the GPU."""
     makers = {"LeNet": lenet, "ResNet 20": resnet, "tiny": tiny}
-    model = makers[name](nn).to(device)
+    return makers[name](torch().nn).to("cpu" if SIMULATED else "cuda")
+
+
+def trained(model: Any, shape: tuple[int, ...]) -> Callable[[], Any]:
+    """Return a step of a model on random images."""
+    device = next(model.parameters()).device
     x = torch().randn(shape, device=device)
     labels = torch().arange(shape[0], device=device) % 3
     optimizer = torch().optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
     def train() -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), labels).backward()
+        torch().nn.functional.cross_entropy(model(x), labels).backward()
         optimizer.step()
 
-    return precisions(train)
+    return train
 
 
 # --- the networks of agnostic_xent.network.models ------------------------------------------------

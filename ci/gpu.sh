@@ -106,8 +106,8 @@ if [ -z "$rehearsal" ]; then
     part compile 60 "$python" -m agnostic_xent warmup --backend cupy
 fi
 part instructions 40 "${pytest[@]}" tests/cuda/test_ptx.py
-part kernels 140 "${pytest[@]}" "${at_once[@]}" --deselect tests/cuda/test_ptx.py "${some[@]}"
-part benchmark 90 "$python" -m benchmarks gpu --inner "$folder"
+part kernels 120 "${pytest[@]}" "${at_once[@]}" --deselect tests/cuda/test_ptx.py "${some[@]}"
+part benchmark 110 "$python" -m benchmarks gpu --inner "$folder"
 part matrix 90 env "AGNOSTIC_XENT_TEST_BACKENDS=$rows" "${pytest[@]}" "${at_once[@]}" \
     --continue-on-collection-errors "${matrix[@]}"
 if [ -z "$rehearsal" ] && command -v compute-sanitizer >/dev/null; then
