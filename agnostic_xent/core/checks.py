@@ -127,7 +127,7 @@ def check_axis(x: Array, axis: int, name: str = "x") -> int:
 
     A number without dimensions counts as a row of one.
     """
-    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+    if is_bool(axis) or not hasattr(axis, "__index__"):
         raise TypeError(f"axis must be an integer, got {axis!r}")
     ndim = max(1, int(x.ndim))
     if not -ndim <= axis < ndim:
@@ -143,7 +143,7 @@ def check_axes(x: Array, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(x.ndim))
     named = axis if isinstance(axis, tuple) else (axis,)
-    if any(isinstance(a, bool) or not hasattr(a, "__index__") for a in named):
+    if any(is_bool(a) or not hasattr(a, "__index__") for a in named):
         raise TypeError(f"axis must be an integer, a tuple of integers or None, got {axis!r}")
     axes = sorted(check_axis(x, a) for a in named)
     if len(set(axes)) < len(axes):
@@ -157,7 +157,7 @@ def integer(name: str, value: Any, least: int = 1, most: float = math.inf) -> in
     Anything with ``__index__`` is one, such as a number of NumPy; True and False are not.
     """
     with suppress(TypeError):  # no integer, or an array of several
-        found = least - 1 if isinstance(value, bool) else operator.index(value)
+        found = least - 1 if is_bool(value) else operator.index(value)
         if least <= found <= most:
             return found
     bounds = f">= {least}" if most == math.inf else f">= {least} and <= {most}"
@@ -199,9 +199,14 @@ def set_integers(owner: Any, *names: str) -> None:
 
 def is_number(value: Any) -> bool:
     """Return whether ``value`` is a real number, of Python or of any library."""
-    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+    if is_bool(value):
         return False
     return isinstance(value, numbers.Real) or (is_array(value) and value.ndim == 0)
+
+
+def is_bool(value: Any) -> bool:
+    """Return whether ``value`` is True or False, of Python or of any library."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -73,14 +73,14 @@ def sigmoid(x: Array) -> Array:
 @sigmoid.definition
 def _sigmoid(x: Array) -> Array:
     xp = array_namespace(x)
-    e = exp_minus_abs(x)
-    return xp.where(x >= 0, constant(1, x), e) / (1 + e)
+    e, one = exp_minus_abs(x), constant(1, x)
+    return xp.where(x >= 0, one, e) / (one + e)
 
 
 @sigmoid.pullback
 def _(x: Array) -> tuple[Array, Pullback]:
-    e = exp_minus_abs(x)
-    return _sigmoid(x), lambda dy: (dy * e / (1 + e) ** 2,)
+    e, xp = exp_minus_abs(x), array_namespace(x)
+    return _sigmoid(x), lambda dy: (dy * e / xp.square(constant(1, x) + e),)
 
 
 def exp_minus_abs(x: Array) -> Array:

@@ -273,7 +273,7 @@ def _global_avg_pool2d(x: Array) -> Array:
 @global_avg_pool2d.pullback
 def _(x: Array) -> tuple[Array, Pullback]:
     def pullback(dy: Array) -> tuple[Array]:
-        share = dy / (x.shape[2] * x.shape[3])
+        share = narrow(widen(dy) / (x.shape[2] * x.shape[3]), dy)
         return (array_namespace(x).broadcast_to(share[:, :, None, None], x.shape),)
 
     return _global_avg_pool2d(x), pullback

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...core import arrays
 from ...core.geometry import Margins, Pair, output_size
 from ...core.operation import Pullback
 from .toolchain.device import GRID, register, xp
@@ -310,10 +311,10 @@ def global_value(x: Any) -> Any:
 
 def global_vjp(x: Any) -> tuple[Any, Pullback]:
     """Return the mean of each plane and the pullback, whose result is a broadcast array."""
-    shape, dtype = x.shape, x.dtype
+    shape = x.shape
 
     def pullback(dy: Any) -> tuple[Any]:
-        share = (dy / (shape[2] * shape[3])).astype(dtype, copy=False)
+        share = arrays.narrow(arrays.widen(dy) / (shape[2] * shape[3]), dy)
         return (xp.broadcast_to(share[:, :, None, None], shape),)
 
     return global_value(x), pullback
