@@ -105,6 +105,15 @@ def test_a_mean_of_tiny_probabilities_does_not_overflow(row, weighted):
             np.testing.assert_allclose(found[finite], expected[finite], rtol=1e-6)
 
 
+def test_a_weight_counts_before_a_tiny_probability_divides():
+    p = np.asarray([2.0**-130, 1 - 2.0**-24], np.float32)  # 1 / p is no number of float32
+    weight, t = np.asarray([2.0**-4, 2.0**-4], np.float32), np.asarray([1.0, 0.0], np.float32)
+    for mode in ("portable", "auto"):
+        with ax.kernels(mode):
+            _, pullback = ax.binary_cross_entropy.vjp(p, t, weight=weight, reduction="sum")
+            assert pullback(np.float32(1))[0].tolist() == [-(2.0**126), 2.0**20]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_no_class_has_no_loss(row, smoothing):
     if not row.empty:

@@ -75,14 +75,16 @@ def _(p: Array, t: Array, *, label_smoothing: float, **options: Any) -> tuple[Ar
     wide, smooth = widen(p), _smoothed(widen(t), label_smoothing)
     weights, reduction = weights_and_reduction(p, options)
     terms = times(weights, _probability_terms(wide, smooth))
+    counted = None if weights is None else array_namespace(p).astype(weights != 0, wide.dtype)
 
     def pullback(dy: Array) -> tuple[Array, Array]:
         scale = reduction.cotangents(widen(dy), terms)
-        # multiplied before divided: a tiny p makes numbers that overflow before a mean divides them
-        positive, negative = scale * smooth, scale * (1 - smooth)
-        dp = _clamped_quotient(negative, 1 - wide) - _clamped_quotient(positive, wide)
         dt = (1 - label_smoothing) * (_clamped_log_complement(wide) - _clamped_log(wide))
-        return narrow(times(weights, dp), p), narrow(times(weights, scale * dt), p)
+        # multiplied before divided: a quotient by a tiny p may overflow, and the product not
+        share = times(weights, scale)
+        dp = _clamped_quotient(share * (1 - smooth), 1 - wide)
+        dp = dp - _clamped_quotient(share * smooth, wide)
+        return narrow(times(counted, dp), p), narrow(times(weights, scale * dt), p)
 
     return narrow(reduction.value(terms), p), pullback
 
