@@ -50,7 +50,12 @@ def logsumexp(x, *, axis=-1, keepdims=False):
 
 
 log_softmax = rows(lambda row: np.array([v - _logsumexp(row) for v in row]))
-softmax = rows(lambda row: np.array([math.exp(v - _logsumexp(row)) for v in row]))
+
+
+@rows
+def softmax(row):
+    exps = [math.exp(v - max(row)) for v in row]
+    return np.array(exps) / math.fsum(exps)
 
 
 def pair(v):
@@ -178,7 +183,10 @@ def _class_terms(log_p, target, axis):
     log_p = np.moveaxis(log_p, axis, -1)
     flat = log_p.reshape(-1, log_p.shape[-1])
     if target.dtype.kind in "iu":
-        terms = [-row[t] for row, t in zip(flat, target.ravel(), strict=True)]
+        terms = [
+            -row[t] if 0 <= t < len(row) else math.nan  # what is not checked
+            for row, t in zip(flat, target.ravel(), strict=True)
+        ]
     else:
         soft = np.moveaxis(target, axis, -1).reshape(flat.shape)
         terms = [
