@@ -293,6 +293,8 @@ def last():
 atexit.register(last)
 threading.Thread(target=lambda: [ax.softmax(x) for _ in iter(int, 1)], daemon=True).start()
 """
+TOO_LATE = "Numba, which cannot be imported (RuntimeError: can't register atexit after shutdown)"
+"""What Python 3.12 and newer say where the end comes before Numba is there."""
 
 
 def test_calls_when_the_interpreter_ends():
@@ -302,4 +304,5 @@ def test_calls_when_the_interpreter_ends():
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert (done.stdout, done.stderr, done.returncode) == ("200000.0\n", "", 0)
+    assert (done.stdout, done.returncode) == ("200000.0\n", 0)
+    assert all(line.endswith(TOO_LATE) for line in done.stderr.splitlines()), done.stderr
