@@ -1,25 +1,13 @@
-"""The optimum of penalised logistic regression, by L-BFGS on standardised features.
-
-The samples are only read, block by block and where they are; the features are standardised by the
-preconditioner, not in a copy, so that their offsets and scales cost no iterations.
-
-Coefficients are one array w of shape (K, features + 1), the intercepts last; K is the number of
-classes, and 1 for two.
-"""
+"""The optimum of penalised logistic regression, by L-BFGS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+import numpy as np
 
-from ..core.arrays import Array, array_namespace, constant
-from ..core.communication import Alone, Communicator, check_alike
-from ..operations.binary_losses import binary_cross_entropy_with_logits
-from ..operations.dense import dense
-from ..operations.losses import cross_entropy
-from ..training.ranks.shares import share
-from .samples import Samples, check_squares
+from ..core.arrays import Array, array_namespace, device
+from ..core.communication import check_alike
+from ..core.conversion import to_numpy
+from .logistic_objective import LogisticObjective, Preconditioner, dot
 
 MEMORY = 20
 """How many changes of w and of the gradient the estimate of the Hessian remembers."""
@@ -27,100 +15,8 @@ MEMORY = 20
 SMALL_LOSS = 1e-4
 """Below it the tolerance is no longer relative: the loss of separable classes goes to 0."""
 
-
-@dataclass(frozen=True)
-class LogisticObjective:
-    """Weighted mean loss of a linear classifier, and its L2 penalty.
-
-    ``f(w) = sum_i a_i l(w; x_i, y_i) / sum_i a_i + penalty / 2 sum w^2``, the intercepts left out
-    of the penalty; l is the softmax cross entropy, of two classes the binary one.
-    """
-
-    samples: Samples
-    labels: Array
-    """Integers, shape (N,)."""
-    weights: Array
-    """a, shape (N,)."""
-    total: float
-    """The sum of a."""
-    penalty: float
-    fit_intercept: bool
-    communicator: Communicator = field(default=Alone())
-    """The ranks that have a share of the samples each."""
-
-    def __call__(self, w: Array) -> tuple[float, Array]:
-        """Return value and gradient at w."""
-        xp = array_namespace(w)
-        penalty = self.penalty if self.communicator.rank == 0 else 0.0  # it counts once
-        gradient = penalty * xp.concat([w[:, :-1], xp.zeros_like(w[:, -1:])], axis=1)
-        value = _dot(gradient, w) / 2
-        for x, labels, a in self._blocks():
-            logits, of_dense = dense.vjp(x, w[:, :-1], w[:, -1], wrt=(1, 2))
-            loss, of_loss = self._loss_vjp(logits, labels, a)
-            value = value + loss
-            slopes: Any = of_dense(of_loss(constant(1, loss))[0])
-            gradient = gradient + xp.concat([slopes[1], self._kept(slopes[2][:, None])], axis=1)
-        return float(self.communicator.sum(value)), self.communicator.sum(gradient)
-
-    def preconditioner(self, units: int) -> Callable[[Array], Array]:
-        """Return r -> T T^T r, T being the change from coefficients of standardised features.
-
-        In those the Hessian is nearly the identity where features are nearly uncorrelated.
-        """
-        curvature = 1 / 4 if units == 1 else (units - 1) / units**2  # where all p are equal
-        mean, variance = self._moments()
-        xp = array_namespace(variance)
-        square = curvature * variance + self.penalty
-        square = xp.where(square > 0, square, constant(1, square))
-
-        def precondition(r: Array) -> Array:
-            w = (r[:, :-1] - r[:, -1:] * mean) / square
-            b = r[:, -1:] / curvature - xp.sum(w * mean, axis=1, keepdims=True)
-            return xp.concat([w, self._kept(b)], axis=1)
-
-        return precondition
-
-    def _blocks(self) -> Iterator[tuple[Array, Array, Array]]:
-        own = share(len(self.samples), self.communicator)
-        for span in self.samples.spans():
-            part = slice(max(span.start, own.start), min(span.stop, own.stop))
-            if part.start < part.stop:
-                yield self.samples.take(part), self.labels[part], self.weights[part]
-
-    def _loss_vjp(self, logits: Array, labels: Array, a: Array) -> tuple[Array, Any]:
-        options = {"sample_weight": a, "normalize": self.total, "wrt": (0,)}
-        if logits.shape[1] > 1:
-            return cross_entropy.vjp(logits, labels, check_labels=False, **options)
-        target = array_namespace(logits).astype(labels, logits.dtype)[:, None]
-        return binary_cross_entropy_with_logits.vjp(logits, target, **options)
-
-    def _kept(self, intercept: Array) -> Array:
-        return intercept if self.fit_intercept else array_namespace(intercept).zeros_like(intercept)
-
-    def _moments(self) -> tuple[Array, Array]:
-        """Return each feature's weighted mean (0 without intercepts), and variance about it.
-
-        Both have one row.
-        """
-        mean = variance = self.samples.zeros(1, self.samples.features)
-        if self.fit_intercept:
-            for x, _, a in self._blocks():
-                mean = mean + (a / self.total)[None, :] @ x
-            mean = self.communicator.sum(mean)
-        for x, _, a in self._blocks():
-            variance = variance + (a / self.total)[None, :] @ (x - mean) ** 2
-        variance = self.communicator.sum(variance)
-        check_squares(float(array_namespace(variance).sum(variance)))
-        return mean, variance
-
-    def facts(self) -> dict[str, Any]:
-        """Return, by name, what has to be the same on all ranks."""
-        return {
-            "X": f"{tuple(self.samples.x.shape)} {self.samples.like.dtype}",
-            "sum of weights": self.total,
-            "penalty": self.penalty,
-            "fit_intercept": self.fit_intercept,
-        }
+MOST_COLUMNS = 1024
+"""Up to so many the Hessian is computed, once iterations have cost about as much as it does."""
 
 
 def minimize(
@@ -153,14 +49,18 @@ def minimize(
     Liu and Nocedal, On the limited memory BFGS method for large scale optimization, Mathematical
     Programming 45 (1989).
     """
-    start = {"start": (tuple(w.shape), float(_dot(w, w))), "tol": tol, "max_iter": max_iter}
+    start = {"start": (tuple(w.shape), float(dot(w, w))), "tol": tol, "max_iter": max_iter}
     check_alike(objective.communicator, lambda: objective.facts() | start)
-    estimate = _InverseHessian(objective.preconditioner(w.shape[0]))
+    estimate = _InverseHessian(objective.by_variances(w.shape[0]))
     value, gradient = objective(w)
     values = [value]
-    for _ in range(max_iter):
+    wait = due = 4 + w.shape[1] // 100
+    for iteration in range(max_iter):
+        if iteration == due and w.shape[1] <= MOST_COLUMNS:
+            estimate = _InverseHessian(objective.by_hessian(w))
+            wait, due = 3 * wait, due + 3 * wait
         step = -estimate(gradient)
-        slope = float(_dot(gradient, step))
+        slope = float(dot(gradient, step))
         if -slope / 2 <= tol * max(value, SMALL_LOSS):
             return w, values, True
         found = _line_search(objective, w, step, value, slope)
@@ -174,30 +74,72 @@ def minimize(
 
 
 class _InverseHessian:
-    """The L-BFGS estimate: a preconditioner, corrected by what the last steps have shown."""
+    """The L-BFGS estimate: a preconditioner P, corrected by what the last steps have shown.
 
-    def __init__(self, precondition: Callable[[Array], Array]):
+    With the steps s_i, the changes y_i of the gradient, and gamma that scales P, it is in compact
+    form ``gamma P + V^T M V``, V having the rows s_i and P y_i, and M a small matrix of the host.
+
+    References
+    ----------
+    Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices and their use in limited
+    memory methods, Mathematical Programming 63 (1994), equation 3.13.
+    """
+
+    def __init__(self, precondition: Preconditioner):
         self.precondition = precondition
-        self.scale: Any = 1.0
-        self.seen: list[tuple[Array, Array, Array]] = []
+        self.scale = 1.0
+        self.rows: Array | None = None
+        self.sy, self.ypy = np.zeros((0, 0)), np.zeros((0, 0))
+        self.middle = np.zeros((0, 0))
 
     def __call__(self, gradient: Array) -> Array:
-        """Return the product with a gradient (the two-loop recursion)."""
-        r, alphas = gradient, []
-        for s, y, curvature in reversed(self.seen):
-            alphas.append(_dot(s, r) / curvature)
-            r = r - alphas[-1] * y
-        r = self.scale * self.precondition(r)
-        for (s, y, curvature), alpha in zip(self.seen, reversed(alphas), strict=True):
-            r = r + (alpha - _dot(y, r) / curvature) * s
-        return r
+        """Return the product with a gradient."""
+        step = self.scale * self.precondition(gradient)
+        if self.rows is None:
+            return step
+        xp, along = array_namespace(gradient), self._along(gradient)
+        shares = self.middle @ along
+        shares = xp.asarray(shares, dtype=gradient.dtype, device=device(gradient))
+        return step + xp.reshape(shares @ self.rows, gradient.shape)
 
     def update(self, s: Array, y: Array) -> None:
         """Take in that the gradient changed by y over a step s."""
-        curvature = _dot(s, y)
-        if float(curvature) > 0:  # as f is convex; not always after rounding
-            self.seen = [*self.seen, (s, y, curvature)][-MEMORY:]
-            self.scale = curvature / _dot(y, self.precondition(y))
+        if not float(dot(s, y)) > 0:  # it is, as f is convex; not always after rounding
+            return
+        xp, new = array_namespace(s), [s, self.precondition(y)]
+        new = [xp.reshape(x, (1, -1)) for x in new]
+        kept = [] if self.rows is None else [self.rows]
+        if len(self.sy) == MEMORY:
+            kept, self.sy, self.ypy = [kept[0][2:, :]], self.sy[1:, 1:], self.ypy[1:, 1:]
+        self.rows = xp.concat([*kept, *new], axis=0)
+        by_s, by_py = self._along(y).reshape(-1, 2).T
+        self.sy = _bordered(self.sy, by_s, np.zeros_like(by_s))  # the upper triangle of s_i . y_j
+        self.ypy = _bordered(self.ypy, by_py, by_py)
+        self._solve()
+
+    def _along(self, x: Array) -> np.ndarray:
+        """Return the products of the rows with an array, in float64."""
+        return to_numpy(self.rows @ array_namespace(x).reshape(x, (-1,))).astype(np.float64)
+
+    def _solve(self) -> None:
+        count = len(self.sy)
+        curvatures = np.diag(self.sy)
+        self.scale = float(curvatures[-1] / self.ypy[-1, -1])
+        inverse = np.linalg.inv(self.sy)
+        inner = inverse.T @ (np.diag(curvatures) + self.scale * self.ypy) @ inverse
+        middle = np.zeros((count, 2, count, 2))
+        middle[:, 0, :, 0] = inner
+        middle[:, 0, :, 1] = -self.scale * inverse.T
+        middle[:, 1, :, 0] = -self.scale * inverse
+        self.middle = middle.reshape(2 * count, 2 * count)
+
+
+def _bordered(matrix: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Return a matrix with one more column, which holds the corner, and one more row."""
+    count = len(matrix)
+    wider = np.empty((count + 1, count + 1))
+    wider[:count, :count], wider[:, count], wider[count, :count] = matrix, column, row[:count]
+    return wider
 
 
 def _line_search(
@@ -213,7 +155,3 @@ def _line_search(
             return after, found, gradient
         length /= 2
     return None
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return array_namespace(a).sum(a * b)

@@ -21,7 +21,9 @@ from ..training.optimizers import SGD, State
 from ..training.schedules import Later, Schedule
 from .classifier import Classifier
 from .fitting import Steps, problem, state_after, train
-from .lbfgs import LogisticObjective, minimize
+from .lbfgs import minimize
+from .logistic_objective import LogisticObjective
+from .sample_space import sample_space
 from .samples import Labelled, Samples, checked_samples, dtype_name
 
 __all__ = ["LogisticRegression"]
@@ -124,7 +126,7 @@ class LogisticRegression(Classifier):
         class_weight: Any = None,
         solver: str = "lbfgs",
         max_iter: int | None = None,
-        tol: float = 1e-8,
+        tol: float = 1e-12,
         warm_start: bool = False,
         random_state: Any = None,
         learning_rate: float | Schedule | None = None,
@@ -209,20 +211,21 @@ class LogisticRegression(Classifier):
     # --- the two solvers -------------------------------------------------------------------------
 
     def _minimize(self, params: Params, data: Labelled) -> None:
-        samples, total = data.samples, data.total
-        weights = np.ones(len(samples)) if data.weights is None else data.weights
+        samples, total, w = data.samples, data.total, params["0.weight"]
+        weights = samples.numbers(np.ones(len(samples)) if data.weights is None else data.weights)
+        space = sample_space(samples, weights) if self._ranks.size == 1 else None
+        if space is not None:
+            samples, w = space.samples, space.coordinates(w)
         objective = LogisticObjective(
             samples,
             samples.indices(data.labels),
-            samples.numbers(weights),
+            weights,
             total,
             1 / (float(self.C) * total),
             self.fit_intercept,
             self._ranks,
         )
-        start = array_namespace(params["0.weight"]).concat(
-            [params["0.weight"], params["0.bias"][:, None]], axis=1
-        )
+        start = array_namespace(w).concat([w, params["0.bias"][:, None]], axis=1)
         max_iter = int(self.max_iter or 1000)
         w, values, converged = minimize(objective, start, tol=float(self.tol), max_iter=max_iter)
         if not converged:
@@ -233,6 +236,8 @@ class LogisticRegression(Classifier):
                 stacklevel=3,
             )
         self.coef_, self.intercept_ = w[:, :-1], w[:, -1]
+        if space is not None:
+            self.coef_ = space.coefficients(self.coef_)
         self.loss_curve_, self.n_iter_ = values[1:], max(1, len(values) - 1)
         self.history_ = History()
         self._state = None

@@ -31,6 +31,9 @@ from ..training.batches import Batch, fetched, is_stored, numbers
 BLOCK_BYTES = 64 << 20
 """How much of the samples is worked on at a time."""
 
+CACHE_BYTES = 4 << 20
+"""The same on a processor, whose cache then has what is read a second time."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -67,7 +70,9 @@ class Samples:
         if is_dask(self.x):
             ends = np.cumsum(self.x.chunks[0]).tolist()
         else:
-            rows = max(1, BLOCK_BYTES // (8 * self.features))
+            on_cpu = "cpu" in str(device(self.like)).lower()
+            size = min(BLOCK_BYTES, CACHE_BYTES) if on_cpu else BLOCK_BYTES
+            rows = max(1, size // (8 * self.features))
             ends = [*range(rows, len(self), rows), len(self)]
         return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 

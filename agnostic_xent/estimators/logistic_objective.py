@@ -1,0 +1,163 @@
+"""Penalised logistic regression: the objective, its gradient, and estimates of its Hessian.
+
+The samples are only read, block by block and where they are; the features are standardised by the
+preconditioners, not in a copy, so that their offsets and scales cost no iterations.
+
+Coefficients are one array w of shape (K, features + 1), the intercepts last; K is the number of
+classes, and 1 for two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..core.arrays import Array, array_namespace, constant, device
+from ..core.communication import Alone, Communicator
+from ..operations.activations import sigmoid, softmax
+from ..operations.binary_losses import binary_cross_entropy_with_logits
+from ..operations.dense import dense
+from ..operations.losses import cross_entropy
+from ..training.ranks.shares import share
+from .samples import Samples, check_squares
+
+Preconditioner = Callable[[Array], Array]
+"""From a gradient to the step that an estimate of the Hessian makes of it."""
+
+
+@dataclass(frozen=True)
+class LogisticObjective:
+    """Weighted mean loss of a linear classifier, and its L2 penalty.
+
+    ``f(w) = sum_i a_i l(w; x_i, y_i) / sum_i a_i + penalty / 2 sum w^2``, the intercepts left out
+    of the penalty; l is the softmax cross entropy, of two classes the binary one.
+    """
+
+    samples: Samples
+    labels: Array
+    """Integers, shape (N,)."""
+    weights: Array
+    """a, shape (N,)."""
+    total: float
+    """The sum of a."""
+    penalty: float
+    fit_intercept: bool
+    communicator: Communicator = field(default=Alone())
+    """The ranks that have a share of the samples each."""
+
+    def __call__(self, w: Array) -> tuple[float, Array]:
+        """Return value and gradient at w."""
+        xp = array_namespace(w)
+        penalty = self.penalty if self.communicator.rank == 0 else 0.0  # it counts once
+        gradient = penalty * xp.concat([w[:, :-1], xp.zeros_like(w[:, -1:])], axis=1)
+        value = dot(gradient, w) / 2
+        for x, labels, a in self._blocks():
+            logits, of_dense = dense.vjp(x, w[:, :-1], w[:, -1], wrt=(1, 2))
+            loss, of_loss = self._loss_vjp(logits, labels, a)
+            value = value + loss
+            slopes: Any = of_dense(of_loss(constant(1, loss))[0])
+            gradient = gradient + xp.concat([slopes[1], self._kept(slopes[2][:, None])], axis=1)
+        return float(self.communicator.sum(value)), self.communicator.sum(gradient)
+
+    def by_variances(self, units: int) -> Preconditioner:
+        """Return the inverse of the Hessian at 0, as it were if no two features were correlated."""
+        curvature = 1 / 4 if units == 1 else (units - 1) / units**2  # where all p are equal
+        mean, variance = self._moments
+        xp = array_namespace(variance)
+        square = curvature * variance + self.penalty
+        square = xp.where(square > 0, square, constant(1, square))
+
+        def precondition(r: Array) -> Array:
+            w = (r[:, :-1] - r[:, -1:] * mean) / square
+            b = r[:, -1:] / curvature - xp.sum(w * mean, axis=1, keepdims=True)
+            return xp.concat([w, self._kept(b)], axis=1)
+
+        return precondition
+
+    def by_hessian(self, w: Array) -> Preconditioner:
+        """Return the inverse of the Hessian at w, averaged over the classes.
+
+        Of features whose means are taken off, scaled to a diagonal of ones, and with a little
+        added to it, so that it has an inverse.
+        """
+        mean, _ = self._moments
+        xp, size = array_namespace(w), w.shape[1]
+        products, sums, total = self.samples.zeros(size - 1, size - 1), 0.0 * mean, 0.0 * w[:1, :1]
+        for x, _, a in self._blocks():
+            slope = self._slopes(dense(x, w[:, :-1], w[:, -1])) * (a / self.total)
+            centred = x - mean
+            scaled = slope[:, None] * centred
+            products = products + xp.matrix_transpose(scaled) @ centred
+            sums = sums + xp.sum(scaled, axis=0, keepdims=True)
+            total = total + xp.sum(slope)
+        last = self._kept(xp.concat([sums, total], axis=1))
+        upper = xp.concat([products, xp.matrix_transpose(last[:, :-1])], axis=1)
+        hessian = self.communicator.sum(xp.concat([upper, last], axis=0))
+        eye = xp.eye(size, dtype=w.dtype, device=device(w))
+        penalised = xp.where(xp.arange(size, device=device(w)) < size - 1, self.penalty, 0.0)
+        hessian = hessian + xp.astype(penalised, w.dtype) * eye
+        diagonal = xp.sum(hessian * eye, axis=0)
+        scale = xp.where(diagonal > 0, diagonal, constant(1, w)) ** -0.5
+        ridge = float(xp.finfo(w.dtype).eps) ** 0.5
+        inverse = xp.linalg.inv(hessian * scale * scale[:, None] + ridge * eye)
+
+        def precondition(r: Array) -> Array:
+            r = xp.concat([r[:, :-1] - r[:, -1:] * mean, r[:, -1:]], axis=1)
+            step = ((r * scale) @ inverse) * scale
+            b = step[:, -1:] - xp.sum(step[:, :-1] * mean, axis=1, keepdims=True)
+            return xp.concat([step[:, :-1], self._kept(b)], axis=1)
+
+        return precondition
+
+    def _blocks(self) -> Iterator[tuple[Array, Array, Array]]:
+        own = share(len(self.samples), self.communicator)
+        for span in self.samples.spans():
+            part = slice(max(span.start, own.start), min(span.stop, own.stop))
+            if part.start < part.stop:
+                yield self.samples.take(part), self.labels[part], self.weights[part]
+
+    def _loss_vjp(self, logits: Array, labels: Array, a: Array) -> tuple[Array, Any]:
+        options = {"sample_weight": a, "normalize": self.total, "wrt": (0,)}
+        if logits.shape[1] > 1:
+            return cross_entropy.vjp(logits, labels, check_labels=False, **options)
+        target = array_namespace(logits).astype(labels, logits.dtype)[:, None]
+        return binary_cross_entropy_with_logits.vjp(logits, target, **options)
+
+    def _slopes(self, logits: Array) -> Array:
+        """Return p (1 - p) of each sample, the mean over the classes."""
+        xp = array_namespace(logits)
+        p = softmax(logits) if logits.shape[1] > 1 else sigmoid(logits)
+        return xp.mean(p * (1 - p), axis=1)
+
+    def _kept(self, intercept: Array) -> Array:
+        return intercept if self.fit_intercept else array_namespace(intercept).zeros_like(intercept)
+
+    @cached_property
+    def _moments(self) -> tuple[Array, Array]:
+        """Each feature's weighted mean (0 without intercepts), and variance about it, in a row."""
+        mean = variance = self.samples.zeros(1, self.samples.features)
+        if self.fit_intercept:
+            for x, _, a in self._blocks():
+                mean = mean + (a / self.total)[None, :] @ x
+            mean = self.communicator.sum(mean)
+        for x, _, a in self._blocks():
+            variance = variance + (a / self.total)[None, :] @ (x - mean) ** 2
+        variance = self.communicator.sum(variance)
+        check_squares(float(array_namespace(variance).sum(variance)))
+        return mean, variance
+
+    def facts(self) -> dict[str, Any]:
+        """Return, by name, what has to be the same on all ranks."""
+        return {
+            "X": f"{tuple(self.samples.x.shape)} {self.samples.like.dtype}",
+            "sum of weights": self.total,
+            "penalty": self.penalty,
+            "fit_intercept": self.fit_intercept,
+        }
+
+
+def dot(a: Array, b: Array) -> Array:
+    """Return the sum of products."""
+    return array_namespace(a).sum(a * b)
