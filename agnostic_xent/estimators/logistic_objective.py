@@ -96,8 +96,8 @@ class LogisticObjective:
         upper = xp.concat([products, xp.matrix_transpose(last[:, :-1])], axis=1)
         hessian = self.communicator.sum(xp.concat([upper, last], axis=0))
         eye = xp.eye(size, dtype=w.dtype, device=device(w))
-        penalised = xp.where(xp.arange(size, device=device(w)) < size - 1, self.penalty, 0.0)
-        hessian = hessian + xp.astype(penalised, w.dtype) * eye
+        penalised = xp.astype(xp.arange(size, device=device(w)) < size - 1, w.dtype)
+        hessian = hessian + self.penalty * penalised * eye
         diagonal = xp.sum(hessian * eye, axis=0)
         scale = xp.where(diagonal > 0, diagonal, constant(1, w)) ** -0.5
         ridge = float(xp.finfo(w.dtype).eps) ** 0.5
