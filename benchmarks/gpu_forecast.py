@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,9 +123,12 @@ def report(rows: list[dict[str, Any]]) -> str:
     if BEFORE.exists():
         before = {row["problem"]: row["share"] for row in json.loads(BEFORE.read_text())["rows"]}
     text = "# Forecasts for CUDA kernels, from their machine code\n\n"
-    text += "Written by `python -m benchmarks gpu_forecast`. **Nothing here was measured.** Shares of the speed\n"
-    text += f"of a copy on an {CARD}, {COPY / 1e12} TB/s, for large problems. `benchmarks/gpu_forecast.py` says\n"
-    text += "how they are computed. Before: the same for the kernels of an earlier state.\n\n"
+    text += (
+        "Written by `python -m benchmarks gpu_forecast`. **Nothing here was measured.** Shares of "
+    )
+    text += f"the\nspeed of a copy on an {CARD}, {COPY / 1e12} TB/s, for large problems. "
+    text += "`benchmarks/gpu_forecast.py` says\nhow they are computed. Before: the same for the "
+    text += "kernels of an earlier state.\n\n"
     cells = [
         [
             row["problem"], row["kernel"][1], str(row["registers"]), str(row["fit"]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from agnostic_xent import cross_entropy, explain, kernels
-from agnostic_xent.kernels.cuda.toolchain import vectors
 from tests.conftest import assert_close
 
 SEED = 3
@@ -31,23 +30,6 @@ OPTIONS = {
     },
     "only smoothing": {"label_smoothing": 1.0},
 }  # fmt: skip
-
-
-def hold_in(monkeypatch, place, threads=64):
-    """Let rows be held in registers where they fit, or in shared memory, or nowhere.
-
-    By fewer threads than outside of the tests, which take their time in the simulator.
-    """
-    if place != "registers":
-        monkeypatch.setattr(vectors, "TEAMS", ())
-        monkeypatch.setattr(vectors, "HELD", ((threads, 1 << 16),))
-    if place == "nowhere":
-        monkeypatch.setattr(vectors, "HELD", ())
-        for code in vectors.MOST:
-            monkeypatch.setitem(vectors.MOST, code, threads)
-
-
-PLACES = "registers", "shared memory", "nowhere"
 
 
 def draw(shape, axis=-1, dtype="float32", label_dtype="int64", **options):

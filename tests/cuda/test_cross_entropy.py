@@ -12,11 +12,12 @@ from agnostic_xent.kernels.cuda.toolchain import vectors
 from agnostic_xent.kernels.cuda.toolchain.device import SIMULATED
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
-from tests.cuda.cross_entropy_case import OPTIONS, PLACES, check, draw, hold_in
+from tests.cuda.cross_entropy_case import OPTIONS, check, draw
+from tests.cuda.holding import PLACES, hold_in
 
 ROWS = [  # each team, its least and most classes
-    (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 125), (3, 126), (1, 509), (1, 512), (2, 510),
-    (1, 1024),
+    (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 29), (33, 30), (5, 61), (17, 62), (2, 125),
+    (3, 126), (9, 253), (3, 254), (1, 509), (1, 512), (2, 510), (1, 1024),
 ]  # fmt: skip
 PLANES = [((2, 3, 5, 7), 1), ((3, 33, 1), 0), ((2, 9, 4), 1), ((300, 2), 0)]
 
@@ -80,9 +81,8 @@ def test_the_most_threads_of_a_row(monkeypatch, place):
 def test_what_holds_a_row():
     """48K classes in float32 are read once; so are 24K in float64."""
     for code in ("f4", "f2", "u2"):
-        found = [vectors.held_by(code, n) for n in (4097, 24 << 10, (24 << 10) + 1, 48 << 10)]
-        assert found == [512, 512, 1024, 1024]
-        assert vectors.held_by(code, (48 << 10) + 1) is None
+        found = [vectors.held_by(code, n) for n in (4097, 8192, 16 << 10, 48 << 10, 64 << 10)]
+        assert found == [128, 256, 512, 1024, None]
         assert vectors.team_for(code, 4096) == (256, 16)
     assert vectors.held_by("f8", 24 << 10) == 1024
 
@@ -294,6 +294,7 @@ def test_probabilities_are_not_taken():
 def test_sums_of_several_levels(monkeypatch):
     monkeypatch.setattr(sums, "PER_THREAD", 1)
     monkeypatch.setattr(sums, "BLOCK", sums.THREADS)
+    monkeypatch.setattr(sums, "ENOUGH", 2)
     monkeypatch.setattr(samples, "PER_THREAD", 1)
     monkeypatch.setattr(host, "PER_THREAD", 1)
     check(*draw((1000, 2), ignore_index=1))

@@ -36,7 +36,9 @@ MISTAKES = {
         rows, "top = team_max(greatest(e, kind(-math.inf)), room, t, team)",
         "top = greatest(e, kind(-math.inf))", ROW, "plain",
     ),
-    "a part of a row": (parts, "+ k * stride < extent", "+ k * stride < extent - 64", ROW, "plain"),
+    "a part of a row": (
+        vectors, "+ k * team * width < extent", "+ k * team * width < extent - 64", ROW, "plain",
+    ),
     "an exponential to first order": (
         elementary, "missing if missing < 1 else np.float32(1)", "np.float32(1)", FEW, "plain",
     ),
@@ -85,7 +87,7 @@ MISTAKES = {
     ),
     "the cotangent of each": (samples, "n if each else 0", "0", FEW, "none"),
     "a level of the tree": (
-        sums, "if first + t + k * THREADS < n", "if first + t + k * THREADS < n - 1", FEW, "plain",
+        sums, "if i < n", "if i < n - 1", FEW, "plain",
     ),
     "weights of a count": (host, ' if self.by == "weight" else 0', "", FEW, "count"),
 }  # fmt: skip

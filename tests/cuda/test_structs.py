@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from agnostic_xent.kernels.cuda import optimizers, softmax
+from agnostic_xent.kernels.cuda import optimizers
 from agnostic_xent.kernels.cuda.conv import few, gather, pixels, tensor, tiled, weight
 from agnostic_xent.kernels.cuda.loss import (
     apart,
@@ -20,11 +20,13 @@ from agnostic_xent.kernels.cuda.loss import (
 from agnostic_xent.kernels.cuda.loss import rows as loss_rows
 from agnostic_xent.kernels.cuda.normalization import channels
 from agnostic_xent.kernels.cuda.pool import tiles, windows
+from agnostic_xent.kernels.cuda.softmax import held as softmax_held
+from agnostic_xent.kernels.cuda.softmax import sweeps
 from agnostic_xent.kernels.cuda.toolchain import rows
 from agnostic_xent.kernels.cuda.toolchain.launching import I4, I8, codes_of
 
 STRUCTS = {
-    rows.Layout: (softmax, soft_targets),
+    rows.Layout: (softmax_held, sweeps, soft_targets),
     formulas.Samples: (loss_rows, held, streams, apart, samples),
     formulas.Factors: (loss_rows, held, streams, apart, soft_targets),
     binary_kernels.Places: (binary_kernels,),

@@ -16,7 +16,17 @@ from ..toolchain.dtypes import VECTOR, WIDE
 from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, narrow, put, widen
 from ..toolchain.teams import cuda, team_max, team_sum
-from ..toolchain.vectors import AT_ONCE, HELD, make_keep, make_read, make_take, make_write, room_for
+from ..toolchain.vectors import (
+    AT_ONCE,
+    HELD,
+    make_exponentiate,
+    make_greatest,
+    make_keep,
+    make_read,
+    make_take,
+    make_write,
+    room_for,
+)
 from .formulas import (
     SMOOTHED,
     WRITES,
@@ -33,10 +43,12 @@ def make_held(code: str, team: int) -> Callable[..., None]:
     """Return the kernel for a dtype and blocks of ``team`` threads."""
     kind: Any = WIDE[code]
     width = VECTOR[code]
-    size, chunk = AT_ONCE * width, AT_ONCE * width * team
-    read, write = make_read(code, team, AT_ONCE), make_write(code, team, AT_ONCE)
-    keep, take = make_keep(code, team, AT_ONCE), make_take(code, team, AT_ONCE)
-    greatest, shifts_of, hide, exponentiate, differentiate, holds = make_parts(code, team, AT_ONCE)
+    vectors = AT_ONCE[code]
+    size, chunk = vectors * width, vectors * width * team
+    read, write = make_read(code, team, vectors), make_write(code, team, vectors)
+    keep, take = make_keep(code, team, vectors), make_take(code, team, vectors)
+    shifts_of, hide, differentiate, holds = make_parts(code, team, vectors)
+    greatest, exponentiate = make_greatest(code, vectors), make_exponentiate(code, team, vectors)
 
     def held(
         x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any,
@@ -117,8 +129,7 @@ def held_kernel(code: str, team: int) -> Kernel:
     ) -> int:
         return room_for(code, classes)
 
-    blocks = 1 if team == 1024 else 2
-    return Kernel(make_held(code, team), parameters_of(code), team, blocks, shared)
+    return Kernel(make_held(code, team), parameters_of(code), team, 1024 // team, shared)
 
 
 def variants() -> list[Kernel]:

@@ -1,7 +1,6 @@
 """Softmax cross entropy: what a thread does with the numbers that it holds of a row.
 
-``e`` are its vectors: those of `vectors.py`, whose notation this is. ``extent`` is how far the
-row's vectors reach, so that all threads pass by those behind it. See `formulas.py` for the rest.
+``e`` are its vectors. Notation of `vectors.py` and `formulas.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..toolchain.dtypes import VECTOR, WIDE
-from ..toolchain.elementary import EXPONENTIALS
 from ..toolchain.ptx import below, get
 from ..toolchain.teams import device
 from .formulas import WEIGHTED, weighted
@@ -22,10 +20,8 @@ from .formulas import WEIGHTED, weighted
 class Parts(NamedTuple):
     """The functions for a dtype, a team, and threads of so many vectors."""
 
-    greatest: Callable[..., Any]
     shifts: Callable[..., Any]
     hide: Callable[..., None]
-    exponentiate: Callable[..., Any]
     differentiate: Callable[..., None]
     holds: Callable[..., Any]
 
@@ -35,14 +31,6 @@ def make_parts(code: str, team: int, vectors: int) -> Parts:
     kind: Any = WIDE[code]
     width = VECTOR[code]
     stride, count = team * width, vectors * width
-    exponential = EXPONENTIALS[kind]
-
-    @device
-    def greatest(e: Any, top: Any) -> Any:
-        """Return the greatest of the logits and top."""
-        for i in range(count):
-            top = max(top, e[i])
-        return top
 
     @device
     def shifts(
@@ -72,17 +60,6 @@ def make_parts(code: str, team: int, vectors: int) -> Parts:
                         e[k * width + u] = -math.inf
 
     @device
-    def exponentiate(e: Any, base: Any, extent: Any, top: Any, sharpness: Any) -> Any:
-        """Turn logits into exponentials and return their sum."""
-        total = kind(0)
-        for k in range(vectors):
-            if base + k * stride < extent:
-                for u in range(width):
-                    e[k * width + u] = exponential((e[k * width + u] - top) * sharpness)
-                    total += e[k * width + u]
-        return total
-
-    @device
     def differentiate(
         e: Any, first: Any, classes: Any, scale: Any, share: Any, weight: Any, flags: Any
     ) -> None:  # fmt: skip
@@ -96,4 +73,4 @@ def make_parts(code: str, team: int, vectors: int) -> Parts:
                     if below(j, classes):
                         e[k * width + u] -= share * get(weight, j) if flags & WEIGHTED else share
 
-    return Parts(greatest, shifts, hide, exponentiate, differentiate, holds)
+    return Parts(shifts, hide, differentiate, holds)

@@ -13,7 +13,14 @@ from ..toolchain.dtypes import VECTOR, WIDE
 from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, narrow, put, sync_warp, widen
 from ..toolchain.teams import cuda, team_max, team_sum
-from ..toolchain.vectors import TEAMS, make_read, make_write, rows_of_block
+from ..toolchain.vectors import (
+    TEAMS,
+    make_exponentiate,
+    make_greatest,
+    make_read,
+    make_write,
+    rows_of_block,
+)
 from .formulas import (
     SMOOTHED,
     WRITES,
@@ -33,7 +40,8 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
     vectors, in_block = max(1, elements // width), rows_of_block(team)
     size = vectors * width
     read, write = make_read(code, team, vectors), make_write(code, team, vectors)
-    greatest, shifts_of, hide, exponentiate, differentiate, holds = make_parts(code, team, vectors)
+    shifts_of, hide, differentiate, holds = make_parts(code, team, vectors)
+    greatest, exponentiate = make_greatest(code, vectors), make_exponentiate(code, team, vectors)
 
     def rows(
         x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any,

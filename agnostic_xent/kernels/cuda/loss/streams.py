@@ -18,7 +18,14 @@ from ..toolchain.elementary import EXPONENTIALS
 from ..toolchain.launching import Kernel
 from ..toolchain.ptx import get, narrow, put, widen
 from ..toolchain.teams import cuda, team_max, team_sum
-from ..toolchain.vectors import AT_ONCE, MOST, make_read, make_write
+from ..toolchain.vectors import (
+    AT_ONCE,
+    MOST,
+    make_exponentiate,
+    make_greatest,
+    make_read,
+    make_write,
+)
 from .formulas import (
     SMOOTHED,
     WRITES,
@@ -35,9 +42,11 @@ def make_streams(code: str, team: int) -> Callable[..., None]:
     """Return the kernel for a dtype and blocks of ``team`` threads."""
     kind: Any = WIDE[code]
     width = VECTOR[code]
-    size, chunk = AT_ONCE * width, AT_ONCE * width * team
-    read, write = make_read(code, team, AT_ONCE), make_write(code, team, AT_ONCE)
-    greatest, shifts_of, hide, exponentiate, differentiate, holds = make_parts(code, team, AT_ONCE)
+    vectors = AT_ONCE[code]
+    size, chunk = vectors * width, vectors * width * team
+    read, write = make_read(code, team, vectors), make_write(code, team, vectors)
+    shifts_of, hide, differentiate, holds = make_parts(code, team, vectors)
+    greatest, exponentiate = make_greatest(code, vectors), make_exponentiate(code, team, vectors)
     exponential = EXPONENTIALS[kind]
 
     def streams(

@@ -16,8 +16,8 @@ from . import planes, tiles
 from .windows import NOBODY, THREADS, Counted, Windows
 from .windows import kernel as any_kernel
 
-AT_ONCE = 1 << 31
-"""Pixels of a launch: kernels number them in 32 bits."""
+AT_ONCE = 1 << 30
+"""Pixels of a launch: kernels number them, or twice as many places, in 31 bits."""
 
 
 def run(
@@ -30,13 +30,14 @@ def run(
     code, count = code_of(made), math.prod(made.shape[:2])
     of, numbers = tiles.known(code, windows), tuple(windows)
     if of is None:
-        kernel, places = any_kernel(name, code), made.shape[2:]
+        kernel, each = any_kernel(name, code), math.prod(made.shape[2:])
     else:
         places = tiles.places(name, windows, of)
-        kernel, numbers = tiles.kernel(name, code, of), (*places, *tiles.image(windows))
+        kernel, each = tiles.kernel(name, code, of), places.down * places.across
+        numbers = *places, *tiles.image(windows)
     step = AT_ONCE // largest(windows)
     for first in range(0, count, step):
-        n = min(step, count - first) * math.prod(places)
+        n = min(step, count - first) * each
         some = map(given, arrays if count <= step else (of_planes(x, first, step) for x in arrays))
         kernel(-(-n // THREADS), *some, n, *numbers, *counted)
 

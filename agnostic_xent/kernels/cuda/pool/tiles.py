@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ..toolchain.dtypes import WIDE
 from ..toolchain.launching import I4, Kernel, codes_of
 from ..toolchain.ptx import below, get, narrow, put, store, widen
 from ..toolchain.teams import cuda, device
-from .windows import NOBODY, THREADS, Counted, Windows, pixels_of, place_of
+from .windows import NOBODY, THREADS, Counted, Windows, pixels_of
 
 STRIPS = {(2, 2): 4, (3, 1): 8, (3, 2): 2}
 """Windows of a strip, by the pixels along a side of a window, and from a window to the next.
@@ -30,11 +30,52 @@ In float64 there are half as many, so that no register is spilled.
 """
 
 
+U4: TypeAlias = Annotated[int, "u4"]
+
+
 class Places(NamedTuple):
-    """How many tiles, or strips, there are in a column, and in a row."""
+    """How many tiles, or strips, there are in a column, and in a row.
+
+    With each, what divides by it: a factor, and by how many bits the product is shifted.
+    """
 
     down: I4
+    down_factor: U4
+    down_shift: I4
     across: I4
+    across_factor: U4
+    across_shift: I4
+
+
+def places_of(down: int, across: int) -> Places:
+    """Return so many places in a column and in a row."""
+    return Places(down, *divider(down), across, *divider(across))
+
+
+def divider(n: int) -> tuple[int, int]:
+    """Return the factor and the shift that divide numbers below 2^31 by n.
+
+    See Granlund and Montgomery, Division by invariant integers using multiplication, 1994.
+    """
+    shift = 31 + (n - 1).bit_length()
+    return -(-(1 << shift) // n), shift
+
+
+@device
+def divided(i: Any, factor: Any, shift: Any) -> Any:
+    """Return i < 2^31 divided by the number that factor and shift stand for."""
+    return np.uint32((np.uint64(i) * np.uint64(factor)) >> np.uint64(shift))
+
+
+@device
+def place_of(
+    i: Any, down: Any, down_factor: Any, down_shift: Any, across: Any, across_factor: Any,
+    across_shift: Any,
+) -> Any:  # fmt: skip
+    """Return the plane, row and column of place i."""
+    line = divided(i, across_factor, across_shift)
+    plane = divided(line, down_factor, down_shift)
+    return plane, np.int32(line - plane * np.uint32(down)), np.int32(i - line * np.uint32(across))
 
 
 class Image(NamedTuple):
@@ -63,13 +104,16 @@ def make_maxima(code: str, size: int, stride: int, strip: int) -> Callable[..., 
     reach = (strip - 1) * stride + size
 
     def maxima(
-        x: Any, y: Any, numbers: Any, n: int, down: int, across: int, height: int, width: int,
+        x: Any, y: Any, numbers: Any, n: int, down: int, down_factor: int, down_shift: int,
+        across: int, across_factor: int, across_shift: int, height: int, width: int,
         rows: int, columns: int, top: int, left: int,
     ) -> None:  # fmt: skip
         i = np.uint32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i >= n:
             return
-        plane, part, column = place_of(i, down, across)
+        plane, part, column = place_of(
+            i, down, down_factor, down_shift, across, across_factor, across_shift
+        )  # fmt: skip
         row, start = np.int32(part * strip), np.int32(plane * np.uint32(height * width))
         h, w = np.int32(row * stride - top), np.int32(column * stride - left)
         greatest, tap = cuda.local.array(reach, kind), cuda.local.array(reach, np.int32)
@@ -107,14 +151,17 @@ def make_means(code: str, size: int, stride: int, strip: int) -> Callable[..., N
     held = reach * size
 
     def means(
-        x: Any, y: Any, n: int, down: int, across: int, height: int, width: int,
+        x: Any, y: Any, n: int, down: int, down_factor: int, down_shift: int,
+        across: int, across_factor: int, across_shift: int, height: int, width: int,
         rows: int, columns: int, top: int, left: int,
         first_h: int, end_h: int, first_w: int, end_w: int,
     ) -> None:  # fmt: skip
         i = np.uint32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i >= n:
             return
-        plane, part, column = place_of(i, down, across)
+        plane, part, column = place_of(
+            i, down, down_factor, down_shift, across, across_factor, across_shift
+        )  # fmt: skip
         row, start = np.int32(part * strip), np.int32(plane * np.uint32(height * width))
         h, w = np.int32(row * stride - top), np.int32(column * stride - left)
         pixel = cuda.local.array(held, kind)
@@ -186,13 +233,16 @@ def make_maxima_gradient(code: str, size: int, stride: int, strip: int) -> Calla
     write = make_write(code, size, stride, strip)
 
     def maxima_gradient(
-        dy: Any, numbers: Any, dx: Any, n: int, down: int, across: int, height: int, width: int,
+        dy: Any, numbers: Any, dx: Any, n: int, down: int, down_factor: int, down_shift: int,
+        across: int, across_factor: int, across_shift: int, height: int, width: int,
         rows: int, columns: int, top: int, left: int,
     ) -> None:  # fmt: skip
         i = np.uint32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i >= n:
             return
-        plane, part, column = place_of(i, down, across)
+        plane, part, column = place_of(
+            i, down, down_factor, down_shift, across, across_factor, across_shift
+        )  # fmt: skip
         row, start = np.int32(part * strip - back), np.int32(plane * np.uint32(rows * columns))
         value, number = cuda.local.array(held, kind), cuda.local.array(held, np.int32)
         for a in range(strip + back):
@@ -220,14 +270,17 @@ def make_means_gradient(code: str, size: int, stride: int, strip: int) -> Callab
     write = make_write(code, size, stride, strip)
 
     def means_gradient(
-        dy: Any, dx: Any, n: int, down: int, across: int, height: int, width: int,
+        dy: Any, dx: Any, n: int, down: int, down_factor: int, down_shift: int,
+        across: int, across_factor: int, across_shift: int, height: int, width: int,
         rows: int, columns: int, top: int, left: int,
         first_h: int, end_h: int, first_w: int, end_w: int,
     ) -> None:  # fmt: skip
         i = np.uint32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if i >= n:
             return
-        plane, part, column = place_of(i, down, across)
+        plane, part, column = place_of(
+            i, down, down_factor, down_shift, across, across_factor, across_shift
+        )  # fmt: skip
         row, start = np.int32(part * strip - back), np.int32(plane * np.uint32(rows * columns))
         value = cuda.local.array(held, kind)
         for a in range(strip + back):
@@ -291,9 +344,9 @@ def known(code: str, windows: Windows) -> Fixed | None:
 def places(name: str, windows: Windows, of: Fixed) -> Places:
     """Return the strips of an output, or the tiles of an image and of the padding before it."""
     if name in ("maxima", "means"):
-        return Places(-(-windows.rows // of.strip), windows.columns)
+        return places_of(-(-windows.rows // of.strip), windows.columns)
     height, width = windows.height + windows.top, windows.width + windows.left
-    return Places(-(-height // (of.stride * of.strip)), -(-width // of.stride))
+    return places_of(-(-height // (of.stride * of.strip)), -(-width // of.stride))
 
 
 def image(windows: Windows) -> Image:

@@ -15,20 +15,26 @@ import numpy as np
 
 from .device import most_shared
 from .dtypes import VECTOR, WIDE
+from .elementary import EXPONENTIALS
 from .ptx import below, get, load, narrow, put, store, widen
 from .teams import LANES, device
 
-AT_ONCE = 4
-"""Vectors that each thread of a block waits for together, where a row is done in chunks."""
+AT_ONCE = {"f4": 4, "f8": 4, "f2": 2, "u2": 2}
+"""Vectors that a thread waits for together, where a row is done in chunks, by the dtype."""
 
-HELD = ((512, 96 << 10), (1024, 192 << 10))
-"""Threads of a row that shared memory holds, and the bytes of such rows, from the shortest on."""
+HELD = tuple((threads, 224 * threads) for threads in (128, 256, 512, 1024))
+"""Threads of a row that shared memory holds, and the bytes of such rows, from the shortest on.
+
+So 1,024 threads fit a multiprocessor at once, of as many rows as there are blocks.
+"""
 
 MOST = {"f4": 1024, "f8": 512, "f2": 1024, "u2": 1024}
 """Threads of a longer row. A multiprocessor shall do but one: the rows that all of them do at a
 time then stay in cache until they are read again."""
 
-TEAMS = ((4, 4), (16, 8), (32, 16), (64, 16), (128, 16), (256, 16))
+TEAMS = (
+    (4, 4), (4, 8), (8, 8), (16, 8), (16, 16), (32, 16), (64, 16), (128, 16), (256, 16)
+)  # fmt: skip
 """Threads of a row, and the elements that registers of each of them hold; at least a vector."""
 
 
@@ -72,6 +78,44 @@ def four(g: Any, e: Any, i: Any) -> Any:
     return (
         narrow(g, e[i]), narrow(g, e[i + 1]), narrow(g, e[i + 2]), narrow(g, e[i + 3])
     )  # fmt: skip
+
+
+def make_greatest(code: str, vectors: int) -> Callable[..., Any]:
+    """Return the function by which a thread finds the greatest of its numbers, none of them NaN."""
+    count = vectors * VECTOR[code]
+
+    @device
+    def greatest(e: Any, top: Any) -> Any:
+        """Return the greatest of e and top."""
+        for i in range(count):
+            top = max(top, e[i])
+        return top
+
+    return greatest
+
+
+def make_exponentiate(code: str, team: int, vectors: int) -> Callable[..., Any]:
+    """Return the function by which a thread turns its numbers into exponentials."""
+    kind: Any = WIDE[code]
+    width = VECTOR[code]
+    exponential = EXPONENTIALS[kind]
+
+    @device
+    def exponentiate(e: Any, base: Any, extent: Any, top: Any, sharpness: Any) -> Any:
+        """Turn e into ``exp(sharpness (e - top))``, and return the sum.
+
+        They are of the chunk at ``base`` of a row of such an extent: all threads pass by vectors
+        that are behind it.
+        """
+        total = kind(0)
+        for k in range(vectors):
+            if base + k * team * width < extent:
+                for u in range(width):
+                    e[k * width + u] = exponential((e[k * width + u] - top) * sharpness)
+                    total += e[k * width + u]
+        return total
+
+    return exponentiate
 
 
 def make_read(code: str, team: int, vectors: int) -> Callable[..., None]:
