@@ -68,7 +68,8 @@ def problems() -> Iterator[tuple[str, Callable[[], Any], int]]:
         for dtype in ("float32", "float16"):
             x = np.empty(PLANES, dtype)
             for window, stride in POOLS:
-                both = gpu_launches.both(getattr(ax, name), x, window, stride=stride)
+                geometry = {"stride": stride, "padding": window // 3}
+                both = gpu_launches.both(getattr(ax, name), x, window, **geometry)
                 for place, way in enumerate(("forward", "back")):
                     yield f"{name} {window}/{stride}, {dtype}, {way}", both, place
 

@@ -192,7 +192,7 @@ MISTAKES = {
     "padding of a strip": (tiles, "below(w + v, width)", "w + v < width", MAX, WINDOWS[3]),
     "a tap of padding": (tiles, "max(np.int32(-w), np.int32(0))", "0", MAX, LOWEST),
     "a row of padding": (tiles, "np.int32(-(h + k * stride))", "np.int32(0)", MAX, LOWEST),
-    "a window below the last": (tiles, "if row + k < rows", "if True", MAX, WINDOWS[0]),
+    "a window below the last": (tiles, "if below(row + k, rows)", "if True", MAX, WINDOWS[0]),
     "a window that is not there": (
         tiles, "below(column - back + b, columns)", "True", MAX, WINDOWS[3],
     ),

@@ -135,7 +135,7 @@ def make_maxima(code: str, size: int, stride: int, strip: int) -> Callable[..., 
                 if beats(greatest[k * stride + u], best):
                     best, tap_w = greatest[k * stride + u], tap[k * stride + u]
                     tap_h = np.int32(u)
-            if row + k < rows:
+            if below(row + k, rows):
                 j = np.int32(first + k * columns)
                 put(y, j, narrow(y, best))
                 put(numbers, j, np.uint8(tap_h * size + tap_w))
@@ -178,7 +178,7 @@ def make_means(code: str, size: int, stride: int, strip: int) -> Callable[..., N
             for u in range(size):
                 for v in range(size):
                     total += pixel[(k * stride + u) * size + v]
-            if row + k < rows:
+            if below(row + k, rows):
                 count = pixels_of(row + k, stride, size, top, first_h, end_h) * wide
                 put(y, np.int32(first + k * columns), narrow(y, total / kind(count)))
 
