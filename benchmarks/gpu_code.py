@@ -100,7 +100,10 @@ def overhead() -> dict[str, dict[str, Any]]:
         kernel = next(k for k in variants_of(module) if k.function.__qualname__ == name)
         args = [argument(code, array) for code in kernel.parameters.split()]
         fake = SimpleNamespace(
-            threads=kernel.threads, arguments=kernel.arguments, loaded=lambda: lambda *launch: None
+            threads=kernel.threads,
+            arguments=kernel.arguments,
+            shared=None,
+            loaded=lambda: lambda *launch: None,
         )
         launch = functools.partial(launching.launch_on_gpu, fake, (1, 1, 1), args)
         count = len(kernel.arguments.pointers)

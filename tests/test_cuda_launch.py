@@ -26,8 +26,8 @@ KERNELS = "agnostic_xent.kernels.cuda"
 launching, optimizers, compiling, warmup, pool, loss_rows, loss_sums = (
     pytest.importorskip(f"{KERNELS}.{name}", exc_type=ImportError)
     for name in (
-        "toolchain.launching", "optimizers", "toolchain.compiling", "warmup", "pool", "loss.rows",
-        "loss.sums",
+        "toolchain.launching", "optimizers", "toolchain.compiling", "warmup", "pool.windows",
+        "loss.rows", "loss.sums",
     )
 )  # fmt: skip
 
@@ -45,13 +45,13 @@ def launched(*args, parameters=PARAMETERS, grid=(1, 1, 1), during=lambda: None):
     """Launch, and return what the driver would read."""
     found = []
 
-    def function(grid, block, pointers):
+    def function(grid, block, pointers, shared):
         during()
         types = zip(FORMATS, pointers, strict=True)
         found.append((grid, block, [read(pointer.ptr, code) for code, pointer in types]))
 
     kernel = SimpleNamespace(
-        threads=64, arguments=launching.Arguments(parameters), loaded=lambda: function
+        threads=64, arguments=launching.Arguments(parameters), loaded=lambda: function, shared=None
     )
     launching.launch_on_gpu(kernel, grid, args)
     return found[0]
@@ -85,9 +85,9 @@ def test_a_number_that_does_not_fit_is_an_error(place, number):
 def test_threads_do_not_mix_their_arguments():
     """Between the writing of the arguments and the launch the interpreter may turn to another."""
     found, both = [], threading.Barrier(2)
-    kernel = SimpleNamespace(threads=1, arguments=launching.Arguments("i4"))
+    kernel = SimpleNamespace(threads=1, arguments=launching.Arguments("i4"), shared=None)
 
-    def function(grid, block, pointers):
+    def function(grid, block, pointers, shared):
         threading.Event().wait(0.01)
         found.append((grid[0], read(pointers[0].ptr, "i")))
 
@@ -164,7 +164,7 @@ def test_kernels_are_compiled_ahead(monkeypatch, tmp_path):
 
 def test_no_kernel_is_forgotten():
     assert {module for module in warmup.modules() if warmup.variants_of(module)} > {
-        "conv.tiled", "loss.rows", "optimizers", "pool", "softmax"
+        "conv.tiled", "loss.rows", "optimizers", "pool.windows", "softmax.sweeps"
     }  # fmt: skip
 
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from agnostic_xent import cross_entropy, explain, kernels, linear_cross_entropy
+from agnostic_xent.kernels.cuda.loss import apart, held, rows, samples, streams, sums
 from agnostic_xent.kernels.cuda.loss import cross_entropy as host
-from agnostic_xent.kernels.cuda.loss import rows as loss_rows
-from agnostic_xent.kernels.cuda.loss import streams as loss_streams
-from agnostic_xent.kernels.cuda.loss import sums as loss_sums
+from agnostic_xent.kernels.cuda.toolchain import elementary, vectors
 from agnostic_xent.kernels.cuda.toolchain.device import SIMULATED
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 from tests.cuda.cross_entropy_case import OPTIONS, check, draw
+from tests.cuda.holding import PLACES, hold_in
 
 ROWS = [  # each team, its least and most classes
-    (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 125), (3, 126), (1, 509), (1, 512), (2, 510),
-    (1, 1024),
+    (1, 1), (5, 2), (33, 10), (3, 13), (9, 14), (2, 29), (33, 30), (5, 61), (17, 62), (2, 125),
+    (3, 126), (9, 253), (3, 254), (1, 509), (1, 512), (2, 510), (1, 1024),
 ]  # fmt: skip
 PLANES = [((2, 3, 5, 7), 1), ((3, 33, 1), 0), ((2, 9, 4), 1), ((300, 2), 0)]
 
@@ -57,19 +57,34 @@ def test_planes(monkeypatch, shape, axis, name):
     check(*draw(shape, axis, "float64", **OPTIONS[name]))
 
 
+@pytest.mark.parametrize("place", PLACES[1:])
 @pytest.mark.parametrize("name", ["plain", "all", "none of all", "weight and smoothed"])
-@pytest.mark.parametrize("classes", [1, 3, 700, 1500])
-def test_wide_rows(monkeypatch, classes, name):
-    monkeypatch.setattr(loss_rows, "TEAMS", ())
+@pytest.mark.parametrize("classes", [1, 3, 700, 2048, 2051])
+def test_long_rows(monkeypatch, classes, name, place):
+    hold_in(monkeypatch, place)
     check(*draw((3, classes), **OPTIONS[name]))
 
 
+@pytest.mark.parametrize("place", PLACES[1:])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_longest_rows(monkeypatch, dtype):
-    assert loss_streams.team_of_row("f4", 4 * 50_000) == 1024
-    monkeypatch.setattr(loss_rows, "TEAMS", ())
-    monkeypatch.setattr(loss_streams, "LONG", 0)
-    check(*draw((2, 1100), dtype=dtype, **OPTIONS["all"]))
+def test_rows_of_several_chunks(monkeypatch, dtype, place):
+    hold_in(monkeypatch, place, 512)
+    check(*draw((2, 8195 if dtype == "float32" else 4097), dtype=dtype, **OPTIONS["all"]))
+
+
+@pytest.mark.parametrize("place", PLACES[1:])
+def test_the_most_threads_of_a_row(monkeypatch, place):
+    hold_in(monkeypatch, place, 1024)
+    check(*draw((1, 4100), **OPTIONS["weight and smoothed"]))
+
+
+def test_what_holds_a_row():
+    """48K classes in float32 are read once; so are 24K in float64."""
+    for code in ("f4", "f2", "u2"):
+        found = [vectors.held_by(code, n) for n in (4097, 8192, 16 << 10, 48 << 10, 64 << 10)]
+        assert found == [128, 256, 512, 1024, None]
+        assert vectors.team_for(code, 4096) == (256, 16)
+    assert vectors.held_by("f8", 24 << 10) == 1024
 
 
 @pytest.mark.parametrize("name", ["plain", "all"])
@@ -90,8 +105,8 @@ def test_halves(monkeypatch, shape, name, dtype):
         wide = {k: x.astype("f4") if hasattr(x, "dtype") else x for k, x in options.items()}
         expected, exact = cross_entropy.vjp(logits.astype("f4"), labels, **wide)
         dx = exact(np.ones(expected.shape, "f4"))[0]
-    for teams in (loss_rows.TEAMS, ()):
-        monkeypatch.setattr(loss_rows, "TEAMS", teams)
+    for place in PLACES:
+        hold_in(monkeypatch, place)
         with kernels("require"):
             found, pullback = cross_entropy.vjp(logits, labels, **options)
             gradient = pullback(np.ones(found.shape, dtype))[0]
@@ -123,19 +138,19 @@ def special(width):
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "teams"),
+    ("name", "width", "place"),
     [
         *(
-            (name, width, loss_rows.TEAMS)
+            (name, width, "registers")
             for name in ("plain", "smoothed", "weight", "weight and smoothed")
             for width in (5, 140)
         ),
-        ("weight and smoothed", 5, ()),
+        *(("weight and smoothed", width, place) for width in (5, 140) for place in PLACES[1:]),
     ],
     ids=str,
 )
-def test_special_values(monkeypatch, width, name, teams):
-    monkeypatch.setattr(loss_rows, "TEAMS", teams)
+def test_special_values(monkeypatch, width, name, place):
+    hold_in(monkeypatch, place)
     logits = special(width)
     _, _, options = draw(logits.shape, **OPTIONS[name])
     if "weight" in options:
@@ -159,9 +174,9 @@ def test_a_sample_that_is_almost_certain_keeps_its_digits():
         assert_close(one / other, np.ones(2), "float32", terms=4)
 
 
-@pytest.mark.parametrize("teams", [loss_rows.TEAMS, ()])
-def test_bad_labels(monkeypatch, teams):
-    monkeypatch.setattr(loss_rows, "TEAMS", teams)
+@pytest.mark.parametrize("place", PLACES)
+def test_bad_labels(monkeypatch, place):
+    hold_in(monkeypatch, place)
     logits, _, _ = draw((5, 4))
     labels = np.array([0, -1, 4, 2**40, 3])
     with kernels("require"), pytest.raises(ValueError, match=r"target\[1\] is -1"):
@@ -248,8 +263,10 @@ def test_arrays_lie_anywhere(place):
     check(*draw((5, 7), **OPTIONS["all"]), place=place)
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("shape", "axis"), [((5, 7), 1), ((2, 3, 8, 5), 1)], ids=str)
-def test_the_gradient_may_go_over_the_logits(shape, axis):
+def test_the_gradient_may_go_over_the_logits(monkeypatch, shape, axis, place):
+    hold_in(monkeypatch, place)
     logits, labels, options = draw(shape, axis)
     with kernels("require"):
         expected = cross_entropy.vjp(logits, labels, **options)[1](np.ones((), "f4"))[0]
@@ -275,9 +292,10 @@ def test_probabilities_are_not_taken():
 
 
 def test_sums_of_several_levels(monkeypatch):
-    monkeypatch.setattr(loss_sums, "PER_THREAD", 1)
-    monkeypatch.setattr(loss_sums, "BLOCK", loss_sums.THREADS)
-    monkeypatch.setattr(loss_streams, "PER_THREAD", 1)
+    monkeypatch.setattr(sums, "PER_THREAD", 1)
+    monkeypatch.setattr(sums, "BLOCK", sums.THREADS)
+    monkeypatch.setattr(sums, "ENOUGH", 2)
+    monkeypatch.setattr(samples, "PER_THREAD", 1)
     monkeypatch.setattr(host, "PER_THREAD", 1)
     check(*draw((1000, 2), ignore_index=1))
 
@@ -291,13 +309,31 @@ def test_the_same_bits_each_time():
     np.testing.assert_array_equal(*gradients)
 
 
+@pytest.mark.skipif(not SIMULATED, reason="it is called outside of a kernel")
+def test_exponentials():
+    """Within 5 * 2^-23, of which the instruction for powers of two has 2, and ln 2 most others."""
+    v = np.float32(-88 * np.random.default_rng(0).random(5000) ** 2)
+    exact = np.exp(v.astype("f8"))
+    with np.errstate(all="ignore"):
+        found = np.array([elementary.exp32(x) for x in v])
+    assert np.max(np.abs(found / exact - 1)[exact > 2.0**-125]) < 5 * 2.0**-23
+    ends = np.float32([0, -0.0, -104, -3e38, -np.inf, np.nan])
+    with np.errstate(all="ignore"):
+        found = [elementary.exp32(x) for x in ends]
+    np.testing.assert_array_equal(found, [1, 1, 0, 0, 0, np.nan])
+
+
 # --- what is compiled -----------------------------------------------------------------------------
 
 
 def test_variants_are_all_kernels():
     check(*draw((7, 6), **OPTIONS["all"]))
-    modules = loss_rows, loss_streams, loss_sums
-    known = {(k.function.__qualname__, k.parameters) for m in modules for k in m.variants()}
+    modules = apart, held, rows, samples, streams, sums
+    known = {named(k) for m in modules for k in m.variants()}
     names = {m.__name__ for m in modules}
-    ran = [k for k in KERNELS if k.function.__module__ in names]
-    assert {(k.function.__qualname__, k.parameters) for k in ran} <= known
+    assert {named(k) for k in KERNELS if k.function.__module__ in names} <= known
+
+
+def named(kernel):
+    """Return a kernel's name, but for its threads, and its parameters."""
+    return kernel.function.__qualname__.rstrip("0123456789"), kernel.parameters

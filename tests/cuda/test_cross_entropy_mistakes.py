@@ -4,26 +4,55 @@ from __future__ import annotations
 
 import pytest
 
+from agnostic_xent.kernels.cuda.loss import (
+    apart,
+    formulas,
+    held,
+    parts,
+    rows,
+    samples,
+    streams,
+    sums,
+)
 from agnostic_xent.kernels.cuda.loss import cross_entropy as host
-from agnostic_xent.kernels.cuda.loss import formulas, rows, streams, sums
+from agnostic_xent.kernels.cuda.toolchain import elementary, vectors
 from tests.cuda.cross_entropy_case import OPTIONS, check, draw
 from tests.cuda.mistaken import plant
 
-ROW, FEW, WIDE_ROW = (2, 130), (7, 6), (2, 1500)
+ROW, FEW, LONG, LONGER, APART = (2, 130), (7, 6), (3, 1501), (3, 1502), (7, 64)
+"""Shapes; the long rows are held in shared memory, and the longer ones nowhere."""
+
 MISTAKES = {
     "the last class left out": (
-        rows, "j + u < classes:\n                        v",
-        "j + u < classes - 1:\n                        v", FEW, "plain",
+        vectors, "if below(j + u, classes):\n                            e",
+        "if below(j + u, classes - 1):\n                            e", FEW, "plain",
     ),
-    "a vector over the end": (rows, "j + width <= classes", "j < classes", FEW, "plain"),
+    "a vector over the end": (vectors, "np.int32(classes - width + 1)", "classes", FEW, "plain"),
     "a row too many": (rows, "min(row, rows - 1)", "min(row, rows)", FEW, "plain"),
-    "classes of a shifted row": (rows, "- (start & (width - 1))", "", FEW, "plain"),
-    "the label among the others": (
-        rows, "kind(0) if j == label else e[i]", "e[i]", FEW, "plain",
-    ),
+    "classes of a shifted row": (rows, " - (start & (width - 1))", "", FEW, "plain"),
+    "the label among the others": (rows, "hide(e, place)", "pass", FEW, "plain"),
+    "the label's own gradient": (rows, "if holds(place)", "if False", FEW, "plain"),
     "no maximum": (
-        rows, "top = team_max(read(e, x, start, first, own_classes), room, t, team)",
-        "top = read(e, x, start, first, classes)", ROW, "plain",
+        rows, "top = team_max(greatest(e, kind(-math.inf)), room, t, team)",
+        "top = greatest(e, kind(-math.inf))", ROW, "plain",
+    ),
+    "a part of a row": (
+        vectors, "+ k * team * width < extent", "+ k * team * width < extent - 64", ROW, "plain",
+    ),
+    "an exponential to first order": (
+        elementary, "missing if missing < 1 else np.float32(1)", "np.float32(1)", FEW, "plain",
+    ),
+    "what is kept": (vectors, "store(row, j, (e[i], e[i + 1], e[i + 2], e[i + 3]))",
+                     "store(row, j, (e[i], e[i], e[i + 2], e[i + 3]))", LONG, "plain"),
+    "what is behind a row": (
+        vectors, "e[k * width + u] = -math.inf", "e[k * width + u] = 0", LONG, "plain",
+    ),
+    "logits in place of exponentials": (
+        held, "sharpness)\n            keep(row, e, base, t, extent)", "sharpness)", LONG, "plain",
+    ),
+    "a shifted long row": (held, "base + t * width - ahead", "base + t * width", LONG, "plain"),
+    "a long row's shifts": (
+        held, "shifts = team_sum(shifts, room, t, team)", "pass", LONG, "smoothed",
     ),
     "sharpness": (
         rows, "shift = (at_label - top) * sharpness", "shift = at_label - top", FEW,
@@ -46,26 +75,26 @@ MISTAKES = {
         formulas, "get(weight_sum, 0)", "classes", FEW, "weight and smoothed",
     ),
     "others of a smaller maximum": (
-        streams, "others *= math.exp((top - most) * sharpness)", "pass", WIDE_ROW,
-        "plain",
+        streams, "others *= exponential((mine - most) * sharpness)", "pass", LONGER, "plain",
     ),
     "others of other threads": (
-        streams, "others * math.exp((mine - top) * sharpness)", "others", WIDE_ROW,
-        "plain",
+        streams, "others *= exponential((mine - top) * sharpness)", "pass", LONGER, "plain",
     ),
-    "a class of four": (streams, "team * AT_ONCE):", "team * 5):", WIDE_ROW, "plain"),
+    "a class of four": (apart, "classes, AT_ONCE):", "classes, 5):", APART, "plain"),
     "masses of who is ignored": (
-        streams, "if is_counted(n, label, sample_weight, ignore, flags):", "if True:",
+        samples, "if is_counted(n, label, sample_weight, ignore, flags):", "if True:",
         FEW, "count",
     ),
-    "the cotangent of each": (streams, "n if each else 0", "0", FEW, "none"),
+    "the cotangent of each": (samples, "n if each else 0", "0", FEW, "none"),
     "a level of the tree": (
-        sums, "if first + t + k * THREADS < n", "if first + t + k * THREADS < n - 1", FEW, "plain",
+        sums, "if i < n", "if i < n - 1", FEW, "plain",
     ),
     "weights of a count": (host, ' if self.by == "weight" else 0', "", FEW, "count"),
 }  # fmt: skip
 
-FAMILY = formulas, rows, streams, sums, host
+FAMILY = (
+    elementary, vectors, formulas, parts, rows, held, streams, apart, samples, sums, host
+)  # fmt: skip
 """The modules of the loss, each after those that it imports."""
 
 
@@ -73,13 +102,15 @@ FAMILY = formulas, rows, streams, sums, host
 def test_mistakes_are_caught(monkeypatch, mistake):
     module, old, new, shape, options = MISTAKES[mistake]
     made = plant(monkeypatch, module, old, new, FAMILY)
-    if shape == WIDE_ROW:
-        monkeypatch.setattr(made["rows"], "TEAMS", ())
+    if shape in (LONG, LONGER):
+        monkeypatch.setattr(made["vectors"], "TEAMS", ())
+        monkeypatch.setattr(made["vectors"], "HELD", ((64, 1 << 16),) if shape == LONG else ())
+        monkeypatch.setitem(made["vectors"].MOST, "f4", 64)
     with pytest.raises((AssertionError, IndexError, RuntimeError)):
-        check(*draw(shape, **OPTIONS[options]))
+        check(*draw(shape, 0 if shape == APART else -1, **OPTIONS[options]))
 
 
 def test_without_a_mistake_nothing_is_caught(monkeypatch):
-    plant(monkeypatch, rows, "TEAMS", "TEAMS", FAMILY)
+    plant(monkeypatch, vectors, "TEAMS", "TEAMS", FAMILY)
     for shape in (FEW, ROW):
         check(*draw(shape, **OPTIONS["all"]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agnostic_xent import avg_pool2d, explain, global_avg_pool2d, kernels, max_pool2d
-from agnostic_xent.kernels.cuda import pool
+from agnostic_xent.kernels.cuda.pool import planes, pooling, tiles, windows
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 from tests.cuda.mistaken import plant
@@ -22,6 +22,21 @@ WINDOWS = [
     ((2, 2, 5, 4), {"window": 3, "padding": 2, "stride": 1}),
     ((3, 1, 2, 2), {"window": 4, "padding": 2, "stride": 3}),
 ]
+KNOWN = [
+    ((3, 1, 5, 3), {"window": 2}),  # planes of an odd size, a pixel of no window
+    ((1, 2, 9, 7), {"window": 2, "ceil_mode": True}),
+    ((2, 1, 17, 2), {"window": 2, "padding": 1}),
+    ((1, 2, 3, 6), {"window": 2, "padding": ((0, 1), (1, 0))}),
+    ((1, 1, 19, 4), {"window": 3, "stride": 1}),
+    ((2, 1, 8, 5), {"window": 3, "stride": 1, "padding": 1}),
+    ((1, 1, 1, 1), {"window": 3, "stride": 1, "padding": 1}),
+    ((1, 2, 9, 6), {"window": 3, "stride": 1, "padding": ((1, 0), (0, 1))}),
+    ((3, 1, 3, 3), {"window": 3, "stride": 2}),
+    ((1, 3, 10, 9), {"window": 3, "stride": 2, "padding": 1}),
+    ((2, 2, 7, 6), {"window": 3, "stride": 2, "padding": ((1, 0), (0, 1)), "ceil_mode": True}),
+]
+"""Windows that kernels are compiled for, at the borders of strips and tiles."""
+
 DILATED = [
     ((1, 2, 9, 8), {"window": (2, 3), "dilation": (3, 2), "stride": 1}),
     ((1, 1, 3, 4), {"window": 2, "dilation": 4, "padding": 2, "stride": 1}),  # of no pixel
@@ -54,7 +69,7 @@ def check(operation, x, options, place=lambda x: x):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("shape", "options"), [*WINDOWS, *DILATED], ids=str)
+@pytest.mark.parametrize(("shape", "options"), [*WINDOWS, *KNOWN, *DILATED], ids=str)
 def test_maximum(shape, options, dtype):
     x = draw(shape, dtype)
     check(max_pool2d, x, options)
@@ -64,7 +79,7 @@ def test_maximum(shape, options, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("count_include_pad", [True, False])
-@pytest.mark.parametrize(("shape", "options"), WINDOWS, ids=str)
+@pytest.mark.parametrize(("shape", "options"), [*WINDOWS, *KNOWN], ids=str)
 def test_mean(shape, options, count_include_pad, dtype):
     check(avg_pool2d, draw(shape, dtype), options | {"count_include_pad": count_include_pad})
 
@@ -125,42 +140,90 @@ def test_what_is_left_to_the_portable_definition():
         y, pullback = max_pool2d.vjp(np.ones((1, 1, 16, 16), "f4"), 16)  # taps past a byte
         assert float(pullback(y)[0][0, 0, 0, 0]) == 1
     one, margins = (1, 1), ((0, 0), (0, 0))
-    for shape in ((1, 1, 1 << 15, 1 << 15), (1 << 20, 1 << 15, 8, 8)):
-        x = np.broadcast_to(np.float32(0), shape)
-        assert not pool.fits(x, window=one, stride=one, padding=margins)
+    x = np.broadcast_to(np.float32(0), (1, 1, 1 << 15, 1 << 15))
+    assert not pooling.fits(x, window=one, stride=one, padding=margins)
+
+
+@pytest.mark.parametrize("options", [{"window": 2}, {"window": (3, 2)}], ids=str)
+def test_planes_of_several_launches(monkeypatch, options):
+    x = draw((3, 3, 6, 7))
+    once = [vjps(operation, x, options)[0] for operation in (max_pool2d, avg_pool2d)]
+    monkeypatch.setattr(pooling, "AT_ONCE", 4 * 6 * 7)
+    again = [vjps(operation, x, options)[0] for operation in (max_pool2d, avg_pool2d)]
+    np.testing.assert_equal(once, again)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_known_windows_are_those_of_any_bit_for_bit(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    size, stride = list(tiles.STRIPS)[seed % len(tiles.STRIPS)]
+    margins = tuple(tuple(rng.integers(0, size // 2 + 1, 2).tolist()) for _ in "hw")
+    options = {"window": size, "stride": stride, "padding": margins, "ceil_mode": seed % 2 == 0}
+    x = draw((1, 2, *rng.integers(size, 20, 2)), ("float32", "float64")[seed % 4 // 2])
+    x[rng.random(x.shape) < 0.1] = rng.choice([np.nan, -np.inf, np.inf])
+    found = [vjps(operation, x, options)[0] for operation in (max_pool2d, avg_pool2d)]
+    monkeypatch.setattr(tiles, "STRIPS", {})
+    others = [vjps(operation, x, options)[0] for operation in (max_pool2d, avg_pool2d)]
+    np.testing.assert_equal(found, others)
 
 
 # --- mistakes are caught --------------------------------------------------------------------------
 
+MAX, MEAN, GLOBAL = max_pool2d, avg_pool2d, global_avg_pool2d
+NANS, LOWEST = (WINDOWS[3], np.nan), (WINDOWS[3], -np.inf)
+"""Cases whose first pixels are of a value."""
+
 MISTAKES = {
-    "the last maximum": ("wins = pixel > best", "wins = pixel >= best", max_pool2d, 0),
-    "a row too few": ("if h >= 0 and h < height", "if h > 0 and h < height", max_pool2d, 2),
-    "a column too many": ("w >= 0 and w < width", "w >= 0 and w <= width", avg_pool2d, 2),
-    "a tap's number": ("== u * across + v", "== u + v", max_pool2d, 2),
-    "a window too many": ("p // stride < windows", "p // stride <= windows", avg_pool2d, 4),
-    "taps between windows": ("p % stride == 0", "True", max_pool2d, 5),
-    "padding back": ("h + top - u", "h - u", avg_pool2d, 2),
-    "columns in place of rows": ("row * columns + column", "row * rows + column", avg_pool2d, 2),
-    "what padding counts": ("- max(start, first)", "- start", avg_pool2d, 2),
-    "the far side": ("min(start + taps, end)", "start + taps", avg_pool2d, 3),
-    "a plane too many": ("min(plane, planes - 1)", "plane", global_avg_pool2d, 2),
-}
+    "the last maximum": (windows, "wins = pixel > best", "wins = pixel >= best", MAX, WINDOWS[2]),
+    "a row too few": (windows, "h >= 0 and h <", "h > 0 and h <", MAX, WINDOWS[2]),
+    "a column too many": (windows, "and w < width", "and w <= width", MEAN, WINDOWS[2]),
+    "a tap's number": (windows, "== u * across + v", "== u + v", MAX, WINDOWS[2]),
+    "a window too many": (windows, "k < windows", "k <= windows", MEAN, WINDOWS[4]),
+    "taps between windows": (windows, "k * stride == p", "True", MAX, WINDOWS[5]),
+    "padding back": (windows, "h + top - u", "h - u", MEAN, WINDOWS[2]),
+    "columns in place of rows": (
+        windows, "row * columns + column", "row * rows + column", MEAN, WINDOWS[2],
+    ),
+    "what padding counts": (windows, "- max(start, first)", "- start", MEAN, WINDOWS[2]),
+    "the far side": (windows, "min(start + taps, end)", "start + taps", MEAN, WINDOWS[3]),
+    "a plane too many": (planes, "min(plane, planes - 1)", "plane", GLOBAL, WINDOWS[2]),
+    "the last of a strip": (tiles, "not pixel <= best", "not pixel < best", MAX, WINDOWS[0]),
+    "NaN is as others": (tiles, " & (best == best)", "", MAX, NANS),
+    "padding of a strip": (tiles, "below(w + v, width)", "w + v < width", MAX, WINDOWS[3]),
+    "a tap of padding": (tiles, "max(np.int32(-w), np.int32(0))", "0", MAX, LOWEST),
+    "a row of padding": (tiles, "np.int32(-(h + k * stride))", "np.int32(0)", MAX, LOWEST),
+    "a window below the last": (tiles, "if below(row + k, rows)", "if True", MAX, WINDOWS[0]),
+    "a window that is not there": (
+        tiles, "below(column - back + b, columns)", "True", MAX, WINDOWS[3],
+    ),
+    "a tap of a tile": (tiles, "number[i] == tap", "number[i] >= tap", MAX, WINDOWS[0]),
+    "a tile's row": (tiles, "if below(h + p, height)", "if h + p < height", MAX, WINDOWS[3]),
+    "a pair at an odd place": (tiles, "and line & 1 == 0 ", "", MAX, KNOWN[0]),
+    "a pair over the edge": (tiles, "w + 1 < width", "w < width", MAX, KNOWN[0]),
+    "shares of a tile": (tiles, "/ kind(count)", "/ kind(size)", MEAN, WINDOWS[3]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_caught(monkeypatch, mistake):
-    old, new, operation, number = MISTAKES[mistake]
-    plant(monkeypatch, pool, old, new)
-    shape, options = WINDOWS[number]
+    module, old, new, operation, case = MISTAKES[mistake]
+    plant(monkeypatch, module, old, new, [windows, planes, tiles, pooling])
+    (shape, options), *values = case if case in (NANS, LOWEST) else (case,)
+    x = draw(shape)
+    for value in values:
+        x[..., :3, :3] = value
     options = {} if operation is global_avg_pool2d else dict(options)
     if operation is avg_pool2d:
         options["count_include_pad"] = False
     with pytest.raises((AssertionError, IndexError)):
-        check(operation, draw(shape), options)
+        check(operation, x, options)
 
 
 def test_variants_are_all_kernels():
     check(max_pool2d, *WINDOWS_ARRAY)
-    known = {(k.function.__qualname__, k.parameters) for k in pool.variants()}
-    ran = [k for k in KERNELS if k.function.__module__ == pool.__name__]
+    check(max_pool2d, draw(KNOWN[0][0]), KNOWN[0][1])
+    made = windows.variants() + tiles.variants() + planes.variants()
+    known = {(k.function.__qualname__, k.parameters) for k in made}
+    package = pooling.__name__.rpartition(".")[0]
+    ran = [k for k in KERNELS if k.function.__module__.startswith(f"{package}.")]
     assert {(k.function.__qualname__, k.parameters) for k in ran} <= known

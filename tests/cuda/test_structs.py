@@ -6,23 +6,36 @@ import inspect
 
 import pytest
 
-from agnostic_xent.kernels.cuda import optimizers, pool, softmax
+from agnostic_xent.kernels.cuda import optimizers
 from agnostic_xent.kernels.cuda.conv import few, gather, pixels, tensor, tiled, weight
-from agnostic_xent.kernels.cuda.loss import binary_kernels, formulas, soft_targets, streams
+from agnostic_xent.kernels.cuda.loss import (
+    apart,
+    binary_kernels,
+    formulas,
+    held,
+    samples,
+    soft_targets,
+    streams,
+)
 from agnostic_xent.kernels.cuda.loss import rows as loss_rows
 from agnostic_xent.kernels.cuda.normalization import channels
+from agnostic_xent.kernels.cuda.pool import tiles, windows
+from agnostic_xent.kernels.cuda.softmax import held as softmax_held
+from agnostic_xent.kernels.cuda.softmax import sweeps
 from agnostic_xent.kernels.cuda.toolchain import rows
 from agnostic_xent.kernels.cuda.toolchain.launching import I4, I8, codes_of
 
 STRUCTS = {
-    rows.Layout: (softmax, soft_targets),
-    formulas.Samples: (loss_rows, streams),
-    formulas.Factors: (loss_rows, streams, soft_targets),
+    rows.Layout: (softmax_held, sweeps, soft_targets),
+    formulas.Samples: (loss_rows, held, streams, apart, samples),
+    formulas.Factors: (loss_rows, held, streams, apart, soft_targets),
     binary_kernels.Places: (binary_kernels,),
     binary_kernels.Factors: (binary_kernels,),
     channels.Extent: (channels,),
-    pool.Windows: (pool,),
-    pool.Counted: (pool,),
+    windows.Windows: (windows,),
+    windows.Counted: (windows, tiles),
+    tiles.Places: (tiles,),
+    tiles.Image: (tiles,),
     pixels.Sizes: (few, tiled, tensor),
     gather.Places: (few, tiled, tensor),
     weight.Parts: (weight,),

@@ -4,11 +4,11 @@ from . import activations as activations
 from . import dropout as dropout
 from . import graphs as graphs
 from . import optimizers as optimizers
-from . import pool as pool
-from . import softmax as softmax
 from .conv import convolution as convolution
 from .conv import dense as dense
 from .loss import binary_cross_entropy as binary_cross_entropy
 from .loss import cross_entropy as cross_entropy
 from .loss import soft_targets as soft_targets
 from .normalization import batch_norm as batch_norm
+from .pool import pooling as pooling
+from .softmax import softmax as softmax

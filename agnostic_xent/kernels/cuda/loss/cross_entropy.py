@@ -13,16 +13,14 @@ from ..toolchain.device import contiguous, in_blocks_of, register, xp
 from ..toolchain.dtypes import WIDE, code_of, elements, of_wide, stored, wide
 from ..toolchain.launching import Kernel, load
 from ..toolchain.rows import FEW_PIXELS, layout_of
+from ..toolchain.vectors import MOST, held_by, rows_of_block, team_for
+from .apart import THREADS as APART
+from .apart import apart_kernel
 from .formulas import DIVIDED, IGNORES, SAMPLED, SMOOTHED, WEIGHTED, WRITES, Factors, Samples
-from .rows import rows_kernel, rows_of_block, team_for
-from .streams import (
-    PER_THREAD,
-    THREADS,
-    masses_kernel,
-    multiply_kernel,
-    streams_kernel,
-    team_of_row,
-)
+from .held import held_kernel
+from .rows import rows_kernel
+from .samples import PER_THREAD, THREADS, masses_kernel, multiply_kernel
+from .streams import streams_kernel
 from .sums import total, total_kernels, unit_and_divisor
 
 ROWS = 32
@@ -142,13 +140,12 @@ class Problem:
         """Return the kernel for the layout of the logits, and its blocks."""
         rows, classes, inner = self.layout
         if inner > 1:
-            return streams_kernel(self.code, 1), -(-rows // THREADS)
-        team = team_for(self.code, classes)
-        if team is None:
-            of_row = team_of_row(self.code, classes * self.dtype.itemsize)
-            return streams_kernel(self.code, of_row), rows
-        threads, each = team
-        return rows_kernel(self.code, threads, each), -(-rows // rows_of_block(threads))
+            return apart_kernel(self.code), -(-rows // APART)
+        if team := team_for(self.code, classes):
+            return rows_kernel(self.code, *team), -(-rows // rows_of_block(team[0]))
+        if threads := held_by(self.code, classes):
+            return held_kernel(self.code, threads), rows
+        return streams_kernel(self.code, MOST[self.code]), rows
 
     def multiply(self, g: Any, dy: Any) -> Any:
         """Multiply a gradient by the cotangent, in place; return it as an array like the logits."""

@@ -20,28 +20,46 @@ PER_THREAD = 16
 BLOCK = THREADS * PER_THREAD
 
 
+LAST, ENOUGH = 1024, 1 << 16
+"""Threads of the last block, and the numbers of which it alone makes a sum."""
+
+
 @device
-def block_sum(x: Any, first: Any, n: Any, room: Any) -> Any:
-    """Return the sum of BLOCK numbers of x from the ``first`` one on, of which there are n."""
-    t, total = cuda.threadIdx.x, 0.0
+def thread_sum(x: Any, first: Any, n: Any, threads: Any) -> Any:
+    """Return the sum of a thread's PER_THREAD numbers of x, one in so many, of which there are n.
+
+    Those of its block begin at ``first``.
+    """
+    total = 0.0
     for k in range(PER_THREAD):
-        if first + t + k * THREADS < n:
-            total += get(x, first + t + k * THREADS)
-    return team_sum(total, room, t, THREADS)
+        i = first + cuda.threadIdx.x + k * threads
+        if i < n:
+            total += get(x, i)
+    return total
+
+
+@device
+def whole_sum(x: Any, n: Any, room: Any) -> Any:
+    """Return the sum of all n numbers of x by LAST threads."""
+    total = 0.0
+    for first in range(0, n, PER_THREAD * LAST):
+        total += thread_sum(x, first, n, LAST)
+    return team_sum(total, room, cuda.threadIdx.x, LAST)
 
 
 def partial_sums(x: Any, y: Any, n: int) -> None:
     """Write to y the sum of each BLOCK of the n numbers of x, in float64."""
     room = cuda.shared.array(32, np.float64)
-    total = block_sum(x, cuda.blockIdx.x * BLOCK, n, room)
+    total = thread_sum(x, np.int64(cuda.blockIdx.x) * BLOCK, n, THREADS)
+    total = team_sum(total, room, cuda.threadIdx.x, THREADS)
     if cuda.threadIdx.x == 0:
         put(y, cuda.blockIdx.x, total)
 
 
 def conclude(x: Any, n: int, number: float, scale: Any, scaled: int, y: Any) -> None:
-    """Write to y the sum of n <= BLOCK numbers, times ``number``, or ``scale[1]`` if scaled."""
+    """Write to y the sum of n numbers, times ``number``, or ``scale[1]`` if scaled."""
     room = cuda.shared.array(32, np.float64)
-    total = block_sum(x, 0, n, room)
+    total = whole_sum(x, n, room)
     if cuda.threadIdx.x == 0:
         if scaled:
             number = get(scale, 1)
@@ -49,9 +67,9 @@ def conclude(x: Any, n: int, number: float, scale: Any, scaled: int, y: Any) -> 
 
 
 def divide(x: Any, n: int, empty: float, y: Any) -> None:
-    """Write to y the sum of n <= BLOCK numbers, and its reciprocal, or ``empty`` if it is 0."""
+    """Write to y the sum of n numbers, and its reciprocal, or ``empty`` if it is 0."""
     room = cuda.shared.array(32, np.float64)
-    total = block_sum(x, 0, n, room)
+    total = whole_sum(x, n, room)
     if cuda.threadIdx.x == 0:
         put(y, 0, total)
         put(y, 1, empty if total == 0 else 1 / total)
@@ -66,13 +84,13 @@ def partial_sums_kernel() -> Kernel:
 @functools.cache
 def conclude_kernel(code: str) -> Kernel:
     """Return the kernel of `conclude` for a sum of the dtype ``code``, made once."""
-    return Kernel(conclude, f"f8* i8 f8 f8* i4 {code}*", THREADS, 4)
+    return Kernel(conclude, f"f8* i8 f8 f8* i4 {code}*", LAST, 1)
 
 
 @functools.cache
 def divide_kernel() -> Kernel:
     """Return the kernel of `divide`, made once."""
-    return Kernel(divide, "f8* i8 f8 f8*", THREADS, 4)
+    return Kernel(divide, "f8* i8 f8 f8*", LAST, 1)
 
 
 def total_kernels(code: str) -> tuple[Kernel, Kernel]:
@@ -81,8 +99,8 @@ def total_kernels(code: str) -> tuple[Kernel, Kernel]:
 
 
 def few(x: Any) -> Any:
-    """Return at most BLOCK numbers whose sum is that of x, in float64."""
-    while x.size > BLOCK:
+    """Return at most ENOUGH numbers whose sum is that of x, in float64."""
+    while x.size > ENOUGH:
         y = xp.empty(-(-x.size // BLOCK), np.float64)
         partial_sums_kernel()(y.size, x, y, x.size)
         x = y

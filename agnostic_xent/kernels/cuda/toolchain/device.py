@@ -67,6 +67,13 @@ def count_devices() -> int:
 DEVICES = count_devices()
 
 
+def most_shared() -> int:
+    """Return the bytes of shared memory that a block may have on the current device."""
+    if SIMULATED:
+        return 227 * 1024  # of an H100
+    return int(xp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+
+
 def is_array(x: Any) -> bool:
     """Return whether an array is one that the kernels take, and no subclass of it."""
     return type(x) is xp.ndarray

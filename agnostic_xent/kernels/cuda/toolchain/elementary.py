@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from .ptx import exp2, fma
 from .teams import device
+
+LOG2E, MINUS_LN2 = np.float32(1 / math.log(2)), np.float32(-math.log(2))
+
+
+@device
+def exp32(v: Any) -> Any:
+    """Return exp(v) of a float32 v <= 0, or NaN; 0 in place of denormal numbers.
+
+    That is 2^t for a t near v / log(2), and what is missing to v, to first order. The instruction
+    for powers of two has an error of 2^-22.
+    """
+    t = v * LOG2E
+    missing = fma(t, MINUS_LN2, v)
+    e = exp2(t)
+    return fma(e, missing if missing < 1 else np.float32(1), e)  # inf - inf is NaN
+
+
+@device
+def exp64(v: Any) -> Any:
+    """Return exp(v) of a float64."""
+    return math.exp(v)
+
+
+EXPONENTIALS: dict[Any, Callable[..., Any]] = {np.float32: exp32, np.float64: exp64}
+"""Exponentials of numbers that are not positive, by the type of these."""
 
 
 @device

@@ -16,7 +16,7 @@ from numba import cuda as _cuda
 
 from ....core.operation import NoKernels
 from .capturing import CAPTURING
-from .device import SIMULATED, xp
+from .device import SIMULATED, most_shared, xp
 
 cuda: Any = _cuda  # Numba is typed in part only
 
@@ -40,11 +40,21 @@ class Kernel:
         Threads in a block.
     blocks : int
         Blocks that shall fit a multiprocessor at once: the limit on registers.
+    shared : callable, optional
+        Returns the bytes of shared memory of a block, from the arguments of a launch, besides
+        those that the function names itself.
     """
 
-    def __init__(self, function: Callable[..., None], parameters: str, threads: int, blocks: int):
+    def __init__(
+        self,
+        function: Callable[..., None],
+        parameters: str,
+        threads: int,
+        blocks: int,
+        shared: Callable[..., int] | None = None,
+    ):
         self.function, self.parameters = function, parameters
-        self.threads, self.blocks = threads, blocks
+        self.threads, self.blocks, self.shared = threads, blocks, shared
         self._loaded: dict[int, Callable[..., None]] = {}
         KERNELS.append(self)
 
@@ -85,8 +95,14 @@ class Kernel:
         name, cubin = machine_code(capability, self.function, self.parameters, bounds)
         module = xp.cuda.function.Module()
         module.load(cubin)
-        function: Callable[..., None] = module.get_function(name)
-        return function
+        function: Any = module.get_function(name)
+        if self.shared is not None:  # more than 48 KB have to be asked for
+            driver: Any = importlib.import_module("cupy_backends.cuda.api.driver")
+            own = driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.ptr)
+            most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            driver.funcSetAttribute(function.ptr, most, most_shared() - own)
+        loaded: Callable[..., None] = function
+        return loaded
 
 
 def load(*kernels: Kernel) -> None:
@@ -156,9 +172,10 @@ class Arguments:
 def launch_on_gpu(kernel: Kernel, grid: tuple[int, ...], args: Sequence[Any]) -> None:
     """Start a kernel on CuPy's current stream."""
     function, arguments = kernel.loaded(), kernel.arguments
+    shared = kernel.shared(*args) if kernel.shared else 0
     with arguments.lock:
         arguments.write(args)
-        function(grid, (kernel.threads, 1, 1), arguments.pointers)
+        function(grid, (kernel.threads, 1, 1), arguments.pointers, shared)
 
 
 # --- in the simulator ----------------------------------------------------------------------------
@@ -183,7 +200,8 @@ def launch_in_simulator(kernel: Kernel, grid: tuple[int, ...], args: Sequence[An
             values.append(kind(x))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a GPU does not warn of infinities
-        cuda.jit(kernel.function)[grid, kernel.threads](*values)
+        shared = kernel.shared(*args) if kernel.shared else 0
+        cuda.jit(kernel.function)[grid, kernel.threads, 0, shared](*values)
 
 
 launch = launch_in_simulator if SIMULATED else launch_on_gpu

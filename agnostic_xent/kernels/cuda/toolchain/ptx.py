@@ -5,6 +5,7 @@ shared array, ``i`` an index that is never negative.
 
 Memory: ``get(p, i)``, ``put(p, i, v)``, ``load(p, i, n)``, ``store(p, i, values)``;
 ``below(i, n)``.
+Arithmetic: ``fma(a, b, c)``, ``exp2(v)``, of float32.
 Halves: ``widen(v)``, ``narrow(p, v)``; bfloat16 travels as uint16, the type of its bits.
 Warps: ``shuffle_xor(v, step)``, ``sync_warp()``, ``tf32(v)``, ``mma_tf32(c, a, b)``.
 Copies that nobody waits for: ``copy_async(dst, i, src, j, n, valid)``, ``commit_async()``,
@@ -24,6 +25,8 @@ if SIMULATED:
         below,
         commit_async,
         copy_async,
+        exp2,
+        fma,
         get,
         load,
         mma_tf32,
@@ -143,6 +146,26 @@ else:
             return context.get_dummy_value()
 
         return types.void(p, types.int64, types.UniTuple(p.dtype, values.count)), code
+
+    # --- arithmetic ------------------------------------------------------------------------------
+
+    @intrinsic
+    def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        """Return a * b + c of float32, rounded once."""
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.fma(*args)
+
+        return F4(F4, F4, F4), code
+
+    @intrinsic
+    def exp2(typing: Any, v: Any) -> Any:
+        """Return 2^v of a float32, with an error of 2^-22, and 0 in place of denormal numbers."""
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return asm(builder, FLOAT, "ex2.approx.ftz.f32 $0, $1;", "=f,f", args, True)
+
+        return F4(F4), code
 
     # --- halves ----------------------------------------------------------------------------------
 
@@ -290,6 +313,8 @@ __all__ = [
     "below",
     "commit_async",
     "copy_async",
+    "exp2",
+    "fma",
     "get",
     "load",
     "mma_tf32",

@@ -110,9 +110,13 @@ def poisoned(shape: Any, dtype: Any) -> Any:
 
 
 def shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> Any:
-    """Return the array that a line of the kernel gives to all threads of a block."""
+    """Return the array that a line of the kernel gives to all threads of a block.
+
+    Of no elements, it has all that the launch asked for.
+    """
     frame = sys._getframe(1)
     line = frame.f_code, frame.f_lineno
+    shape = shape or self._dynshared_size // poisoned(0, dtype).itemsize
     if line not in self._allocations:
         self._allocations[line] = poisoned(shape, dtype)
     return self._allocations[line]
@@ -172,6 +176,23 @@ def load(p: Any, i: Any, n: int) -> tuple[Any, ...]:
 def store(p: Any, i: Any, values: tuple[Any, ...]) -> None:
     """Set p[i:i+n] = values."""
     part(p, i, len(values))[...] = values
+
+
+# --- arithmetic ----------------------------------------------------------------------------------
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c of float32, rounded once."""
+    with np.errstate(all="ignore"):
+        return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+def exp2(v: Any) -> Any:
+    """Return 2^v of a float32 as far off as the instruction may be, by its last bit up or down."""
+    with np.errstate(all="ignore"):
+        off = 2.0**-22 if np.float32(v).view(np.uint32) & np.uint32(1) else -(2.0**-22)
+        exact = np.exp2(np.float64(v)) * (1 + off if v else 1.0)
+        return np.float32(exact if exact >= 2.0**-126 else exact * 0)
 
 
 # --- halves --------------------------------------------------------------------------------------

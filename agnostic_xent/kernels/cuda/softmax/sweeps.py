@@ -1,4 +1,6 @@
-"""The kernels of softmax and log_softmax: rows by a thread, a warp or a block.
+"""The kernels of softmax and log_softmax that hold no row, and those of the pullbacks.
+
+Rows are done by a thread, a warp or a block.
 
 Two sweeps: the greatest number and the sum of the other exponentials, kept up to date as greater
 numbers come; then the results, for which a row is read again while it is in cache.
@@ -13,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ...core.operation import Pullback
-from .toolchain.device import contiguous, in_blocks_of, register, xp
-from .toolchain.dtypes import WIDE, code_of, given, stored, takes
-from .toolchain.launching import Kernel, codes_of
-from .toolchain.ptx import narrow, put
-from .toolchain.rows import AT_ONCE, FEW_PIXELS, TEAMS, THREADS, Layout, layout_of, read_some
-from .toolchain.teams import absorb, cuda, team_merge, team_sum
+from ..toolchain.dtypes import WIDE
+from ..toolchain.launching import Kernel, codes_of
+from ..toolchain.ptx import narrow, put
+from ..toolchain.rows import AT_ONCE, TEAMS, THREADS, Layout, read_some
+from ..toolchain.teams import absorb, cuda, team_merge, team_sum
 
 BLOCKS = {"f4": 4, "f8": 2, "f2": 4, "u2": 4}  # of a multiprocessor
 
@@ -102,45 +102,7 @@ def gradient_kernel(code: str, team: int) -> Kernel:
     return Kernel(make_gradient(code, team), parameters, THREADS, BLOCKS[code])
 
 
-def run(make: Callable[[str, int], Kernel], log: bool, axis: int, *arrays: Any) -> Any:
-    """Return what the kernel that is made writes of arrays of one shape, with classes on an axis.
-
-    ``log``: it is that of log_softmax.
-    """
-    shape, dtype = arrays[0].shape, arrays[0].dtype
-    layout = layout_of(shape, axis)
-    if 1 < layout.inner < FEW_PIXELS:
-        moved = [xp.moveaxis(x, axis, -1) for x in arrays]
-        return contiguous(xp.moveaxis(run(make, log, len(shape) - 1, *moved), -1, axis))
-    y = xp.empty(shape, dtype)
-    made = make(code_of(y), layout.team)
-    made(layout.blocks, *map(given, arrays), stored(y), *layout, log)
-    return y
-
-
-def takes_rows(x: Any, **options: Any) -> str | None:
-    """Return why an array is not taken, None if it is."""
-    return takes(x) or (None if x.ndim else "it takes arrays of at least one dimension")
-
-
-def add(name: str, log: bool) -> None:
-    """Register the kernels of softmax, or of log_softmax: the operation ``name``."""
-
-    def value(x: Any, *, axis: int) -> Any:
-        return run(value_kernel, log, axis, x)
-
-    def vjp(x: Any, *, axis: int) -> tuple[Any, Pullback]:
-        y = run(value_kernel, log, axis, x)
-        return y, lambda dy: (run(gradient_kernel, log, axis, y, dy),)
-
-    register(name, value, vjp, takes_rows, "axis", fits=in_blocks_of(THREADS))
-
-
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
     made = value_kernel, gradient_kernel
     return [make(code, team) for make in made for code in WIDE for team in TEAMS]
-
-
-add("softmax", False)
-add("log_softmax", True)
