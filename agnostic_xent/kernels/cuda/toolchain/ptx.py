@@ -4,7 +4,7 @@ This is the one file that a successor of Numba-CUDA needs written anew. ``p`` is
 shared array, ``i`` an index that is never negative.
 
 Memory: ``get(p, i)``, ``put(p, i, v)``, ``load(p, i, n)``, ``store(p, i, values)``;
-``below(i, n)``.
+``ahead(p, i)``, ``below(i, n)``.
 Halves: ``widen(v)``, ``narrow(p, v)``; bfloat16 travels as uint16, the type of its bits.
 Warps: ``shuffle_xor(v, step)``, ``sync_warp()``, ``tf32(v)``, ``mma_tf32(c, a, b)``.
 Copies that nobody waits for: ``copy_async(dst, i, src, j, n, valid)``, ``commit_async()``,
@@ -21,6 +21,7 @@ from .device import SIMULATED
 
 if SIMULATED:
     from .stand_ins import (
+        ahead,
         below,
         commit_async,
         copy_async,
@@ -95,6 +96,23 @@ else:
             return context.get_dummy_value()
 
         return types.void(p, types.int64, p.dtype), code
+
+    @intrinsic
+    def ahead(typing: Any, p: Any, i: Any) -> Any:
+        """Return the bare pointer to p[i] in global memory, from which short indices reach on.
+
+        The compiler does not see that it is p and i, and so adds to it what lies within 32 bits, by
+        one instruction. i may be negative, and so may indices from there.
+        """
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            there = address(context, builder, p, *args)
+            kind = ir.PointerType(there.type.pointee, 1)
+            bits = builder.ptrtoint(builder.addrspacecast(there, kind), I64)
+            bits = asm(builder, I64, "mov.b64 $0, $1;", "=l,l", [bits], True)
+            return builder.addrspacecast(builder.inttoptr(bits, kind), there.type)
+
+        return p(p, types.int64), code
 
     @intrinsic
     def below(typing: Any, i: Any, n: Any) -> Any:
@@ -287,6 +305,7 @@ else:
 
 
 __all__ = [
+    "ahead",
     "below",
     "commit_async",
     "copy_async",
