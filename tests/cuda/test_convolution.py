@@ -12,6 +12,7 @@ from agnostic_xent.kernels.cuda.conv import (
     cotangents,
     few,
     gather,
+    parts,
     pixels,
     tensor,
     tiled,
@@ -145,12 +146,6 @@ def test_tiles_of_float64(problem):
     check(problem, "float64")
 
 
-@pytest.mark.parametrize("problem", TILES[2:5], ids=str)
-def test_wide_tiles_of_large_problems(monkeypatch, problem):
-    monkeypatch.setattr(convolution, "BLOCKS", 0)
-    check(problem)
-
-
 @pytest.mark.parametrize("problem", [*FEW[2:4], FEW[8], TILES[0], *TILES[2:5:2]], ids=str)
 def test_float16(problem):
     check(problem, "float16")
@@ -183,8 +178,15 @@ def test_tf32_is_no_float32(monkeypatch, problem):
 
 @pytest.mark.parametrize("problem", [FEW[3], TILES[1], TILES[5], FEW[8]], ids=str)
 def test_many_parts_of_the_weight_gradient(monkeypatch, problem):
-    monkeypatch.setattr(weight, "LEAST", 8)
+    monkeypatch.setattr(weight, "LEAST", 1)
     check(problem)
+
+
+@pytest.mark.parametrize("way", [None, "tf32", "tf32x3"])
+@pytest.mark.parametrize("problem", [TILES[0], *TILES[2:6]], ids=str)
+def test_blocks_that_share_a_sum(monkeypatch, problem, way):
+    monkeypatch.setattr(convolution, "LEAST", 1)
+    check(problem, way=way)
 
 
 @pytest.mark.parametrize("problem", [FEW[1], *TILES[1:3]], ids=str)
@@ -258,7 +260,7 @@ def test_numbers_past_the_range_are_declined(shape):
 
 
 def test_the_same_bits_each_time(monkeypatch):
-    monkeypatch.setattr(weight, "LEAST", 8)
+    monkeypatch.setattr(weight, "LEAST", 1)
     x, w, b = arrays(TILES[1])
     with kernels("require"):
         runs = []
@@ -295,22 +297,20 @@ MISTAKES = {
     ),
     "a pixel too many": (arithmetic, "p + 1 < left", "p + 1 <= left", TILES[6], None),
     "no barrier in tiles": (tiled, BARRIER, "", TILES[0], None),
-    "one buffer": (tiled, "(tile & 1) * DEPTH", "0", TILES[0], None),
-    "tap of a tile": (
-        tiled, "first + (tile + 1) * DEPTH", "first + tile * DEPTH", TILES[1], None,
-    ),
+    "one buffer": (tiled, "now = DEPTH - now", "now = 0", TILES[0], None),
+    "tap of a tile": (tiled, "range(first + DEPTH, ", "range(first, ", TILES[1], None),
     "read before the copy has landed": (
         tensor, "wait_async(1)", "wait_async(2)", TILES[2], "tf32",
     ),
     "no barrier in stages": (tensor, BARRIER, "", TILES[2], "tf32"),
     "a stage too few": (tensor, "STAGES = 3", "STAGES = 2", TILES[5], "tf32"),
     "no barrier in weights": (
-        weight, BARRIER + "            read(", "            read(", TILES[1], None,
+        weight, BARRIER, "", TILES[1], None,
     ),
     "a pixel too many in weights": (
-        weight, "if m < end and", "if m <= end and", TILES[1], None,
+        weight, "left > 0 and", "left >= 0 and", TILES[1], None,
     ),
-    "a part left out": (weight, "range(1, parts)", "range(2, parts)", TILES[1], None),
+    "a part left out": (parts, "range(1, parts)", "range(2, parts)", TILES[1], None),
     "rows of a depthwise filter": (
         weight, "(row0 + i) * TABLE", "(row0 + i + 1) * TABLE", FEW[8], None,
     ),
@@ -324,14 +324,14 @@ MISTAKES = {
     ),
 }  # fmt: skip
 
-FAMILY = gather, pixels, arithmetic, few, tiled, tensor, weight, cotangents, convolution
+FAMILY = gather, pixels, parts, arithmetic, few, tiled, tensor, weight, cotangents, convolution
 """The modules of the convolution, each after those that it imports."""
 
 
 def with_mistake(monkeypatch, module, old, new):
     """Let all of the convolution run anew, one module of it with other text."""
     made = plant(monkeypatch, module, old, new, FAMILY)
-    monkeypatch.setattr(made["weight"], "LEAST", 8)
+    monkeypatch.setattr(made["weight"], "LEAST", 1)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

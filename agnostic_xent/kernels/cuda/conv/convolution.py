@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ....core.operation import OPERATIONS, Pullback, current_mode
 from ..toolchain.device import contiguous, register, xp
-from ..toolchain.dtypes import WIDE, code_of, given, stored, takes
+from ..toolchain.dtypes import code_of, given, stored, takes
 from ..toolchain.launching import Kernel
-from .arithmetic import DEPTH, WAYS_OF, simt, tensor
+from .arithmetic import DEPTH, WAYS_OF, tensor
 from .cotangents import sums_of_channels
-from .few import FEW, few_kernel
+from .few import FEW, THREADS, few_kernel
 from .gather import Geometry, Product, forward, geometry_of, in_range, input_gradient
+from .parts import parts_of, write_sum
 from .pixels import BIAS, RELU, VECTOR, Sizes, matrix_of
 from .tensor import ROWS, staged_kernel
-from .tiled import PIXELS, tiled_kernel
-from .weight import BLOCKS, weight_gradient
+from .tiled import arithmetic_of, tiled_kernel
+from .weight import weight_gradient
+
+LEAST = 8  # tiles of rows in a part, of which the first and the last one cost more
 
 
 def fits(x: Any, w: Any, b: Any, **options: Any) -> bool:
@@ -64,17 +68,30 @@ def product_of(
     summed, made, (height, width) = g.channels, g.filters, g.output
     if backward:
         summed, made, (height, width) = g.filters, g.channels, g.image
-    chosen = plan(code, way, summed, made, g.groups * g.images * height * width)
+    chosen = plan(code, way, summed, made)
     p = (input_gradient if backward else forward)(g, chosen.rows, chosen.by_tap)
     tiles, y = -(-made // chosen.columns), result(p, (height, width), x.dtype)
     ld, vector = chosen.columns * tiles, p.contiguous and height * width % 4 == 0
     matrix = matrix_of(contiguous(w), p, ld, chosen.rounds)
-    flags = RELU * relu | BIAS * (b is not None) | VECTOR * vector
-    sizes = Sizes(p.rows, ld, len(p.phases), p.images, p.filters, flags)
-    chosen.kernel(
-        (-(-p.pixels // PIXELS), tiles, p.groups * len(p.phases)),
-        stored(x), matrix, p.table, p.phases, given(b), stored(y), *sizes, *p.places,
+    grid = -(-p.pixels // chosen.pixels), tiles, p.groups * len(p.phases)
+    steps, parts = p.depth // chosen.rows, 1
+    if chosen.shared and p.complete:
+        parts = parts_of(math.prod(grid), steps, LEAST)
+    part_rows = -(-steps // parts) * chosen.rows
+    finishing = RELU * relu | BIAS * (b is not None)
+    sums, flags = y, finishing
+    if parts > 1:
+        sums, flags = xp.empty((parts, y.size), y.dtype), 0
+    sizes = Sizes(
+        p.rows, ld, len(p.phases), p.images, p.filters, flags | VECTOR * vector, parts, part_rows,
+        y.size,
     )  # fmt: skip
+    chosen.kernel(
+        (*grid[:2], grid[2] * parts),
+        stored(x), matrix, p.table, p.phases, given(b), stored(sums), *sizes, *p.places,
+    )  # fmt: skip
+    if parts > 1:
+        write_sum(sums, y, b, finishing)
     return y
 
 
@@ -82,32 +99,31 @@ class Plan(NamedTuple):
     """A kernel of gathered products, and what it takes its matrices by."""
 
     kernel: Kernel
+    pixels: int
+    """Of a tile; ``columns`` likewise, and ``rows``, by which it goes on."""
     columns: int
     rows: int
     by_tap: bool
     rounds: bool = False
     """Whether weights are rounded to TF32."""
+    shared: bool = True
+    """Whether several blocks may share the sums of a tile."""
 
 
-def plan(code: str, way: str, summed: int, made: int, pixels: int) -> Plan:
-    """Return what makes so many channels of so many pixels out of ``summed`` channels.
+def plan(code: str, way: str, summed: int, made: int) -> Plan:
+    """Return what makes so many channels out of ``summed`` channels.
 
-    Up to 8 channels, a thread makes all of a pixel. Else tiles of 64 multiply most for what they
-    read; of 32 where there are no more, where 64 would leave a GPU idle, and in float64.
+    Up to 8 channels, a thread makes all of a pixel.
     """
     if made <= FEW:
         columns = 1 << (made - 1).bit_length()
-        return Plan(few_kernel(code, columns), columns, 1, False)
-    by_tap = summed % DEPTH == 0
-    if made > 32 and way == "rounded":
-        return Plan(tiled_kernel(code, tensor(way), by_tap), 64, DEPTH, by_tap)
-    if made > 32 and way != "simt":
-        by_tap = summed % ROWS == 0
-        return Plan(staged_kernel(tensor(way), by_tap), 64, ROWS, by_tap, way == "tf32")
-    blocks = -(-pixels // PIXELS) * -(-made // 64)
-    columns = 32 if made <= 32 or code == "f8" or blocks < BLOCKS // 4 else 64
-    a = simt(WIDE[code], 8, columns // 8)
-    return Plan(tiled_kernel(code, a, by_tap), columns, DEPTH, by_tap)
+        return Plan(few_kernel(code, columns), THREADS, columns, 1, False, shared=False)
+    if made > 32 and way in ("tf32", "tf32x3"):
+        by_tap, a = summed % ROWS == 0, tensor(way)
+        return Plan(staged_kernel(a, by_tap), a.pixels, a.columns, ROWS, by_tap, way == "tf32")
+    by_tap, a = summed % DEPTH == 0, arithmetic_of(code, way, made)
+    kernel = tiled_kernel(code, a, by_tap)
+    return Plan(kernel, a.pixels, a.columns, DEPTH, by_tap, shared=code in ("f4", "f8"))
 
 
 def way_of(code: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..toolchain.device import xp
 from ..toolchain.dtypes import WIDE, code_of, of_wide, stored
-from ..toolchain.launching import I4, Kernel, codes_of
+from ..toolchain.launching import I4, I8, Kernel, codes_of
 from ..toolchain.ptx import below, get, put, tf32, widen
 from ..toolchain.teams import cuda, device
 from .gather import FAR, PHASE, TABLE, Places, Product
@@ -35,6 +35,11 @@ class Sizes(NamedTuple):
     filters: I4
     """Of a group."""
     flags: I4
+    parts: I4
+    """Into which the rows of each phase are cut: each writes its sums for itself."""
+    part_rows: I4
+    part_out: I8
+    """Elements of y from a part to the next one."""
 
 
 def parameters_of(code: str) -> str:
@@ -68,16 +73,19 @@ def place_of(
 
 
 @device
-def phase_of(z: Any, phases: Any, count: Any) -> Any:
-    """Return a block's group; first row, rows, pixels of an image, columns and start of its phase.
+def phase_of(z: Any, phases: Any, count: Any, parts: Any, part_rows: Any) -> Any:
+    """Return a block's group, part, first row, rows, and pixels of an image, columns and start.
 
-    All phases of a group are together.
+    The last three are those of its phase. All parts of a phase are together, and all phases of a
+    group.
     """
-    group = z // count
-    phase = (z - group * count) * PHASE
-    columns = np.int64(get(phases, phase + 3))
+    phase = np.int64(np.uint32(z) // np.uint32(parts))
+    part = z - phase * parts
+    group = np.int64(np.uint32(phase) // np.uint32(count))
+    phase = (phase - group * count) * PHASE
+    first, columns = part * part_rows, np.int64(get(phases, phase + 3))
     return (
-        np.int64(group), get(phases, phase), get(phases, phase + 1),
+        group, part, get(phases, phase) + first, min(part_rows, get(phases, phase + 1) - first),
         columns * get(phases, phase + 2), columns, get(phases, phase + 4),
     )  # fmt: skip
 

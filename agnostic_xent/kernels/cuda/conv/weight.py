@@ -1,8 +1,7 @@
 """The weight gradient: ``dw[k, j] = sum_pixel dy[k, pixel] * x[place(pixel) + offset[j]]``.
 
-The pixels are shared out in parts whose number the problem decides; each block writes the sum of
-its part, and a second kernel adds the parts in their order, so that the same bits come out each
-time. A depthwise convolution has a kernel of its own, which needs no matrix.
+Blocks share the pixels out among them, see `parts`. A depthwise convolution has a kernel of its
+own, which needs no matrix.
 """
 
 from __future__ import annotations
@@ -17,19 +16,24 @@ from ..toolchain.device import xp
 from ..toolchain.dtypes import WIDE, code_of, of_wide, stored
 from ..toolchain.launching import I4, I8, Kernel, codes_of
 from ..toolchain.ptx import (
-    ahead, commit_async, copy_async, get, load, narrow, put, tf32, wait_async, widen,
+    ahead,
+    commit_async,
+    copy_async,
+    get,
+    load,
+    put,
+    tf32,
+    wait_async,
+    widen,
 )  # fmt: skip
 from ..toolchain.teams import cuda, device, team_sum
 from .arithmetic import DEPTH, WAYS_OF, Arithmetic, simt, tensor
 from .gather import FAR, TABLE, Geometry, forward
+from .parts import parts_of, write_sum
 from .pixels import is_inside, place_of
 
 THREADS = 128
-BLOCKS = 384
-"""Blocks that are about as many as a large GPU has room for at once, three a multiprocessor: a few
-more than that would run alone, after all others."""
-
-LEAST = 256  # pixels of a part, so that few sums are written
+LEAST = 16  # steps of a part, so that few sums are written
 
 FEW = 8  # rows that a block of the depthwise kernel makes
 
@@ -299,16 +303,6 @@ def make_depthwise(code: str) -> Callable[..., None]:
     return depthwise
 
 
-def add_parts(sums: Any, y: Any, n: int, parts: int) -> None:
-    """Write to y the sum of the parts of ``sums``, each n numbers, in their order."""
-    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-    if i < n:
-        total = get(sums, i)
-        for part in range(1, parts):
-            total += get(sums, part * np.int64(n) + i)
-        put(y, i, narrow(y, total))
-
-
 @functools.cache
 def tiled_kernel(code: str, a: Arithmetic) -> Kernel:
     """Return the kernel for a dtype and an arithmetic, made once."""
@@ -324,20 +318,6 @@ def depthwise_kernel(code: str) -> Kernel:
     return Kernel(make_depthwise(code), parameters_of(code), THREADS, 4)
 
 
-@functools.cache
-def add_parts_kernel(code: str) -> Kernel:
-    """Return the kernel of `add_parts` for a dtype, made once."""
-    return Kernel(add_parts, f"{of_wide(code)}* {code}* i8 i4", THREADS, 8)
-
-
-def sum_of_parts(sums: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return the sum of ``sums`` (parts, n) over the parts, as an array of a shape and dtype."""
-    y = xp.empty(shape, dtype)
-    parts, n = sums.shape
-    add_parts_kernel(code_of(y))(-(-n // THREADS), sums, stored(y.reshape(-1)), n, parts)
-    return y
-
-
 def weight_gradient(g: Geometry, x: Any, dy: Any, way: str) -> Any:
     """Return the gradient with respect to w, of contiguous x and dy, in a way to multiply."""
     code, rows, (oh, ow) = code_of(x), g.channels * g.taps, g.output
@@ -347,42 +327,43 @@ def weight_gradient(g: Geometry, x: Any, dy: Any, way: str) -> Any:
         a = arithmetic_of(rows, g.filters, code, way)
         p, made = forward(g, a.pixels), tiled_kernel(code, a)
         tiles = -(-rows // a.pixels) * -(-g.filters // a.columns)
-    part = part_of(g.images * oh * ow, tiles * g.groups)
-    parts = -(-g.images * oh * ow // part)
-    sums = xp.empty((parts, g.groups * g.filters * rows), WIDE[code])
+    pixels = g.images * oh * ow
+    steps = -(-pixels // DEPTH)
+    part = -(-steps // parts_of(tiles * g.groups, steps, LEAST)) * DEPTH
+    parts = -(-pixels // part)
+    shape = g.groups * g.filters, g.channels, *g.window
+    dw = xp.empty(shape, x.dtype)
+    sums = dw if parts == 1 and x.dtype == WIDE[code] else xp.empty((parts, dw.size), WIDE[code])
     numbers = Parts(
         images=g.images, plane=oh * ow, columns=ow, rows=rows, filters=g.filters, part=part,
         **{name: x for name, x in p.places._asdict().items() if name in Parts._fields},
     )  # fmt: skip
-    made((tiles, parts, g.groups), stored(x), stored(dy), p.table, sums, *numbers, *walk_of(numbers))
-    shape = g.groups * g.filters, g.channels, *g.window
-    return sum_of_parts(sums, shape, x.dtype)
+    made(
+        (tiles, parts, g.groups),
+        stored(x), stored(dy), p.table, sums, *numbers, *walk_of(numbers),
+    )  # fmt: skip
+    if sums is not dw:
+        write_sum(sums, dw)
+    return dw
 
 
 def arithmetic_of(rows: int, filters: int, code: str, way: str) -> Arithmetic:
     """Return what multiplies a matrix of rows x filters: small tiles for a small matrix."""
-    if rows <= 64 or filters <= 16:
-        return simt(WIDE[code], 2, 2)
-    if code == "f8":
-        return simt(WIDE[code], 4, 4)
-    if way == "simt":
-        return simt(WIDE[code], 8, 8)
+    mine = 2 if rows <= 32 else 4 if rows <= 64 or filters <= 32 or code == "f8" else 8
+    mine_n = 2 if filters <= 16 else 4 if filters <= 32 or mine < 8 else 8
+    if mine < 8 or way == "simt":
+        return simt(WIDE[code], mine, mine_n)
     return tensor("rounded" if way == "tf32" else way)
-
-
-def part_of(pixels: int, tiles: int) -> int:
-    """Return the pixels of a part, for BLOCKS blocks in all, and LEAST pixels at the least."""
-    parts = max(1, min(-(-BLOCKS // tiles), pixels // LEAST))
-    return -(-pixels // parts // DEPTH) * DEPTH
 
 
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
     made = [
-        tiled_kernel(code, arithmetic_of(size, size, code, way))
+        tiled_kernel(code, arithmetic_of(rows, filters, code, way))
         for code, ways in WAYS_OF.items()
         for way in ways
-        for size in (16, 128)
+        for rows in (32, 64, 128)
+        for filters in (16, 32, 64)
     ]
-    made += [make(code) for make in (depthwise_kernel, add_parts_kernel) for code in WIDE]
+    made += [depthwise_kernel(code) for code in WIDE]
     return list(dict.fromkeys(made))  # the small tiles are the same for every way
