@@ -290,7 +290,7 @@ MISTAKES = {
         TILES[2], "tf32x3",
     ),
     "a vector of columns": (
-        arithmetic, "(h * 8 + ty) * u, u)", "(h * 8 + tx % 8) * u, u)", TILES[0], None,
+        arithmetic, "(h * down + ty) * u, u)", "(h * down + tx % down) * u, u)", TILES[0], None,
     ),
     "a filter too many": (
         arithmetic, BY_PIXELS, "if n <= filters and p < left", TILES[0], None,

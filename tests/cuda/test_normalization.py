@@ -156,12 +156,14 @@ MISTAKES = {
         "end + 99:\n                        d = ",
     ),
     "warps of a block": ("step < team // LANES", "step < 1"),
+    "between the parts": ("+ get(sums, i) * apart * apart", ""),
     "the unbiased variance": ("spread / (count - 1)", "spread / count"),
     "parts": ("range(t % LANES, parts, LANES)", "range(t % LANES, parts - 1, LANES)"),
     "a channel's scale": ("k // pieces % channels", "k % channels"),
     "the mean of the cotangents": ("d = d - even", "d = d"),
     "the slope of the variance": ("* kind(inverse) * slope", "* slope"),
     "products of parts": ("(parts + part) * channels + channel, product", "channel, product"),
+    "statistics of another channel": ("writes = k == channel * pieces", "writes = k == channel"),
     "dbias for dweight": ("narrow(dbias, kind(total))", "narrow(dbias, kind(product))"),
 }
 
