@@ -98,5 +98,5 @@ def value(*arrays: Any, **options: Any) -> Any:
 
 
 register(
-    "batch_norm", value, vjp, takes, "train", "momentum", "eps", fits=in_blocks_of(WARPS)
+    "batch_norm", value, vjp, takes, "train", "momentum", "eps", fits=in_blocks_of(2)
 )  # fmt: skip

@@ -37,10 +37,18 @@ class Extent(NamedTuple):
 
 
 @device
+def divided(k: Any, n: Any) -> Any:
+    """Return k // n and k % n, by a division of 32 bits: one of 64 is a call."""
+    times = np.int64(np.uint32(k) // np.uint32(n))
+    return times, k - times * n
+
+
+@device
 def piece_of(k: Any, pieces: Any, first_plane: Any, planes: Any, plane: Any) -> Any:
     """Return where piece k of every ``planes``-th plane, from the first on, starts and ends."""
-    start = (k // pieces * planes + first_plane) * plane
-    return start + k % pieces * PIECE, start + min(k % pieces * PIECE + PIECE, plane)
+    image, piece = divided(k, pieces)
+    start = (image * planes + first_plane) * plane
+    return start + piece * PIECE, start + min(piece * PIECE + PIECE, plane)
 
 
 # --- mean and variance ---------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def make_transform(code: str) -> Callable[..., None]:
         k = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
         if k >= planes * pieces:  # all of a warp
             return
-        channel = k // pieces % channels
+        channel = divided(divided(k, pieces)[0], channels)[1]
         writes = k == channel * pieces and t % LANES == 0
         average = np.float64(widen(get(running_mean, channel)))
         var = np.float64(widen(get(running_var, channel)))
@@ -259,7 +267,7 @@ def make_gradient(code: str) -> Callable[..., None]:
         k = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
         if k >= planes * pieces:
             return
-        channel = k // pieces % channels
+        channel = divided(divided(k, pieces)[0], channels)[1]
         total, product = 0.0, 0.0
         for part in range(t % LANES, parts, LANES):
             total += get(sums, part * channels + channel)

@@ -85,8 +85,25 @@ class Kernel:
         name, cubin = machine_code(capability, self.function, self.parameters, bounds)
         module = xp.cuda.function.Module()
         module.load(cubin)
-        function: Callable[..., None] = module.get_function(name)
-        return function
+        function = module.get_function(name)
+        make_room(function, self.blocks)
+        found: Callable[..., None] = function
+        return found
+
+
+def make_room(function: Any, blocks: int) -> None:
+    """Have a multiprocessor set aside the shared memory of so many blocks, if that is much.
+
+    Else the driver decides how much of it is a cache instead.
+    """
+    driver = xp.cuda.driver
+    shared = driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.ptr)
+    if blocks * shared > MUCH:
+        carveout = driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+        driver.funcSetAttribute(function.ptr, carveout, 100)  # percent
+
+
+MUCH = 64 << 10  # bytes
 
 
 def load(*kernels: Kernel) -> None:
