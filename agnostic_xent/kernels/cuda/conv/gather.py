@@ -196,6 +196,10 @@ def _input_gradient(g: Geometry, depth: int, by_tap: bool, device: Any) -> Produ
         ))  # fmt: skip
         tables.append(rows)
         first += len(rows)
+    if not phases:  # all outputs lie in the padding
+        tables.append(rows_of([(FAR, FAR, -1)], 1, 0, 0, 0, depth, False))
+        phases.append(Phase(first=0, rows=len(tables[0]), height=1, width=1, start=0))
+        first = len(tables[0])
     plane, out = height * width, oh * ow
     places = Places(
         image_in=g.groups * g.filters * out, group_in=g.filters * out, plane_in=out,
