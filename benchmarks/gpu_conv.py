@@ -39,7 +39,7 @@ START = 2e-6  # seconds, behind another kernel
 BEFORE = RESULTS / "gpu_conv_before.json"
 """The result of an earlier state of the code, by the same command."""
 
-LAYERS = gpu.LAYERS | {  # of ResNet 20, with a batch of 128
+LAYERS = gpu.WHOLE[1] | {  # of ResNet 20, with a batch of 128
     "ResNet 20, 16": (128, 16, 32, 32, 16, 3, 1, 1),
     "ResNet 20, 32": (128, 32, 16, 16, 32, 3, 1, 1),
     "ResNet 20, 64": (128, 64, 8, 8, 64, 3, 1, 1),
@@ -200,15 +200,16 @@ def report(rows: list[dict[str, Any]]) -> str:
     before = {}
     if BEFORE.exists():
         before = {row["problem"]: row for row in json.loads(BEFORE.read_text())}
-    text = "# Forecasts for CUDA convolutions, from their machine code\n\n"
-    text += (
-        "Written by `python -m benchmarks gpu_conv`. **Nothing here was measured.** float32 on an\n"
-    )
-    text += "H200. Of the loop: the share of multiplications among its instructions. Even: how much of\n"
-    text += "the multiprocessors' time blocks fill, if each takes as long, on an H200 and an A100. TFLOP/s:\n"
-    text += f"at {CLOCK / 1e9} GHz, if {USED[2]:.0%} of the issue slots are used ({USED[1]:.0%} by one block alone), with\n"
-    text += f"all launches. It is compared with the limit, {PEAK / 1e12} TFLOP/s, and with cuDNN, of which\n"
-    text += f"{CUDNN / 1e12} are assumed. Before: the same for the kernels of an earlier state.\n\n"
+    text = f"""# Forecasts for CUDA convolutions, from their machine code
+
+Written by `python -m benchmarks gpu_conv`. **Nothing here was measured.** float32 on an H200. Loop:
+the share of multiplications among its instructions. Even: how much of the multiprocessors' time the
+blocks fill if each takes as long, on an H200 and an A100. TFLOP/s: at {CLOCK / 1e9} GHz, with all
+launches, if {USED[2]:.0%} of the issue slots are used ({USED[1]:.0%} by one block alone). They are
+compared with the limit, {PEAK / 1e12} TFLOP/s, and with cuDNN, of which {CUDNN / 1e12} are
+assumed. Before: the same for the kernels of an earlier state.
+
+"""
     cells = []
     for row in rows:
         old = before.get(row["problem"])
