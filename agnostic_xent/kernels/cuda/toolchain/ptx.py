@@ -274,7 +274,9 @@ else:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             there = address(context, builder, dst, *args[:2])
             shared = builder.addrspacecast(there, ir.PointerType(there.type.pointee, 3))
-            source = builder.ptrtoint(address(context, builder, src, *args[2:4]), I64)
+            source = address(context, builder, src, *args[2:4])
+            source = builder.addrspacecast(source, ir.PointerType(source.type.pointee, 1))
+            source = builder.ptrtoint(source, I64)
             read = builder.select(args[5], ir.Constant(I32, size), ir.Constant(I32, 0))
             operands = [builder.ptrtoint(shared, I32), source, read]
             asm(builder, VOID, text, "r,l,r,~{memory}", operands, False)
