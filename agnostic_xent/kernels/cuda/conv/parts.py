@@ -23,7 +23,7 @@ THREADS = 128
 CARDS = 108, 132
 """Multiprocessors of an A100, and of an H100 or H200."""
 
-BUSY = 2  # blocks that keep a multiprocessor busy
+BUSY = 1.5  # blocks that a multiprocessor does in the time of one alone
 EDGE = 3  # steps that a block's beginning and end are worth
 LAUNCH = 9  # and the kernel that adds the parts
 WRITTEN = 0.055  # and a part that is written and read again
@@ -43,7 +43,7 @@ def parts_of(blocks: int, steps: int, least: int) -> int:
         busy = sum(max(BUSY, -(-all_blocks // card)) for card in CARDS) / len(CARDS)
         return busy * each + (parts > 1) * (LAUNCH + WRITTEN * all_blocks)
 
-    enough = -(-BUSY * 2 * CARDS[1] // blocks)
+    enough = -(-4 * max(CARDS) // blocks)
     found = min(range(1, max(1, min(steps // least, enough, MOST)) + 1), key=time)
     return -(-steps // -(-steps // found))  # none of them without a step
 
