@@ -109,18 +109,48 @@ def make_reads(a: Arithmetic, by_tap: bool) -> Any:
     return start, finish
 
 
+def make_summed(a: Arithmetic, by_tap: bool, copies: bool) -> Any:
+    """Return the function that adds up the products of a block's pixels, tile by tile."""
+    kind, multiply = a.kind, a.multiply
+    held = 1 if copies else DEPTH * (a.pixels // THREADS)
+    start, finish = (make_copies if copies else make_reads)(a, by_tap)
+
+    @device
+    def summed(
+        sums: Any, xs: Any, ws: Any, t: Any, x: Any, table: Any, first: Any, depth: Any,
+        bases: Any, lines: Any, columns: Any, plane: Any, height: Any, width: Any, matrix: Any,
+        at: Any, ld: Any,
+    ) -> None:  # fmt: skip
+        found = cuda.local.array(held, kind)
+        if depth > 0:
+            weights = start(
+                found, xs, ws, 0, t, x, table, first, bases, lines, columns, plane, height, width,
+                matrix, at,
+            )  # fmt: skip
+            finish(found, weights, xs, ws, 0, t)
+        cuda.syncthreads()
+        now = 0
+        for row in range(first + DEPTH, first + depth, DEPTH):
+            at += DEPTH * np.int64(ld)
+            weights = start(
+                found, xs, ws, DEPTH - now, t, x, table, row, bases, lines, columns, plane, height,
+                width, matrix, at,
+            )  # fmt: skip
+            multiply(xs, ws, sums, now, t)
+            now = DEPTH - now
+            finish(found, weights, xs, ws, now, t)
+            cuda.syncthreads()
+        if depth > 0:
+            multiply(xs, ws, sums, now, t)
+
+    return summed
+
+
 def make_tiled(a: Arithmetic, by_tap: bool, copies: bool) -> Callable[..., None]:
     """Return the kernel of an arithmetic and a kind of table, which ``copies`` or else widens."""
-    kind, row_x, row_w, count, pixels = a.kind, a.row_x, a.row_w, a.sums, a.pixels
-    x_size, w_size, each, mine = (
-        2 * DEPTH * row_x,
-        2 * DEPTH * row_w,
-        a.columns // 16,
-        pixels // 128,
-    )
-    columns, multiply, write = a.columns, a.multiply, a.write
-    held = 1 if copies else DEPTH * mine
-    start, finish = (make_copies if copies else make_reads)(a, by_tap)
+    kind, count, pixels, columns, write = a.kind, a.sums, a.pixels, a.columns, a.write
+    x_size, w_size, mine = 2 * DEPTH * a.row_x, 2 * DEPTH * a.row_w, pixels // THREADS
+    each, summed = columns // 16, make_summed(a, by_tap, copies)
 
     def tiled(
         x: Any, matrix: Any, table: Any, phases: Any, bias: Any, y: Any, rows: int, ld: int,
@@ -133,7 +163,6 @@ def make_tiled(a: Arithmetic, by_tap: bool, copies: bool) -> Callable[..., None]
         ws = cuda.shared.array(w_size, kind, alignment=16)
         places = cuda.shared.array(pixels, np.int64)
         sums = cuda.local.array(count, kind)
-        found = cuda.local.array(held, kind)
         bases = cuda.local.array(mine, np.int64)
         lines = cuda.local.array(mine, np.int32)
         beside = cuda.local.array(mine, np.int32)
@@ -156,26 +185,10 @@ def make_tiled(a: Arithmetic, by_tap: bool, copies: bool) -> Callable[..., None]
         for i in range(count):
             sums[i] = kind(0)
         at = (group * rows + first + t // 16) * ld + n0 + t % 16 * each
-        if depth > 0:
-            weights = start(
-                found, xs, ws, 0, t, x, table, first, bases, lines, beside, plane_in, height,
-                width, matrix, at,
-            )  # fmt: skip
-            finish(found, weights, xs, ws, 0, t)
-        cuda.syncthreads()
-        now = 0
-        for row in range(first + DEPTH, first + depth, DEPTH):
-            at += DEPTH * np.int64(ld)
-            weights = start(
-                found, xs, ws, DEPTH - now, t, x, table, row, bases, lines, beside, plane_in,
-                height, width, matrix, at,
-            )  # fmt: skip
-            multiply(xs, ws, sums, now, t)
-            now = DEPTH - now
-            finish(found, weights, xs, ws, now, t)
-            cuda.syncthreads()
-        if depth > 0:
-            multiply(xs, ws, sums, now, t)
+        summed(
+            sums, xs, ws, t, x, table, first, depth, bases, lines, beside, plane_in, height, width,
+            matrix, at, ld,
+        )  # fmt: skip
         write(y, bias, sums, places, t, n0, group * filters, left, filters, plane_out, flags)
 
     tiled.__qualname__ = f"tiled_{a.name}_{'by_tap' if by_tap else 'any'}"

@@ -186,18 +186,54 @@ def step_on(
     return x, dy, ih, iw
 
 
+def make_summed(a: Arithmetic, rounds: bool, copies: bool) -> Any:
+    """Return the function that adds up the products of a part, DEPTH pixels at a time."""
+    kind, mine, mine_n, multiply = a.kind, a.pixels // 16, a.columns // 16, a.multiply
+    start, finish = make_copies(a) if copies else make_reads(a, rounds)
+
+    @device
+    def summed(
+        total: Any, xs: Any, ws: Any, x: Any, dy: Any, rows: Any, left: Any, t: Any, ih: Any,
+        iw: Any, filters: Any, part: Any, plane: Any, height: Any, width: Any, step_h: Any,
+        down: Any, across: Any, last_h: Any, last_w: Any, far: Any, far_row: Any, far_image: Any,
+        far_out: Any, far_out_image: Any,
+    ) -> None:  # fmt: skip
+        of_x = cuda.local.array(mine, kind)
+        of_dy = cuda.local.array(mine_n, kind)
+        start(
+            of_x, of_dy, xs, ws, t % DEPTH, x, dy, rows, left, t, ih, iw, filters, plane, height,
+            width,
+        )  # fmt: skip
+        finish(of_x, of_dy, xs, ws, t % DEPTH, t)
+        now = 0
+        for _ in range(0, part, DEPTH):
+            cuda.syncthreads()
+            x, dy, ih, iw = step_on(
+                x, dy, ih, iw, step_h, down, across, last_h, last_w, far, far_row, far_image,
+                far_out, far_out_image,
+            )  # fmt: skip
+            left = np.int32(left - DEPTH)
+            line = DEPTH - now + t % DEPTH
+            start(
+                of_x, of_dy, xs, ws, line, x, dy, rows, left, t, ih, iw, filters, plane, height,
+                width,
+            )  # fmt: skip
+            multiply(xs, ws, total, now, t)
+            finish(of_x, of_dy, xs, ws, line, t)
+            now = DEPTH - now
+
+    return summed
+
+
 def make_tiled(a: Arithmetic, rounds: bool, copies: bool) -> Callable[..., None]:
     """Return the kernel of an arithmetic, to which rows of the table are what pixels are else.
 
     ``rounds``: numbers are rounded to TF32 before they are multiplied. ``copies``: they are as they
     are multiplied, and copied with nobody waiting.
     """
-    kind, tile_rows, tile_n, row_x, row_w = a.kind, a.pixels, a.columns, a.row_x, a.row_w
-    x_size, w_size = 2 * DEPTH * row_x, 2 * DEPTH * row_w
-    mine, mine_n, count = tile_rows // 16, tile_n // 16, a.sums
-    row_numbers = 3 * mine
-    start, finish = make_copies(a) if copies else make_reads(a, rounds)
-    multiply, write_sums = a.multiply, a.write_sums
+    kind, tile_rows, tile_n, count, write_sums = a.kind, a.pixels, a.columns, a.sums, a.write_sums
+    x_size, w_size, mine = 2 * DEPTH * a.row_x, 2 * DEPTH * a.row_w, tile_rows // 16
+    row_numbers, summed = 3 * mine, make_summed(a, rounds, copies)
 
     def tiled(
         x: Any, dy: Any, table: Any, sums: Any, images: int, plane: int, columns: int, rows: int,
@@ -210,8 +246,6 @@ def make_tiled(a: Arithmetic, rounds: bool, copies: bool) -> Callable[..., None]
         ws = cuda.shared.array(w_size, kind, alignment=16)
         mine_rows = cuda.local.array(row_numbers, np.int32)
         total = cuda.local.array(count, kind)
-        of_x = cuda.local.array(mine, kind)
-        of_dy = cuda.local.array(mine_n, kind)
         t = cuda.threadIdx.x
         tiles = np.uint32((rows + tile_rows - 1) // tile_rows)
         which = np.int64(np.uint32(cuda.blockIdx.x) // tiles)
@@ -229,31 +263,13 @@ def make_tiled(a: Arithmetic, rounds: bool, copies: bool) -> Callable[..., None]
         base, ih, iw, out = place_of(
             m, m + 1, plane, columns, image_in, width, step_h, step_w, image_out, columns, 1
         )
-        ih, iw = np.int32(ih), np.int32(iw)
-        of_pixel = ahead(x, base + group * group_in)
-        its_dy = ahead(dy, out + group * group_out + n * np.int64(plane))
-        left = np.int32(pixels - t % DEPTH)
-        start(
-            of_x, of_dy, xs, ws, t % DEPTH, of_pixel, its_dy, mine_rows, left, t, ih, iw,
-            filters - n, plane, height, width,
+        summed(
+            total, xs, ws, ahead(x, base + group * group_in),
+            ahead(dy, out + group * group_out + n * np.int64(plane)), mine_rows,
+            np.int32(pixels - t % DEPTH), t, np.int32(ih), np.int32(iw), filters - n, part, plane,
+            height, width, step_h, down, across, last_h, last_w, far, far_row, far_image, far_out,
+            far_out_image,
         )  # fmt: skip
-        finish(of_x, of_dy, xs, ws, t % DEPTH, t)
-        now = 0
-        for _ in range(0, part, DEPTH):  # of all blocks alike, so that warps stay together
-            cuda.syncthreads()
-            of_pixel, its_dy, ih, iw = step_on(
-                of_pixel, its_dy, ih, iw, step_h, down, across, last_h, last_w, far, far_row,
-                far_image, far_out, far_out_image,
-            )  # fmt: skip
-            left = np.int32(left - DEPTH)
-            line = DEPTH - now + t % DEPTH
-            start(
-                of_x, of_dy, xs, ws, line, of_pixel, its_dy, mine_rows, left, t, ih, iw,
-                filters - n, plane, height, width,
-            )  # fmt: skip
-            multiply(xs, ws, total, now, t)
-            finish(of_x, of_dy, xs, ws, line, t)
-            now = DEPTH - now
         slab = (np.int64(cuda.blockIdx.y) * cuda.gridDim.z + group) * filters * rows
         write_sums(sums, total, t, slab, row0, rows, n0, filters)
 
