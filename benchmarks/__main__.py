@@ -8,7 +8,7 @@ import importlib
 NAMES = (
     "xent", "linear_xent", "conv", "train", "startup", "scale", "overhead", "elementwise",
     "logistic", "fashion_mnist",
-    "gpu", "gpu_code", "gpu_forecast",
+    "gpu", "gpu_code", "gpu_conv", "gpu_forecast",
 )  # fmt: skip
 
 

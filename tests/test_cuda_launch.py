@@ -116,16 +116,25 @@ def test_the_driver_is_given_as_many_arguments_as_the_kernel_has():
 
 def test_a_kernel_is_loaded_once_for_each_device(monkeypatch):
     """By CuPy, as it is called: its module and device are stand-ins."""
-    loaded, device = [], [0]
+    loaded, set_aside, device = [], [], [0]
 
     class Module:
         def load(self, cubin):
             loaded.append((device[0], cubin))
 
         def get_function(self, name):
-            return functools.partial(pytest.fail, name)
+            return SimpleNamespace(name=name, ptr=len(loaded))
 
+    driver = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES="shared",
+        CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT="carveout",
+        funcGetAttribute=lambda attribute, pointer: {"shared": [0, 30 << 10, 15 << 10][pointer]}[
+            attribute
+        ],
+        funcSetAttribute=lambda *attribute: set_aside.append(attribute),
+    )
     cuda = SimpleNamespace(
+        driver=driver,
         runtime=SimpleNamespace(getDevice=lambda: device[0]),
         Device=lambda number: SimpleNamespace(compute_capability=["80", "120"][number]),
         function=SimpleNamespace(Module=Module),
@@ -137,11 +146,12 @@ def test_a_kernel_is_loaded_once_for_each_device(monkeypatch):
         lambda capability, function, *key: (function.__name__, capability),
     )
     monkeypatch.setattr(launching, "KERNELS", [])
-    kernel = launching.Kernel(read, "f4*", 32, 1)
+    kernel = launching.Kernel(read, "f4*", 32, 3)
     for number in (0, 1, 0, 1):
         device[0] = number
-        assert kernel.loaded().args == ("read",)
+        assert kernel.loaded().name == "read"
     assert loaded == [(0, (8, 0)), (1, (12, 0))]
+    assert set_aside == [(1, "carveout", 100)]  # 90 KB; 45 KB are there without asking
 
 
 def test_kernels_are_compiled_ahead(monkeypatch, tmp_path):

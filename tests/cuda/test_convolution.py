@@ -12,6 +12,7 @@ from agnostic_xent.kernels.cuda.conv import (
     cotangents,
     few,
     gather,
+    parts,
     pixels,
     tensor,
     tiled,
@@ -140,15 +141,55 @@ def test_tiles(problem):
     check(problem)
 
 
+BORDERS = [  # of tiles of 16, 32 and 64 filters, of 256 and 128 pixels, and of rows of the weights
+    case((1, 2, 1, 255), (9, 2, 1, 1)),
+    case((1, 8, 16, 16), (16, 8, 1, 1), **RELU),
+    case((1, 2, 1, 257), (17, 2, 1, 1), bias=False),
+    case((2, 8, 8, 17), (32, 8, 1, 2), padding=((0, 0), (1, 0))),
+    case((1, 16, 1, 129), (33, 16, 2, 1), padding=((1, 0), (0, 0))),
+    case((3, 7, 3, 1), (65, 7, 3, 3), padding=1),
+]
+
+
+@pytest.mark.parametrize("problem", BORDERS, ids=str)
+def test_borders_of_tiles(problem):
+    check(problem)
+
+
+def drawn(seed):
+    """Return a problem of any shape and options."""
+    rng = np.random.default_rng(seed)
+    groups, channels, images = rng.choice([1, 1, 2, 3]), rng.choice([1, 3, 8, 9, 16]), 1 + seed % 3
+    filters = groups * rng.choice([9, 16, 17, 32, 33, 40])
+    (window, stride, dilation), extra = rng.integers(1, 4, (3, 2)), rng.integers(0, 7, 2)
+    padding = rng.integers(0, 4, (2, 2))
+    size = np.maximum(1, (window - 1) * dilation + 1 + extra - padding.sum(1))
+    x = (images, int(groups * channels), *size.tolist())
+    return case(
+        x, (int(filters), int(channels), *window.tolist()), bias=bool(seed % 2),
+        groups=int(groups), stride=tuple(stride.tolist()), dilation=tuple(dilation.tolist()),
+        padding=tuple(map(tuple, padding.tolist())), **RELU if rng.random() < 0.5 else {},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def _most_parts(monkeypatch):
+    """Let as many blocks share a sum as can."""
+    for module in (convolution, weight):
+        monkeypatch.setattr(module, "LEAST", 1)
+    monkeypatch.setattr(convolution, "_ready", convolution._ready.__wrapped__)
+
+
+@pytest.mark.usefixtures("_most_parts")
+@pytest.mark.parametrize("seed", range(16))
+def test_whatever_is_drawn(seed):
+    way = (None, "tf32", "tf32x3", None)[seed % 4]
+    check(drawn(seed), "float64" if seed % 8 == 3 else "float32", way=way)
+
+
 @pytest.mark.parametrize("problem", [*TILES[:4], TILES[6]], ids=str)
 def test_tiles_of_float64(problem):
     check(problem, "float64")
-
-
-@pytest.mark.parametrize("problem", TILES[2:5], ids=str)
-def test_wide_tiles_of_large_problems(monkeypatch, problem):
-    monkeypatch.setattr(convolution, "BLOCKS", 0)
-    check(problem)
 
 
 @pytest.mark.parametrize("problem", [*FEW[2:4], FEW[8], TILES[0], *TILES[2:5:2]], ids=str)
@@ -181,10 +222,25 @@ def test_tf32_is_no_float32(monkeypatch, problem):
         check(problem, way="tf32")
 
 
-@pytest.mark.parametrize("problem", [FEW[3], TILES[1], TILES[5], FEW[8]], ids=str)
-def test_many_parts_of_the_weight_gradient(monkeypatch, problem):
-    monkeypatch.setattr(weight, "LEAST", 8)
+@pytest.mark.usefixtures("_most_parts")
+@pytest.mark.parametrize("problem", [FEW[3], TILES[1], FEW[8]], ids=str)
+def test_many_parts_of_the_weight_gradient(problem):
     check(problem)
+
+
+@pytest.mark.usefixtures("_most_parts")
+@pytest.mark.parametrize("way", [None, "tf32", "tf32x3"])
+@pytest.mark.parametrize("problem", [TILES[0], *TILES[2:6]], ids=str)
+def test_blocks_that_share_a_sum(monkeypatch, problem, way):
+    added = []
+
+    def write_sum(*args):
+        added.append(args)
+        return parts.write_sum(*args)
+
+    monkeypatch.setattr(convolution, "write_sum", write_sum)
+    check(problem, way=way)
+    assert added
 
 
 @pytest.mark.parametrize("problem", [FEW[1], *TILES[1:3]], ids=str)
@@ -257,8 +313,8 @@ def test_numbers_past_the_range_are_declined(shape):
     assert not convolution.fits(x, w, None, **options)
 
 
-def test_the_same_bits_each_time(monkeypatch):
-    monkeypatch.setattr(weight, "LEAST", 8)
+@pytest.mark.usefixtures("_most_parts")
+def test_the_same_bits_each_time():
     x, w, b = arrays(TILES[1])
     with kernels("require"):
         runs = []
@@ -288,29 +344,34 @@ MISTAKES = {
         TILES[2], "tf32x3",
     ),
     "a vector of columns": (
-        arithmetic, "(h * 8 + ty) * u, u)", "(h * 8 + tx % 8) * u, u)", TILES[0], None,
+        arithmetic, "(h * down + ty) * u, u)", "(h * down + tx % down) * u, u)", TILES[0], None,
     ),
     "a filter too many": (
         arithmetic, BY_PIXELS, "if n <= filters and p < left", TILES[0], None,
     ),
     "a pixel too many": (arithmetic, "p + 1 < left", "p + 1 <= left", TILES[6], None),
     "no barrier in tiles": (tiled, BARRIER, "", TILES[0], None),
-    "one buffer": (tiled, "(tile & 1) * DEPTH", "0", TILES[0], None),
-    "tap of a tile": (
-        tiled, "first + (tile + 1) * DEPTH", "first + tile * DEPTH", TILES[1], None,
-    ),
+    "one buffer": (tiled, "now = DEPTH - now", "now = 0", TILES[0], None),
+    "tap of a tile": (tiled, "range(first + DEPTH, ", "range(first, ", TILES[1], None),
     "read before the copy has landed": (
         tensor, "wait_async(1)", "wait_async(2)", TILES[2], "tf32",
     ),
     "no barrier in stages": (tensor, BARRIER, "", TILES[2], "tf32"),
     "a stage too few": (tensor, "STAGES = 3", "STAGES = 2", TILES[5], "tf32"),
     "no barrier in weights": (
-        weight, BARRIER + "            read(", "            read(", TILES[1], None,
+        weight, BARRIER, "", TILES[1], None,
     ),
     "a pixel too many in weights": (
-        weight, "if m < end and", "if m <= end and", TILES[1], None,
+        weight, "left > 0 and", "left >= 0 and", TILES[1], None,
     ),
-    "a part left out": (weight, "range(1, parts)", "range(2, parts)", TILES[1], None),
+    "a part left out": (parts, "range(1, parts)", "range(2, parts)", TILES[1], None),
+    "a part of another": (pixels, "part * part_rows", "0", TILES[5], None),
+    "bias of each part": (
+        convolution, "vector if r.parts > 1 else vector | flags", "vector | flags", TILES[0], None,
+    ),
+    "a row too many in a step": (weight, "iw >= last_w", "iw > last_w", TILES[1], None),
+    "an image too late": (weight, "ih >= last_h", "ih > last_h", TILES[1], None),
+    "pixels of the second thread": (tiled, "p0 + e * THREADS + t", "p0 + t", TILES[6], None),
     "rows of a depthwise filter": (
         weight, "(row0 + i) * TABLE", "(row0 + i + 1) * TABLE", FEW[8], None,
     ),
@@ -324,14 +385,15 @@ MISTAKES = {
     ),
 }  # fmt: skip
 
-FAMILY = gather, pixels, arithmetic, few, tiled, tensor, weight, cotangents, convolution
+FAMILY = gather, pixels, parts, arithmetic, few, tiled, tensor, weight, cotangents, convolution
 """The modules of the convolution, each after those that it imports."""
 
 
 def with_mistake(monkeypatch, module, old, new):
     """Let all of the convolution run anew, one module of it with other text."""
     made = plant(monkeypatch, module, old, new, FAMILY)
-    monkeypatch.setattr(made["weight"], "LEAST", 8)
+    for name in ("weight", "convolution"):
+        monkeypatch.setattr(made[name], "LEAST", 1)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

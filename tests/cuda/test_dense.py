@@ -101,7 +101,7 @@ MISTAKES = {
         "geometry(self.rows, self.features, self.units)",
         "geometry(self.features, self.rows, self.units)",
     ),
-    "forward for backward": ("1, 1), True)", "1, 1), False)"),
+    "forward for backward": ("code_of(x), True)", "code_of(x), False)"),
     "no bias": ("y if b is None else y + b", "y"),
     "layout": ("contiguous(w)", "w"),
 }

@@ -147,21 +147,23 @@ def test_arrays_lie_anywhere(train):
 # --- mistakes are caught --------------------------------------------------------------------------
 
 MISTAKES = {
-    "the pieces of a plane": ("k % pieces * PIECE, start", "0, start"),
-    "pixels behind a plane": ("min(k % pieces * PIECE + PIECE, plane)", "plane + PIECE"),
-    "the next image": ("(k // pieces * planes + first_plane)", "(k // pieces + first_plane)"),
+    "the pieces of a plane": ("start + piece * PIECE, start", "start, start"),
+    "pixels behind a plane": ("min(piece * PIECE + PIECE, plane)", "plane + PIECE"),
+    "the next image": ("(image * planes + first_plane)", "(image + first_plane)"),
     "between the means": ("other_spread + delta * delta * (count * (more / both))", "other_spread"),
     "pixels that are not there": (
         "end:\n                        d = ",
         "end + 99:\n                        d = ",
     ),
     "warps of a block": ("step < team // LANES", "step < 1"),
+    "between the parts": ("+ get(sums, i) * apart * apart", ""),
     "the unbiased variance": ("spread / (count - 1)", "spread / count"),
     "parts": ("range(t % LANES, parts, LANES)", "range(t % LANES, parts - 1, LANES)"),
-    "a channel's scale": ("k // pieces % channels", "k % channels"),
+    "a channel's scale": ("divided(divided(k, pieces)[0], channels)", "divided(k, channels)"),
     "the mean of the cotangents": ("d = d - even", "d = d"),
     "the slope of the variance": ("* kind(inverse) * slope", "* slope"),
     "products of parts": ("(parts + part) * channels + channel, product", "channel, product"),
+    "statistics of another channel": ("writes = k == channel * pieces", "writes = k == channel"),
     "dbias for dweight": ("narrow(dbias, kind(total))", "narrow(dbias, kind(product))"),
 }
 

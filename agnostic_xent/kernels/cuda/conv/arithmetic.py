@@ -1,11 +1,12 @@
 """How a block of 128 threads multiplies tiles that lie in shared memory, and writes what it sums.
 
 An arithmetic makes ``pixels`` x ``columns`` sums, of which each thread holds some, out of tiles of
-eight rows. On the plain cores 16 x 8 threads make 8 x 8 (or fewer) each. On the tensor cores four
-warps make 64 x 32 each, out of numbers rounded to TF32: ``tf32`` rounds them and loses 13 bits;
-``tf32x3`` takes a number for the sum of two and multiplies three times, which keeps nearly all of
-float32. A tensor core truncates what it adds, so that the sums of ``tf32x3`` grow outside of it
-(Ootomo and Yokota, Recovering single precision accuracy from Tensor Cores, 2022).
+eight rows. On the plain cores each thread makes 8 x 8 or fewer, and the 8 x 4 threads of a warp lie
+beside each other, so that they read little from shared memory. On the tensor cores four warps make
+64 x 32 each, out of numbers rounded to TF32: ``tf32`` rounds them and loses 13 bits; ``tf32x3``
+takes a number for the sum of two and multiplies three times, which keeps nearly all of float32. A
+tensor core truncates what it adds, so that the sums of ``tf32x3`` grow outside of it (Ootomo and
+Yokota, Recovering single precision accuracy from Tensor Cores, 2022).
 Halves are TF32 as they are.
 """
 
@@ -48,33 +49,51 @@ class Arithmetic(NamedTuple):
 
 
 @functools.cache
-def simt(kind: Any, mine: int, mine_n: int) -> Arithmetic:
-    """Return the arithmetic of ``mine`` pixels x ``mine_n`` columns a thread."""
-    row_x, row_w = 16 * mine + 4, 8 * mine_n + 4  # by which the weight gradient meets no bank twice
+def simt(kind: Any, mine: int, mine_n: int, across: int = 16) -> Arithmetic:
+    """Return the arithmetic of ``mine`` pixels x ``mine_n`` columns a thread.
+
+    ``across``: threads that share a column, 16 or 32 of the 128.
+    """
+    pixels, columns = mine * across, mine_n * (128 // across)
+    row_x, row_w = pixels + 4, columns + 4  # by which the weight gradient meets no bank twice
     return Arithmetic(
-        f"simt_{16 * mine}_{8 * mine_n}", kind, pixels=16 * mine, columns=8 * mine_n,
+        f"simt_{pixels}_{columns}", kind, pixels=pixels, columns=columns,
         sums=mine * mine_n, row_x=row_x, row_w=row_w,
-        multiply=simt_multiply(kind, mine, mine_n, row_x, row_w),
-        write=simt_write(mine_n) if mine == 8 else None,
-        write_sums=simt_write_sums(mine, mine_n),
+        multiply=simt_multiply(kind, mine, mine_n, across, row_x, row_w),
+        write=simt_write(mine_n, across) if mine == 8 else None,
+        write_sums=simt_write_sums(mine, mine_n, across),
     )  # fmt: skip
 
 
-def simt_multiply(kind: Any, mine: int, mine_n: int, row_x: int, row_w: int) -> Any:
-    """Return the function by which a thread multiplies vectors that lie 16 and 8 vectors apart."""
+@functools.cache
+def threads_of(across: int) -> Any:
+    """Return the function that tells a thread's place among those beside it, and among columns."""
+    warps = across // 8
+
+    @device
+    def place(t: Any) -> Any:
+        warp = t // 32
+        return warp % warps * 8 + t % 8, warp // warps * 4 + t // 8 % 4
+
+    return place
+
+
+def simt_multiply(kind: Any, mine: int, mine_n: int, across: int, row_x: int, row_w: int) -> Any:
+    """Return the function by which a thread multiplies vectors that lie apart by all threads'."""
     v, u = min(mine, 4), min(mine_n, 4)
-    vectors, vectors_n = mine // v, mine_n // u
+    vectors, vectors_n, down = mine // v, mine_n // u, 128 // across
+    place = threads_of(across)
 
     @device
     def multiply_row(xs: Any, ws: Any, sums: Any, row: Any, tx: Any, ty: Any) -> None:
         xv = cuda.local.array(mine, kind)
         wv = cuda.local.array(mine_n, kind)
         for h in range(vectors):
-            part = load(xs, row * row_x + (h * 16 + tx) * v, v)
+            part = load(xs, row * row_x + (h * across + tx) * v, v)
             for i in range(v):
                 xv[h * v + i] = part[i]
         for h in range(vectors_n):
-            part = load(ws, row * row_w + (h * 8 + ty) * u, u)
+            part = load(ws, row * row_w + (h * down + ty) * u, u)
             for j in range(u):
                 wv[h * u + j] = part[j]
         for i in range(mine):
@@ -83,8 +102,7 @@ def simt_multiply(kind: Any, mine: int, mine_n: int, row_x: int, row_w: int) -> 
 
     @device
     def multiply(xs: Any, ws: Any, sums: Any, row: Any, t: Any) -> None:
-        tx = t % 16
-        ty = t // 16
+        tx, ty = place(t)
         multiply_row(xs, ws, sums, row, tx, ty)  # by hand: a loop would be left as one
         multiply_row(xs, ws, sums, row + 1, tx, ty)
         multiply_row(xs, ws, sums, row + 2, tx, ty)
@@ -97,17 +115,19 @@ def simt_multiply(kind: Any, mine: int, mine_n: int, row_x: int, row_w: int) -> 
     return multiply
 
 
-def simt_write(mine_n: int) -> Any:
+def simt_write(mine_n: int, across: int) -> Any:
     """Return the function that writes a thread's 8 pixels x ``mine_n`` columns."""
+    down, place = 128 // across, threads_of(across)
 
     @device
     def write_half(
         h: Any, y: Any, bias: Any, sums: Any, places: Any, t: Any, n0: Any, bias0: Any,
         left: Any, filters: Any, plane: Any, flags: Any,
     ) -> None:  # fmt: skip
-        p = (h * 16 + t % 16) * 4
+        tx, ty = place(t)
+        p = (h * across + tx) * 4
         for j in range(mine_n):
-            n = n0 + (j // 4 * 8 + t // 16) * 4 + j % 4
+            n = n0 + (j // 4 * down + ty) * 4 + j % 4
             if n < filters and p < left:
                 a = narrow(y, finished(sums[h * 4 * mine_n + j], bias, bias0 + n, flags))
                 b = narrow(y, finished(sums[(h * 4 + 1) * mine_n + j], bias, bias0 + n, flags))
@@ -135,18 +155,19 @@ def simt_write(mine_n: int) -> Any:
     return write
 
 
-def simt_write_sums(mine: int, mine_n: int) -> Any:
+def simt_write_sums(mine: int, mine_n: int, across: int) -> Any:
     """Return the function that writes a thread's sums to y as a matrix, from ``start`` on."""
-    v, u = min(mine, 4), min(mine_n, 4)
+    v, u, down, place = min(mine, 4), min(mine_n, 4), 128 // across, threads_of(across)
 
     @device
     def write_sums(
         y: Any, sums: Any, t: Any, start: Any, row0: Any, rows: Any, n0: Any, filters: Any
     ) -> None:
+        tx, ty = place(t)
         for i in range(mine):
-            row = row0 + (i // v * 16 + t % 16) * v + i % v
+            row = row0 + (i // v * across + tx) * v + i % v
             for j in range(mine_n):
-                n = n0 + (j // u * 8 + t // 16) * u + j % u
+                n = n0 + (j // u * down + ty) * u + j % u
                 if row < rows and n < filters:
                     put(y, start + n * np.int64(rows) + row, sums[i * mine_n + j])
 

@@ -12,10 +12,11 @@ from typing import Any
 from ....core.operation import Pullback, kernels
 from ..toolchain.capturing import CAPTURING
 from ..toolchain.device import contiguous, register
-from ..toolchain.dtypes import takes
-from .convolution import product_of
+from ..toolchain.dtypes import code_of, takes
+from .convolution import product_of, ready
 from .cotangents import sums_of_channels
 from .gather import Geometry, in_range
+from .pixels import matrices_of
 from .weight import weight_gradient
 
 
@@ -61,7 +62,9 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int]) -> tuple[Any, Pullback]:
         dy = contiguous(dy).reshape(s.rows, s.units, 1, 1)
         if 0 in wrt:
             with kernels("auto"):  # exact, as matrix products are in every mode
-                dx = product_of(s.gradients, dy, w.reshape(*w.shape, 1, 1), True).reshape(x.shape)
+                back = ready(s.gradients, code_of(x), True)
+                matrix, _ = matrices_of(contiguous(w), back)
+                dx = product_of(back, dy, matrix).reshape(x.shape)
         if 1 in wrt:
             images = contiguous(x).reshape(s.rows, s.features, 1, 1)
             dw = weight_gradient(s.gradients, images, dy, "simt").reshape(w.shape)

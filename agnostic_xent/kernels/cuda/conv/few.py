@@ -28,12 +28,15 @@ def make_few(code: str, columns: int) -> Callable[..., None]:
 
     def few(
         x: Any, matrix: Any, table: Any, phases: Any, bias: Any, y: Any, rows: int, ld: int,
-        phase_count: int, images: int, filters: int, flags: int, image_in: int, group_in: int,
+        phase_count: int, images: int, filters: int, flags: int, parts: int, part_rows: int,
+        part_out: int, image_in: int, group_in: int,
         plane_in: int, height: int, width: int, step_h: int, step_w: int, image_out: int,
         group_out: int, plane_out: int, row_out: int, column_out: int,
     ) -> None:  # fmt: skip
         sums = cuda.local.array(columns, kind)
-        group, first, count, plane, line, start = phase_of(cuda.blockIdx.z, phases, phase_count)
+        group, _, first, count, plane, line, start = phase_of(
+            cuda.blockIdx.z, phases, phase_count, parts, part_rows
+        )
         m = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
         if m >= images * plane:
             return

@@ -73,7 +73,8 @@ def in_range(g: Geometry) -> bool:
     (h, w), (oh, ow), phases = g.image, g.output, math.prod(g.stride)
     reach = max(g.channels * h * w, g.filters * oh * ow, g.images * max(h * w, oh * ow))
     far = max(n * d for n, d in zip(g.window, g.dilation, strict=True)) + max(g.corner)
-    weights = g.filters * g.channels * g.taps
+    image = g.groups * max(g.channels * h * w, g.filters * oh * ow)
+    weights = max(g.filters * g.channels * g.taps, 2 * image)
     return max(reach + far * (w + ow), weights) < LIMIT // 4 and g.groups * phases < 1 << 16
 
 
@@ -123,6 +124,8 @@ class Product(NamedTuple):
     phases: Any
     """int32, (phases, PHASE): numbers of a `Phase`."""
     rows: int
+    depth: int
+    """Rows of the phase that has most."""
     by_tap: bool
     """Whether each tile of rows is channels under one tap."""
     filters: int
@@ -168,7 +171,7 @@ def _forward(g: Geometry, depth: int, by_tap: bool, device: Any) -> Product:
     phase = Phase(first=0, rows=len(rows), height=oh, width=ow, start=0)
     return Product(
         uploaded(rows), uploaded(np.array([phase.numbers], np.int32)), len(rows),
-        by_tap, g.filters, g.groups, g.images, g.images * out, places,
+        len(rows), by_tap, g.filters, g.groups, g.images, g.images * out, places,
         contiguous=True, complete=True, weight_step=g.channels * g.taps,
     )  # fmt: skip
 
@@ -193,6 +196,10 @@ def _input_gradient(g: Geometry, depth: int, by_tap: bool, device: Any) -> Produ
         ))  # fmt: skip
         tables.append(rows)
         first += len(rows)
+    if not phases:  # all outputs lie in the padding
+        tables.append(rows_of([(FAR, FAR, -1)], 1, 0, 0, 0, depth, False))
+        phases.append(Phase(first=0, rows=len(tables[0]), height=1, width=1, start=0))
+        first = len(tables[0])
     plane, out = height * width, oh * ow
     places = Places(
         image_in=g.groups * g.filters * out, group_in=g.filters * out, plane_in=out,
@@ -202,7 +209,8 @@ def _input_gradient(g: Geometry, depth: int, by_tap: bool, device: Any) -> Produ
     )  # fmt: skip
     numbers = np.array([phase.numbers for phase in phases], np.int32)
     return Product(
-        uploaded(np.concatenate(tables)), uploaded(numbers), first, by_tap, g.channels,
+        uploaded(np.concatenate(tables)), uploaded(numbers), first,
+        max(p.rows for p in phases), by_tap, g.channels,
         g.groups, g.images, g.images * max(p.height * p.width for p in phases), places,
         contiguous=g.stride == (1, 1), complete=complete, weight_step=g.taps,
     )  # fmt: skip

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..toolchain.device import xp
 from ..toolchain.dtypes import WIDE, code_of, of_wide, stored
-from ..toolchain.launching import I4, Kernel, codes_of
+from ..toolchain.launching import I4, I8, Kernel, codes_of
 from ..toolchain.ptx import below, get, put, tf32, widen
 from ..toolchain.teams import cuda, device
-from .gather import FAR, PHASE, TABLE, Places, Product
+from .gather import FAR, PHASE, TABLE, Places
 
 RELU, BIAS, VECTOR = 1, 2, 4
 """What ``flags`` say: ReLU and a bias are to be done, pixels may be written four at a time."""
@@ -35,6 +35,11 @@ class Sizes(NamedTuple):
     filters: I4
     """Of a group."""
     flags: I4
+    parts: I4
+    """Into which the rows of each phase are cut: each writes its sums for itself."""
+    part_rows: I4
+    part_out: I8
+    """Elements of y from a part to the next one."""
 
 
 def parameters_of(code: str) -> str:
@@ -68,16 +73,19 @@ def place_of(
 
 
 @device
-def phase_of(z: Any, phases: Any, count: Any) -> Any:
-    """Return a block's group; first row, rows, pixels of an image, columns and start of its phase.
+def phase_of(z: Any, phases: Any, count: Any, parts: Any, part_rows: Any) -> Any:
+    """Return a block's group, part, first row, rows, and pixels of an image, columns and start.
 
-    All phases of a group are together.
+    The last three are those of its phase. All parts of a phase are together, and all phases of a
+    group.
     """
-    group = z // count
-    phase = (z - group * count) * PHASE
-    columns = np.int64(get(phases, phase + 3))
+    phase = np.int64(np.uint32(z) // np.uint32(parts))
+    part = z - phase * parts
+    group = np.int64(np.uint32(phase) // np.uint32(count))
+    phase = (phase - group * count) * PHASE
+    first, columns = part * part_rows, np.int64(get(phases, phase + 3))
     return (
-        np.int64(group), get(phases, phase), get(phases, phase + 1),
+        group, part, get(phases, phase) + first, min(part_rows, get(phases, phase + 1) - first),
         columns * get(phases, phase + 2), columns, get(phases, phase + 4),
     )  # fmt: skip
 
@@ -98,49 +106,93 @@ def finished(v: Any, bias: Any, n: Any, flags: Any) -> Any:
     return v
 
 
-# --- the matrix of weights -----------------------------------------------------------------------
+# --- matrices of weights -------------------------------------------------------------------------
 
 
-def make_fill(kind: Any, rounds: bool) -> Any:
-    """Return the kernel that writes the matrix (groups, rows, ld), with zeros past its columns."""
+class Filling(NamedTuple):
+    """A matrix (groups, rows, ld), with zeros past its columns, and the weights that it holds."""
+
+    total: I8
+    """Numbers of the matrix."""
+    rows: I4
+    ld: I4
+    filters: I4
+    """Of a group: the columns that are not zeros."""
+    weight_step: I4
+    rounds: I4
+    """Whether weights are rounded to TF32."""
+
+
+def make_fill(code: str) -> Any:
+    """Return the kernel that writes two matrices of the same weights; the other may be empty."""
+    kind, may_round = WIDE[code], code == "f4"
+
+    @device
+    def write(
+        i: Any, w: Any, weight_group: Any, table: Any, matrix: Any, rows: Any, ld: Any,
+        filters: Any, weight_step: Any, rounds: Any,
+    ) -> None:  # fmt: skip
+        line = i // ld
+        n = i - line * ld
+        group = line // rows
+        where = get(table, (line - group * rows) * TABLE + 3)
+        v = kind(0)
+        if where >= 0 and n < filters:
+            v = widen(get(w, group * weight_group + n * weight_step + where))
+        if may_round and rounds:
+            v = tf32(v)
+        put(matrix, i, v)
 
     def fill(
-        w: Any, table: Any, matrix: Any, total: int, rows: int, ld: int, filters: int,
-        weight_step: int, weight_group: int,
+        w: Any, table: Any, other_table: Any, matrix: Any, other: Any, weight_group: int,
+        total: int, rows: int, ld: int, filters: int, weight_step: int, rounds: int,
+        other_total: int, other_rows: int, other_ld: int, other_filters: int, other_step: int,
+        other_rounds: int,
     ) -> None:  # fmt: skip
         i = np.int64(cuda.blockIdx.x) * FILL_THREADS + cuda.threadIdx.x
         if i < total:
-            line = i // ld
-            n = i - line * ld
-            group = line // rows
-            where = get(table, (line - group * rows) * TABLE + 3)
-            v = kind(0)
-            if where >= 0 and n < filters:
-                v = widen(get(w, group * weight_group + n * weight_step + where))
-            put(matrix, i, tf32(v) if rounds else v)
+            write(i, w, weight_group, table, matrix, rows, ld, filters, weight_step, rounds)
+        elif i < total + other_total:
+            write(
+                i - total, w, weight_group, other_table, other, other_rows, other_ld,
+                other_filters, other_step, other_rounds,
+            )  # fmt: skip
 
-    fill.__qualname__ = "fill_rounded" if rounds else "fill"
+    fill.__qualname__ = "fill"
     return fill
 
 
 @functools.cache
-def fill_kernel(code: str, rounds: bool) -> Kernel:
-    """Return the kernel that writes the matrix of a dtype, rounded to TF32 or not, made once."""
-    parameters = f"{code}* i4* {of_wide(code)}* i8 i4 i4 i4 i4 i8"
-    return Kernel(make_fill(WIDE[code], rounds), parameters, FILL_THREADS, 4)
+def fill_kernel(code: str) -> Kernel:
+    """Return the kernel that writes matrices of a dtype, made once."""
+    wide, filling = of_wide(code), codes_of(Filling)
+    parameters = f"{code}* i4* i4* {wide}* {wide}* i8 {filling} {filling}"
+    return Kernel(make_fill(code), parameters, FILL_THREADS, 4)
 
 
-def matrix_of(w: Any, p: Product, ld: int, rounds: bool = False) -> Any:
-    """Return the matrix that product p multiplies by: weights w, with columns up to ``ld``."""
-    code, total = code_of(w), p.groups * p.rows * ld
-    matrix = xp.empty(total, WIDE[code])
-    fill_kernel(code, rounds)(
-        -(-total // FILL_THREADS), stored(w), p.table, matrix, total, p.rows, ld, p.filters,
-        p.weight_step, w.size // p.groups,
+NOTHING = Filling(0, 1, 1, 0, 0, 0)
+
+
+def matrices_of(w: Any, forward: Any, backward: Any = None) -> tuple[Any, Any]:
+    """Return the matrices that two products multiply by, of contiguous weights; or one, and None.
+
+    A product is `Ready`, or None.
+    """
+    code = code_of(w)
+    tables, matrices, fillings = [], [], []
+    for ready in (forward, backward):
+        p, filling = (None, NOTHING) if ready is None else (ready.product, ready.filling)
+        tables.append(p and p.table)
+        matrices.append(p and xp.empty(filling.total, WIDE[code]))
+        fillings.append(filling)
+    total = sum(filling.total for filling in fillings)
+    fill_kernel(code)(
+        -(-total // FILL_THREADS), stored(w), *tables, *matrices, forward.weight_group,
+        *fillings[0], *fillings[1],
     )  # fmt: skip
-    return matrix
+    return matrices[0], matrices[1]
 
 
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
-    return [fill_kernel("f4", True), *(fill_kernel(code, False) for code in WIDE)]
+    return [fill_kernel(code) for code in WIDE]

@@ -66,7 +66,8 @@ def make_staged(a: Arithmetic, by_tap: bool) -> Callable[..., None]:
 
     def staged(
         x: Any, matrix: Any, table: Any, phases: Any, bias: Any, y: Any, rows: int, ld: int,
-        phase_count: int, images: int, filters: int, flags: int, image_in: int, group_in: int,
+        phase_count: int, images: int, filters: int, flags: int, parts: int, part_rows: int,
+        part_out: int, image_in: int, group_in: int,
         plane_in: int, height: int, width: int, step_h: int, step_w: int, image_out: int,
         group_out: int, plane_out: int, row_out: int, column_out: int,
     ) -> None:  # fmt: skip
@@ -76,7 +77,9 @@ def make_staged(a: Arithmetic, by_tap: bool) -> Callable[..., None]:
         sums = cuda.local.array(count, np.float32)
         t = cuda.threadIdx.x
         n0 = np.int64(cuda.blockIdx.y) * columns
-        group, first, depth, plane, line, start = phase_of(cuda.blockIdx.z, phases, phase_count)
+        group, part, first, depth, plane, line, start = phase_of(
+            cuda.blockIdx.z, phases, phase_count, parts, part_rows
+        )
         left = images * plane - np.int64(cuda.blockIdx.x) * PIXELS
         if left <= 0:
             return
@@ -85,7 +88,7 @@ def make_staged(a: Arithmetic, by_tap: bool) -> Callable[..., None]:
             image_in, width, step_h, step_w, image_out, row_out, column_out,
         )  # fmt: skip
         base += group * group_in
-        put(places, t, out + group * group_out + start)
+        put(places, t, out + group * group_out + start + part * part_out)
         for i in range(count):
             sums[i] = np.float32(0)
         at = (group * rows + first) * ld + n0
@@ -96,7 +99,7 @@ def make_staged(a: Arithmetic, by_tap: bool) -> Callable[..., None]:
                     width, at, ld,
                 )  # fmt: skip
             commit_async()
-        for tile in range(depth // ROWS):
+        for tile in range(max(0, depth) // ROWS):
             wait_async(1)
             cuda.syncthreads()
             if (tile + STAGES - 1) * ROWS < depth:

@@ -1,8 +1,7 @@
 """The weight gradient: ``dw[k, j] = sum_pixel dy[k, pixel] * x[place(pixel) + offset[j]]``.
 
-The pixels are shared out in parts whose number the problem decides; each block writes the sum of
-its part, and a second kernel adds the parts in their order, so that the same bits come out each
-time. A depthwise convolution has a kernel of its own, which needs no matrix.
+Blocks share the pixels out among them, see `parts`. A depthwise convolution has a kernel of its
+own, which needs no matrix.
 """
 
 from __future__ import annotations
@@ -16,18 +15,25 @@ import numpy as np
 from ..toolchain.device import xp
 from ..toolchain.dtypes import WIDE, code_of, of_wide, stored
 from ..toolchain.launching import I4, I8, Kernel, codes_of
-from ..toolchain.ptx import get, load, narrow, put, tf32, widen
+from ..toolchain.ptx import (
+    ahead,
+    commit_async,
+    copy_async,
+    get,
+    load,
+    put,
+    tf32,
+    wait_async,
+    widen,
+)  # fmt: skip
 from ..toolchain.teams import cuda, device, team_sum
 from .arithmetic import DEPTH, WAYS_OF, Arithmetic, simt, tensor
-from .gather import TABLE, Geometry, forward
+from .gather import FAR, TABLE, Geometry, forward
+from .parts import parts_of, write_sum
 from .pixels import is_inside, place_of
 
 THREADS = 128
-BLOCKS = 384
-"""Blocks that are about as many as a large GPU has room for at once, three a multiprocessor: a few
-more than that would run alone, after all others."""
-
-LEAST = 256  # pixels of a part, so that few sums are written
+LEAST = 16  # steps of a part, so that few sums are written
 
 FEW = 8  # rows that a block of the depthwise kernel makes
 
@@ -56,93 +62,214 @@ class Parts(NamedTuple):
     group_out: I8
 
 
+class Walk(NamedTuple):
+    """How a thread comes from one of its pixels to the next one, DEPTH further, by no division.
+
+    It goes some rows and columns on in the image, one row more where it passes the last column, and
+    into the next image where it passes the last row.
+    """
+
+    down: I4
+    across: I4
+    last_h: I4
+    """The rows of the image that all outputs take, to which ``ih`` never comes; so columns."""
+    last_w: I4
+    far: I4
+    """Elements of x that the step takes; more where it ends in a row below, or an image behind."""
+    far_row: I4
+    far_image: I4
+    far_out: I4
+    """Elements of dy, likewise."""
+    far_out_image: I4
+
+
+def walk_of(p: Parts) -> Walk:
+    """Return the steps of DEPTH pixels."""
+    images, rest = divmod(DEPTH, p.plane)
+    rows, columns = divmod(rest, p.columns)
+    down, across = rows * p.step_h, columns * p.step_w
+    last_h, last_w = p.plane // p.columns * p.step_h, p.columns * p.step_w
+    return Walk(
+        down, across, last_h, last_w,
+        far=images * p.image_in + down * p.width + across,
+        far_row=p.step_h * p.width - last_w, far_image=p.image_in - last_h * p.width,
+        far_out=DEPTH + images * (p.image_out - p.plane), far_out_image=p.image_out - p.plane,
+    )  # fmt: skip
+
+
 def parameters_of(code: str) -> str:
     """Return the types of the parameters of a weight gradient of images of the dtype ``code``.
 
-    x, dy, table, sums; parts.
+    x, dy, table, sums; parts; walk.
     """
-    return f"{code}* {code}* i4* {of_wide(code)}* {codes_of(Parts)}"
+    return f"{code}* {code}* i4* {of_wide(code)}* {codes_of(Parts)} {codes_of(Walk)}"
 
 
-def make_read(a: Arithmetic, rounds: bool) -> Any:
-    """Return the function that reads a pixel's rows and its cotangents into registers."""
-    kind, mine, mine_n = a.kind, a.pixels // 16, a.columns // 16
+def make_copies(a: Arithmetic) -> Any:
+    """Return the functions that start and finish the copies of a thread's pixel, with no register.
+
+    The pixel lies in all rows of the tile, and so does its cotangent in all columns.
+    """
+    mine, mine_n, row_x, row_w = a.pixels // 16, a.columns // 16, a.row_x, a.row_w
 
     @device
-    def read(
-        of_x: Any, of_dy: Any, x: Any, dy: Any, rows: Any, m: Any, end: Any, t: Any, group: Any,
-        n0: Any, filters: Any, plane: Any, columns: Any, image_in: Any, group_in: Any,
-        height: Any, width: Any, step_h: Any, step_w: Any, image_out: Any, group_out: Any,
+    def start(
+        of_x: Any, of_dy: Any, xs: Any, ws: Any, line: Any, x: Any, dy: Any, rows: Any, left: Any,
+        t: Any, ih: Any, iw: Any, filters: Any, plane: Any, height: Any, width: Any,
     ) -> None:  # fmt: skip
-        base, ih, iw, out = place_of(
-            m, end, plane, columns, image_in, width, step_h, step_w, image_out, columns, 1
-        )
-        base += group * group_in
+        row = ih if left > 0 else np.int32(-(FAR >> 1))
         for i in range(mine):
-            offset, down, across, _ = load(rows, (i * 16 + t // DEPTH) * TABLE, 4)
+            valid = is_inside(row, iw, rows[i * 3 + 1], rows[i * 3 + 2], height, width)
+            copy_async(xs, line * row_x + i * 16 + t // DEPTH, x, rows[i * 3], 1, valid)
+        for j in range(mine_n):
+            valid = left > 0 and j * 16 < filters
+            at = np.int32(j * 16 * plane)
+            copy_async(ws, line * row_w + j * 16 + t // DEPTH, dy, at, 1, valid)
+        commit_async()
+
+    @device
+    def finish(of_x: Any, of_dy: Any, xs: Any, ws: Any, line: Any, t: Any) -> None:
+        wait_async(0)
+
+    return start, finish
+
+
+def make_reads(a: Arithmetic, rounds: bool) -> Any:
+    """Return functions likewise that read a thread's pixel into registers, and write it from there.
+
+    On the way numbers are widened, and rounded to TF32 if ``rounds``.
+    """
+    kind, mine, mine_n, row_x, row_w = a.kind, a.pixels // 16, a.columns // 16, a.row_x, a.row_w
+
+    @device
+    def start(
+        of_x: Any, of_dy: Any, xs: Any, ws: Any, line: Any, x: Any, dy: Any, rows: Any, left: Any,
+        t: Any, ih: Any, iw: Any, filters: Any, plane: Any, height: Any, width: Any,
+    ) -> None:  # fmt: skip
+        row = ih if left > 0 else np.int32(-(FAR >> 1))
+        for i in range(mine):
             of_x[i] = kind(0)
-            if is_inside(ih, iw, down, across, height, width):
-                v = widen(get(x, base + offset))
+            if is_inside(row, iw, rows[i * 3 + 1], rows[i * 3 + 2], height, width):
+                v = widen(get(x, rows[i * 3]))
                 of_x[i] = tf32(v) if rounds else v
         for j in range(mine_n):
-            n = n0 + j * 16 + t // DEPTH
             of_dy[j] = kind(0)
-            if m < end and n < filters:
-                v = widen(get(dy, out + group * group_out + n * np.int64(plane)))
+            if left > 0 and j * 16 < filters:
+                v = widen(get(dy, np.int32(j * 16 * plane)))
                 of_dy[j] = tf32(v) if rounds else v
 
-    return read
+    @device
+    def finish(of_x: Any, of_dy: Any, xs: Any, ws: Any, line: Any, t: Any) -> None:
+        for i in range(mine):
+            put(xs, line * row_x + i * 16 + t // DEPTH, of_x[i])
+        for j in range(mine_n):
+            put(ws, line * row_w + j * 16 + t // DEPTH, of_dy[j])
+
+    return start, finish
 
 
-def make_tiled(a: Arithmetic, rounds: bool) -> Callable[..., None]:
+@device
+def step_on(
+    x: Any, dy: Any, ih: Any, iw: Any, step_h: Any, down: Any, across: Any, last_h: Any,
+    last_w: Any, far: Any, far_row: Any, far_image: Any, far_out: Any, far_out_image: Any,
+) -> Any:  # fmt: skip
+    """Return the places of the pixel that is DEPTH further, as `Walk` tells."""
+    zero = np.int32(0)
+    iw = np.int32(iw + across)
+    passes = iw >= last_w
+    iw = np.int32(iw - (last_w if passes else zero))
+    ih = np.int32(ih + down + (step_h if passes else zero))
+    leaves = ih >= last_h
+    ih = np.int32(ih - (last_h if leaves else zero))
+    x = ahead(x, np.int32(far + (far_row if passes else zero) + (far_image if leaves else zero)))
+    dy = ahead(dy, np.int32(far_out + (far_out_image if leaves else zero)))
+    return x, dy, ih, iw
+
+
+def make_summed(a: Arithmetic, rounds: bool, copies: bool) -> Any:
+    """Return the function that adds up the products of a part, DEPTH pixels at a time."""
+    kind, mine, mine_n, multiply = a.kind, a.pixels // 16, a.columns // 16, a.multiply
+    start, finish = make_copies(a) if copies else make_reads(a, rounds)
+
+    @device
+    def summed(
+        total: Any, xs: Any, ws: Any, x: Any, dy: Any, rows: Any, left: Any, t: Any, ih: Any,
+        iw: Any, filters: Any, part: Any, plane: Any, height: Any, width: Any, step_h: Any,
+        down: Any, across: Any, last_h: Any, last_w: Any, far: Any, far_row: Any, far_image: Any,
+        far_out: Any, far_out_image: Any,
+    ) -> None:  # fmt: skip
+        of_x = cuda.local.array(mine, kind)
+        of_dy = cuda.local.array(mine_n, kind)
+        start(
+            of_x, of_dy, xs, ws, t % DEPTH, x, dy, rows, left, t, ih, iw, filters, plane, height,
+            width,
+        )  # fmt: skip
+        finish(of_x, of_dy, xs, ws, t % DEPTH, t)
+        now = 0
+        for _ in range(0, part, DEPTH):
+            cuda.syncthreads()
+            x, dy, ih, iw = step_on(
+                x, dy, ih, iw, step_h, down, across, last_h, last_w, far, far_row, far_image,
+                far_out, far_out_image,
+            )  # fmt: skip
+            left = np.int32(left - DEPTH)
+            line = DEPTH - now + t % DEPTH
+            start(
+                of_x, of_dy, xs, ws, line, x, dy, rows, left, t, ih, iw, filters, plane, height,
+                width,
+            )  # fmt: skip
+            multiply(xs, ws, total, now, t)
+            finish(of_x, of_dy, xs, ws, line, t)
+            now = DEPTH - now
+
+    return summed
+
+
+def make_tiled(a: Arithmetic, rounds: bool, copies: bool) -> Callable[..., None]:
     """Return the kernel of an arithmetic, to which rows of the table are what pixels are else.
 
-    ``rounds``: numbers are rounded to TF32 before they are multiplied.
+    ``rounds``: numbers are rounded to TF32 before they are multiplied. ``copies``: they are as they
+    are multiplied, and copied with nobody waiting.
     """
-    kind, tile_rows, tile_n, row_x, row_w = a.kind, a.pixels, a.columns, a.row_x, a.row_w
-    x_size, w_size, r_size = 2 * DEPTH * row_x, 2 * DEPTH * row_w, tile_rows * TABLE
-    mine, mine_n, count = tile_rows // 16, tile_n // 16, a.sums
-    read, multiply, write_sums = make_read(a, rounds), a.multiply, a.write_sums
+    kind, tile_rows, tile_n, count, write_sums = a.kind, a.pixels, a.columns, a.sums, a.write_sums
+    x_size, w_size, mine = 2 * DEPTH * a.row_x, 2 * DEPTH * a.row_w, tile_rows // 16
+    row_numbers, summed = 3 * mine, make_summed(a, rounds, copies)
 
     def tiled(
         x: Any, dy: Any, table: Any, sums: Any, images: int, plane: int, columns: int, rows: int,
         filters: int, part: int, image_in: int, group_in: int, height: int, width: int,
-        step_h: int, step_w: int, image_out: int, group_out: int,
+        step_h: int, step_w: int, image_out: int, group_out: int, down: int, across: int,
+        last_h: int, last_w: int, far: int, far_row: int, far_image: int, far_out: int,
+        far_out_image: int,
     ) -> None:  # fmt: skip
         xs = cuda.shared.array(x_size, kind, alignment=16)
         ws = cuda.shared.array(w_size, kind, alignment=16)
-        mine_rows = cuda.shared.array(r_size, np.int32, alignment=16)
+        mine_rows = cuda.local.array(row_numbers, np.int32)
         total = cuda.local.array(count, kind)
-        of_x = cuda.local.array(mine, kind)
-        of_dy = cuda.local.array(mine_n, kind)
         t = cuda.threadIdx.x
-        tiles = (rows + tile_rows - 1) // tile_rows
-        n0, row0 = cuda.blockIdx.x // tiles * tile_n, cuda.blockIdx.x % tiles * tile_rows
+        tiles = np.uint32((rows + tile_rows - 1) // tile_rows)
+        which = np.int64(np.uint32(cuda.blockIdx.x) // tiles)
+        n0, row0 = which * tile_n, (cuda.blockIdx.x - which * np.int64(tiles)) * tile_rows
         group = np.int64(cuda.blockIdx.z)
         first = np.int64(cuda.blockIdx.y) * part
-        end = min(first + part, np.int64(images) * plane)
-        for i in range(t, r_size, THREADS):
-            put(mine_rows, i, np.int32(get(table, row0 * TABLE + i)))
+        pixels = np.int32(min(np.int64(part), np.int64(images) * plane - first))
+        for i in range(mine):
+            offset, below, beside, _ = load(table, (row0 + i * 16 + t // DEPTH) * TABLE, 4)
+            mine_rows[i * 3] = np.int32(offset)
+            mine_rows[i * 3 + 1], mine_rows[i * 3 + 2] = np.int32(below), np.int32(beside)
         for i in range(count):
             total[i] = kind(0)
-        cuda.syncthreads()
-        read(
-            of_x, of_dy, x, dy, mine_rows, first + t % DEPTH, end, t, group, n0, filters, plane,
-            columns, image_in, group_in, height, width, step_h, step_w, image_out, group_out,
+        m, n = first + t % DEPTH, n0 + t // DEPTH
+        base, ih, iw, out = place_of(
+            m, m + 1, plane, columns, image_in, width, step_h, step_w, image_out, columns, 1
+        )
+        summed(
+            total, xs, ws, ahead(x, base + group * group_in),
+            ahead(dy, out + group * group_out + n * np.int64(plane)), mine_rows,
+            np.int32(pixels - t % DEPTH), t, np.int32(ih), np.int32(iw), filters - n, part, plane,
+            height, width, step_h, down, across, last_h, last_w, far, far_row, far_image, far_out,
+            far_out_image,
         )  # fmt: skip
-        now = 0
-        for m in range(first + t % DEPTH, end + t % DEPTH, DEPTH):
-            for i in range(mine):
-                put(xs, (now + t % DEPTH) * row_x + i * 16 + t // DEPTH, of_x[i])
-            for j in range(mine_n):
-                put(ws, (now + t % DEPTH) * row_w + j * 16 + t // DEPTH, of_dy[j])
-            cuda.syncthreads()
-            read(
-                of_x, of_dy, x, dy, mine_rows, m + DEPTH, end, t, group, n0, filters, plane,
-                columns, image_in, group_in, height, width, step_h, step_w, image_out, group_out,
-            )  # fmt: skip
-            multiply(xs, ws, total, now, t)
-            now = DEPTH - now
         slab = (np.int64(cuda.blockIdx.y) * cuda.gridDim.z + group) * filters * rows
         write_sums(sums, total, t, slab, row0, rows, n0, filters)
 
@@ -157,7 +284,9 @@ def make_depthwise(code: str) -> Callable[..., None]:
     def depthwise(
         x: Any, dy: Any, table: Any, sums: Any, images: int, plane: int, columns: int, rows: int,
         filters: int, part: int, image_in: int, group_in: int, height: int, width: int,
-        step_h: int, step_w: int, image_out: int, group_out: int,
+        step_h: int, step_w: int, image_out: int, group_out: int, down: int, across: int,
+        last_h: int, last_w: int, far: int, far_row: int, far_image: int, far_out: int,
+        far_out_image: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(32, kind)
         total = cuda.local.array(FEW, kind)
@@ -190,42 +319,19 @@ def make_depthwise(code: str) -> Callable[..., None]:
     return depthwise
 
 
-def add_parts(sums: Any, y: Any, n: int, parts: int) -> None:
-    """Write to y the sum of the parts of ``sums``, each n numbers, in their order."""
-    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-    if i < n:
-        total = get(sums, i)
-        for part in range(1, parts):
-            total += get(sums, part * np.int64(n) + i)
-        put(y, i, narrow(y, total))
-
-
 @functools.cache
 def tiled_kernel(code: str, a: Arithmetic) -> Kernel:
     """Return the kernel for a dtype and an arithmetic, made once."""
     rounds = code == "f4" and a.name == "rounded"
     blocks = 2 if a.name == "tf32x3" else 3  # so that no register is spilled
-    return Kernel(make_tiled(a, rounds), parameters_of(code), THREADS, blocks)
+    copies = code in ("f4", "f8") and not rounds
+    return Kernel(make_tiled(a, rounds, copies), parameters_of(code), THREADS, blocks)
 
 
 @functools.cache
 def depthwise_kernel(code: str) -> Kernel:
     """Return the kernel of one filter a group for a dtype, made once."""
     return Kernel(make_depthwise(code), parameters_of(code), THREADS, 4)
-
-
-@functools.cache
-def add_parts_kernel(code: str) -> Kernel:
-    """Return the kernel of `add_parts` for a dtype, made once."""
-    return Kernel(add_parts, f"{of_wide(code)}* {code}* i8 i4", THREADS, 8)
-
-
-def sum_of_parts(sums: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return the sum of ``sums`` (parts, n) over the parts, as an array of a shape and dtype."""
-    y = xp.empty(shape, dtype)
-    parts, n = sums.shape
-    add_parts_kernel(code_of(y))(-(-n // THREADS), sums, stored(y.reshape(-1)), n, parts)
-    return y
 
 
 def weight_gradient(g: Geometry, x: Any, dy: Any, way: str) -> Any:
@@ -237,42 +343,43 @@ def weight_gradient(g: Geometry, x: Any, dy: Any, way: str) -> Any:
         a = arithmetic_of(rows, g.filters, code, way)
         p, made = forward(g, a.pixels), tiled_kernel(code, a)
         tiles = -(-rows // a.pixels) * -(-g.filters // a.columns)
-    part = part_of(g.images * oh * ow, tiles * g.groups)
-    parts = -(-g.images * oh * ow // part)
-    sums = xp.empty((parts, g.groups * g.filters * rows), WIDE[code])
+    pixels = g.images * oh * ow
+    steps = -(-pixels // DEPTH)
+    part = -(-steps // parts_of(tiles * g.groups, steps, LEAST)) * DEPTH
+    parts = -(-pixels // part)
+    shape = g.groups * g.filters, g.channels, *g.window
+    dw = xp.empty(shape, x.dtype)
+    sums = dw if parts == 1 and x.dtype == WIDE[code] else xp.empty((parts, dw.size), WIDE[code])
     numbers = Parts(
         images=g.images, plane=oh * ow, columns=ow, rows=rows, filters=g.filters, part=part,
         **{name: x for name, x in p.places._asdict().items() if name in Parts._fields},
     )  # fmt: skip
-    made((tiles, parts, g.groups), stored(x), stored(dy), p.table, sums, *numbers)
-    shape = g.groups * g.filters, g.channels, *g.window
-    return sum_of_parts(sums, shape, x.dtype)
+    made(
+        (tiles, parts, g.groups),
+        stored(x), stored(dy), p.table, sums, *numbers, *walk_of(numbers),
+    )  # fmt: skip
+    if sums is not dw:
+        write_sum(sums, dw)
+    return dw
 
 
 def arithmetic_of(rows: int, filters: int, code: str, way: str) -> Arithmetic:
     """Return what multiplies a matrix of rows x filters: small tiles for a small matrix."""
-    if rows <= 64 or filters <= 16:
-        return simt(WIDE[code], 2, 2)
-    if code == "f8":
-        return simt(WIDE[code], 4, 4)
-    if way == "simt":
-        return simt(WIDE[code], 8, 8)
+    mine = 2 if rows <= 32 else 4 if rows <= 64 or filters <= 32 or code == "f8" else 8
+    mine_n = 2 if filters <= 16 else 4 if filters <= 32 or mine < 8 else 8
+    if mine < 8 or way == "simt":
+        return simt(WIDE[code], mine, mine_n)
     return tensor("rounded" if way == "tf32" else way)
-
-
-def part_of(pixels: int, tiles: int) -> int:
-    """Return the pixels of a part, for BLOCKS blocks in all, and LEAST pixels at the least."""
-    parts = max(1, min(-(-BLOCKS // tiles), pixels // LEAST))
-    return -(-pixels // parts // DEPTH) * DEPTH
 
 
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
     made = [
-        tiled_kernel(code, arithmetic_of(size, size, code, way))
+        tiled_kernel(code, arithmetic_of(rows, filters, code, way))
         for code, ways in WAYS_OF.items()
         for way in ways
-        for size in (16, 128)
+        for rows in (32, 64, 128)
+        for filters in (16, 32, 64)
     ]
-    made += [make(code) for make in (depthwise_kernel, add_parts_kernel) for code in WIDE]
+    made += [depthwise_kernel(code) for code in WIDE]
     return list(dict.fromkeys(made))  # the small tiles are the same for every way

@@ -17,6 +17,9 @@ from .channels import PIECE, WARPS, Extent, kernels_of
 BLOCKS = 1024
 """Blocks that keep any GPU busy: eight for each of 128 multiprocessors."""
 
+PARTS = 64
+"""At most, since each warp of the next kernel reads the sums of all parts of its channel."""
+
 
 class Images:
     """The images of one call, and what they are normalised by."""
@@ -30,7 +33,8 @@ class Images:
         pieces = -(-self.extent.plane // PIECE)
         self.planes = images * self.channels
         self.blocks = -(-self.planes * pieces // WARPS)
-        self.parts = max(1, min(-(-images * pieces // WARPS), BLOCKS // self.channels))
+        most = min(PARTS, BLOCKS // self.channels)
+        self.parts = max(1, min(-(-images * pieces // WARPS), most))
         self.found = xp.empty(2 * self.channels, np.float64)
 
     def new(self) -> Any:
@@ -41,46 +45,35 @@ class Images:
         """Return a new array of ``count`` sums for each part and channel."""
         return xp.empty(count * self.parts * self.channels, np.float64)
 
-    def statistics(self, mean: Any, var: Any, momentum: float, eps: float) -> tuple[Any, Any]:
-        """Write ``found``, of the batch if it trains; return the new running mean and variance."""
-        sums, moved = None, (mean, var)
+    def value(
+        self, bias: Any, mean: Any, var: Any, momentum: float, eps: float
+    ) -> tuple[Any, Any, Any]:
+        """Return the normalised images times the weight, plus the bias; new mean and variance.
+
+        ``found`` is written, of the batch if it trains.
+        """
+        sums, moved, y = None, (mean, var), xp.empty(self.shape, self.dtype)
         if self.train:
             sums, moved = self.sums(3), (self.new(), self.new())
             self.kernels["moments"]((self.channels, self.parts), self.x, sums, *self.extent)
-        self.kernels["statistics"](
-            -(-self.channels // WARPS), sums, given(mean), given(var), self.found,
-            *map(given, moved), self.parts, self.channels, momentum, eps, self.train,
-        )  # fmt: skip
-        return moved
-
-    def value(self, bias: Any) -> Any:
-        """Return the images, normalised by ``found``, times the weight, plus the bias."""
-        y = xp.empty(self.shape, self.dtype)
         self.kernels["transform"](
-            self.blocks, self.x, self.weight, given(bias), self.found, stored(y),
-            self.planes, self.channels, self.extent.plane,
+            self.blocks, self.x, self.weight, given(bias), given(mean), given(var), sums,
+            self.found, *map(given, moved), stored(y), self.planes, self.channels,
+            self.extent.plane, self.parts, momentum, eps, self.train,
         )  # fmt: skip
-        return y
+        return y, *moved
 
-    def gradients(self, dy: Any, wrt: frozenset[int]) -> tuple[Any, Any, Any]:
-        """Return the gradients of images, weight and bias; None for images not in ``wrt``."""
-        dx = dweight = dbias = means = None
-        dy = given(dy)
-        if self.train or wrt & {1, 2}:
-            sums, means = self.sums(2), xp.empty(2 * self.channels, np.float64)
-            dweight, dbias = self.new(), self.new()
-            grid = self.channels, self.parts
-            self.kernels["products"](grid, self.x, dy, self.found, sums, *self.extent)
-            self.kernels["conclude"](
-                -(-self.channels // WARPS), sums, stored(dweight), stored(dbias), means,
-                self.parts, self.channels, self.x.size // self.channels,
-            )  # fmt: skip
-        if 0 in wrt:
-            dx = xp.empty(self.shape, self.dtype)
-            self.kernels["gradient"](
-                self.blocks, self.x, dy, self.weight, self.found, means, stored(dx),
-                self.planes, self.channels, self.extent.plane, self.train,
-            )  # fmt: skip
+    def gradients(self, dy: Any) -> tuple[Any, Any, Any]:
+        """Return the gradients of images, weight and bias."""
+        dy, sums = given(dy), self.sums(2)
+        dx, dweight, dbias = xp.empty(self.shape, self.dtype), self.new(), self.new()
+        grid = self.channels, self.parts
+        self.kernels["products"](grid, self.x, dy, self.found, sums, *self.extent)
+        self.kernels["gradient"](
+            self.blocks, self.x, dy, self.weight, self.found, sums, stored(dx), stored(dweight),
+            stored(dbias), self.planes, self.channels, self.extent.plane, self.parts,
+            self.x.size // self.channels, self.train,
+        )  # fmt: skip
         return dx, dweight, dbias
 
 
@@ -90,12 +83,13 @@ def vjp(
 ) -> tuple[Any, Pullback]:  # fmt: skip
     """Return the normalised images, the new running statistics, and the pullback."""
     images = Images(x, weight, train)
-    moved = images.statistics(running_mean, running_var, momentum, eps)
+    found = images.value(bias, running_mean, running_var, momentum, eps)
 
     def pullback(dy: Any) -> tuple[Any, ...]:
-        return *images.gradients(dy, wrt), None, None
+        gradients = images.gradients(dy)
+        return *(d if i in wrt else None for i, d in enumerate(gradients)), None, None
 
-    return (images.value(bias), *moved), pullback
+    return found, pullback
 
 
 def value(*arrays: Any, **options: Any) -> Any:
@@ -104,5 +98,5 @@ def value(*arrays: Any, **options: Any) -> Any:
 
 
 register(
-    "batch_norm", value, vjp, takes, "train", "momentum", "eps", fits=in_blocks_of(WARPS)
+    "batch_norm", value, vjp, takes, "train", "momentum", "eps", fits=in_blocks_of(2)
 )  # fmt: skip

@@ -2,10 +2,10 @@
 
 Images (N, C, H, W) are N * C planes of ``plane`` pixels, cut in pieces of at most PIECE pixels, of
 which a warp does one after the other. A channel's pieces are shared out to ``parts`` blocks, whose
-number the problem decides; a warp adds the parts' sums in a fixed order.
+number the problem decides; the warps of the next kernel add the parts' sums in a fixed order.
 
-``found`` holds mean and ``1 / sqrt(var + eps)`` of each channel, ``means`` what a training step
-takes off a cotangent: those of ``dy`` and of ``dy * unit``, with ``unit = (x - mean) * inverse``.
+``found`` holds mean and ``inverse = 1 / sqrt(var + eps)`` of each channel. A training step takes
+two means off a cotangent, of ``dy`` and of ``dy * unit`` with ``unit = (x - mean) * inverse``.
 """
 
 from __future__ import annotations
@@ -37,10 +37,18 @@ class Extent(NamedTuple):
 
 
 @device
+def divided(k: Any, n: Any) -> Any:
+    """Return k // n and k % n, by a division of 32 bits: one of 64 is a call."""
+    times = np.int64(np.uint32(k) // np.uint32(n))
+    return times, k - times * n
+
+
+@device
 def piece_of(k: Any, pieces: Any, first_plane: Any, planes: Any, plane: Any) -> Any:
     """Return where piece k of every ``planes``-th plane, from the first on, starts and ends."""
-    start = (k // pieces * planes + first_plane) * plane
-    return start + k % pieces * PIECE, start + min(k % pieces * PIECE + PIECE, plane)
+    image, piece = divided(k, pieces)
+    start = (image * planes + first_plane) * plane
+    return start + piece * PIECE, start + min(piece * PIECE + PIECE, plane)
 
 
 # --- mean and variance ---------------------------------------------------------------------------
@@ -130,60 +138,61 @@ def make_moments(code: str) -> Callable[..., None]:
     return moments
 
 
-def make_statistics(code: str) -> Callable[..., None]:
-    """Return the kernel that writes ``found``, and the new running statistics if it trains."""
-    kind: Any = WIDE[code]
-
-    def statistics(
-        sums: Any, running_mean: Any, running_var: Any, found: Any, new_mean: Any, new_var: Any,
-        parts: int, channels: int, momentum: float, eps: float, train: int,
-    ) -> None:  # fmt: skip
-        room = cuda.shared.array(32, np.float64)
-        t = cuda.threadIdx.x
-        channel = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
-        if channel >= channels:  # all of a warp
-            return
-        mean = np.float64(widen(get(running_mean, channel)))
-        var = np.float64(widen(get(running_var, channel)))
-        if train:
-            count, total, spread = 0.0, 0.0, 0.0
-            for part in range(t % LANES, parts, LANES):
-                i, next_sum = part * channels + channel, parts * channels
-                count, total, spread = merge(
-                    count, total, spread,
-                    get(sums, i), get(sums, i + next_sum), get(sums, i + 2 * next_sum),
-                )  # fmt: skip
-            count, total, spread = team_merge(count, total, spread, room, t, LANES)
-            old_mean, old_var, mean, var = mean, var, total / count, spread / count
-            unbiased = spread / (count - 1)
-            if t % LANES == 0:
-                moved = (1 - momentum) * old_mean + momentum * mean
-                put(new_mean, channel, narrow(new_mean, kind(moved)))
-                moved = (1 - momentum) * old_var + momentum * unbiased
-                put(new_var, channel, narrow(new_var, kind(moved)))
-        if t % LANES == 0:
-            put(found, channel, mean)
-            put(found, channels + channel, (var + eps) ** -0.5)
-
-    return statistics
+@device
+def of_parts(sums: Any, parts: Any, channels: Any, channel: Any, room: Any, t: Any) -> Any:
+    """Return count, mean and spread of a channel, of which each part has written its own."""
+    count, total, spread, next_sum = 0.0, 0.0, 0.0, parts * channels
+    for part in range(t % LANES, parts, LANES):
+        count += get(sums, part * channels + channel)
+        total += get(sums, part * channels + channel + next_sum)
+    count = team_sum(count, room, t, LANES)
+    mean = team_sum(total, room, t, LANES) / count
+    for part in range(t % LANES, parts, LANES):
+        i = part * channels + channel
+        apart = get(sums, i + next_sum) / get(sums, i) - mean
+        spread += get(sums, i + 2 * next_sum) + get(sums, i) * apart * apart
+    return count, mean, team_sum(spread, room, t, LANES)
 
 
 def make_transform(code: str) -> Callable[..., None]:
-    """Return the kernel that writes ``y = (x - mean) * (weight * inverse) + bias``."""
+    """Return the kernel that writes ``y = (x - mean) * (weight * inverse) + bias``.
+
+    Each warp finds mean and variance of its channel itself, which takes less time than a kernel
+    more. That of a channel's first pixels writes ``found``, and the new running statistics.
+    """
     kind: Any = WIDE[code]
 
     def transform(
-        x: Any, weight: Any, bias: Any, found: Any, y: Any, planes: int, channels: int, plane: int
-    ) -> None:
+        x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, sums: Any, found: Any,
+        new_mean: Any, new_var: Any, y: Any, planes: int, channels: int, plane: int, parts: int,
+        momentum: float, eps: float, train: int,
+    ) -> None:  # fmt: skip
+        room = cuda.shared.array(1, np.float64)
         v = cuda.local.array(AT_ONCE, kind)
         t = cuda.threadIdx.x
         pieces = (plane + PIECE - 1) // PIECE
         k = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
-        if k >= planes * pieces:
+        if k >= planes * pieces:  # all of a warp
             return
-        channel = k // pieces % channels
-        mean, shift = kind(get(found, channel)), widen(get(bias, channel))
-        scale = kind(np.float64(widen(get(weight, channel))) * get(found, channels + channel))
+        channel = divided(divided(k, pieces)[0], channels)[1]
+        writes = k == channel * pieces and t % LANES == 0
+        average = np.float64(widen(get(running_mean, channel)))
+        var = np.float64(widen(get(running_var, channel)))
+        if train:
+            old_mean, old_var = average, var
+            count, average, spread = of_parts(sums, parts, channels, channel, room, t)
+            var, unbiased = spread / count, spread / (count - 1)
+            if writes:
+                moved = (1 - momentum) * old_mean + momentum * average
+                put(new_mean, channel, narrow(new_mean, kind(moved)))
+                moved = (1 - momentum) * old_var + momentum * unbiased
+                put(new_var, channel, narrow(new_var, kind(moved)))
+        inverse = (var + eps) ** -0.5
+        if writes:
+            put(found, channel, average)
+            put(found, channels + channel, inverse)
+        mean, shift = kind(average), widen(get(bias, channel))
+        scale = kind(np.float64(widen(get(weight, channel))) * inverse)
         start, end = piece_of(k, pieces, 0, 1, plane)
         for i in range(start + t % LANES, end, STEP):
             for u in range(AT_ONCE):
@@ -239,41 +248,18 @@ def make_products(code: str) -> Callable[..., None]:
     return products
 
 
-def make_conclude(code: str) -> Callable[..., None]:
-    """Return the kernel that writes dbias, dweight and ``means`` from the parts' sums."""
-    kind: Any = WIDE[code]
-
-    def conclude(
-        sums: Any, dweight: Any, dbias: Any, means: Any, parts: int, channels: int, count: float
-    ) -> None:
-        room = cuda.shared.array(32, np.float64)
-        t = cuda.threadIdx.x
-        channel = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
-        if channel >= channels:
-            return
-        total, product = 0.0, 0.0
-        for part in range(t % LANES, parts, LANES):
-            total += get(sums, part * channels + channel)
-            product += get(sums, (parts + part) * channels + channel)
-        total = team_sum(total, room, t, LANES)
-        product = team_sum(product, room, t, LANES)
-        if t % LANES == 0:
-            put(dbias, channel, narrow(dbias, kind(total)))
-            put(dweight, channel, narrow(dweight, kind(product)))
-            put(means, channel, total / count)
-            put(means, channels + channel, product / count)
-
-    return conclude
-
-
 def make_gradient(code: str) -> Callable[..., None]:
-    """Return the kernel of dx; that of running statistics reads neither x nor means."""
+    """Return the kernel of dx, where a channel's first warp writes dbias and dweight, too.
+
+    In training, the means of dy and of dy * unit are taken off.
+    """
     kind: Any = WIDE[code]
 
     def gradient(
-        x: Any, dy: Any, weight: Any, found: Any, means: Any, dx: Any,
-        planes: int, channels: int, plane: int, train: int,
+        x: Any, dy: Any, weight: Any, found: Any, sums: Any, dx: Any, dweight: Any, dbias: Any,
+        planes: int, channels: int, plane: int, parts: int, count: float, train: int,
     ) -> None:  # fmt: skip
+        room = cuda.shared.array(1, np.float64)
         v = cuda.local.array(AT_ONCE, kind)
         dv = cuda.local.array(AT_ONCE, kind)
         t = cuda.threadIdx.x
@@ -281,12 +267,21 @@ def make_gradient(code: str) -> Callable[..., None]:
         k = np.int64(cuda.blockIdx.x) * WARPS + t // LANES
         if k >= planes * pieces:
             return
-        channel = k // pieces % channels
+        channel = divided(divided(k, pieces)[0], channels)[1]
+        total, product = 0.0, 0.0
+        for part in range(t % LANES, parts, LANES):
+            total += get(sums, part * channels + channel)
+            product += get(sums, (parts + part) * channels + channel)
+        total = team_sum(total, room, t, LANES)
+        product = team_sum(product, room, t, LANES)
+        if k == channel * pieces and t % LANES == 0:
+            put(dbias, channel, narrow(dbias, kind(total)))
+            put(dweight, channel, narrow(dweight, kind(product)))
         mean, inverse = kind(get(found, channel)), get(found, channels + channel)
         scale = kind(np.float64(widen(get(weight, channel))) * inverse)
         even, slope = kind(0), kind(0)
         if train:  # the batch's mean and variance depend on x, too
-            even, slope = kind(get(means, channel)), kind(get(means, channels + channel))
+            even, slope = kind(total / count), kind(product / count)
         start, end = piece_of(k, pieces, 0, 1, plane)
         for i in range(start + t % LANES, end, STEP):
             for u in range(AT_ONCE):
@@ -313,11 +308,9 @@ def kernels_of(code: str) -> dict[str, Kernel]:
     x, extent = f"{code}*", codes_of(Extent)
     made = {
         make_moments: f"{x} f8* {extent}",
-        make_statistics: f"f8* {x} {x} f8* {x} {x} i8 i8 f8 f8 i4",
-        make_transform: f"{x} {x} {x} f8* {x} i8 i8 i8",
+        make_transform: f"{x} {x} {x} {x} {x} f8* f8* {x} {x} {x} i8 i8 i8 i8 f8 f8 i4",
         make_products: f"{x} {x} f8* f8* {extent}",
-        make_conclude: f"f8* {x} {x} f8* i8 i8 f8",
-        make_gradient: f"{x} {x} {x} f8* f8* {x} i8 i8 i8 i4",
+        make_gradient: f"{x} {x} {x} f8* f8* {x} {x} {x} i8 i8 i8 i8 f8 i4",
     }
     found = {}
     for make, parameters in made.items():

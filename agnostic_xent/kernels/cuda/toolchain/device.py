@@ -87,12 +87,21 @@ def contiguous(x: Any) -> Any:
 def uploaded(x: Any) -> Any:
     """Return a table of the host on the current device, where kernels of every stream may read it.
 
-    It is made once and used again, on other streams perhaps, which know nothing of its copy.
+    It is used on streams that know nothing of its copy, so that one is waited for. And they may
+    still read it when nobody holds it any more. So it lies in memory of its own, for whose end the
+    driver waits until the device is through with what it was given.
     """
-    there = xp.asarray(x)
-    if not SIMULATED:
-        xp.cuda.get_current_stream().synchronize()
+    if SIMULATED:
+        return xp.asarray(x)
+    with xp.cuda.using_allocator(own_memory):
+        there = xp.asarray(x)
+    xp.cuda.get_current_stream().synchronize()
     return there
+
+
+def own_memory(size: int) -> Any:
+    """Return new memory that is in no pool."""
+    return xp.cuda.MemoryPointer(xp.cuda.Memory(size), 0)
 
 
 # --- registered ----------------------------------------------------------------------------------

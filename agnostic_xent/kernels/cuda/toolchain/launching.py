@@ -95,14 +95,29 @@ class Kernel:
         name, cubin = machine_code(capability, self.function, self.parameters, bounds)
         module = xp.cuda.function.Module()
         module.load(cubin)
-        function: Any = module.get_function(name)
-        if self.shared is not None:  # more than 48 KB have to be asked for
-            driver: Any = importlib.import_module("cupy_backends.cuda.api.driver")
-            own = driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.ptr)
-            most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            driver.funcSetAttribute(function.ptr, most, most_shared() - own)
-        loaded: Callable[..., None] = function
-        return loaded
+        function = module.get_function(name)
+        make_room(function, self.shared is not None, self.blocks)
+        found: Callable[..., None] = function
+        return found
+
+
+def make_room(function: Any, dynamic: bool, blocks: int) -> None:
+    """Ask for the shared memory that a kernel needs.
+
+    For all that a block can have, where its size is that of a launch; and for what so many blocks
+    take on a multiprocessor, if that is much: else the driver decides how much of it is a cache.
+    """
+    driver = xp.cuda.driver
+    shared = driver.funcGetAttribute(driver.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.ptr)
+    if dynamic:  # more than 48 KB have to be asked for
+        most = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.funcSetAttribute(function.ptr, most, most_shared() - shared)
+    if dynamic or blocks * shared > MUCH:
+        carveout = driver.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+        driver.funcSetAttribute(function.ptr, carveout, 100)  # percent
+
+
+MUCH = 64 << 10  # bytes
 
 
 def load(*kernels: Kernel) -> None:

@@ -4,7 +4,7 @@ This is the one file that a successor of Numba-CUDA needs written anew. ``p`` is
 shared array, ``i`` an index that is never negative.
 
 Memory: ``get(p, i)``, ``put(p, i, v)``, ``load(p, i, n)``, ``store(p, i, values)``;
-``below(i, n)``.
+``ahead(p, i)``, ``below(i, n)``.
 Arithmetic: ``fma(a, b, c)``, ``exp2(v)``, of float32.
 Halves: ``widen(v)``, ``narrow(p, v)``; bfloat16 travels as uint16, the type of its bits.
 Warps: ``shuffle_xor(v, step)``, ``sync_warp()``, ``tf32(v)``, ``mma_tf32(c, a, b)``.
@@ -22,6 +22,7 @@ from .device import SIMULATED
 
 if SIMULATED:
     from .stand_ins import (
+        ahead,
         below,
         commit_async,
         copy_async,
@@ -98,6 +99,23 @@ else:
             return context.get_dummy_value()
 
         return types.void(p, types.int64, p.dtype), code
+
+    @intrinsic
+    def ahead(typing: Any, p: Any, i: Any) -> Any:
+        """Return the bare pointer to p[i] in global memory, from which short indices reach on.
+
+        The compiler does not see that it is p and i, and so adds to it what lies within 32 bits, by
+        one instruction. i may be negative, and so may indices from there.
+        """
+
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            there = address(context, builder, p, *args)
+            kind = ir.PointerType(there.type.pointee, 1)
+            bits = builder.ptrtoint(builder.addrspacecast(there, kind), I64)
+            bits = asm(builder, I64, "mov.b64 $0, $1;", "=l,l", [bits], True)
+            return builder.addrspacecast(builder.inttoptr(bits, kind), there.type)
+
+        return p(p, types.int64), code
 
     @intrinsic
     def below(typing: Any, i: Any, n: Any) -> Any:
@@ -279,7 +297,9 @@ else:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             there = address(context, builder, dst, *args[:2])
             shared = builder.addrspacecast(there, ir.PointerType(there.type.pointee, 3))
-            source = builder.ptrtoint(address(context, builder, src, *args[2:4]), I64)
+            source = address(context, builder, src, *args[2:4])
+            source = builder.addrspacecast(source, ir.PointerType(source.type.pointee, 1))
+            source = builder.ptrtoint(source, I64)
             read = builder.select(args[5], ir.Constant(I32, size), ir.Constant(I32, 0))
             operands = [builder.ptrtoint(shared, I32), source, read]
             asm(builder, VOID, text, "r,l,r,~{memory}", operands, False)
@@ -310,6 +330,7 @@ else:
 
 
 __all__ = [
+    "ahead",
     "below",
     "commit_async",
     "copy_async",

@@ -134,15 +134,35 @@ kernelapi.threading = SimpleNamespace(current_thread=greenlet.getcurrent, Lock=t
 # --- memory --------------------------------------------------------------------------------------
 
 
+class Ahead:
+    """The bare pointer to an element of an array."""
+
+    def __init__(self, p: Any, i: Any):
+        self.array, self.start = whence(p, i)
+
+
 def array(p: Any) -> Any:
     """Return the array behind the pointer p."""
-    return p if type(p) is np.ndarray else p._item._ary
+    if type(p) is np.ndarray:
+        return p
+    return p.array if type(p) is Ahead else p._item._ary
+
+
+def whence(p: Any, i: Any) -> tuple[Any, Any]:
+    """Return the array behind the pointer p, and the index there of p[i]."""
+    return array(p), p.start + i if type(p) is Ahead else i
+
+
+def ahead(p: Any, i: Any) -> Any:
+    """Return the bare pointer to p[i]."""
+    return Ahead(p, i)
 
 
 def get(p: Any, i: Any) -> Any:
     """Return p[i]."""
+    x, i = whence(p, i)
     assert i >= 0, f"index {i}"
-    return array(p)[i]
+    return x[i]
 
 
 def put(p: Any, i: Any, v: Any) -> None:
@@ -159,7 +179,7 @@ def below(i: Any, n: Any) -> bool:
 
 def part(p: Any, i: Any, n: int) -> Any:
     """Return the view p[i:i+n]."""
-    x = array(p)
+    x, i = whence(p, i)
     assert 0 <= i <= x.size - n, f"index {i} to {i + n} of {x.size}"
     view = x[i : i + n]
     align = min(n * x.itemsize, 16)
