@@ -1,0 +1,155 @@
+"""The text of PTX, taken apart: functions, their parameters, and their statements by lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class UnknownPTX(ValueError):
+    """PTX that the executor does not know."""
+
+    def __init__(self, line: int, text: str, why: str):
+        super().__init__(f"PTX line {line} is not known to the executor ({why}): {text}")
+
+
+class Instruction(NamedTuple):
+    """An instruction; a ``guard`` such as "!%p1" says when it is executed."""
+
+    line: int
+    text: str
+    guard: str
+    opcode: str
+    operands: list[str]
+
+
+class Label(NamedTuple):
+    """A place to branch to."""
+
+    name: str
+
+
+class Register(NamedTuple):
+    """A register of a type such as "f32"; a parameter of a call, if ``space`` is "param"."""
+
+    name: str
+    type: str
+    space: str
+
+
+class Scope(NamedTuple):
+    """A brace, which opens or closes a scope of names."""
+
+    opens: bool
+
+
+Statement = Instruction | Label | Register | Scope
+
+
+class Parameter(NamedTuple):
+    """A parameter of a function."""
+
+    name: str
+    type: str
+
+
+class Function(NamedTuple):
+    """A kernel (``entry``), or a function that kernels call."""
+
+    name: str
+    entry: bool
+    parameters: list[Parameter]
+    result: Parameter | None
+    body: list[Statement]
+
+
+class Module(NamedTuple):
+    """A text of PTX: its functions, and the offsets of its arrays in shared memory."""
+
+    functions: list[Function]
+    shared: dict[str, int]
+    shared_size: int
+
+
+FUNCTION = re.compile(
+    r"\.(?P<kind>entry|func)\s*(?:\((?P<result>[^)]*)\))?\s*(?P<name>[\w$]+)\s*"
+    r"\((?P<parameters>[^)]*)\)(?P<directives>[^{;]*)\{"
+)
+SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d+)\]")
+STATEMENT = re.compile(
+    r"\s*(?:(?P<brace>[{}])|(?P<label>[\w$]+):|(?P<text>(?:[^;{}]|\{[^{};]*\})+);)"
+)
+INSTRUCTION = re.compile(r"(?:@(?P<guard>!?[%\w]+)\s+)?(?P<opcode>[\w.]+)\s*(?P<operands>.*)", re.S)
+REGISTERS = re.compile(r"\.(?P<space>reg|param)\s+\.(?P<type>\w+)\s+(?P<names>.+)", re.S)
+OPERAND = re.compile(r"(?:[^,{}()\[\]]|\{[^}]*\}|\([^)]*\)|\[[^\]]*\])+")
+
+
+def parse(ptx: str) -> Module:
+    """Take a text of PTX apart."""
+    text = re.sub(r"//[^\n]*", "", ptx)
+    shared, size = {}, 0
+    for align, name, count in SHARED.findall(text):
+        shared[name] = -(-size // int(align)) * int(align)
+        size = shared[name] + int(count)
+    functions = [
+        Function(
+            found["name"],
+            found["kind"] == "entry",
+            parameters_of(found["parameters"]),
+            next(iter(parameters_of(found["result"] or "")), None),
+            list(statements(text, found.end())),
+        )
+        for found in FUNCTION.finditer(text)
+    ]
+    return Module(functions, shared, size)
+
+
+def parameters_of(text: str) -> list[Parameter]:
+    """Return the parameters in a list such as ".param .u64 a, .param .u32 b"."""
+    words = [each.split() for each in text.split(",") if each.strip()]
+    return [Parameter(each[-1], each[1].removeprefix(".")) for each in words]
+
+
+def statements(text: str, start: int) -> Iterator[Statement]:
+    """Yield the statements of a body that starts behind its brace."""
+    depth = 1
+    line, seen = 1 + text.count("\n", 0, start), start
+    while True:
+        found = STATEMENT.match(text, start)
+        assert found, f"line {line}: {text[start : start + 80]}"
+        start = found.end()
+        kind = found.lastgroup or ""
+        line, seen = line + text.count("\n", seen, found.start(kind)), found.start(kind)
+        if kind == "brace":
+            depth += 1 if found["brace"] == "{" else -1
+            if not depth:
+                return
+            yield Scope(found["brace"] == "{")
+        elif kind == "label":
+            yield Label(found["label"])
+        else:
+            yield from statement(line, " ".join(found["text"].split()))
+
+
+def statement(line: int, text: str) -> Iterator[Statement]:
+    """Yield what a statement says: an instruction, or each register that it declares."""
+    if declared := REGISTERS.fullmatch(text):
+        for name in map(str.strip, declared["names"].split(",")):
+            stem, _, count = name.rstrip(">").partition("<")
+            names = [f"{stem}{i}" for i in range(int(count))] if count else [stem]
+            for each in names:
+                yield Register(each, declared["type"], declared["space"])
+    elif not text.startswith((".pragma", ".loc")):
+        found = INSTRUCTION.fullmatch(text)
+        if not found:
+            raise UnknownPTX(line, text, "statement")
+        operands = [each.strip() for each in OPERAND.findall(found["operands"])]
+        yield Instruction(line, text, found["guard"] or "", found["opcode"], operands)
+
+
+def elements(operand: str) -> list[str]:
+    """Return the elements of a vector such as "{%r1, %r2}", or the operand alone."""
+    if operand.startswith(("{", "(")):
+        return [each.strip() for each in operand[1:-1].split(",")]
+    return [operand]
