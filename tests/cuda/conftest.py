@@ -16,10 +16,15 @@ import pytest
 from agnostic_xent.core.operation import KERNEL_PACKAGES
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-ON_GPU = os.environ.get("AGNOSTIC_XENT_TEST_GPU") == "1" and not SIMULATED
+PTX = os.environ.get("AGNOSTIC_XENT_TEST_PTX") == "1" and not SIMULATED
+ON_GPU = PTX or (os.environ.get("AGNOSTIC_XENT_TEST_GPU") == "1" and not SIMULATED)
 SIMULATOR_ALONE = ("mistake", "not_taken", "watched")
 """Tests that change the text of kernels, or what passes for arrays."""
 
+if PTX:
+    from tests.ptx import gpu
+
+    gpu.install()
 if SIMULATED:
     KERNEL_PACKAGES["numpy"] = "agnostic_xent.kernels.cuda"
 elif ON_GPU:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,8 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 from numba import types
+
+from agnostic_xent.kernels import store
 
 from . import machine
 from .layout import ARRAY, CELL, COPIES, COPY, FAULTS, FINE, MACHINE, THREAD, WORD
@@ -167,44 +167,28 @@ def target_machine() -> Any:
 
 def object_of(ptx: str, module: Module) -> bytes:
     """Return machine code of PTX, from the folder of this run of the tests if it is there."""
-    kept = folder() / f"{digest(ptx)}.o"
-    if kept.exists():
-        return kept.read_bytes()
+    name = f"{hashlib.sha256(ptx.encode()).hexdigest()[:32]}.o"
+    kept = store.load(name, executor(), [FOLDER])
+    if kept:
+        return kept
     compiled = llvm.parse_assembly(translate(module))
     options = llvm.create_pipeline_tuning_options(speed_level=1)
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(target_machine(), options)
     builder.getModulePassManager().run(compiled, builder)
     code: bytes = target_machine().emit_object(compiled)
-    keep(kept, code)
+    store.write(FOLDER, name, executor(), code)
     return code
 
 
-def keep(path: Path, content: bytes) -> None:
-    """Write a file at once, for other processes to find."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
-
-
-def folder() -> Path:
-    """Return the folder where this checkout's tests keep what they compile."""
-    return Path(__file__).parents[2] / ".pytest_cache" / "ptx"
-
-
 @cache
-def executor() -> bytes:
-    """Return what machine code depends on beside its PTX."""
-    sources = (path.read_bytes() for path in sorted(Path(__file__).parent.iterdir()) if path.is_file())
-    return b"".join(sources) + f"{llvmlite.__version__} {target_machine_name()}".encode()
+def executor() -> str:
+    """Return what machine code depends on beside its PTX: the executor and this CPU."""
+    texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.*")))
+    digest = hashlib.sha256(b"".join(texts)).hexdigest()
+    cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    return f"{digest} {llvmlite.__version__} {cpu}"
 
 
-def target_machine_name() -> str:
-    """Return the name and the features of this CPU."""
-    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-
-
-def digest(ptx: str) -> str:
-    """Return a name for what is made of PTX."""
-    return hashlib.sha256(executor() + ptx.encode()).hexdigest()[:32]
+FOLDER = Path(__file__).parents[2] / ".pytest_cache" / "ptx"
+"""Where the tests of this checkout keep what they compile."""
