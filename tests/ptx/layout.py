@@ -14,7 +14,7 @@ THREAD = np.dtype(
         ("number", "i4"),  # in its block
         ("block", "i4"),  # from 1
         ("state", "i4"),
-        ("line", "i4"),  # of the PTX where it waits
+        ("at", "i4"),  # the number of the instruction where it waits
         ("barriers", "i4"),  # of the block that it has passed
         ("meetings", "i4"),  # of its warp, by bar.warp.sync
         ("copies", "i4"),  # that are under way
@@ -45,7 +45,7 @@ ARRAY = np.dtype([("start", "i8"), ("end", "i8"), ("item", "i8"), ("first", "i8"
 
 COPY = np.dtype(
     [("target", "i8"), ("source", "i8"), ("size", "i4"), ("valid", "i4"), ("group", "i4"),
-     ("line", "i4")],
+     ("at", "i4")],
     align=True,
 )  # fmt: skip
 """A copy to shared memory that is under way."""
@@ -61,8 +61,8 @@ MACHINE = np.dtype(
         ("shared", "i8"), ("shared_size", "i8"), ("shared_cells", "i8"),
         ("arrays", "i8"), ("array_count", "i8"), ("cells", "i8"), ("cell_count", "i8"),
         ("copies", "i8"),  # COPIES for each thread
-        ("fault", "i4"), ("line", "i4"), ("thread", "i4"),
-        ("other", "i4"), ("other_block", "i4"), ("other_line", "i4"),
+        ("fault", "i4"), ("at", "i4"), ("thread", "i4"), ("writes", "i4"),
+        ("other", "i4"), ("other_block", "i4"), ("other_at", "i4"),
         ("address", "i8"), ("size", "i8"),
     ],
     align=True,
@@ -71,18 +71,18 @@ MACHINE = np.dtype(
 
 FAULTS = (
     "nothing went wrong",
-    "{what} outside of the arrays of the launch ({place})",
-    "{what} at an address that is no multiple of its size ({place})",
-    "reads shared memory that nobody has written ({place})",
-    "{what} shared memory into which a copy of thread {other} has not landed ({place})",
-    "race: {what} what thread {other} of block {other_block} has written ({place})",
-    "race: {what} what thread {other} of block {other_block} reads ({place})",
-    "copies of {size} bytes are not known to cp.async",
+    "{access} is outside of the arrays of the launch",
+    "{access} is not at a multiple of its size",
+    "{access}: nobody has written there",
+    "{access}: a copy of thread {other} has not landed there",
+    "{access}, a race: {who} has written there",
+    "{access}, a race: {who} has read there",
+    "a copy of {size} bytes is not known to cp.async",
     "more copies are under way than the executor has room for",
-    "lanes of a warp meet at different instructions: lane {other} is at line {other_line}",
+    "lanes of a warp meet at different instructions: lane {other} is at {elsewhere}",
     "the warp has less than 32 lanes, which the instruction counts on",
-    "not all threads reach the barrier: thread {other} has ended, or is at line {other_line}",
-    "ends while a copy to shared memory is under way",
+    "not all threads reach the barrier: thread {other} is at {elsewhere}",
+    "it ends while a copy to shared memory is under way",
 )
 """What can go wrong in a kernel."""
 

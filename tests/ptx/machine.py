@@ -36,9 +36,10 @@ def pointer(typing: Any, address: Any) -> Any:
 
 
 @njit
-def fail(m: Any, t: Any, line: Any, fault: Any, address: Any, size: Any) -> None:
+def fail(m: Any, t: Any, at: Any, fault: Any, address: Any, size: Any, writes: Any) -> None:
     """Note what went wrong."""
-    m.fault, m.line, m.thread, m.address, m.size = fault, line, t.number, address, size
+    m.fault, m.at, m.thread = fault, at, t.number
+    m.address, m.size, m.writes = address, size, writes
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -61,20 +62,20 @@ def reads_are_ordered(t: Any, c: Any) -> Any:
 
 
 @njit
-def note(m: Any, t: Any, line: Any, c: Any, address: Any, size: Any, writes: Any) -> Any:
+def note(m: Any, t: Any, at: Any, c: Any, address: Any, size: Any, writes: Any) -> Any:
     """Note an access in a cell; return whether there is nothing wrong with it."""
     if c.writer_block and not (
         c.writer_block == t.block and is_ordered(t, c.writer, c.written, c.written_meeting)
     ):
         m.other, m.other_block = c.writer, c.writer_block
-        fail(m, t, line, WRITTEN, address, size)
+        fail(m, t, at, WRITTEN, address, size, writes)
         return False
     alone = c.reader_block == 0 or (c.reader_block == t.block and reads_are_ordered(t, c))
     if writes:
         if not alone:
             m.other = c.highest if c.lowest == t.number else c.lowest
             m.other_block = c.reader_block
-            fail(m, t, line, READ, address, size)
+            fail(m, t, at, READ, address, size, writes)
             return False
         c.writer, c.writer_block = t.number, t.block
         c.written, c.written_meeting = t.barriers, t.meetings
@@ -91,10 +92,10 @@ def note(m: Any, t: Any, line: Any, c: Any, address: Any, size: Any, writes: Any
 
 
 @njit
-def check_global(m: Any, t: Any, line: Any, address: Any, size: Any, writes: Any) -> Any:
+def check_global(m: Any, t: Any, at: Any, address: Any, size: Any, writes: Any) -> Any:
     """Return whether an access to global memory is allowed, and note it."""
     if address % size:
-        fail(m, t, line, MISALIGNED, address, size)
+        fail(m, t, at, MISALIGNED, address, size, writes)
         return False
     arrays = carray(pointer(m.arrays), m.array_count, ARRAY)
     low, high = 0, m.array_count
@@ -105,28 +106,28 @@ def check_global(m: Any, t: Any, line: Any, address: Any, size: Any, writes: Any
         else:
             high = middle
     if low == 0 or address + size > arrays[low - 1].end:
-        fail(m, t, line, OUTSIDE, address, size)
+        fail(m, t, at, OUTSIDE, address, size, writes)
         return False
     a = arrays[low - 1]
     cells = carray(pointer(m.cells), m.cell_count, CELL)
     first = a.first + (address - a.start) // a.item
     last = a.first + (address + size - 1 - a.start) // a.item
     for i in range(first, last + 1):
-        if not note(m, t, line, cells[i], address, size, writes):
+        if not note(m, t, at, cells[i], address, size, writes):
             return False
     return True
 
 
 @njit
 def check_shared(
-    m: Any, t: Any, line: Any, address: Any, size: Any, writes: Any, lands: Any
+    m: Any, t: Any, at: Any, address: Any, size: Any, writes: Any, lands: Any
 ) -> Any:
     """Return whether an access to shared memory is allowed, and note it."""
     if address % size:
-        fail(m, t, line, MISALIGNED, address, size)
+        fail(m, t, at, MISALIGNED, address, size, writes)
         return False
     if address < 0 or address + size > m.shared_size:
-        fail(m, t, line, OUTSIDE, address, size)
+        fail(m, t, at, OUTSIDE, address, size, writes)
         return False
     cells = carray(pointer(m.shared_cells), m.shared_size // WORD + 1, CELL)
     for i in range(address // WORD, (address + size - 1) // WORD + 1):
@@ -135,12 +136,12 @@ def check_shared(
             c.writer_block = c.reader_block = 0
         if c.pending and not lands:
             m.other = c.pending - 1
-            fail(m, t, line, PENDING, address, size)
+            fail(m, t, at, PENDING, address, size, writes)
             return False
         if not writes and not c.writer_block:
-            fail(m, t, line, UNWRITTEN, address, size)
+            fail(m, t, at, UNWRITTEN, address, size, writes)
             return False
-        if not note(m, t, line, c, address, size, writes):
+        if not note(m, t, at, c, address, size, writes):
             return False
     return True
 
@@ -150,17 +151,17 @@ I32, I64 = types.int32, types.int64
 
 
 @cfunc(I64(*POINTERS, I64, I64, I32))
-def ptx_global(machine: Any, thread: Any, line: Any, address: Any, size: Any, writes: Any) -> Any:
+def ptx_global(machine: Any, thread: Any, at: Any, address: Any, size: Any, writes: Any) -> Any:
     """Return the place of an access to global memory; 0 if it is wrong."""
     m, t = carray(machine, 1, MACHINE)[0], carray(thread, 1, THREAD)[0]
-    return address if check_global(m, t, line, address, size, writes != 0) else 0
+    return address if check_global(m, t, at, address, size, writes != 0) else 0
 
 
 @cfunc(I64(*POINTERS, I64, I64, I32))
-def ptx_shared(machine: Any, thread: Any, line: Any, address: Any, size: Any, writes: Any) -> Any:
+def ptx_shared(machine: Any, thread: Any, at: Any, address: Any, size: Any, writes: Any) -> Any:
     """Return the place of an access to shared memory; 0 if it is wrong."""
     m, t = carray(machine, 1, MACHINE)[0], carray(thread, 1, THREAD)[0]
-    return m.shared + address if check_shared(m, t, line, address, size, writes != 0, False) else 0
+    return m.shared + address if check_shared(m, t, at, address, size, writes != 0, False) else 0
 
 
 # --- copies that nobody waits for ----------------------------------------------------------------
@@ -168,34 +169,34 @@ def ptx_shared(machine: Any, thread: Any, line: Any, address: Any, size: Any, wr
 
 @cfunc(I32(*POINTERS, I64, I64, I64, I64))
 def ptx_copy(
-    machine: Any, thread: Any, line: Any, target: Any, source: Any, size: Any, valid: Any
+    machine: Any, thread: Any, at: Any, target: Any, source: Any, size: Any, valid: Any
 ) -> Any:
     """Start a copy of ``valid`` bytes, and zeros up to ``size``; return 0 if it is wrong."""
     m, t = carray(machine, 1, MACHINE)[0], carray(thread, 1, THREAD)[0]
     if size not in (4, 8, 16) or valid < 0 or valid > size:
-        fail(m, t, line, COPY_SIZE, source, size)
+        fail(m, t, at, COPY_SIZE, source, size, False)
         return 0
     if source % size:
-        fail(m, t, line, MISALIGNED, source, size)
+        fail(m, t, at, MISALIGNED, source, size, False)
         return 0
-    if valid and not check_global(m, t, line, source, valid, False):
+    if valid and not check_global(m, t, at, source, valid, False):
         return 0
-    if not check_shared(m, t, line, target, size, True, False):
+    if not check_shared(m, t, at, target, size, True, False):
         return 0
     if t.copies == COPIES:
-        fail(m, t, line, COPY_ROOM, target, size)
+        fail(m, t, at, COPY_ROOM, target, size, True)
         return 0
     cells = carray(pointer(m.shared_cells), m.shared_size // WORD + 1, CELL)
     for i in range(target // WORD, (target + size) // WORD):
         cells[i].pending = 1 + t.number
     c = carray(pointer(m.copies + (t.number * COPIES + t.copies) * COPY_BYTES), 1, COPY)[0]
-    c.target, c.source, c.size, c.valid, c.group, c.line = target, source, size, valid, t.group, line
+    c.target, c.source, c.size, c.valid, c.group, c.at = target, source, size, valid, t.group, at
     t.copies += 1
     return 1
 
 
 @cfunc(I32(*POINTERS, I32))
-def ptx_land(machine: Any, thread: Any, line: Any, left: Any) -> Any:
+def ptx_land(machine: Any, thread: Any, at: Any, left: Any) -> Any:
     """Land the copies of all but so many of a thread's closed groups; return 0 if it is wrong."""
     m, t = carray(machine, 1, MACHINE)[0], carray(thread, 1, THREAD)[0]
     copies = carray(pointer(m.copies + t.number * COPIES * COPY_BYTES), COPIES, COPY)
@@ -213,7 +214,7 @@ def ptx_land(machine: Any, thread: Any, line: Any, left: Any) -> Any:
         to[c.valid :] = 0
         for i in range(c.target // WORD, (c.target + c.size) // WORD):
             cells[i].pending = 0
-        if not check_shared(m, t, c.line, c.target, c.size, True, True):
+        if not check_shared(m, t, c.at, c.target, c.size, True, True):
             return 0
     t.copies = kept
     return 1
@@ -232,12 +233,12 @@ def meet(m: Any, warp: Any) -> Any:
         return True
     for lane in range(len(warp)):
         other = warp[lane]
-        if other.state != t.state or other.line != t.line:
-            m.other, m.other_line = other.number, other.line
-            fail(m, t, t.line, DIVERGED, 0, 0)
+        if other.state != t.state or other.at != t.at:
+            m.other, m.other_at = other.number, other.at
+            fail(m, t, t.at, DIVERGED, 0, 0, False)
             return False
     if len(warp) < LANES:
-        fail(m, t, t.line, SMALL_WARP, 0, 0)
+        fail(m, t, t.at, SMALL_WARP, 0, 0, False)
         return False
     if t.state == SHUFFLE:
         given = np.empty(LANES, np.uint32)
@@ -268,9 +269,9 @@ def pass_barrier(m: Any, threads: Any) -> Any:
             return True
     for k in range(len(threads)):
         other = threads[k]
-        if other.state != BARRIER or other.line != t.line:
-            m.other, m.other_line = other.number, other.line
-            fail(m, t, t.line, DESERTED, 0, 0)
+        if other.state != BARRIER or other.at != t.at:
+            m.other, m.other_at = other.number, other.at
+            fail(m, t, t.at, DESERTED, 0, 0, False)
             return False
     for k in range(len(threads)):
         threads[k].state = READY
@@ -310,7 +311,7 @@ def run_block(
                 if t.state == ENDED:
                     alive -= 1
                     if t.copies:
-                        fail(m, t, t.line, ABANDONED, 0, 0)
+                        fail(m, t, t.at, ABANDONED, 0, 0, False)
                         return state
         for first in range(0, len(threads), LANES):
             if not meet(m, threads[first : first + LANES]):
@@ -342,7 +343,7 @@ def run_grid(
             t.ctaid[1] = block // grid[0] % grid[1]
             t.ctaid[2] = block // grid[0] // grid[1]
             t.block = 1 + block
-            t.state, t.line = READY, 0
+            t.state, t.at = READY, 0
             t.barriers = t.meetings = t.copies = t.group = 0
             start(frames + i * frame, first + i * THREAD_BYTES, own, parameters)
         state = run_block(m, threads, resume, frames, frame, order, state)

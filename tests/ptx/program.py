@@ -101,28 +101,35 @@ class Program:
 
     def told(self, m: Any, threads: Any, table: Any) -> str:
         """Return what went wrong, in words."""
-        line = self.ptx.splitlines()[m["line"] - 1].strip() if m["line"] else ""
-        t = threads[m["thread"]]
-        writes = line.partition(" ")[2].lstrip().startswith("[") or ".st." in line
-        what = f"{'writes' if line.startswith(('st', 'cp')) else 'reads'} {m['size']} bytes"
+        several = f"thread {m['other']} of block {m['other_block'] - 1}"
         fault = FAULTS[m["fault"]].format(
-            what=what, place=place_of(int(m["address"]), table), other=m["other"],
-            other_block=m["other_block"] - 1, other_line=m["other_line"], size=m["size"],
+            access=access_of(m, table),
+            who=several if m["other_block"] > 0 else "threads of several blocks",
+            other=m["other"], elsewhere=self.place_of(m["other_at"]), size=m["size"],
         )  # fmt: skip
-        where = f"block {tuple(map(int, t['ctaid']))}, thread {m['thread']}"
-        return f"{self.entry.name}: {where}, PTX line {m['line']}: {fault}: {line}"
+        block = tuple(map(int, threads[m["thread"]]["ctaid"]))
+        where = f"block {block}, thread {m['thread']}, {self.place_of(m['at'])}"
+        return f"{self.entry.name}: {fault} ({where})"
+
+    def place_of(self, number: int) -> str:
+        """Return the line of an instruction, and its text."""
+        i = self.module.instructions[number]
+        return f"PTX line {i.line}: {i.text}"
 
 
-def place_of(address: int, table: Any) -> str:
-    """Return where an address is: in shared memory, in an array, or how far from the nearest."""
+def access_of(m: Any, table: Any) -> str:
+    """Return what an access that went wrong does, and where."""
+    address = int(m["address"])
     if address < 1 << 20:
-        return f"shared memory, byte {address}"
-    if not len(table):
-        return "the launch has no arrays"
-    far = np.maximum(table["start"] - address, address - table["end"] + 1)
-    nearest = int(np.argmin(far))
-    start, end = int(table[nearest]["start"]), int(table[nearest]["end"])
-    return f"byte {address - start} of an array of {end - start}"
+        place = f"byte {address} of shared memory"
+    elif not len(table):
+        place = "memory"
+    else:
+        far = np.maximum(table["start"] - address, address - table["end"] + 1)
+        nearest = table[np.argmin(far)]
+        length = nearest["end"] - nearest["start"]
+        place = f"byte {address - nearest['start']} of an array of {length} bytes"
+    return f"{'a write' if m['writes'] else 'a read'} of {m['size']} bytes at {place}"
 
 
 def threads_of(block: Sequence[int], grid: Sequence[int]) -> np.ndarray:
@@ -156,9 +163,8 @@ def table_of(arrays: Iterable[np.ndarray]) -> np.ndarray:
 # --- compilation ---------------------------------------------------------------------------------
 
 
-@cache
 def target_machine() -> Any:
-    """Return LLVM's idea of this CPU."""
+    """Return LLVM's idea of this CPU, which an engine that is given it takes to its end."""
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=1,
         jit=True,
@@ -174,9 +180,10 @@ def object_of(ptx: str, module: Module) -> bytes:
     compiled = llvm.parse_assembly(translate(module))
     options = llvm.create_pipeline_tuning_options(speed_level=1)
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
-    builder = llvm.create_pass_builder(target_machine(), options)
+    cpu = target_machine()
+    builder = llvm.create_pass_builder(cpu, options)
     builder.getModulePassManager().run(compiled, builder)
-    code: bytes = target_machine().emit_object(compiled)
+    code: bytes = cpu.emit_object(compiled)
     store.write(FOLDER, name, executor(), code)
     return code
 

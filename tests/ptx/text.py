@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class UnknownPTX(ValueError):
-    """PTX that the executor does not know."""
-
-    def __init__(self, line: int, text: str, why: str):
-        super().__init__(f"PTX line {line} is not known to the executor ({why}): {text}")
-
-
 class Instruction(NamedTuple):
     """An instruction; a ``guard`` such as "!%p1" says when it is executed."""
 
+    number: int
     line: int
     text: str
     guard: str
     opcode: str
     operands: list[str]
+
+
+class UnknownPTX(ValueError):
+    """PTX that the executor does not know."""
+
+    def __init__(self, i: Instruction, why: str):
+        super().__init__(f"PTX line {i.line} is not known to the executor ({why}): {i.text}")
 
 
 class Label(NamedTuple):
@@ -68,6 +69,7 @@ class Module(NamedTuple):
     """A text of PTX: its functions, and the offsets of its arrays in shared memory."""
 
     functions: list[Function]
+    instructions: list[Instruction]
     shared: dict[str, int]
     shared_size: int
 
@@ -92,17 +94,18 @@ def parse(ptx: str) -> Module:
     for align, name, count in SHARED.findall(text):
         shared[name] = -(-size // int(align)) * int(align)
         size = shared[name] + int(count)
+    instructions: list[Instruction] = []
     functions = [
         Function(
             found["name"],
             found["kind"] == "entry",
             parameters_of(found["parameters"]),
             next(iter(parameters_of(found["result"] or "")), None),
-            list(statements(text, found.end())),
+            list(statements(text, found.end(), instructions)),
         )
         for found in FUNCTION.finditer(text)
     ]
-    return Module(functions, shared, size)
+    return Module(functions, instructions, shared, size)
 
 
 def parameters_of(text: str) -> list[Parameter]:
@@ -111,8 +114,8 @@ def parameters_of(text: str) -> list[Parameter]:
     return [Parameter(each[-1], each[1].removeprefix(".")) for each in words]
 
 
-def statements(text: str, start: int) -> Iterator[Statement]:
-    """Yield the statements of a body that starts behind its brace."""
+def statements(text: str, start: int, instructions: list[Instruction]) -> Iterator[Statement]:
+    """Yield the statements of a body that starts behind its brace, and list its instructions."""
     depth = 1
     line, seen = 1 + text.count("\n", 0, start), start
     while True:
@@ -128,24 +131,29 @@ def statements(text: str, start: int) -> Iterator[Statement]:
             yield Scope(found["brace"] == "{")
         elif kind == "label":
             yield Label(found["label"])
-        else:
-            yield from statement(line, " ".join(found["text"].split()))
+        elif declared := REGISTERS.fullmatch(found["text"].strip()):
+            yield from registers(**declared.groupdict())
+        elif not found["text"].lstrip().startswith(".pragma"):
+            instructions.append(instruction(len(instructions), line, found["text"]))
+            yield instructions[-1]
 
 
-def statement(line: int, text: str) -> Iterator[Statement]:
-    """Yield what a statement says: an instruction, or each register that it declares."""
-    if declared := REGISTERS.fullmatch(text):
-        for name in map(str.strip, declared["names"].split(",")):
-            stem, _, count = name.rstrip(">").partition("<")
-            names = [f"{stem}{i}" for i in range(int(count))] if count else [stem]
-            for each in names:
-                yield Register(each, declared["type"], declared["space"])
-    elif not text.startswith((".pragma", ".loc")):
-        found = INSTRUCTION.fullmatch(text)
-        if not found:
-            raise UnknownPTX(line, text, "statement")
-        operands = [each.strip() for each in OPERAND.findall(found["operands"])]
-        yield Instruction(line, text, found["guard"] or "", found["opcode"], operands)
+def registers(space: str, type: str, names: str) -> Iterator[Register]:
+    """Yield the registers of a declaration such as ".reg .f32 %f<3>"."""
+    for name in map(str.strip, names.split(",")):
+        stem, _, count = name.rstrip(">").partition("<")
+        for each in [f"{stem}{i}" for i in range(int(count))] if count else [stem]:
+            yield Register(each, type, space)
+
+
+def instruction(number: int, line: int, text: str) -> Instruction:
+    """Return an instruction, taken apart."""
+    text = " ".join(text.split())
+    found = INSTRUCTION.fullmatch(text)
+    if not found:
+        raise UnknownPTX(Instruction(number, line, text, "", "", []), "statement")
+    operands = [each.strip() for each in OPERAND.findall(found["operands"])]
+    return Instruction(number, line, text, found["guard"] or "", found["opcode"], operands)
 
 
 def elements(operand: str) -> list[str]:

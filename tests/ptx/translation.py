@@ -364,7 +364,7 @@ class Body:
         except (KeyError, ValueError, AttributeError) as error:
             if isinstance(error, UnknownPTX):
                 raise
-            raise UnknownPTX(i.line, i.text, f"{type(error).__name__}: {error}") from error
+            raise UnknownPTX(i, f"{type(error).__name__}: {error}") from error
 
     def instruction(self, i: Instruction) -> None:
         """Add an instruction."""
@@ -379,7 +379,7 @@ class Body:
         elif handler := HANDLERS.get(name):
             handler(self, i, rest)
         else:
-            raise UnknownPTX(i.line, i.text, "opcode")
+            raise UnknownPTX(i, "opcode")
 
     def move(self, i: Instruction, rest: list[str]) -> None:
         """Add a move: of a value, out of the parts of one, or into them."""
@@ -422,7 +422,7 @@ class Body:
             case ["rzi"], True, True if given == kind:
                 value = self.value(f"call {kind} @llvm.trunc.{to}({kind} {value})")
             case _:
-                raise UnknownPTX(i.line, i.text, "conversion")
+                raise UnknownPTX(i, "conversion")
         self.write(target, value, kind, to.startswith("s"))
 
     def compare(self, i: Instruction, rest: list[str]) -> None:
@@ -502,9 +502,9 @@ class Body:
     ) -> str:
         """Return the place of an access to memory, which the machine has checked."""
         if space not in ("global", "shared") or not self.function.entry:
-            raise UnknownPTX(i.line, i.text, "memory")
+            raise UnknownPTX(i, "memory")
         address, size = self.address(operand), size_of(kind) // 8 * count
-        known = f"ptr %machine, ptr %thread, i32 {i.line}"
+        known = f"ptr %machine, ptr %thread, i32 {i.number}"
         code = f"@ptx_{space}({known}, i64 {address}, i64 {size}, i32 {int(writes)})"
         found = self.value(f"call i64 {code}")
         self.unless_failed(found, "i64")
@@ -518,7 +518,7 @@ class Body:
 
     def copy(self, i: Instruction, rest: list[str]) -> None:
         """Add a copy that nobody waits for, the end of a group of them, or the wait for groups."""
-        known = f"ptr %machine, ptr %thread, i32 {i.line}"
+        known = f"ptr %machine, ptr %thread, i32 {i.number}"
         match rest:
             case ["async", "ca" | "cg", "shared", "global"]:
                 target, source, size, *valid = i.operands
@@ -536,15 +536,15 @@ class Body:
                 found = self.value(f"call i32 @ptx_land({known}, i32 {left})")
                 self.unless_failed(found, "i32")
             case _:
-                raise UnknownPTX(i.line, i.text, "copy")
+                raise UnknownPTX(i, "copy")
 
     # --- meetings --------------------------------------------------------------------------------
 
     def meet(self, i: Instruction, state: int) -> None:
         """Suspend the thread until those that it has to meet are there."""
         if not self.function.entry:
-            raise UnknownPTX(i.line, i.text, "meeting in a function")
-        self.emit(f"store i32 {i.line}, ptr {self.field('line')}")
+            raise UnknownPTX(i, "meeting in a function")
+        self.emit(f"store i32 {i.number}, ptr {self.field('at')}")
         self.emit(f"store i32 {state}, ptr {self.field('state')}")
         woken = self.value("call i8 @llvm.coro.suspend(token none, i1 false)")
         on = self.block("on")
@@ -566,7 +566,7 @@ class Body:
         """Add an exchange between the lanes of a whole warp."""
         target, value, step, clamp, mask = i.operands
         if rest != ["sync", "bfly", "b32"] or (clamp, mask) != ("31", "-1"):
-            raise UnknownPTX(i.line, i.text, "shuffle")
+            raise UnknownPTX(i, "shuffle")
         self.give([value, step])
         self.meet(i, SHUFFLE)
         self.get([target])
@@ -574,7 +574,7 @@ class Body:
     def multiply(self, i: Instruction, rest: list[str]) -> None:
         """Add a product of matrices on the tensor core."""
         if i.opcode != MMA:
-            raise UnknownPTX(i.line, i.text, "product")
+            raise UnknownPTX(i, "product")
         d, *given = map(elements, i.operands)
         self.give([each for fragment in given for each in fragment])
         self.meet(i, PRODUCT)
@@ -588,12 +588,12 @@ class Body:
             case ["warp", "sync"], ["-1"]:
                 self.meet(i, WARP)
             case _:
-                raise UnknownPTX(i.line, i.text, "barrier")
+                raise UnknownPTX(i, "barrier")
 
     def to_global(self, i: Instruction, rest: list[str]) -> None:
         """Add the conversion of a generic address, which a global one is."""
         if rest != ["to", "global", "u64"]:
-            raise UnknownPTX(i.line, i.text, "address")
+            raise UnknownPTX(i, "address")
         self.write(i.operands[0], self.read(i.operands[1], "i64"), "i64")
 
 
@@ -618,4 +618,4 @@ def size_of(kind: str) -> int:
 
 def label_of(name: str) -> str:
     """Return the basic block of a label."""
-    return name.replace("$", "L")
+    return f"label.{name}"
