@@ -36,7 +36,12 @@ else:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out, on a GPU, what only the simulator can do."""
     for item in items:
-        if ON_GPU and any(word in item.name for word in SIMULATOR_ALONE):
+        ptx = "mistakes_in_ptx" in item.name
+        if SIMULATED and item.path.name == "test_large.py":
+            item.add_marker(pytest.mark.skip(reason="too slow for the simulator"))
+        if ptx and not PTX:
+            item.add_marker(pytest.mark.skip(reason="with PTX alone"))
+        if not ptx and ON_GPU and any(word in item.name for word in SIMULATOR_ALONE):
             item.add_marker(pytest.mark.skip(reason="in the simulator alone"))
 
 
