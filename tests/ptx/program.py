@@ -16,7 +16,7 @@ from numba import types
 
 from agnostic_xent.kernels import store
 
-from . import machine
+from . import FOLDER, machine
 from .layout import ARRAY, CELL, COPIES, COPY, FAULTS, FINE, MACHINE, THREAD, WORD
 from .text import Module, parse
 from .translation import translate
@@ -196,6 +196,3 @@ def executor() -> str:
     cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
     return f"{digest} {llvmlite.__version__} {cpu}"
 
-
-FOLDER = Path(__file__).parents[2] / ".pytest_cache" / "ptx"
-"""Where the tests of this checkout keep what they compile."""

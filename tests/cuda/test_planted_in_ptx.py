@@ -167,7 +167,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, mistake: Mistake) -> list[int]:
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_in_ptx_are_noticed(monkeypatch, name):
+def test_it_is_noticed(monkeypatch, name):
     mistake = MISTAKES[name]
     check = PROBLEMS[mistake.problem]
     check()
