@@ -1,8 +1,7 @@
-"""Larger and odd problems of the CUDA kernels: several blocks, tiles and parts, with what is left."""
+"""Larger and odd problems of the CUDA kernels: several blocks, tiles and parts, and a rest."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from agnostic_xent import avg_pool2d, global_avg_pool2d, log_softmax, max_pool2d, softmax

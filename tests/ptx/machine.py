@@ -15,9 +15,33 @@ from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
 from .layout import (
-    ABANDONED, ARRAY, BARRIER, CELL, COPIES, COPY, COPY_ROOM, COPY_SIZE, DESERTED, DIVERGED, ENDED,
-    FAILED, FINE, MACHINE, MISALIGNED, OUTSIDE, PENDING, PRODUCT, READ, READY, SHUFFLE, SMALL_WARP,
-    THREAD, UNWRITTEN, WARP, WORD, WRITTEN,
+    ABANDONED,
+    ARRAY,
+    BARRIER,
+    CELL,
+    COPIES,
+    COPY,
+    COPY_ROOM,
+    COPY_SIZE,
+    DESERTED,
+    DIVERGED,
+    ENDED,
+    FAILED,
+    FINE,
+    MACHINE,
+    MISALIGNED,
+    OUTSIDE,
+    PENDING,
+    PRODUCT,
+    READ,
+    READY,
+    SHUFFLE,
+    SMALL_WARP,
+    THREAD,
+    UNWRITTEN,
+    WARP,
+    WORD,
+    WRITTEN,
 )  # fmt: skip
 from .tensor import multiply
 
@@ -112,16 +136,14 @@ def check_global(m: Any, t: Any, at: Any, address: Any, size: Any, writes: Any) 
     cells = carray(pointer(m.cells), m.cell_count, CELL)
     first = a.first + (address - a.start) // a.item
     last = a.first + (address + size - 1 - a.start) // a.item
-    for i in range(first, last + 1):
+    for i in range(first, last + 1):  # noqa: SIM110 (Numba has no all)
         if not note(m, t, at, cells[i], address, size, writes):
             return False
     return True
 
 
 @njit
-def check_shared(
-    m: Any, t: Any, at: Any, address: Any, size: Any, writes: Any, lands: Any
-) -> Any:
+def check_shared(m: Any, t: Any, at: Any, address: Any, size: Any, writes: Any, lands: Any) -> Any:
     """Return whether an access to shared memory is allowed, and note it."""
     if address % size:
         fail(m, t, at, MISALIGNED, address, size, writes)

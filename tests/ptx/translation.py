@@ -24,6 +24,7 @@ from .text import (
 )
 
 ARITHMETIC = Path(__file__).with_name("arithmetic.ll").read_text()
+DEFINED = r"define internal (\w+) @([\w.]+)\((.*?)\)"
 
 FLOATS = {"f16": "half", "f32": "float", "f64": "double"}
 LLVM = FLOATS | {"pred": "i1"} | {f"{k}{n}": f"i{n}" for k in "bus" for n in (8, 16, 32, 64)}
@@ -92,7 +93,7 @@ def operations() -> dict[str, Operation]:
         kind = LLVM[t]
         code = f"select i1 {{2}}, {kind} {{0}}, {kind} {{1}}"
         found[f"selp.{t}"] = Operation(kind, [kind, kind, "i1"], code)
-    for result, name, operands in re.findall(r"define internal (\w+) @([\w.]+)\((.*?)\)", ARITHMETIC):
+    for result, name, operands in re.findall(DEFINED, ARITHMETIC):
         found[name] = call(name, result, [each.split()[0] for each in operands.split(", ")])
     return found
 
