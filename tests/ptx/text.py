@@ -32,11 +32,10 @@ class Label(NamedTuple):
 
 
 class Register(NamedTuple):
-    """A register of a type such as "f32"; a parameter of a call, if ``space`` is "param"."""
+    """A register of a type such as "f32", or a parameter of a call."""
 
     name: str
     type: str
-    space: str
 
 
 class Scope(NamedTuple):
@@ -48,20 +47,13 @@ class Scope(NamedTuple):
 Statement = Instruction | Label | Register | Scope
 
 
-class Parameter(NamedTuple):
-    """A parameter of a function."""
-
-    name: str
-    type: str
-
-
 class Function(NamedTuple):
     """A kernel (``entry``), or a function that kernels call."""
 
     name: str
     entry: bool
-    parameters: list[Parameter]
-    result: Parameter | None
+    parameters: list[Register]
+    result: Register | None
     body: list[Statement]
 
 
@@ -83,7 +75,8 @@ STATEMENT = re.compile(
     r"\s*(?:(?P<brace>[{}])|(?P<label>[\w$]+):|(?P<text>(?:[^;{}]|\{[^{};]*\})+);)"
 )
 INSTRUCTION = re.compile(r"(?:@(?P<guard>!?[%\w]+)\s+)?(?P<opcode>[\w.]+)\s*(?P<operands>.*)", re.S)
-REGISTERS = re.compile(r"\.(?P<space>reg|param)\s+\.(?P<type>\w+)\s+(?P<names>.+)", re.S)
+REGISTERS = re.compile(r"\.(?:reg|param)\s+\.(?P<type>\w+)\s+(?P<names>.+)", re.S)
+ADDRESS = re.compile(r"\[\s*(?P<base>[\w$%.]+)\s*(?:\+\s*(?P<offset>-?\d+))?\s*\]")
 OPERAND = re.compile(r"(?:[^,{}()\[\]]|\{[^}]*\}|\([^)]*\)|\[[^\]]*\])+")
 
 
@@ -108,10 +101,10 @@ def parse(ptx: str) -> Module:
     return Module(functions, instructions, shared, size)
 
 
-def parameters_of(text: str) -> list[Parameter]:
+def parameters_of(text: str) -> list[Register]:
     """Return the parameters in a list such as ".param .u64 a, .param .u32 b"."""
     words = [each.split() for each in text.split(",") if each.strip()]
-    return [Parameter(each[-1], each[1].removeprefix(".")) for each in words]
+    return [Register(each[-1], each[1].removeprefix(".")) for each in words]
 
 
 def statements(text: str, start: int, instructions: list[Instruction]) -> Iterator[Statement]:
@@ -138,12 +131,12 @@ def statements(text: str, start: int, instructions: list[Instruction]) -> Iterat
             yield instructions[-1]
 
 
-def registers(space: str, type: str, names: str) -> Iterator[Register]:
+def registers(type: str, names: str) -> Iterator[Register]:
     """Yield the registers of a declaration such as ".reg .f32 %f<3>"."""
     for name in map(str.strip, names.split(",")):
         stem, _, count = name.rstrip(">").partition("<")
         for each in [f"{stem}{i}" for i in range(int(count))] if count else [stem]:
-            yield Register(each, type, space)
+            yield Register(each, type)
 
 
 def instruction(number: int, line: int, text: str) -> Instruction:
@@ -154,6 +147,14 @@ def instruction(number: int, line: int, text: str) -> Instruction:
         raise UnknownPTX(Instruction(number, line, text, "", "", []), "statement")
     operands = [each.strip() for each in OPERAND.findall(found["operands"])]
     return Instruction(number, line, text, found["guard"] or "", found["opcode"], operands)
+
+
+def parts(address: str) -> tuple[str, int]:
+    """Return the base of an address such as "[%rd1+16]", and what is added."""
+    found = ADDRESS.fullmatch(address)
+    if not found:
+        raise ValueError(f"the address {address}")
+    return found["base"], int(found["offset"] or 0)
 
 
 def elements(operand: str) -> list[str]:

@@ -21,6 +21,7 @@ from .text import (
     Scope,
     UnknownPTX,
     elements,
+    parts,
 )
 
 ARITHMETIC = Path(__file__).with_name("arithmetic.ll").read_text()
@@ -35,6 +36,13 @@ INTEGERS = "s16", "u16", "s32", "u32", "s64", "u64"
 SIGNED = "s16", "s32", "s64"
 BITS = "pred", "b16", "b32", "b64"
 REAL = "f16", "f32", "f64"
+
+
+class Variable(NamedTuple):
+    """Where a register is kept, and its LLVM type."""
+
+    place: str
+    kind: str
 
 
 class Operation(NamedTuple):
@@ -174,7 +182,7 @@ entry:
 body:
 {body}
 returned:
-  %result = load {result}, ptr %{result_variable}
+  %result = load {result}, ptr {result_variable}
   ret {result} %result
 }}
 """
@@ -194,7 +202,7 @@ class Body:
         self.module, self.function = module, function
         self.variables: list[str] = []
         self.lines: list[str] = []
-        self.scopes: list[dict[str, Register]] = [{}]
+        self.scopes: list[dict[str, Variable]] = [{}]
         self.fresh = 0
 
     def code(self) -> str:
@@ -202,9 +210,9 @@ class Body:
         f = self.function
         if not f.entry:
             for each in filter(None, (*f.parameters, f.result)):
-                self.declare(Register(each.name, each.type, "param"))
+                self.declare(each)
             self.lines += [
-                f"  store {LLVM[p.type]} %given.{i}, ptr {self.variable(p.name)}"
+                f"  store {LLVM[p.type]} %given.{i}, ptr {self.variable(p.name).place}"
                 for i, p in enumerate(f.parameters)
             ]
         for each in f.body:
@@ -229,7 +237,7 @@ class Body:
         given = (f"{LLVM[p.type]} %given.{i}" for i, p in enumerate(f.parameters))
         return CALLED.format(
             **filled, result=LLVM[f.result.type], name=f.name, parameters=", ".join(given),
-            result_variable=self.variable(f.result.name).removeprefix("%"),
+            result_variable=self.variable(f.result.name).place,
         )  # fmt: skip
 
     # --- lines -----------------------------------------------------------------------------------
@@ -264,21 +272,16 @@ class Body:
     def declare(self, register: Register) -> None:
         """Make a register's variable."""
         self.fresh += 1
-        variable = f"%{re.sub(r'[^A-Za-z0-9]', '_', register.name)}.{self.fresh}"
-        self.scopes[-1][register.name] = register._replace(space=variable)
-        kind = LLVM[register.type]
-        self.variables.append(f"  {variable} = alloca {kind}")
+        place = f"%{re.sub(r'[^A-Za-z0-9]', '_', register.name)}.{self.fresh}"
+        self.scopes[-1][register.name] = Variable(place, LLVM[register.type])
+        self.variables.append(f"  {place} = alloca {LLVM[register.type]}")
 
-    def register(self, name: str) -> Register | None:
-        """Return what is known of a register, with its variable as ``space``."""
-        return next((s[name] for s in reversed(self.scopes) if name in s), None)
-
-    def variable(self, name: str) -> str:
+    def variable(self, name: str) -> Variable:
         """Return the variable of a register or parameter."""
-        found = self.register(name)
-        if found is None:
-            raise KeyError(f"no register {name}")
-        return found.space
+        for scope in reversed(self.scopes):
+            if name in scope:
+                return scope[name]
+        raise KeyError(f"no register {name}")
 
     def read(self, operand: str, kind: str) -> str:
         """Return an operand as a value of an LLVM type."""
@@ -287,29 +290,20 @@ class Body:
             return self.cast(self.value(f"load i32, ptr {place}"), "i32", kind)
         if operand in self.module.shared:
             return str(self.module.shared[operand])
-        if re.fullmatch(r"0[fFdD][0-9a-fA-F]{8,16}", operand):
-            bits = "i32" if operand[1] in "fF" else "i64"
-            value = int(operand[2:], 16)
-            return self.cast(str(value), bits, kind)
+        if re.fullmatch(r"0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}", operand):
+            return self.cast(str(int(operand[2:], 16)), f"i{4 * len(operand[2:])}", kind)
         if re.fullmatch(r"-?(0x[0-9a-fA-F]+|\d+)U?", operand):
             value = int(operand.rstrip("U"), 0)
             if kind == "i1":
                 return str(int(value != 0))
             width = size_of(kind)
             return self.cast(str(value & ((1 << width) - 1)), f"i{width}", kind)
-        stored = LLVM[self.known(operand).type]
-        return self.cast(self.value(f"load {stored}, ptr {self.variable(operand)}"), stored, kind)
+        place, stored = self.variable(operand)
+        return self.cast(self.value(f"load {stored}, ptr {place}"), stored, kind)
 
     def read_all(self, operands: list[str], kinds: list[str]) -> list[str]:
         """Return operands as values of LLVM types."""
         return [self.read(each, kind) for each, kind in zip(operands, kinds, strict=True)]
-
-    def known(self, name: str) -> Register:
-        """Return a register that must be there."""
-        found = self.register(name)
-        if found is None:
-            raise KeyError(f"no register {name}")
-        return found
 
     def cast(self, value: str, given: str, wanted: str, signed: bool = False) -> str:
         """Return the bits of a value as another type, those of an integer perhaps fewer or more."""
@@ -330,16 +324,15 @@ class Body:
         """Set a register to a value of an LLVM type."""
         if operand == "_":
             return
-        stored = LLVM[self.known(operand).type]
-        value = self.cast(value, kind, stored, signed)
-        self.emit(f"store {stored} {value}, ptr {self.variable(operand)}")
+        place, stored = self.variable(operand)
+        self.emit(f"store {stored} {self.cast(value, kind, stored, signed)}, ptr {place}")
 
     def address(self, operand: str) -> str:
         """Return an operand such as "[%rd1+16]" as a number of 64 bits."""
-        base, offset = re.fullmatch(r"\[\s*([\w$%.]+)\s*(?:\+\s*(-?\d+))?\s*\]", operand).groups()
-        kind = "i64" if base in self.module.shared else LLVM[self.known(base).type]
+        base, added = parts(operand)
+        kind = "i64" if base in self.module.shared else self.variable(base).kind
         start = self.cast(self.read(base, kind), kind, "i64")
-        return self.value(f"add i64 {start}, {offset or 0}")
+        return self.value(f"add i64 {start}, {added}")
 
     def field(self, name: str, place: int = 0) -> str:
         """Return the address of a field of the thread's record."""
@@ -362,9 +355,9 @@ class Body:
             self.lines.append(f"{taken}:")
             self.instruction(i)
             self.begin(skipped)
-        except (KeyError, ValueError, AttributeError) as error:
-            if isinstance(error, UnknownPTX):
-                raise
+        except UnknownPTX:
+            raise
+        except (KeyError, ValueError) as error:
             raise UnknownPTX(i, f"{type(error).__name__}: {error}") from error
 
     def instruction(self, i: Instruction) -> None:
@@ -475,13 +468,20 @@ class Body:
 
     def parameter(self, source: str, kind: str) -> str:
         """Return a parameter of the function, or the result of one that was called."""
-        name = re.fullmatch(r"\[\s*([\w$]+)\s*(?:\+\s*0)?\s*\]", source).group(1)
-        if self.register(name):
-            return self.read(name, kind)
+        name = self.whole(source)
         names = [p.name for p in self.function.parameters]
+        if not self.function.entry or name not in names:
+            return self.read(name, kind)
         there = self.value(f"getelementptr ptr, ptr %parameters, i64 {names.index(name)}")
         place = self.value(f"load ptr, ptr {there}")
         return self.value(f"load {kind}, ptr {place}")
+
+    def whole(self, operand: str) -> str:
+        """Return the name of a parameter, which an address is that of."""
+        name, added = parts(operand)
+        if added:
+            raise ValueError("a part of a parameter")
+        return name
 
     def store(self, i: Instruction, rest: list[str]) -> None:
         """Add a store of a parameter for a call, of a result, or of one or more elements."""
@@ -489,7 +489,7 @@ class Body:
         target, source = i.operands
         kind = LLVM[of]
         if space == "param":
-            name = re.fullmatch(r"\[\s*([\w$]+)\s*(?:\+\s*0)?\s*\]", target).group(1)
+            name = self.whole(target)
             self.write(name, self.read(source, kind), kind)
             return
         values = [self.read(each, kind) for each in elements(source)]
