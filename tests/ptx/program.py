@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from collections.abc import Iterable, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 from numba import types
 
-from agnostic_xent.kernels import store
-
-from . import FOLDER, machine
+from . import machine
 from .layout import ARRAY, CELL, COPIES, COPY, FAULTS, FINE, MACHINE, THREAD, WORD
-from .text import Module, parse
-from .translation import translate
+from .objects import object_of, target_machine
+from .text import parse
 
-llvm.initialize_native_target()
-llvm.initialize_native_asmprinter()
 for function in (machine.ptx_global, machine.ptx_shared, machine.ptx_copy, machine.ptx_land):
     llvm.add_symbol(function.__name__, function.address)
 
@@ -68,31 +60,23 @@ class Program:
         seed: int = 0,
     ) -> None:
         """Run the kernel on the addresses of its parameters, and on these arrays alone."""
-        count = int(np.prod(block))
-        threads = threads_of(block, grid)
+        threads, table = threads_of(block, grid), table_of(arrays)
         self._frame(None, threads.ctypes.data, None, None)  # which tells how large a frame is
         threads["frame"] = -(-threads["frame"][0] // 16) * 16
-        table = table_of(arrays)
-        last = table[-1:]
-        cell_count = int(np.sum(last["first"] + (last["end"] - last["start"]) // last["item"])) + 1
-        cells = np.zeros(cell_count, CELL)
-        shared = np.empty(self.module.shared_size + 16, np.uint8)
-        shared_cells = np.zeros(self.module.shared_size // WORD + 1, CELL)
+        count, size = len(threads), self.module.shared_size
+        shared, frames = memory(size), memory(count * int(threads["frame"][0]))
+        elements = int(np.sum((table["end"] - table["start"]) // table["item"]))
+        cells, shared_cells = np.zeros(elements + 1, CELL), np.zeros(size // WORD + 1, CELL)
         copies = np.empty(count * COPIES if "cp.async" in self.ptx else 0, COPY)
         m = np.zeros(1, MACHINE)
-        m[0]["shared"] = -(-shared.ctypes.data // 16) * 16
-        m[0]["shared_size"] = self.module.shared_size
-        m[0]["array_count"], m[0]["cell_count"] = len(table), cell_count
-        for name, x in (
-            ("shared_cells", shared_cells), ("arrays", table), ("cells", cells), ("copies", copies)
-        ):  # fmt: skip
-            m[0][name] = x.ctypes.data
-        frames = np.empty(count * int(threads["frame"][0]) + 16, np.uint8)
+        m["shared_size"], m["array_count"], m["cell_count"] = size, len(table), len(cells)
+        for name, x in {
+            "shared": shared, "shared_cells": shared_cells, "arrays": table, "cells": cells,
+            "copies": copies,
+        }.items():  # fmt: skip
+            m[name] = x.ctypes.data
         pointers = np.array(parameters, np.int64)
-        addresses = (
-            -(-frames.ctypes.data // 16) * 16, threads.ctypes.data, m.ctypes.data,
-            pointers.ctypes.data,
-        )  # fmt: skip
+        addresses = tuple(x.ctypes.data for x in (frames, threads, m, pointers))
         machine.run_grid(
             m, threads, shared, tuple(grid), self._start, self._resume, addresses, seed
         )
@@ -132,6 +116,12 @@ def access_of(m: Any, table: Any) -> str:
     return f"{'a write' if m['writes'] else 'a read'} of {m['size']} bytes at {place}"
 
 
+def memory(size: int) -> np.ndarray:
+    """Return so many bytes, from a multiple of 16 on."""
+    x = np.empty(size + 16, np.uint8)
+    return x[-x.ctypes.data % 16 :][:size]
+
+
 def threads_of(block: Sequence[int], grid: Sequence[int]) -> np.ndarray:
     """Return the records of the threads of a block."""
     threads = np.zeros(int(np.prod(block)), THREAD)
@@ -158,41 +148,3 @@ def table_of(arrays: Iterable[np.ndarray]) -> np.ndarray:
         sizes = (table["end"] - table["start"]) // table["item"]
         table["first"] = np.cumsum(sizes) - sizes
     return table
-
-
-# --- compilation ---------------------------------------------------------------------------------
-
-
-def target_machine() -> Any:
-    """Return LLVM's idea of this CPU, which an engine that is given it takes to its end."""
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=1,
-        jit=True,
-    )  # fmt: skip
-
-
-def object_of(ptx: str, module: Module) -> bytes:
-    """Return machine code of PTX, from the folder of this run of the tests if it is there."""
-    name = f"{hashlib.sha256(ptx.encode()).hexdigest()[:32]}.o"
-    kept = store.load(name, executor(), [FOLDER])
-    if kept:
-        return kept
-    compiled = llvm.parse_assembly(translate(module))
-    options = llvm.create_pipeline_tuning_options(speed_level=1)
-    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
-    cpu = target_machine()
-    builder = llvm.create_pass_builder(cpu, options)
-    builder.getModulePassManager().run(compiled, builder)
-    code: bytes = cpu.emit_object(compiled)
-    store.write(FOLDER, name, executor(), code)
-    return code
-
-
-@cache
-def executor() -> str:
-    """Return what machine code depends on beside its PTX: the executor and this CPU."""
-    names = "arithmetic.ll", "layout.py", "program.py", "text.py", "translation.py"
-    texts = (Path(__file__).with_name(name).read_bytes() for name in names)
-    digest = hashlib.sha256(b"".join(texts)).hexdigest()
-    cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-    return f"{digest} {llvmlite.__version__} {cpu}"
