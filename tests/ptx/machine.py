@@ -42,7 +42,7 @@ from .layout import (
     WARP,
     WORD,
     WRITTEN,
-)  # fmt: skip
+)
 from .tensor import multiply
 
 LANES = 32

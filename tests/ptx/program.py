@@ -85,10 +85,10 @@ class Program:
 
     def told(self, m: Any, threads: Any, table: Any) -> str:
         """Return what went wrong, in words."""
-        several = f"thread {m['other']} of block {m['other_block'] - 1}"
+        one = f"thread {m['other']} of block {m['other_block'] - 1}"
         fault = FAULTS[m["fault"]].format(
             access=access_of(m, table),
-            who=several if m["other_block"] > 0 else "threads of several blocks",
+            who=one if m["other_block"] > 0 else "threads of several blocks",
             other=m["other"], elsewhere=self.place_of(m["other_at"]), size=m["size"],
         )  # fmt: skip
         block = tuple(map(int, threads[m["thread"]]["ctaid"]))
