@@ -58,7 +58,8 @@ else
     rows=cupy
     "$python" -c "import torch; assert torch.cuda.is_available()" 2>/dev/null && rows+=,torch-cuda
     some=(tests/cuda)
-    matrix=(tests -m gpu --ignore=tests/cuda --ignore=tests/test_cuda_simulator.py
+    matrix=(tests -m gpu --ignore=tests/cuda
+        --ignore=tests/test_cuda_ptx.py --ignore=tests/test_cuda_simulator.py
         --deselect tests/test_cuda.py::test_on_the_gpu)
 fi
 pytest=("$python" -m pytest -q -p no:cacheprovider)

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
 from conftest import PRESENT
 
 import agnostic_xent as ax
 from agnostic_xent.core.operation import OPERATIONS, ROUTINES
+from tests.ptx.text import parse
+from tests.ptx.translation import translate
 
 TESTS = Path(__file__).parent
 SOURCES = Path(ax.__file__).parent / "kernels" / "cuda"
@@ -47,6 +50,14 @@ def cuda(module: str = ""):
     return pytest.importorskip(name, exc_type=ImportError)
 
 
+def compiled(kernel, capability=(9, 0)):
+    """Return what a kernel is compiled to; the tests of its PTX find it then."""
+    from tests.ptx import compiled
+
+    bounds = kernel.threads, kernel.blocks
+    return compiled.compiled(capability, kernel.function, kernel.parameters, bounds)
+
+
 @pytest.mark.gpu
 def test_on_the_gpu():
     cupy = pytest.importorskip("cupy")
@@ -65,16 +76,20 @@ def test_on_the_gpu():
 @pytest.mark.parametrize("module", WITH_KERNELS)
 def test_machine_code(module, capability):
     """No kernel keeps anything on a stack, and as many blocks fit as it promises."""
-    compile_for = cuda("toolchain.compiling").compile_for
     kernels = cuda(module).variants()
     assert kernels
     for kernel in kernels:
-        bounds = kernel.threads, kernel.blocks
-        report = compile_for(capability, kernel.function, kernel.parameters, bounds).report
+        report = compiled(kernel, capability).report
         assert CLEAN in report, f"{kernel}: {report}"
         (registers,) = re.findall(r"Used (\d+) registers", report)
         allocated = -(-int(registers) // 8) * 8 * kernel.threads * kernel.blocks
         assert allocated <= REGISTERS, f"{kernel}: {report}"
+
+
+@pytest.mark.parametrize("module", WITH_KERNELS)
+def test_the_executor_knows_all_instructions(module):
+    for kernel in cuda(module).variants():
+        llvm.parse_assembly(translate(parse(compiled(kernel).ptx))).verify()
 
 
 WITHOUT_ROW_STACK = """
@@ -106,14 +121,12 @@ INSTRUCTIONS = {  # 16 bytes at a time, in the one read and the one write of a r
 
 @pytest.mark.parametrize(("module", "name", "code"), INSTRUCTIONS)
 def test_instructions(module, name, code):
-    compile_for = cuda("toolchain.compiling").compile_for
     (kernel,) = (
         k
         for k in cuda(module).variants()
         if k.function.__qualname__ == name and k.parameters.startswith(f"{code}*")
     )
-    bounds = kernel.threads, kernel.blocks
-    ptx = compile_for((9, 0), kernel.function, kernel.parameters, bounds).ptx
+    ptx = compiled(kernel).ptx
     for instruction, least in INSTRUCTIONS[module, name, code].items():
         assert len(re.findall(instruction, ptx)) >= least, instruction
 

@@ -1,38 +1,47 @@
-"""Tests of the CUDA kernels over NumPy arrays, in Numba's simulator or on a GPU.
+"""Tests of the CUDA kernels over NumPy arrays: on their compiled PTX, on a GPU, or in a simulator.
 
-``NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda`` or ``AGNOSTIC_XENT_TEST_GPU=1 pytest tests/cuda``: in a
-process of their own, since the simulator is chosen when Numba is loaded, and the CUDA kernels take
-the place of those of the CPU. ``test_cuda_simulator.py`` and ``test_cuda.py`` start it.
+``AGNOSTIC_XENT_TEST_PTX=1 pytest tests/cuda``, ``AGNOSTIC_XENT_TEST_GPU=1 pytest tests/cuda`` or
+``NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda``: in a process of their own, since the CUDA kernels take
+the place of those of the CPU. ``test_cuda_ptx.py``, ``test_cuda.py`` and ``test_cuda_simulator.py``
+start it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 from agnostic_xent.core.operation import KERNEL_PACKAGES
+from tests.cuda.served import IN_SIMULATOR, ON_PTX
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+PTX = os.environ.get("AGNOSTIC_XENT_TEST_PTX") == "1" and not SIMULATED
 ON_GPU = os.environ.get("AGNOSTIC_XENT_TEST_GPU") == "1" and not SIMULATED
-SIMULATOR_ALONE = ("mistake", "not_taken", "watched")
-"""Tests that change the text of kernels, or what passes for arrays."""
 
 if SIMULATED:
     KERNEL_PACKAGES["numpy"] = "agnostic_xent.kernels.cuda"
-elif ON_GPU:
+elif PTX or ON_GPU:
     KERNEL_PACKAGES["numpy"] = "on_gpu"
 else:
-    pytest.exit("set NUMBA_ENABLE_CUDASIM=1 to run tests/cuda in Numba's simulator", returncode=4)
+    pytest.exit("set AGNOSTIC_XENT_TEST_PTX=1 to run tests/cuda on compiled PTX", returncode=4)
+if PTX:
+    from tests.ptx import gpu
+
+    gpu.install()
+
+LEFT_OUT = "|".join([*[ON_PTX] * (not PTX), *[IN_SIMULATOR] * (not SIMULATED)])
+"""The names of the tests that another way of running the kernels alone can do."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out, on a GPU, what only the simulator can do."""
-    for item in items:
-        if ON_GPU and any(word in item.name for word in SIMULATOR_ALONE):
-            item.add_marker(pytest.mark.skip(reason="in the simulator alone"))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what another way of running the kernels has to do."""
+    left_out = [item for item in items if re.search(LEFT_OUT, item.nodeid)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=SIMULATED)

@@ -10,15 +10,17 @@ import pytest
 
 from agnostic_xent import SGD, cross_entropy, explain, kernels, max_pool2d
 from agnostic_xent.core import operation
-from agnostic_xent.core.operation import NoKernels
+from agnostic_xent.core.conversion import to_numpy
+from agnostic_xent.core.operation import NoKernels, load_kernels
 from agnostic_xent.kernels.cuda.loss import cross_entropy as host
 from agnostic_xent.kernels.cuda.toolchain import compiling, launching
-from agnostic_xent.kernels.cuda.toolchain.device import or_portably
+from agnostic_xent.kernels.cuda.toolchain.device import LIBRARY, or_portably, xp
 
 
 @pytest.fixture(autouse=True)
 def as_if_new(monkeypatch):
     """Forget what was set aside, before and after."""
+    assert load_kernels(LIBRARY) is None
     monkeypatch.setattr(operation, "SET_ASIDE", set())
     kept = [*operation.OPERATIONS.values(), *operation.ROUTINES.values()]
     for op in kept:
@@ -37,13 +39,18 @@ def failing(monkeypatch, *names):
             raise NoKernels(
                 f"the kernel {kernel.function.__name__} cannot be compiled (no libnvvm)"
             )
-        launching.launch_in_simulator(kernel, grid, args)
+        launch_it(kernel, grid, args)
 
+    launch_it = launching.launch
     monkeypatch.setattr(launching, "launch", launch)
 
 
-LOGITS = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
-LABELS = np.array([0, 4, 2, 2, 1, 3])
+LOGITS = xp.asarray(np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32))
+LABELS = xp.asarray(np.array([0, 4, 2, 2, 1, 3]))
+
+
+def assert_allclose(found, expected, **tolerance):
+    np.testing.assert_allclose(to_numpy(found), to_numpy(expected), **tolerance)
 
 
 @pytest.mark.filterwarnings("ignore:.*runs portably:RuntimeWarning")
@@ -51,28 +58,28 @@ LABELS = np.array([0, 4, 2, 2, 1, 3])
 def test_loss_and_gradient_are_those_of_the_definition(monkeypatch, names):
     with kernels("portable"):
         expected, pullback = cross_entropy.vjp(LOGITS, LABELS)
-        gradient = pullback(np.float32(2.0))[0]
+        gradient = pullback(expected * 0 + 2)[0]
     failing(monkeypatch, *names)
-    (kernel, *_) = operation.OPERATIONS["cross_entropy"]._kernels["numpy"]
+    (kernel, *_) = operation.OPERATIONS["cross_entropy"]._kernels[LIBRARY]
     anew = or_portably(cross_entropy, host.vjp)  # whose pullback has not run yet
     monkeypatch.setitem(vars(kernel), "vjp", anew)
     for _ in range(2):
         loss, pullback = cross_entropy.vjp(LOGITS, LABELS, wrt=(0,))
-        np.testing.assert_allclose(loss, expected, rtol=1e-6)
-        np.testing.assert_allclose(pullback(np.float32(2.0))[0], gradient, atol=1e-7)
+        assert_allclose(loss, expected, rtol=1e-6)
+        assert_allclose(pullback(expected * 0 + 2)[0], gradient, atol=1e-7)
     assert "no libnvvm" in explain(cross_entropy, LOGITS, LABELS)
 
 
 def test_one_warning_names_the_operation_and_the_reason(monkeypatch):
     failing(monkeypatch)
-    images = np.ones((1, 1, 4, 4), np.float32)
+    images = xp.ones((1, 1, 4, 4), np.float32)
     with warnings.catch_warnings(record=True, action="always") as seen:
         cross_entropy(LOGITS, LABELS)
         cross_entropy(LOGITS, LABELS)
         max_pool2d(images, 2)
     (only,) = seen
     assert str(only.message) == (
-        "cross_entropy runs portably on numpy arrays, which is slower: "
+        f"cross_entropy runs portably on {LIBRARY} arrays, which is slower: "
         "the kernel rows cannot be compiled (no libnvvm)"
     )
     assert only.filename == __file__
@@ -94,7 +101,7 @@ def test_steps_of_optimizers_are_those_of_the_definition(monkeypatch):
         expected, _ = optimizer.update(params, grads, optimizer.init(params))
     failing(monkeypatch)
     found, _ = optimizer.update(params, grads, optimizer.init(params))
-    np.testing.assert_array_equal(found["w"], expected["w"])
+    assert_allclose(found["w"], expected["w"], rtol=0)
 
 
 def test_whatever_the_compiler_raises_is_a_reason(monkeypatch):

@@ -221,7 +221,7 @@ def test_mistakes_are_caught(monkeypatch, mistake):
         check(*draw((7, 20 if name == "weight" else 6), **OPTIONS[name]))
 
 
-def test_lost_digits_are_caught(monkeypatch):
+def test_mistakes_in_the_last_digits_are_caught(monkeypatch):
     plant(monkeypatch, host, "if q == mass", "if False")
     with pytest.raises(AssertionError):
         test_a_sample_that_is_almost_certain_keeps_its_digits(3)
