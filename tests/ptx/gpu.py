@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from .program import Program
 
 CAPABILITY = 90
+SHARED = 227 * 1024  # bytes
 
 
 class MemoryPointer:
@@ -92,15 +94,31 @@ class Module:
         """Take the PTX of a kernel, in place of a GPU's machine code."""
         self.program = Program(code.decode())
 
-    def get_function(self, name: str) -> Callable[..., None]:
+    def get_function(self, name: str) -> Function:
         """Return the function that launches the kernel."""
         assert name == self.program.entry.name
 
-        def function(grid: Sequence[int], block: Sequence[int], parameters: Sequence[int]) -> None:
-            Launched.count += 1
-            self.program.launch(grid, block, parameters, Launched.arrays, seed=Launched.count)
+        return Function(self.program)
 
-        return function
+
+class Function:
+    """What launches a kernel."""
+
+    ptr = 0
+
+    def __init__(self, program: Program):
+        self.program = program
+
+    def __call__(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        parameters: Sequence[int],
+        shared: int,
+    ) -> None:
+        """Launch the kernel, with so many bytes of shared memory besides its own."""
+        Launched.count += 1
+        self.program.launch(grid, block, parameters, Launched.arrays, shared, Launched.count)
 
 
 class Launched:
@@ -117,6 +135,20 @@ def launch(kernel: Any, grid: tuple[int, ...], args: Sequence[Any]) -> None:
     importlib.import_module(f"{TOOLCHAIN}.launching").launch_on_gpu(kernel, grid, args)
 
 
+class Driver:
+    """Attributes of kernels, which tell nothing and change nothing here."""
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+    def funcGetAttribute(self, name: str, kernel: int) -> int:
+        """Return the bytes of shared memory of a kernel, as if it had none."""
+        return 0
+
+    def funcSetAttribute(self, name: str, kernel: int, value: int) -> None:
+        """Set an attribute of a kernel."""
+
+
 TOOLCHAIN = "agnostic_xent.kernels.cuda.toolchain"
 
 
@@ -128,7 +160,11 @@ def machine_code(*kernel: Any) -> tuple[str, bytes]:
 
 def install() -> None:
     """Take CuPy's place; before the kernels are imported."""
-    device = SimpleNamespace(id=0, compute_capability=str(CAPABILITY))
+    device = SimpleNamespace(
+        id=0,
+        compute_capability=str(CAPABILITY),
+        attributes={"MaxSharedMemoryPerBlockOptin": SHARED},
+    )
     runtime = SimpleNamespace(
         is_hip=False, getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=OSError
     )
@@ -136,6 +172,7 @@ def install() -> None:
     cuda = SimpleNamespace(
         runtime=runtime, Device=lambda number=0: device, get_current_stream=lambda: stream,
         function=SimpleNamespace(Module=Module, CPointer=int), is_available=lambda: False,
+        using_allocator=lambda malloc: nullcontext(), driver=Driver(),
     )  # fmt: skip
     sys.modules["cupy"] = Namespace(
         "cupy", np, ndarray=ndarray, cuda=cuda, empty=empty,

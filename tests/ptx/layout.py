@@ -10,7 +10,7 @@ READY, SHUFFLE, PRODUCT, WARP, BARRIER, ENDED, FAILED = range(7)
 THREAD = np.dtype(
     [
         ("tid", "u4", 3), ("ntid", "u4", 3), ("ctaid", "u4", 3), ("nctaid", "u4", 3),
-        ("laneid", "u4"),
+        ("laneid", "u4"), ("dynamic_smem_size", "u4"),
         ("number", "i4"),  # in its block
         ("block", "i4"),  # from 1
         ("state", "i4"),

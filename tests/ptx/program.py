@@ -57,29 +57,32 @@ class Program:
         block: Sequence[int],
         parameters: Sequence[int],
         arrays: Iterable[np.ndarray],
+        shared: int = 0,
         seed: int = 0,
     ) -> None:
-        """Run the kernel on the addresses of its parameters, and on these arrays alone."""
+        """Run the kernel on the addresses of its parameters, and on these arrays alone.
+
+        ``shared`` are the bytes of shared memory of a block besides those that the PTX names.
+        """
         threads, table = threads_of(block, grid), table_of(arrays)
         self._frame(None, threads.ctypes.data, None, None)  # which tells how large a frame is
         threads["frame"] = -(-threads["frame"][0] // 16) * 16
-        count, size = len(threads), self.module.shared_size
-        shared, frames = memory(size), memory(count * int(threads["frame"][0]))
+        threads["dynamic_smem_size"] = shared
+        count, size = len(threads), self.module.shared_size + shared
+        room, frames = memory(size), memory(count * int(threads["frame"][0]))
         elements = int(np.sum((table["end"] - table["start"]) // table["item"]))
         cells, shared_cells = np.zeros(elements + 1, CELL), np.zeros(size // WORD + 1, CELL)
         copies = np.empty(count * COPIES if "cp.async" in self.ptx else 0, COPY)
         m = np.zeros(1, MACHINE)
         m["shared_size"], m["array_count"], m["cell_count"] = size, len(table), len(cells)
         for name, x in {
-            "shared": shared, "shared_cells": shared_cells, "arrays": table, "cells": cells,
+            "shared": room, "shared_cells": shared_cells, "arrays": table, "cells": cells,
             "copies": copies,
         }.items():  # fmt: skip
             m[name] = x.ctypes.data
         pointers = np.array(parameters, np.int64)
         addresses = tuple(x.ctypes.data for x in (frames, threads, m, pointers))
-        machine.run_grid(
-            m, threads, shared, tuple(grid), self._start, self._resume, addresses, seed
-        )
+        machine.run_grid(m, threads, room, tuple(grid), self._start, self._resume, addresses, seed)
         if m[0]["fault"] != FINE:
             raise Fault(self.told(m[0], threads, table))
 

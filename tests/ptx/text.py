@@ -58,7 +58,10 @@ class Function(NamedTuple):
 
 
 class Module(NamedTuple):
-    """A text of PTX: its functions, and the offsets of its arrays in shared memory."""
+    """A text of PTX: its functions, and the offsets of its arrays in shared memory.
+
+    An array without a size, which the launch gives, lies behind all others.
+    """
 
     functions: list[Function]
     instructions: list[Instruction]
@@ -70,7 +73,7 @@ FUNCTION = re.compile(
     r"\.(?P<kind>entry|func)\s*(?:\((?P<result>[^)]*)\))?\s*(?P<name>[\w$]+)\s*"
     r"\((?P<parameters>[^)]*)\)(?P<directives>[^{;]*)\{"
 )
-SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d+)\]")
+SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d*)\]")
 STATEMENT = re.compile(
     r"\s*(?:(?P<brace>[{}])|(?P<label>[\w$]+):|(?P<text>(?:[^;{}]|\{[^{};]*\})+);)"
 )
@@ -84,9 +87,9 @@ def parse(ptx: str) -> Module:
     """Take a text of PTX apart."""
     text = re.sub(r"//[^\n]*", "", ptx)
     shared, size = {}, 0
-    for align, name, count in SHARED.findall(text):
+    for align, name, count in sorted(SHARED.findall(text), key=lambda found: not found[2]):
         shared[name] = -(-size // int(align)) * int(align)
-        size = shared[name] + int(count)
+        size = shared[name] + int(count or 0)
     instructions: list[Instruction] = []
     functions = [
         Function(

@@ -119,7 +119,7 @@ SPECIAL = {
     f"%{name}.{axis}": THREAD.fields[name][1] + 4 * place
     for name in ("tid", "ntid", "ctaid", "nctaid")
     for place, axis in enumerate("xyz")
-} | {"%laneid": THREAD.fields["laneid"][1]}  # fmt: skip
+} | {f"%{name}": THREAD.fields[name][1] for name in ("laneid", "dynamic_smem_size")}
 """Where in its record a thread finds the special registers."""
 
 MMA = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
