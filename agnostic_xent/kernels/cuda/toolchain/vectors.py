@@ -19,7 +19,7 @@ from .elementary import EXPONENTIALS
 from .ptx import below, get, load, narrow, put, store, widen
 from .teams import LANES, device
 
-AT_ONCE = {"f4": 3, "f8": 4, "f2": 2, "u2": 2}
+AT_ONCE = {"f4": 2, "f8": 4, "f2": 1, "u2": 1}
 """Vectors that a thread waits for together, where a row is done in chunks, by the dtype."""
 
 HELD = tuple((threads, 224 * threads) for threads in (128, 256, 512, 1024))
