@@ -252,6 +252,9 @@ def divided(a: int, b: int) -> int:
 
 
 INTEGERS = {
+    "shl.b16": lambda a, n: a << min(n, 64),
+    "shr.u16": lambda a, n: a >> n,
+    "shr.s16": lambda a, n: signed(a, 16) >> n,
     "shl.b32": lambda a, n: a << min(n, 64),
     "shl.b64": lambda a, n: a << min(n, 64),
     "shr.u32": lambda a, n: a >> n,
@@ -267,7 +270,12 @@ INTEGERS = {
     "mul.wide.s32": lambda a, b: signed(a, 32) * signed(b, 32),
     "mul.wide.u32": lambda a, b: a * b,
     "mul.hi.s64": lambda a, b: signed(a, 64) * signed(b, 64) >> 64,
+    "mul.hi.u32": lambda a, b: a * b >> 32,
     "mul.lo.s64": lambda a, b: a * b,
+    "mad.lo.s32": lambda a, b, c: a * b + c,
+    "mad.lo.u32": lambda a, b, c: a * b + c,
+    "mad.lo.s64": lambda a, b, c: a * b + c,
+    "mad.lo.u64": lambda a, b, c: a * b + c,
     "add.s32": lambda a, b: a + b,
     "sub.s64": lambda a, b: a - b,
     "max.s32": lambda a, b: max(signed(a, 32), signed(b, 32)),

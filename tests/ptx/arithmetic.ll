@@ -45,6 +45,27 @@ define internal i64 @shr.s64(i64 %a, i32 %n) alwaysinline {
   ret i64 %r
 }
 
+define internal i16 @shl.b16(i16 %a, i32 %n) alwaysinline {
+  %wide = zext i16 %a to i32
+  %shifted = call i32 @shl.b32(i32 %wide, i32 %n)
+  %r = trunc i32 %shifted to i16
+  ret i16 %r
+}
+
+define internal i16 @shr.u16(i16 %a, i32 %n) alwaysinline {
+  %wide = zext i16 %a to i32
+  %shifted = call i32 @shr.u32(i32 %wide, i32 %n)
+  %r = trunc i32 %shifted to i16
+  ret i16 %r
+}
+
+define internal i16 @shr.s16(i16 %a, i32 %n) alwaysinline {
+  %wide = sext i16 %a to i32
+  %shifted = call i32 @shr.s32(i32 %wide, i32 %n)
+  %r = trunc i32 %shifted to i16
+  ret i16 %r
+}
+
 ; --- integers: what PTX leaves open, division by zero, gives all ones -----------------------------
 
 define internal i32 @div.u32(i32 %a, i32 %b) alwaysinline {
@@ -106,6 +127,39 @@ define internal i64 @mul.hi.s64(i64 %a, i64 %b) alwaysinline {
   %high = lshr i128 %product, 64
   %r = trunc i128 %high to i64
   ret i64 %r
+}
+
+define internal i32 @mad.lo.s32(i32 %a, i32 %b, i32 %c) alwaysinline {
+  %product = mul i32 %a, %b
+  %r = add i32 %product, %c
+  ret i32 %r
+}
+
+define internal i32 @mad.lo.u32(i32 %a, i32 %b, i32 %c) alwaysinline {
+  %product = mul i32 %a, %b
+  %r = add i32 %product, %c
+  ret i32 %r
+}
+
+define internal i64 @mad.lo.s64(i64 %a, i64 %b, i64 %c) alwaysinline {
+  %product = mul i64 %a, %b
+  %r = add i64 %product, %c
+  ret i64 %r
+}
+
+define internal i64 @mad.lo.u64(i64 %a, i64 %b, i64 %c) alwaysinline {
+  %product = mul i64 %a, %b
+  %r = add i64 %product, %c
+  ret i64 %r
+}
+
+define internal i32 @mul.hi.u32(i32 %a, i32 %b) alwaysinline {
+  %x = zext i32 %a to i64
+  %y = zext i32 %b to i64
+  %product = mul i64 %x, %y
+  %high = lshr i64 %product, 32
+  %r = trunc i64 %high to i32
+  ret i32 %r
 }
 
 ; --- floats: approximations, and roundings that are not to nearest --------------------------------
