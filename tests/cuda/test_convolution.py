@@ -172,11 +172,16 @@ def drawn(seed):
     )  # fmt: skip
 
 
+def most_parts(blocks, steps, least):
+    """Return into how many parts a sum can be cut at the most."""
+    return min(steps, parts.MOST)
+
+
 @pytest.fixture
 def _most_parts(monkeypatch):
     """Let as many blocks share a sum as can."""
     for module in (convolution, weight):
-        monkeypatch.setattr(module, "parts_of", lambda blocks, steps, least: min(steps, parts.MOST))
+        monkeypatch.setattr(module, "parts_of", most_parts)
     monkeypatch.setattr(convolution, "_ready", convolution._ready.__wrapped__)
 
 
@@ -350,8 +355,8 @@ MISTAKES = {
         arithmetic, BY_PIXELS, "if n <= filters and p < left", TILES[0], None,
     ),
     "a pixel too many": (arithmetic, "p + 1 < left", "p + 1 <= left", TILES[6], None),
-    "no barrier in tiles": (tiled, BARRIER, "", TILES[0], None),
-    "one buffer": (tiled, "now = DEPTH - now", "now = 0", TILES[0], None),
+    "no barrier in tiles": (tiled, BARRIER, "", TILES[5], None),
+    "one buffer": (tiled, "now = DEPTH - now", "now = 0", TILES[5], None),
     "tap of a tile": (tiled, "range(first + DEPTH, ", "range(first, ", TILES[1], None),
     "read before the copy has landed": (
         tensor, "wait_async(1)", "wait_async(2)", TILES[2], "tf32",
@@ -369,9 +374,9 @@ MISTAKES = {
     "bias of each part": (
         convolution, "vector if r.parts > 1 else vector | flags", "vector | flags", TILES[0], None,
     ),
-    "a row too many in a step": (weight, "iw >= last_w", "iw > last_w", TILES[1], None),
+    "a row too many in a step": (weight, "iw >= last_w", "iw > last_w", TILES[2], None),
     "an image too late": (weight, "ih >= last_h", "ih > last_h", TILES[1], None),
-    "pixels of the second thread": (tiled, "p0 + e * THREADS + t", "p0 + t", TILES[6], None),
+    "pixels of the second thread": (tiled, "p0 + e * THREADS + t", "p0 + t", TILES[2], None),
     "rows of a depthwise filter": (
         weight, "(row0 + i) * TABLE", "(row0 + i + 1) * TABLE", FEW[8], None,
     ),
@@ -390,10 +395,13 @@ FAMILY = gather, pixels, parts, arithmetic, few, tiled, tensor, weight, cotangen
 
 
 def with_mistake(monkeypatch, module, old, new):
-    """Let all of the convolution run anew, one module of it with other text."""
+    """Let all of the convolution run anew, one module of it with other text.
+
+    Two blocks share each sum, if it has two steps.
+    """
     made = plant(monkeypatch, module, old, new, FAMILY)
     for name in ("weight", "convolution"):
-        monkeypatch.setattr(made[name], "LEAST", 1)
+        monkeypatch.setattr(made[name], "parts_of", lambda blocks, steps, least: min(steps, 2))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
