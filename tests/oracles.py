@@ -49,7 +49,10 @@ def logsumexp(x, *, axis=-1, keepdims=False):
     return y if keepdims else y.squeeze(tuple(axes))
 
 
-log_softmax = rows(lambda row: np.array([v - _logsumexp(row) for v in row]))
+@rows
+def log_softmax(row):
+    shifted = row - max(row)
+    return shifted - _logsumexp(shifted)
 
 
 @rows
