@@ -309,7 +309,6 @@ def test_the_same_bits_each_time():
     np.testing.assert_array_equal(*gradients)
 
 
-@pytest.mark.skipif(not SIMULATED, reason="it is called outside of a kernel")
 def test_exponentials():
     """Within 5 * 2^-23, of which the instruction for powers of two has 2, and ln 2 most others."""
     v = np.float32(-88 * np.random.default_rng(0).random(5000) ** 2)

@@ -30,8 +30,10 @@ MISTAKES = {
     "a vector over the end": (vectors, "np.int32(classes - width + 1)", "classes", FEW, "plain"),
     "a row too many": (rows, "min(row, rows - 1)", "min(row, rows)", FEW, "plain"),
     "classes of a shifted row": (rows, " - (start & (width - 1))", "", FEW, "plain"),
-    "the label among the others": (rows, "hide(e, place)", "pass", FEW, "plain"),
-    "the label's own gradient": (rows, "if holds(place)", "if False", FEW, "plain"),
+    "the label among the others": (rows, "hide(e, np.int32(label - first))", "pass", FEW, "plain"),
+    "the label's own gradient": (
+        parts, "if holds(np.int32(label - first))", "if False", FEW, "plain",
+    ),
     "no maximum": (
         rows, "top = team_max(greatest(e, kind(-math.inf)), room, t, team)",
         "top = greatest(e, kind(-math.inf))", ROW, "plain",

@@ -111,10 +111,10 @@ def make_apart(code: str) -> Callable[..., None]:
         own, whole = kind(math.exp(shift)), sum_of_weights(weight_sum, classes, flags, unit)
         shifts = kind(0)
         if flags & (WRITES | SMOOTHED):
-            scale, slope = factors(b, w, own, others, whole, kept, spread)
+            scale, slope, share = factors(b, w, own, others, whole, kept, spread)
             shifts = written(
-                x, g, start, classes, inner, label, counts, top, sharpness, scale, slope,
-                b * spread, weight, flags,
+                x, g, start, classes, inner, label, counts, top, sharpness, scale, slope, share,
+                weight, flags,
             )  # fmt: skip
         term = term_of(a, w, own, others, shift, shifts, whole, kept, spread, flags)
         put(terms, n, term if counts else kind(0))

@@ -121,11 +121,12 @@ def term_of(
 
 @device
 def factors(b: Any, w: Any, own: Any, others: Any, whole: Any, kept: Any, spread: Any) -> Any:
-    """Return what turns exponentials into gradients, and the gradient at the label.
+    """Return what turns exponentials into gradients, the gradient at the label, and what all lose.
 
-    The latter is made of the smaller of own and others: p - 1 loses its digits where p is almost 1.
+    That at the label is made of the smaller of own and others: p - 1 loses its digits where p is
+    almost 1.
     """
     q, rest = kept * w + spread * w, spread * (whole - w)
     total, s = q + rest, own + others
     slope = rest - total * (others / s) if others < own else total * (own / s) - q
-    return b * total / s, b * slope
+    return b * total / s, b * slope, b * spread

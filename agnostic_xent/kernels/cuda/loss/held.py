@@ -14,7 +14,7 @@ import numpy as np
 
 from ..toolchain.dtypes import VECTOR, WIDE
 from ..toolchain.launching import Kernel
-from ..toolchain.ptx import get, narrow, put, widen
+from ..toolchain.ptx import get, put, widen
 from ..toolchain.teams import cuda, team_max, team_sum
 from ..toolchain.vectors import (
     AT_ONCE,
@@ -24,7 +24,6 @@ from ..toolchain.vectors import (
     make_keep,
     make_read,
     make_take,
-    make_write,
     room_for,
 )
 from .formulas import (
@@ -41,13 +40,11 @@ from .parts import make_parts
 
 def make_held(code: str, team: int) -> Callable[..., None]:
     """Return the kernel for a dtype and blocks of ``team`` threads."""
-    kind: Any = WIDE[code]
-    width = VECTOR[code]
-    vectors = AT_ONCE[code]
+    kind, width, vectors = WIDE[code], VECTOR[code], AT_ONCE[code]
     size, chunk = vectors * width, vectors * width * team
-    read, write = make_read(code, team, vectors), make_write(code, team, vectors)
+    read = make_read(code, team, vectors)
     keep, take = make_keep(code, team, vectors), make_take(code, team, vectors)
-    shifts_of, hide, differentiate, holds = make_parts(code, team, vectors)
+    shifts_of, hide, finish = make_parts(code, team, vectors)
     greatest, exponentiate = make_greatest(code, vectors), make_exponentiate(code, team, vectors)
 
     def held(
@@ -55,8 +52,7 @@ def make_held(code: str, team: int) -> Callable[..., None]:
         g: Any, terms: Any, rows: int, classes: int, inner: int, ignore: int, flags: int,
         kept: float, spread: float, sharpness: float, unit: float,
     ) -> None:  # fmt: skip
-        room = cuda.shared.array(32, kind)
-        row = cuda.shared.array(0, kind, alignment=16)
+        room, row = cuda.shared.array(32, kind), cuda.shared.array(0, kind, alignment=16)
         e = cuda.local.array(size, kind)
         t, n = np.int32(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
         start, own_classes = n * classes, np.int32(classes)
@@ -91,20 +87,11 @@ def make_held(code: str, team: int) -> Callable[..., None]:
             term = term_of(a, w, own, others, shift, shifts, whole, kept, spread, flags)
             put(terms, n, term if counts else kind(0))
         if flags & WRITES:
-            scale, slope = factors(b, w, own, others, whole, kept, spread)
-            share = b * spread
-            if not counts:
-                scale, slope, share = kind(0), kind(0), kind(0)
+            slopes = factors(b, w, own, others, whole, kept, spread)
             for base in range(0, extent, chunk):
                 first = np.int32(base + t * width - ahead)
                 take(e, row, base, t, extent)
-                if not counts:
-                    for i in range(size):
-                        e[i] = 0
-                differentiate(e, first, own_classes, scale, share, weight, flags)
-                write(g, e, start, first, own_classes)
-                if holds(np.int32(label - first)):
-                    put(g, start + label, narrow(g, slope))
+                finish(e, g, start, first, own_classes, label, counts, slopes, weight, flags)
 
     held.__qualname__ = f"held_{team}"
     return held

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..toolchain.dtypes import VECTOR, WIDE
-from ..toolchain.ptx import below, get
+from ..toolchain.ptx import below, get, narrow, put
 from ..toolchain.teams import device
+from ..toolchain.vectors import make_write
 from .formulas import WEIGHTED, weighted
 
 
@@ -22,15 +23,14 @@ class Parts(NamedTuple):
 
     shifts: Callable[..., Any]
     hide: Callable[..., None]
-    differentiate: Callable[..., None]
-    holds: Callable[..., Any]
+    finish: Callable[..., None]
 
 
 def make_parts(code: str, team: int, vectors: int) -> Parts:
     """Return the functions for a dtype, a team, and threads of so many vectors."""
     kind: Any = WIDE[code]
     width = VECTOR[code]
-    stride, count = team * width, vectors * width
+    stride, holds = team * width, make_holds(code, team, vectors)
 
     @device
     def shifts(
@@ -46,11 +46,6 @@ def make_parts(code: str, team: int, vectors: int) -> Parts:
         return total
 
     @device
-    def holds(mine: Any) -> Any:
-        """Return whether the number ``mine`` classes behind ``first`` is among e."""
-        return below(mine, vectors * stride) & ((mine & (stride - 1)) < width)
-
-    @device
     def hide(e: Any, mine: Any) -> None:
         """Leave out of sums the number ``mine`` classes behind ``first``, if it is among e."""
         if holds(mine):
@@ -58,6 +53,31 @@ def make_parts(code: str, team: int, vectors: int) -> Parts:
                 for u in range(width):
                     if mine == k * stride + u:
                         e[k * width + u] = -math.inf
+
+    return Parts(shifts, hide, make_finish(code, team, vectors, holds))
+
+
+def make_holds(code: str, team: int, vectors: int) -> Callable[..., Any]:
+    """Return the function that tells which numbers of a row are a thread's own."""
+    width = VECTOR[code]
+    stride = team * width
+
+    @device
+    def holds(mine: Any) -> Any:
+        """Return whether the number ``mine`` classes behind ``first`` is among e."""
+        return below(mine, vectors * stride) & ((mine & (stride - 1)) < width)
+
+    return holds
+
+
+def make_finish(
+    code: str, team: int, vectors: int, holds: Callable[..., Any]
+) -> Callable[..., None]:
+    """Return the function by which a thread turns its exponentials into the gradient."""
+    kind: Any = WIDE[code]
+    width = VECTOR[code]
+    stride, count = team * width, vectors * width
+    write = make_write(code, team, vectors)
 
     @device
     def differentiate(
@@ -73,4 +93,20 @@ def make_parts(code: str, team: int, vectors: int) -> Parts:
                     if below(j, classes):
                         e[k * width + u] -= share * get(weight, j) if flags & WEIGHTED else share
 
-    return Parts(shifts, hide, differentiate, holds)
+    @device
+    def finish(
+        e: Any, g: Any, start: Any, first: Any, classes: Any, label: Any, counts: Any, slopes: Any,
+        weight: Any, flags: Any,
+    ) -> None:  # fmt: skip
+        """Turn exponentials into the gradient, by `factors`, and write it; zeros if none counts."""
+        scale, slope, share = slopes
+        if not counts:
+            for i in range(count):
+                e[i] = 0  # of NaN, nothing is left
+            scale, slope, share = kind(0), kind(0), kind(0)
+        differentiate(e, first, classes, scale, share, weight, flags)
+        write(g, e, start, first, classes)
+        if holds(np.int32(label - first)):
+            put(g, start + label, narrow(g, slope))
+
+    return finish

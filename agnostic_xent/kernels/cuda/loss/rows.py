@@ -11,14 +11,13 @@ import numpy as np
 
 from ..toolchain.dtypes import VECTOR, WIDE
 from ..toolchain.launching import Kernel
-from ..toolchain.ptx import get, narrow, put, sync_warp, widen
+from ..toolchain.ptx import get, put, sync_warp, widen
 from ..toolchain.teams import cuda, team_max, team_sum
 from ..toolchain.vectors import (
     TEAMS,
     make_exponentiate,
     make_greatest,
     make_read,
-    make_write,
     rows_of_block,
 )
 from .formulas import (
@@ -39,8 +38,8 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
     width = VECTOR[code]
     vectors, in_block = max(1, elements // width), rows_of_block(team)
     size = vectors * width
-    read, write = make_read(code, team, vectors), make_write(code, team, vectors)
-    shifts_of, hide, differentiate, holds = make_parts(code, team, vectors)
+    read = make_read(code, team, vectors)
+    shifts_of, hide, finish = make_parts(code, team, vectors)
     greatest, exponentiate = make_greatest(code, vectors), make_exponentiate(code, team, vectors)
 
     def rows(
@@ -66,8 +65,7 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
         if flags & SMOOTHED:
             mine = shifts_of(e, first, own_classes, top, sharpness, weight, flags)
             shifts = team_sum(mine, room, t, team)
-        place = np.int32(label - first)
-        hide(e, place)
+        hide(e, np.int32(label - first))
         others = exponentiate(e, np.int32(0), classes + width - 1, top, sharpness)
         others = team_sum(others, room, t, team)
         shift = (at_label - top) * sharpness
@@ -77,16 +75,8 @@ def make_rows(code: str, team: int, elements: int) -> Callable[..., None]:
             put(terms, n, term if counts else kind(0))
         sync_warp()  # g may be x, whose number at the label all of the team have read
         if flags & WRITES and row < rows:
-            scale, slope = factors(b, w, own, others, whole, kept, spread)
-            share = b * spread
-            if not counts:
-                for i in range(size):
-                    e[i] = 0  # of NaN, nothing is left
-                scale, slope, share = kind(0), kind(0), kind(0)
-            differentiate(e, first, classes, scale, share, weight, flags)
-            write(g, e, start, first, classes)
-            if holds(place):
-                put(g, start + label, narrow(g, slope))
+            slopes = factors(b, w, own, others, whole, kept, spread)
+            finish(e, g, start, first, classes, label, counts, slopes, weight, flags)
 
     rows.__qualname__ = f"rows_{team}_{elements}"
     return rows

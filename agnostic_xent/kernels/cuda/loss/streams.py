@@ -16,7 +16,7 @@ import numpy as np
 from ..toolchain.dtypes import VECTOR, WIDE
 from ..toolchain.elementary import EXPONENTIALS
 from ..toolchain.launching import Kernel
-from ..toolchain.ptx import get, narrow, put, widen
+from ..toolchain.ptx import get, put, widen
 from ..toolchain.teams import cuda, team_max, team_sum
 from ..toolchain.vectors import (
     AT_ONCE,
@@ -24,7 +24,6 @@ from ..toolchain.vectors import (
     make_exponentiate,
     make_greatest,
     make_read,
-    make_write,
 )
 from .formulas import (
     SMOOTHED,
@@ -40,14 +39,12 @@ from .parts import make_parts
 
 def make_streams(code: str, team: int) -> Callable[..., None]:
     """Return the kernel for a dtype and blocks of ``team`` threads."""
-    kind: Any = WIDE[code]
-    width = VECTOR[code]
-    vectors = AT_ONCE[code]
+    kind, width, vectors = WIDE[code], VECTOR[code], AT_ONCE[code]
     size, chunk = vectors * width, vectors * width * team
-    read, write = make_read(code, team, vectors), make_write(code, team, vectors)
-    shifts_of, hide, differentiate, holds = make_parts(code, team, vectors)
-    greatest, exponentiate = make_greatest(code, vectors), make_exponentiate(code, team, vectors)
-    exponential = EXPONENTIALS[kind]
+    read = make_read(code, team, vectors)
+    shifts_of, hide, finish = make_parts(code, team, vectors)
+    greatest, exponential = make_greatest(code, vectors), EXPONENTIALS[kind]
+    exponentiate = make_exponentiate(code, team, vectors)
 
     def streams(
         x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any,
@@ -63,7 +60,7 @@ def make_streams(code: str, team: int) -> Callable[..., None]:
             n, labels, weight, sample_weight, divisor, classes, ignore, flags, unit
         )
         at_label = widen(get(x, start + label))
-        mine, others = at_label, kind(0)
+        mine, others, shifts = at_label, kind(0), kind(0)
         for base in range(0, extent, chunk):
             first = np.int32(base + t * width - ahead)
             read(e, x, start, first, own_classes, kind(-math.inf))
@@ -80,26 +77,16 @@ def make_streams(code: str, team: int) -> Callable[..., None]:
         others = team_sum(others, room, t, team)
         shift = (at_label - top) * sharpness
         own, whole = kind(math.exp(shift)), sum_of_weights(weight_sum, classes, flags, unit)
-        shifts = kind(0)
         if flags & (WRITES | SMOOTHED):
-            scale, slope = factors(b, w, own, others, whole, kept, spread)
-            share = b * spread
-            if not counts:
-                scale, slope, share = kind(0), kind(0), kind(0)
+            slopes = factors(b, w, own, others, whole, kept, spread)
             for base in range(0, extent, chunk):
                 first = np.int32(base + t * width - ahead)
                 read(e, x, start, first, own_classes, kind(-math.inf))
                 if flags & SMOOTHED:
                     shifts += shifts_of(e, first, own_classes, top, sharpness, weight, flags)
                 exponentiate(e, base, extent, top, sharpness)
-                if not counts:
-                    for i in range(size):
-                        e[i] = 0
-                differentiate(e, first, own_classes, scale, share, weight, flags)
                 if flags & WRITES:
-                    write(g, e, start, first, own_classes)
-                    if holds(np.int32(label - first)):
-                        put(g, start + label, narrow(g, slope))
+                    finish(e, g, start, first, own_classes, label, counts, slopes, weight, flags)
             if flags & SMOOTHED:
                 shifts = team_sum(shifts, room, t, team)
         if t == 0:
