@@ -124,7 +124,7 @@ def save_page(
 
 def machine(library: str) -> dict[str, str]:
     """Return versions, devices and threads, where arrays of a library are worked on."""
-    return versions() | {library: backend_line(library), "threads": str(threads())}
+    return versions() | {library: backend_line(library), "threads": str(threads()["number"])}
 
 
 def _summary(
