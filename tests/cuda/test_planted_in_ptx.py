@@ -118,7 +118,7 @@ MISTAKES = {
     "a bound that is one too far": Mistake(
         "relu", "relu", r"setp\.ge\.s64", "setp.gt.s64", "is outside"
     ),
-    "no bound": Mistake("relu", "relu", r"@%p\d+ bra\s+\S+;", "", "is outside"),
+    "no bound": Mistake("relu", "relu", r"@%p\d+ bra\s+\S+;", "", "race|outside"),
     "an address of 32 bits": Mistake(
         "relu", "relu", r"add\.s64(\s+)(%rd\d+), (%rd\d+), (%rd\d+);",
         r"{ .reg .b32 %a, %b; cvt.u32.u64 %a, \3; cvt.u32.u64 %b, \4; add.s32 %a, %a, %b; "
