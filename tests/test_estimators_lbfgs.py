@@ -91,6 +91,14 @@ def test_compact_form_is_the_two_loop_recursion(steps):
     np.testing.assert_allclose(estimate(g), r, rtol=1e-9, atol=1e-9)
 
 
+def test_an_estimate_that_leads_up_is_no_optimum(monkeypatch):
+    x, y, a, options = drawn(0)
+    expected = LogisticRegression(**options).fit(x, y, sample_weight=a)
+    monkeypatch.setattr(LogisticObjective, "by_hessian", lambda self, w: lambda r: -r)
+    found = LogisticRegression(max_iter=20_000, **options).fit(x, y, sample_weight=a)
+    np.testing.assert_allclose(found.loss_curve_[-1], expected.loss_curve_[-1], rtol=1e-6)
+
+
 def test_a_change_without_curvature_is_not_taken_in():
     estimate = lbfgs._InverseHessian(lambda r: r)
     s = np.ones((1, 2))

@@ -61,6 +61,9 @@ def minimize(
             wait, due = 3 * wait, due + 3 * wait
         step = -estimate(gradient)
         slope = float(dot(gradient, step))
+        if slope > 0:  # rounding has spoilt the estimate, which else leads down
+            estimate = _InverseHessian(objective.by_variances(w.shape[0]))
+            continue
         if -slope / 2 <= tol * max(value, SMALL_LOSS):
             return w, values, True
         found = _line_search(objective, w, step, value, slope)
