@@ -9,9 +9,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from tests.ptx.operations import OPERATIONS
 from tests.ptx.program import Fault, Program
 from tests.ptx.text import UnknownPTX
-from tests.ptx.translation import OPERATIONS
 
 THREADS = 64
 KERNEL = """

@@ -48,8 +48,7 @@ def object_of(ptx: str, module: Module) -> bytes:
 @cache
 def executor() -> str:
     """Return what machine code depends on beside its PTX: the executor and this CPU."""
-    names = "arithmetic.ll", "layout.py", "objects.py", "text.py", "translation.py"
-    texts = (Path(__file__).with_name(name).read_bytes() for name in names)
-    digest = hashlib.sha256(b"".join(texts)).hexdigest()
+    files = (path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".ll"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
     cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
     return f"{digest} {llvmlite.__version__} {cpu}"

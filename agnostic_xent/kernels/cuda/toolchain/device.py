@@ -69,9 +69,13 @@ DEVICES = count_devices()
 
 def most_shared() -> int:
     """Return the bytes of shared memory that a block may have on the current device."""
-    if SIMULATED:
-        return 227 * 1024  # of an H100
-    return int(xp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+    return 227 * 1024 if SIMULATED else _most_shared(xp.cuda.runtime.getDevice())  # of an H100
+
+
+@functools.cache
+def _most_shared(device: int) -> int:
+    """Ask a device once: CuPy asks it for everything."""
+    return int(xp.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"])
 
 
 def is_array(x: Any) -> bool:
