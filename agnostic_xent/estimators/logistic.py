@@ -126,7 +126,7 @@ class LogisticRegression(Classifier):
         class_weight: Any = None,
         solver: str = "lbfgs",
         max_iter: int | None = None,
-        tol: float = 1e-12,
+        tol: float = 1e-8,
         warm_start: bool = False,
         random_state: Any = None,
         learning_rate: float | Schedule | None = None,

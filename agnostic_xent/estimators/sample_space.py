@@ -8,6 +8,9 @@ from ..core.arrays import Array, array_namespace
 from ..training.batches import is_stored
 from .samples import Samples, check_squares, dtype_name
 
+MOST_SAMPLES = 512
+"""Of more of them the axes would cost more than iterations over all features."""
+
 
 @dataclass(frozen=True)
 class SampleSpace:
@@ -34,13 +37,13 @@ class SampleSpace:
 
 
 def sample_space(samples: Samples, weights: Array) -> SampleSpace | None:
-    """Return the space of weighted samples in memory, if they are fewer than features.
+    """Return the space of weighted samples in memory, if they are few, and fewer than features.
 
     None also where rounding of ``x x^T`` would be seen in the coefficients: for float32, and for
     samples, weights or features of very different sizes.
     """
-    x = samples.x
-    if is_stored(x) or len(samples) >= samples.features or dtype_name(samples.like) != "float64":
+    x, few = samples.x, min(MOST_SAMPLES, samples.features - 1)
+    if is_stored(x) or len(samples) > few or dtype_name(samples.like) != "float64":
         return None
     xp = array_namespace(x)
     root = xp.sqrt(weights)[:, None]
