@@ -58,8 +58,7 @@ FASTEST = 1e13  # bytes a second, more than any card copies
 WHOLE = LOSSES, LAYERS
 ROWS, CLASSES = (8192, 32768), (256, 512, 1000, 4096, 16384, 32768, 49152, 131072, 262144)
 LARGEST = 2**31  # logits
-grid = [shape for shape in itertools.product(ROWS, CLASSES) if math.prod(shape) <= LARGEST]
-LOSSES = [*LOSSES, *grid]
+LOSSES = LOSSES + [n for n in itertools.product(ROWS, CLASSES) if math.prod(n) <= LARGEST]
 if SIMULATED:
     LOSSES, LAYERS = [(3, 5)], {"tiny": (1, 2, 4, 4, 3, 3, 1, 1)}
     tiny = ax.Sequential(ax.Conv2d(2, 3), ax.ReLU(), ax.Flatten(), ax.Dense(3))

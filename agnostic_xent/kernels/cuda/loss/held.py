@@ -102,18 +102,9 @@ def held_kernel(code: str, team: int) -> Kernel:
     """Return the kernel for a dtype and a team, made once."""
 
     def shared(
-        x: Any,
-        labels: Any,
-        weight: Any,
-        sample_weight: Any,
-        weight_sum: Any,
-        divisor: Any,
-        g: Any,
-        terms: Any,
-        rows: int,
-        classes: int,
-        *others: Any,
-    ) -> int:
+        x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any, g: Any,
+        terms: Any, rows: int, classes: int, *others: Any,
+    ) -> int:  # fmt: skip
         return room_for(code, classes)
 
     return Kernel(make_held(code, team), parameters_of(code), team, 1024 // team, shared)

@@ -285,10 +285,8 @@ def make_means_gradient(code: str, size: int, stride: int, strip: int) -> Callab
         value = cuda.local.array(held, kind)
         for a in range(strip + back):
             line = np.int32(start + (row + a) * columns + column - back)
-            high, inside = (
-                pixels_of(row + a, stride, size, top, first_h, end_h),
-                below(row + a, rows),
-            )
+            high = pixels_of(row + a, stride, size, top, first_h, end_h)
+            inside = below(row + a, rows)
             for b in range(reach):
                 count = high * pixels_of(column - back + b, stride, size, left, first_w, end_w)
                 value[a * reach + b] = 0
