@@ -17,7 +17,7 @@ import numpy as np
 
 import agnostic_xent as ax
 from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
-from agnostic_xent.kernels.cpu.conv.costs import fastest
+from agnostic_xent.kernels.cpu.conv.costs import FORWARD, fastest
 from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
 
 from .measure import TUNED, alternate, in_subprocess, machine, ratio, table, write
@@ -110,7 +110,7 @@ def other_algorithm(x: Any, w: Any, dy: Any, geometry: dict[str, int]) -> Any:
     """Return the three directions by direct convolution, or if that is chosen by Winograd's."""
     options = ax.conv2d._contract(x, w, **geometry).options
     g = geometry_of(x, w, options)
-    plans: Any = winograd_plans if fastest(g, x.dtype) is direct_plans else direct_plans
+    plans: Any = winograd_plans if fastest(g, x.dtype, FORWARD) is direct_plans else direct_plans
     if not plans.applies(g, x.dtype):
         return None
     return (

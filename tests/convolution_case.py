@@ -53,7 +53,7 @@ def case(x: Any, w: Any, bias: bool = True, **options: Any) -> Case:
 
 def use(monkeypatch: Any, name: str) -> None:
     """Have one algorithm run whatever the rule says."""
-    monkeypatch.setattr(convolution, "algorithm", lambda geometry, dtype: PLANS[name])
+    monkeypatch.setattr(convolution, "algorithm", lambda geometry, dtype, direction: PLANS[name])
 
 
 DIRECT = [

@@ -13,6 +13,10 @@ from agnostic_xent.kernels.cpu.conv import column_plans, convolution, direct_pla
 from agnostic_xent.kernels.cpu.conv.geometry import Geometry
 
 
+def chosen(layer, dtype, direction="forward"):
+    return convolution.algorithm(layer, np.dtype(dtype), direction)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -22,9 +26,9 @@ from agnostic_xent.kernels.cpu.conv.geometry import Geometry
 )  # fmt: skip
 def test_winograd_is_chosen_for_its_geometry_only(change):
     layer = Geometry(8, 64, 28, 28, 64, 1, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
-    assert convolution.algorithm(layer, np.dtype("f4")) is winograd_plans
-    assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
-    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is not winograd_plans
+    assert chosen(layer, "f4") is winograd_plans
+    assert chosen(layer, "f8") is direct_plans
+    assert chosen(layer._replace(**change), "f4") is not winograd_plans
 
 
 @pytest.mark.parametrize(
@@ -32,8 +36,8 @@ def test_winograd_is_chosen_for_its_geometry_only(change):
 )
 def test_winograd_with_stride_2_is_chosen_for_its_geometry_only(change):
     layer = Geometry(8, 64, 28, 28, 64, 1, (3, 3), (2, 2), ((1, 1), (1, 0)), (1, 1))
-    assert convolution.algorithm(layer, np.dtype("f4")) is winograd_plans
-    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
+    assert chosen(layer, "f4") is winograd_plans
+    assert chosen(layer._replace(**change), "f4") is direct_plans
 
 
 @pytest.mark.parametrize(
@@ -41,9 +45,9 @@ def test_winograd_with_stride_2_is_chosen_for_its_geometry_only(change):
 )
 def test_columns_are_chosen_for_their_geometry_only(change):
     layer = Geometry(8, 16, 28, 28, 16, 1, (5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1))
-    assert convolution.algorithm(layer, np.dtype("f4")) is column_plans
-    assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
-    assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
+    assert chosen(layer, "f4") is column_plans
+    assert chosen(layer, "f8") is direct_plans
+    assert chosen(layer._replace(**change), "f4") is direct_plans
 
 
 def test_explain_names_the_algorithm():

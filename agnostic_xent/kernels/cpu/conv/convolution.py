@@ -12,7 +12,7 @@ from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback, current_mode
 from ..toolchain.arguments import why_not
 from . import direct_plans, winograd_plans
-from .costs import fastest
+from .costs import DIRECTIONS, FORWARD, INPUT, WEIGHT, fastest
 from .cotangents import bias_gradient, through_relu
 from .geometry import Geometry, geometry_of
 from .winograd_plans import NOT_POOLED
@@ -39,12 +39,12 @@ def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the convolution and its pullback."""
     geometry = geometry_of(x, w, options)
-    chosen = algorithm(geometry, x.dtype)
     y, winners, of_pool = forward(geometry, x, w, b, options)
+    to_x, to_w = (_back(geometry, x.dtype, winners, direction) for direction in (INPUT, WEIGHT))
 
     relu = options["activation"] == "relu" and not winners.size
     rides = relu and not options["max_pool"] and wrt & {0, 1} == {1}
-    rides = rides and chosen is direct_plans and direct_plans.masks(geometry, x.dtype)
+    rides = rides and to_w is direct_plans and direct_plans.masks(geometry, x.dtype)
     rides = rides and geometry.images <= piece_of(geometry)
 
     def pullback(dy: Any) -> tuple[Any, ...]:
@@ -58,9 +58,9 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
             db = bias_gradient(dy, winners)
         (dy,) = of_pool(dy)
         if 0 in wrt:
-            dx = chosen.input_gradient(geometry, dy, w, winners)
+            dx = to_x.input_gradient(geometry, dy, w, winners)
         if 1 in wrt:
-            dw = weight_gradient(chosen, geometry, x, dy, winners)
+            dw = weight_gradient(to_w, geometry, x, dy, winners)
         return dx, dw, db if b is not None else None
 
     def quietly(dy: Any) -> tuple[Any, ...]:
@@ -93,7 +93,7 @@ def forward(
     geometry: Geometry, x: Any, w: Any, b: Any, options: dict[str, Any]
 ) -> tuple[Any, Any, Pullback]:
     """Return the value, which pixels won a pool within, and the pullback of a pool behind."""
-    relu, chosen = options["activation"] == "relu", algorithm(geometry, x.dtype)
+    relu, chosen = options["activation"] == "relu", algorithm(geometry, x.dtype, FORWARD)
     if options["max_pool"] and chosen is winograd_plans:
         return *winograd_plans.pooled(geometry, x, w, b, relu), _same
     y = chosen.forward(geometry, x, w, b, relu)
@@ -107,15 +107,23 @@ def _same(dy: Any) -> tuple[Any]:
     return (dy,)
 
 
-def algorithm(geometry: Geometry, dtype: Any) -> ModuleType:
+def algorithm(geometry: Geometry, dtype: Any, direction: str) -> ModuleType:
     """Return the plans of the fastest algorithm, or of direct convolution if that is asked for."""
-    return direct_plans if current_mode() == "direct" else fastest(geometry, dtype)
+    return direct_plans if current_mode() == "direct" else fastest(geometry, dtype, direction)
+
+
+def _back(geometry: Geometry, dtype: Any, winners: Any, direction: str) -> ModuleType:
+    """Return the plans of a way back; Winograd's alone know the winners of a pool."""
+    return winograd_plans if winners.size else algorithm(geometry, dtype, direction)
 
 
 def describe(x: Any, w: Any, b: Any, **options: Any) -> str:
-    """Say which algorithm runs."""
+    """Say which algorithm runs, and which ones backward where they are others."""
     geometry = geometry_of(x, w, options)
-    return f"Numba, {algorithm(geometry, x.dtype).name_of(geometry)}"
+    forward, *back = (algorithm(geometry, x.dtype, way).name_of(geometry) for way in DIRECTIONS)
+    if back == [forward, forward]:
+        return f"Numba, {forward}"
+    return f"Numba, {forward}; input gradient {back[0]}, weight gradient {back[1]}"
 
 
 operation.add_kernel(
