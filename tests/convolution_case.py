@@ -9,9 +9,23 @@ import numpy as np
 from oracles import margins, pair
 
 import agnostic_xent as ax
-from agnostic_xent.kernels.cpu.conv import column_plans, convolution, direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import (
+    column_plans,
+    convolution,
+    direct_plans,
+    implicit_plans,
+    winograd_plans,
+)
 
-PLANS = {"direct": direct_plans, "winograd": winograd_plans, "columns": column_plans}
+PLANS = {
+    "direct": direct_plans,
+    "implicit": implicit_plans,
+    "winograd": winograd_plans,
+    "columns": column_plans,
+}
+GENERAL = "direct", "implicit"
+"""Algorithms for every geometry and dtype."""
+
 RELU, POOL = {"activation": "relu"}, {"max_pool": 2}
 BOTH = RELU | POOL
 
@@ -83,6 +97,20 @@ DIRECT = [
     case((19, 2, 3, 2), (1, 2, 3, 2)),
     case((1, 64, 20, 64), (8, 64, 3, 3), padding=1),  # more than a band
     case((2, 3, 23, 300), (9, 3, 7, 7), padding=3, stride=2, **BOTH),
+]
+IMPLICIT = [
+    *(case((2, 7, 5, 6), (k, 7, 3, 3), padding=1, **RELU) for k in (16, 17, 33, 48, 64, 65, 80)),
+    *(case((3, c, 6, 5), (4, c, 3, 3), padding=1) for c in (11, 32, 49, 66)),
+    case((17, 5, 7, 7), (20, 5, 3, 3), padding=1, **BOTH),  # units of several images, and a rest
+    case((65, 3, 4, 5), (3, 3, 2, 2), stride=2),
+    case((1, 40, 5, 5), (520, 40, 1, 3), padding=1),  # the threads share out the filters
+    case((1, 300, 3, 3), (70, 300, 3, 3), padding=1),
+    case((1, 19, 3, 290), (65, 19, 1, 5), padding=(0, 2), **RELU),
+    case((2, 3, 17, 18), (5, 3, 2, 3), stride=(4, 5), padding=1),  # rows that no window meets
+    case((2, 3, 17, 18), (20, 3, 1, 1), stride=3),
+    case((3, 3, 16, 16), (48, 3, 4, 4), stride=4),
+    case((3, 12, 9, 10), (51, 4, 3, 3), groups=3, stride=2, padding=1, **BOTH),
+    case((2, 33, 12, 16), (40, 33, 1, 1), **RELU),  # as many rows as fill a unit are taken for one
 ]
 WINOGRAD = [
     case((1, 1, 1, 1), (1, 1, 3, 3), padding=1),

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from convolution_case import PLANS, POOL, RELU, Reference, case, check, rounding, use
+from convolution_case import GENERAL, PLANS, POOL, RELU, Reference, case, check, rounding, use
 from convolution_spread import POINTS, SPREADS, ColumnPoints, Plain, matrix, points_of
 
 import agnostic_xent as ax
@@ -17,6 +17,7 @@ from agnostic_xent.kernels.cpu.conv import (
     columns,
     convolution,
     direct_plans,
+    implicit,
     winograd,
     winograd_gradient,
     winograd_plans,
@@ -59,12 +60,13 @@ def amplification(taps, after, *before):
 def stated(algorithm, terms, sums):
     """Return the largest error of normal x and w that is stated, relative to sum |x| |w|.
 
-    Direct: 6e-7, for any number of products. Winograd's sums are of as many numbers as there are
-    channels (or tiles), which are larger than products, and have roundings of the transforms on
+    Direct and implicit products: 6e-7, for any number of products. Winograd's sums are of as many
+    numbers as there are channels (or tiles), which are larger than products, and have roundings of
+    the transforms on
     top: 4e-6 to 9e-6 for 16 channels and tiles or more, up to 3e-5 for a single channel; with
     stride 2, 1e-6 to 7e-6 and 2e-5. Down the columns: 1e-6 to 4e-6, up to 1.1e-5.
     """
-    if algorithm == "direct":
+    if algorithm in GENERAL:
         return rounding("f4", 1) * GAUSSIAN
     chain, factor = sums
     return rounding("f4", chain) * factor * GAUSSIAN / np.sqrt(terms)
@@ -138,7 +140,7 @@ FITTING = [
     (algorithm, layer)
     for algorithm in PLANS
     for layer, (_, _, _, window, stride, _) in LAYERS.items()
-    if algorithm == "direct"
+    if algorithm in GENERAL
     or (algorithm == "winograd" and window == 3)
     or (algorithm == "columns" and window > 2 * stride)
 ]
@@ -169,8 +171,15 @@ LONG = {  # sums of up to 20,000 products: shapes of x and w, options
 
 @pytest.mark.parametrize("numbers", ["equal", "positive"])
 @pytest.mark.parametrize("name", LONG)
-def test_errors_do_not_grow_with_the_number_of_products(name, numbers):
+@pytest.mark.parametrize("algorithm", GENERAL)
+def test_errors_do_not_grow_with_the_number_of_products(monkeypatch, algorithm, name, numbers):
     """Numbers of one sign, whose roundings do not cancel: blocks of a sum are added apart."""
+
+    def chosen(geometry, dtype, direction):
+        plans = PLANS[algorithm]
+        return plans if plans.applies(geometry, dtype) else direct_plans
+
+    monkeypatch.setattr(convolution, "algorithm", chosen)
     x_shape, w_shape, options = LONG[name]
     rng = np.random.default_rng(0)
 
@@ -182,8 +191,7 @@ def test_errors_do_not_grow_with_the_number_of_products(name, numbers):
     with ax.kernels("portable"):
         exact, back = ax.conv2d.vjp(x.astype(float), w.astype(float), b.astype(float), **options)
     dy = draw(exact.shape)
-    with ax.kernels("direct"):
-        value, pullback = ax.conv2d.vjp(x, w, b, **options)
+    value, pullback = ax.conv2d.vjp(x, w, b, **options)
     for found, expected in zip(
         (value, *pullback(dy)), (exact, *back(dy.astype(float))), strict=True
     ):
@@ -281,14 +289,15 @@ def test_a_wrong_constant_is_caught(tiling):
 
 
 def changed_plan(monkeypatch, name, change):
-    make = getattr(direct_plans, name).__wrapped__
+    plans = convolution.algorithm(None, None, None)
+    make = getattr(plans, name).__wrapped__
 
     def made(geometry, dtype):
         plan = make(geometry, dtype)
         change(plan)
         return plan
 
-    monkeypatch.setattr(direct_plans, name, made)
+    monkeypatch.setattr(plans, name, made)
 
 
 def drop_a_tap(plan):
@@ -298,6 +307,19 @@ def drop_a_tap(plan):
 def shift_a_tap(plan):
     plan.packing.offsets = plan.packing.offsets.copy()
     plan.packing.offsets[5] += 1
+
+
+def move_an_output(plan):
+    plan.places[3] += 1
+
+
+def move_a_tap(plan):
+    plan.steps = plan.steps + (np.arange(plan.steps.size) == 5)
+
+
+def roll_weights(plan):
+    plan.lines = np.roll(plan.lines, 1)
+    plan.outputs = plan.outputs._replace(whole=False)
 
 
 def pack_another_row(plan):
@@ -347,23 +369,24 @@ def changed_loop(monkeypatch, module, name, number, after):
 
     class Changed(dict):
         def __missing__(self, variant):
-            def run(*args):
+            def run(*args, **options):
                 if after:
-                    loop[variant](*args)
+                    loop[variant](*args, **options)
                 args[number].flat[3] *= 1.001
                 if not after:
-                    loop[variant](*args)
+                    loop[variant](*args, **options)
 
             return run
 
     monkeypatch.setattr(module, name, Changed())
 
 
+VALUE, INPUT = "forward_plan", "input_gradient_plan"
 BREAKS = {
-    "tap of the value": ("direct", changed_plan, "forward_plan", drop_a_tap),
-    "tap of the input gradient": ("direct", changed_plan, "input_gradient_plan", drop_a_tap),
-    "tap of the weight gradient": ("direct", changed_plan, "forward_plan", shift_a_tap),
-    "packed row": ("direct", changed_plan, "input_gradient_plan", pack_another_row),
+    "tap of the value": ("direct", changed_plan, VALUE, drop_a_tap),
+    "tap of the input gradient": ("direct", changed_plan, INPUT, drop_a_tap),
+    "tap of the weight gradient": ("direct", changed_plan, VALUE, shift_a_tap),
+    "packed row": ("direct", changed_plan, INPUT, pack_another_row),
     "mask bit": ("direct", changed_result, convolution, "through_relu", flip_a_mask_bit),
     "winner": ("direct", swap_winners),
     "mask bit, winograd": (
@@ -376,6 +399,12 @@ BREAKS = {
     "winner, winograd": ("winograd", changed_result, winograd_plans, "pooled", swap_a_winner),
     "transformed weight": ("winograd", changed_loop, winograd, "transform_weights", 1, True),
     "transformed gradient": ("winograd", changed_loop, winograd_gradient, "finish", 0, False),
+    "output, implicit": ("implicit", changed_plan, VALUE, move_an_output),
+    "tap, implicit": ("implicit", changed_plan, VALUE, move_a_tap),
+    "tap of the input gradient, implicit": ("implicit", changed_plan, INPUT, move_a_tap),
+    "order of weights, implicit": ("implicit", changed_plan, INPUT, roll_weights),
+    "weight, implicit": ("implicit", changed_loop, implicit, "lay_out", 2, True),
+    "sum, implicit": ("implicit", changed_loop, implicit, "finish", 0, False),
     "weight, columns": ("columns", changed_loop, columns, "forward", 1, False),
     "gradient, columns": ("columns", changed_loop, columns, "weight_gradient", 3, True),
 }

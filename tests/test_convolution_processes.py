@@ -16,7 +16,7 @@ import agnostic_xent as ax
 
 numba = pytest.importorskip("numba")
 
-from convolution_case import BOTH, PLANS, POOL, RELU, case, check  # noqa: E402
+from convolution_case import BOTH, GENERAL, PLANS, POOL, RELU, case, check  # noqa: E402
 from convolution_spread import SPREADS  # noqa: E402
 from test_kernels_dense import SIZES, normal  # noqa: E402
 from test_kernels_dense import check as check_dense  # noqa: E402
@@ -39,6 +39,14 @@ SOME = {
         case((1, 3, 17, 18), (6, 3, 3, 2), stride=3, dilation=2, padding=4),
         case((2, 17, 20, 41), (33, 17, 1, 1), **POOL),
     ],
+    "implicit": [
+        case((3, 5, 13, 37), (70, 5, 3, 3), padding=1, **RELU),
+        case((2, 3, 12, 21), (33, 3, 5, 4), stride=2, padding=((2, 1), (0, 3)), **BOTH),
+        case((2, 3, 7, 37), (3, 1, 1, 4), groups=3, stride=(1, 2), padding=1),
+        case((1, 3, 17, 18), (6, 3, 3, 2), stride=3, dilation=2, padding=4),
+        case((17, 19, 5, 4), (40, 19, 1, 1), **POOL),
+        case((1, 40, 5, 5), (520, 40, 3, 3), padding=1),  # threads share out the filters
+    ],
     "winograd": [
         case((3, 5, 13, 22), (7, 5, 3, 3), padding=1, **BOTH),
         case((2, 33, 15, 9), (64, 33, 3, 3), padding=((0, 2), (1, 0)), **RELU),
@@ -55,7 +63,7 @@ SOME = {
     ],
 }
 
-DTYPES = {"direct": ("float32", "float64"), "winograd": ("float32",), "columns": ("float32",)}
+DTYPES = dict.fromkeys(PLANS, ("float32",)) | dict.fromkeys(GENERAL, ("float32", "float64"))
 
 
 def run_all(work):
@@ -63,7 +71,7 @@ def run_all(work):
     rule = convolution.algorithm
     try:
         for name, cases in SOME.items():
-            convolution.algorithm = lambda geometry, dtype, name=name: PLANS[name]
+            convolution.algorithm = lambda geometry, dtype, direction, name=name: PLANS[name]
             for shapes in cases:
                 work(name, shapes)
     finally:

@@ -16,6 +16,8 @@ from convolution_case import (  # noqa: E402
     BOTH,
     COLUMNS,
     DIRECT,
+    GENERAL,
+    IMPLICIT,
     PLANS,
     POOL,
     RELU,
@@ -86,10 +88,18 @@ def test_the_reference_is_the_formula(x, w, options):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", GENERAL)
 @pytest.mark.parametrize("shapes", DIRECT, ids=lambda c: c.id)
-def test_direct(monkeypatch, shapes, dtype):
-    use(monkeypatch, "direct")
-    check(shapes, SPREADS["direct"], dtype)
+def test_all_geometries(monkeypatch, shapes, name, dtype):
+    use(monkeypatch, name)
+    check(shapes, SPREADS[name], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shapes", IMPLICIT, ids=lambda c: c.id)
+def test_implicit(monkeypatch, shapes, dtype):
+    use(monkeypatch, "implicit")
+    check(shapes, SPREADS["implicit"], dtype)
 
 
 @pytest.mark.parametrize("shapes", WINOGRAD, ids=lambda c: c.id)
@@ -113,7 +123,7 @@ def test_direct_where_winograd_might_run(monkeypatch, shapes):
 @pytest.mark.parametrize("seed", range(40))
 def test_random_shapes(algorithm, seed):
     rng = np.random.default_rng([seed, len(algorithm)])
-    dtype = "float64" if algorithm == "direct" and seed % 3 == 0 else "float32"
+    dtype = "float64" if algorithm in GENERAL and seed % 3 == 0 else "float32"
     check(random_case(rng, algorithm), SPREADS[algorithm], dtype, seed)
 
 
@@ -127,7 +137,7 @@ def random_case(rng, algorithm):
     c, k = groups * one(1, 2, 3, 5, 16, 17, 40), groups * one(1, 2, 3, 6, 7, 8, 10, 17, 64)
     h, w, most, window = one(*range(1, 20)), one(*range(1, 37)), 2, (3, 3)
     options = {"groups": groups}
-    if algorithm == "direct":
+    if algorithm in GENERAL:
         most, window = 6, (one(1, 2, 3, 4, 5), one(1, 2, 3, 4, 5))
         options["stride"] = one(1, 1, 2, 3), one(1, 1, 2, 3)
         options["dilation"] = one(1, 1, 2, 3), one(1, 1, 2)
@@ -194,6 +204,7 @@ def backwards(x):
 LAYOUTS = [readonly, np.asfortranarray, strided, channels_last, backwards]
 SOME = {
     "direct": case((3, 4, 10, 18), (6, 4, 3, 3), padding=1, stride=2, **BOTH),
+    "implicit": case((3, 4, 10, 18), (6, 4, 3, 3), padding=1, stride=2, **BOTH),
     "winograd": case((3, 4, 10, 18), (6, 4, 3, 3), padding=1, **BOTH),
     "columns": case((3, 4, 10, 18), (6, 4, 5, 3), padding=2, **BOTH),
 }
@@ -326,7 +337,7 @@ def test_whole_numbers_are_exact(algorithm, follows):
     with ax.kernels("require"):
         y, pullback = ax.conv2d.vjp(*arrays, **shapes.options)
     dx, dw, db = pullback(dy)
-    if algorithm != "direct":
+    if algorithm not in GENERAL:
         dw = np.rint(dw)  # is divided by 24 * 24 or 90
     for found, e in zip((y, dx, dw, db), expected, strict=True):
         np.testing.assert_array_equal(found, e)
@@ -358,9 +369,10 @@ def tuple1(dy):
     return (dy,)
 
 
+@pytest.mark.parametrize("name", GENERAL)
 @pytest.mark.parametrize("special", [np.nan, np.inf])
-def test_direct_spreads_special_values_no_farther(monkeypatch, special):
-    use(monkeypatch, "direct")
+def test_products_spread_special_values_no_farther(monkeypatch, special, name):
+    use(monkeypatch, name)
     x, w, b = whole_numbers(case((2, 3, 12, 20), (4, 3, 3, 3)))
     w[w == 0] = 2880  # infinity times 0 is NaN, whoever multiplies
     x[1, 2, 5, 7] = special

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from itertools import product
+import itertools
 from typing import Any
 
 import numpy as np
 
+from ..simd.products import product
 from ..simd.tiles import TAPS
 from ..simd.vectors import VECTOR_BYTES
 from ..toolchain.arguments import flat
@@ -15,7 +16,7 @@ from ..toolchain.memory import empty, scratch
 from . import columns, direct_plans
 from .column_transforms import HIGHEST, LOWEST, POINTS, weight_matrix
 from .columns import Columns, scratch_of, tile_rows_of
-from .direct import TILES
+from .direct import tile_of
 from .geometry import SECTIONS, Geometry
 
 LANES = VECTOR_BYTES // 4
@@ -59,9 +60,8 @@ def weight_gradient(g: Geometry, x: Any, dy: Any, winners: Any = None) -> Any:
     sums = totals.sum(axis=0).reshape(*shape, tile, TAPS)
     sums = np.swapaxes(sums, 3, 4).reshape(g.groups, POINTS, -1, tap_blocks * TAPS)
     sums = sums[:, :, : g.filters, :taps].swapaxes(0, 1)  # (points, groups, filters, taps)
-    dw = (weight_matrix(window).T @ sums.reshape(POINTS, -1)).reshape(
-        window, -1, g.channels, g.stride[0], g.window[1]
-    )
+    dw = product(weight_matrix(window), sums.reshape(POINTS, -1), turned=(True, False))
+    dw = dw.reshape(window, -1, g.channels, g.stride[0], g.window[1])
     kh, kw = g.window
     dw = dw.transpose(1, 2, 0, 3, 4).reshape(-1, g.channels, window * g.stride[0], kw)
     return np.ascontiguousarray(dw[:, :, :kh])
@@ -137,7 +137,7 @@ def _offsets(t: Columns, window: int) -> Any:
     """Return where the taps of a row of the window are: (channels, row phases, columns)."""
     return np.asarray([
         (plane * t.column_step + v % t.column_step) * t.run + v // t.column_step
-        for plane, v in product(range(t.channels * t.row_step), range(window))
+        for plane, v in itertools.product(range(t.channels * t.row_step), range(window))
     ], np.int64)  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def _offsets(t: Columns, window: int) -> Any:
 
 
 def _run(t: Columns, x: Any, w: Any, b: Any, relu: bool) -> Any:
-    tile = min(TILES, key=lambda tile: (-(-t.filters // tile) * tile, -tile))
+    tile = tile_of(t.filters)
     y = empty((t.images, t.groups * t.filters, t.out_height, t.out_width), np.float32)
     outputs = t.groups * t.filters
     bias = np.zeros(outputs + tile, np.float32)
@@ -166,5 +166,5 @@ def _weights(t: Columns, w: Any, tile: int) -> Any:
     rows[:, : t.filters, :, :kh] = w.reshape(t.groups, t.filters, t.channels, kh, kw)
     rows = rows.reshape(t.groups, blocks, tile, t.channels, window, t.row_step * kw)
     taps = rows.transpose(4, 0, 1, 3, 5, 2).reshape(window, -1)
-    u = (weight_matrix(window) @ taps).reshape(POINTS, t.groups, blocks, -1)
+    u = product(weight_matrix(window), taps).reshape(POINTS, t.groups, blocks, -1)
     return np.ascontiguousarray(np.moveaxis(u, 0, 2)).reshape(-1)

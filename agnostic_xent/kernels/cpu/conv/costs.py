@@ -1,20 +1,28 @@
 """Which algorithm of convolution should be the fastest: the cycles of each, for each direction.
 
-Counted are the multiplications of vectors, one a cycle, and the cycles of what else takes time, as
-measured, with all that is rounded up to whole vectors and tiles.
+Counted are the multiplications of vectors, with all that is rounded up to whole vectors and tiles,
+and what else takes time: images that are packed, transformed and written, weights that are laid
+out, and the call itself. The constants were fitted to measured times of layers drawn at random.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from ..simd.tiles import TAPS
 from ..simd.vectors import VECTOR_BYTES
-from . import column_plans, direct_plans, winograd_plans
+from . import column_plans, direct_plans, implicit_plans, pointwise_plans, winograd_plans
 from .column_transforms import POINTS
 from .columns import tile_rows_of
+from .direct import TIMES, tile_of
 from .geometry import Geometry
+from .pointwise import TILE as POINTWISE_TILE
 
 LANES = VECTOR_BYTES // 4
 DIRECTIONS = FORWARD, INPUT, WEIGHT = "forward", "input_gradient", "weight_gradient"
@@ -25,61 +33,110 @@ def _up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
+class Sides(NamedTuple):
+    """What a direction reads and writes; the weight gradient counts as the forward pass does."""
+
+    channels: int
+    filters: int
+    rows: int
+    read: int
+    """Pixels of a channel of an image."""
+    written: int
+    taps: float
+    """That an output meets, on average."""
+
+    @property
+    def weights(self) -> float:
+        """Vectors of them."""
+        return self.channels * self.filters * self.taps / LANES
+
+
+def _sides(g: Geometry, direction: str) -> Sides:
+    (oh, ow), taps = g.output, math.prod(g.window)
+    if direction == INPUT:
+        met = taps / math.prod(g.stride)
+        return Sides(g.filters, g.channels, oh, oh * ow, g.height * g.width, met)
+    return Sides(g.channels, g.filters, g.height, g.height * g.width, oh * ow, taps)
+
+
 def direct(g: Geometry, direction: str) -> float:
-    """Return the cycles of direct convolution: nothing but multiplications."""
-    oh, ow = g.output
-    taps = g.window[0] * g.window[1]
-    return taps * g.images * _up(oh * ow, 2 * LANES) * g.channels * g.filters / LANES
+    """Return the cycles of direct convolution."""
+    s = _sides(g, direction)
+    if pointwise_plans.applies(g, np.dtype(np.float32)):
+        padded = _up(s.filters, POINTWISE_TILE)
+        return g.images * s.channels * padded * (0.6 * s.written / LANES + 1) + 150 * s.weights
+    copies, put = (1, 24) if direction == INPUT else (g.window[1], 0)
+    filters = _up(s.filters, LANES // TAPS) if direction == WEIGHT else _tiled(s.filters)
+    outputs, product = _up(s.written, 2 * LANES) * filters / LANES, 0.8
+    if direction == FORWARD:
+        product = 0.62
+    image = outputs * (product * s.taps * s.channels + put) + 2500
+    image += 10 * copies * s.channels * s.read / LANES
+    return g.images * image + (300 if direction == WEIGHT else 120) * s.weights
 
 
-READ_CYCLES, WRITE_CYCLES, PRODUCT_CYCLES, TAP_CYCLES = 60, 60, 4, 10
-"""Down the columns: to transform a vector of pixels of 8 rows, and one of outputs; of a sum besides
-its multiplications; to transform a weight."""
+def _tiled(filters: int) -> float:
+    """Return the filters with the rest of the last tile, and what slower tiles take more."""
+    tile = tile_of(filters)
+    return _up(filters, tile) * TIMES[tile]
+
+
+def implicit(g: Geometry, direction: str) -> float:
+    """Return the cycles of implicit products."""
+    s = _sides(g, direction)
+    wide = implicit_plans.panel_of(s.filters, LANES)
+    filters = _up(s.filters, wide * LANES) / LANES
+    product = 0.6 * s.taps * s.channels * implicit_plans.PANELS[wide]
+    packed = s.channels * (10 * s.read / LANES + 12 * s.rows)
+    return g.images * (s.written * filters * (product + 18) + packed) + 20 * s.weights
 
 
 def columns(g: Geometry, direction: str) -> float:
-    """Return the cycles of the transforms down the columns, and of what is between."""
+    """Return the cycles of Winograd convolution down the columns."""
     if direction == INPUT:
         one = g.stride == (1, 1)
         return columns(column_plans.adjoint(g), FORWARD) if one else direct(g, direction)
-    channels = g.channels * g.stride[0] * g.stride[1]
-    depth = g.channels * g.stride[0] * g.window[1]
-    products = POINTS * g.filters * (depth + PRODUCT_CYCLES)
-    weights = g.channels * g.filters * g.window[0] * g.window[1] * TAP_CYCLES
-    transforms = channels * READ_CYCLES + g.filters * WRITE_CYCLES
-    if direction == WEIGHT:
-        transforms += g.filters * READ_CYCLES
-    return _tiles(g) * (products + transforms) + weights
-
-
-def _tiles(g: Geometry) -> float:
-    """Return the vectors of all tile rows."""
     t = column_plans.sizes(g)
-    return g.images * tile_rows_of(t) * t.pitch / LANES
-
-
-INPUT_CYCLES, OUTPUT_CYCLES, WEIGHT_CYCLES = 400, 500, 300
-"""Winograd in both directions: to transform a vector of channels of a tile of 36 points, on the way
-in and out, and the weights of one; with more points, so much more."""
+    tiles = g.images * tile_rows_of(t) * t.pitch / LANES  # vectors of all tile rows
+    channels, depth = g.channels * math.prod(g.stride), g.channels * g.stride[0] * g.window[1]
+    weights = g.channels * g.filters * math.prod(g.window)
+    if direction == WEIGHT:
+        products = POINTS * g.filters * (depth + 16)
+        return tiles * (products + 180 * channels) + 60 * weights
+    sums = POINTS * _tiled(g.filters) * (0.7 * depth + 9)
+    return tiles * (sums + 200 * channels) + 10 * weights
 
 
 def winograd(g: Geometry, direction: str) -> float:
-    """Return the cycles of Winograd's products, and of the transforms."""
+    """Return the cycles of Winograd convolution in both directions."""
     oh, ow = g.output
     tiles = g.images * -(-oh // 4) * -(-ow // 4)
     points = winograd_plans.forward_tiling(g).side ** 2
-    channels, filters = g.channels, g.filters
+    channels, filters, product, read, written = g.channels, g.filters, 0.4, 950, 500
     if direction == INPUT:
         channels, filters = filters, channels
     elif direction == WEIGHT:
         channels, filters = _up(channels, LANES), _up(filters, 2 * LANES)
-    padded = _up(filters, winograd_plans.panel_of(filters) * LANES)
-    transforms = INPUT_CYCLES * -(-channels // LANES) + OUTPUT_CYCLES * padded // LANES
-    cycles = points * (channels * padded / LANES + transforms / 36)
-    return tiles * cycles + WEIGHT_CYCLES * channels * padded / LANES
+        product, read, written = 0.78, 550, 320
+    filters = _up(filters, winograd_plans.panel_of(filters) * LANES)
+    products = product * channels * filters / LANES
+    transforms = (read * -(-channels // LANES) + written * filters / LANES) / 36
+    return points * (tiles * (products + transforms) + 1000 / 36 * channels * filters / LANES)
 
 
-ALGORITHMS = {direct_plans: direct, column_plans: columns, winograd_plans: winograd}
+class Algorithm(NamedTuple):
+    """The cycles of a group, and those of a call."""
+
+    group: Callable[[Geometry, str], float]
+    call: float
+
+
+ALGORITHMS = {
+    direct_plans: Algorithm(direct, 3e4),
+    implicit_plans: Algorithm(implicit, 4e4),
+    column_plans: Algorithm(columns, 5e4),
+    winograd_plans: Algorithm(winograd, 1e5),
+}
 
 
 def candidates(g: Geometry, dtype: Any, direction: str) -> list[ModuleType]:
@@ -89,7 +146,8 @@ def candidates(g: Geometry, dtype: Any, direction: str) -> list[ModuleType]:
 
 def cycles(plans: ModuleType, g: Geometry, direction: str) -> float:
     """Return the cycles that an algorithm should take."""
-    return g.groups * ALGORITHMS[plans](g, direction)
+    algorithm = ALGORITHMS[plans]
+    return g.groups * algorithm.group(g, direction) + algorithm.call
 
 
 @functools.lru_cache(512)

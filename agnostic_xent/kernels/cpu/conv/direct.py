@@ -16,10 +16,14 @@ from ..simd.lines import pack, place
 from ..simd.tiles import TAPS, correlation_tile, product_tile
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Write1
+from ..toolchain.threads import PIECES
 from .cotangents import mask, total
 
 TILES = {8: 2, 6: 2, 3: 4, 1: 8}
 """Filters of a tile -> its vectors of pixels."""
+
+TIMES = {8: 1.0, 6: 1.03, 3: 1.2, 1: 2.0}
+"""The same -> the time of a multiplication, in that of the fastest."""
 
 _8x2, _6x2, _3x4, _1x8 = (correlation_tile(*tile) for tile in TILES.items())
 
@@ -75,6 +79,11 @@ class Phase(NamedTuple):
 PHASE = np.dtype([(name, np.int64) for name in Phase._fields])
 Phases = Annotated[Any, Array(PHASE, 1)]
 Totals = Annotated[Any, Array("kind", 5, written=True)]
+
+
+def tile_of(filters: int) -> int:
+    """Return the filters of a tile that is best for so many."""
+    return min(TILES, key=lambda tile: -(-filters // tile) * tile * TIMES[tile])
 
 
 @shared
@@ -137,6 +146,13 @@ def pack_band(
          row_starts, first * bands.row_step, bands.row_step, bands.band + bands.halo,
          column_starts, bands.column_step, bands.pitch, space, s0)  # fmt: skip
     return n, first, rows
+
+
+@compiled_in_parts(PIECES, kind=FLOATS)
+def gather(w: Read1, order: Integers, weights: Write1, parts: int, part: int) -> None:
+    """Write the weights in the order of the taps; -1 stands for 0."""
+    for i in range(order.size * part // parts, order.size * (part + 1) // parts):
+        weights[i] = w[order[i]] if order[i] >= 0 else w.dtype.type(0)
 
 
 @compiled_in_parts(kind=FLOATS)

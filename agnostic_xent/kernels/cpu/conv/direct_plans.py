@@ -11,13 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from ..simd.elements import FEW
 from ..simd.tiles import TAPS
 from ..simd.vectors import lanes_of
 from ..toolchain.arguments import NOTHING, flat
 from ..toolchain.memory import empty, scratch
 from . import direct, pointwise_plans
 from .cotangents import over_images
-from .direct import PHASE, TILES, Bands, Outputs, Phase, correlation_scratch, gradient_scratch
+from .direct import (
+    PHASE,
+    TILES,
+    Bands,
+    Outputs,
+    Phase,
+    correlation_scratch,
+    gradient_scratch,
+    tile_of,
+)
 from .geometry import SECTIONS, Geometry, with_long_rows
 
 BAND_BYTES = 384 << 10
@@ -126,11 +136,12 @@ class Correlation:
     """A packing, and the phases of outputs with the taps that each of them meets."""
 
     def __init__(self, packing: Packing, filters: int, image: tuple[int, int], whole: bool):
-        tile = min(TILES, key=lambda tile: (-(-filters // tile) * tile, -tile))
+        tile = tile_of(filters)
         self.packing, self.outputs = packing, Outputs(filters, *image, tile, whole)
         self.phases: list[Phase] = []
         self.taps: list[Any] = []  # of a phase: the index of its weights (groups, filters, depth)
         self.offsets: list[Any] = []
+        self.order: Any = None
 
     def add(self, taps: Any, offsets: Any, rows: tuple[int, int], columns: tuple[int, int]) -> None:
         """Add a phase; rows and columns are (start, step) in the image that is written."""
@@ -141,18 +152,26 @@ class Correlation:
             sum(a.size for a in arrays) for arrays in (self.offsets, self.taps)
         )
         self.phases.append(Phase(first_offset, depth, first_weight, *rows, *columns))
-        # the index of 0, which stands behind the last weight, fills the tile up
+        # the index of no weight fills the tile up
         full = np.full((groups, blocks * tile, depth), -1, np.int64)
         full[:, :filters] = taps
         full = full.reshape(groups, blocks, tile, depth).transpose(0, 1, 3, 2)
         self.taps.append(full.ravel())
         self.offsets.append(offsets)
 
+    def _weights(self, w: Any) -> Any:
+        """Return the weights of all taps, phase after phase."""
+        if self.order is None:
+            self.order = np.concatenate(self.taps)
+        weights = empty(self.order.shape, w.dtype)
+        direct.gather[w.dtype](w, self.order, weights, alone=weights.size < FEW)
+        return weights
+
     def run(self, x: Any, w: Any, b: Any, relu: bool) -> Any:
         """Return the image that is written."""
         bands, outputs, dtype = self.packing.bands, self.outputs, x.dtype
         filters, lanes = bands.groups * outputs.filters, lanes_of(dtype)
-        weights = np.append(flat(w), dtype.type(0))[np.concatenate(self.taps)]
+        weights = self._weights(flat(w))
         bias = np.zeros(filters + max(TILES), dtype)
         if b is not None:
             bias[:filters] = b
@@ -195,8 +214,8 @@ def forward_plan(g: Geometry, dtype: Any) -> Correlation:
 def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
     """Return how dx comes from packed dy: a phase is the pixels of one place in the stride."""
     (kh, kw), (dh, dw) = g.window, g.dilation
-    rows = _axis(g.height, kh, dh, g.stride[0], g.padding[0][0])
-    columns = _axis(g.width, kw, dw, g.stride[1], g.padding[1][0])
+    rows = axis(g.height, kh, dh, g.stride[0], g.padding[0][0])
+    columns = axis(g.width, kw, dw, g.stride[1], g.padding[1][0])
     pitch = columns.count + columns.reach
     bands = Bands(
         g.images, g.groups, g.filters, *g.output, 1, 1, pitch=pitch, band=0, rows=rows.count,
@@ -239,4 +258,4 @@ class _Axis:
         return self.first * self.stride + phase - self.before, self.stride
 
 
-_axis = functools.lru_cache(REMEMBERED)(_Axis)
+axis = functools.lru_cache(REMEMBERED)(_Axis)

@@ -55,10 +55,10 @@ LONG_ROW = 1024
 """Pixels."""
 
 
-def with_long_rows(g: Geometry) -> Geometry:
+def with_long_rows(g: Geometry, pixels: int = LONG_ROW) -> Geometry:
     """Return the geometry of a 1 x 1 convolution with several rows of pixels taken for one."""
     if (g.window, g.stride, g.padding) != ((1, 1), (1, 1), ((0, 0), (0, 0))):
         return g
-    most = max(1, LONG_ROW // g.width)
+    most = max(1, pixels // g.width)
     rows = next(rows for rows in range(most, 0, -1) if g.height % rows == 0)
     return g._replace(height=g.height // rows, width=g.width * rows)

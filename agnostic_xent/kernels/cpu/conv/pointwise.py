@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple
 
 from ..simd.elementary import plain
+from ..simd.lines import prefetch_to_read, prefetch_to_write
 from ..simd.tiles import correlation_tile, matrix_tile
 from ..simd.transposes import transpose
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Write1
-from .winograd_tiles import prefetch_to_read, prefetch_to_write
 
 TILE = 8
 """Filters of a micro-kernel, for two vectors of pixels."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..simd.elementary import plain
+from ..simd.lines import prefetch_to_read, prefetch_to_write
 from ..simd.tiles import matrix_tile
 from ..simd.transposes import transpose
 from ..simd.vectors import VECTOR_BYTES
@@ -31,8 +32,6 @@ from .winograd_tiles import (
     input_tile,
     output_tile,
     pooled_output_tile,
-    prefetch_to_read,
-    prefetch_to_write,
     unpool,
     weight_tile,
 )

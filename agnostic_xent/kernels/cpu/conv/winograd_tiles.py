@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from ..simd.vectors import I32, Vectors, cgutils, emitted, emitted_by_class
+from ..simd.vectors import Vectors, cgutils, emitted, emitted_by_class
 from .winograd_transforms import SCHEMES, Arithmetic, Transform
 
 POOL = 2
@@ -124,19 +124,6 @@ def _unpool(
             v.store(v.shuffle(left, right, order), v.at(row, target))
 
 
-def _prefetch(to_write: int) -> Any:
-    """Return the wish to have a line of memory in the cache, to read it or to write to it."""
-
-    def emit(v: Vectors, x: Any, x0: Any) -> None:
-        b, pointer = v.builder, ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-        call = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        hints = [ir.Constant(I32, hint) for hint in (to_write, 2, 1)]
-        b.call(call, [b.bitcast(v.at(x, x0), pointer), *hints])
-
-    return emitted(1, emit)
-
-
 def _by_class(arrays: int, emit: Any, transform: str, size: int | None) -> Any:
     """Return the kernel that a tiling's class picks; size: 3, or which of the class's sizes."""
     emits = {}
@@ -154,4 +141,3 @@ output_gradient_tile = _by_class(2, _tile_transform, "of_output_gradient", WRITT
 weight_tile = _by_class(2, _tile_transform, "of_weights", None)
 weight_gradient_tile = _by_class(2, _tile_transform, "of_weight_gradient", SIDE)
 unpool = emitted(3, _unpool)
-prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)

@@ -9,32 +9,43 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
+
 from .elementary import plain
-from .vectors import Vectors, cgutils, emitted
+from .vectors import I32, Vectors, cgutils, emitted
 
 
 def _lines(step: int) -> Any:
     """Return the kernel ``line[j] = row[start + j * step]``, 0 outside the row, for j < pitch.
 
-    Whole vectors are written: up to a vector behind the line, which is filled later or is room.
+    For several rows, ``distance`` apart, and lines, one behind the other. Whole vectors are
+    written: up to a vector behind the last line, which is filled later or is room.
     """
 
     def emit(
-        v: Vectors, row: Any, line: Any, r0: Any, width: Any, start: Any, l0: Any, pitch: Any
-    ) -> None:
-        b, row, line = v.builder, v.at(row, r0), v.at(line, l0)
-        lanes = v.index(v.lanes)
+        v: Vectors, x: Any, packed: Any, x0: Any, distance: Any, rows: Any, width: Any,
+        start: Any, p0: Any, pitch: Any,
+    ) -> None:  # fmt: skip
+        b, lanes = v.builder, v.index(v.lanes)
         vectors = b.sdiv(b.add(pitch, v.index(v.lanes - 1)), lanes)
+        every = [j * step for j in range(v.lanes)]
         with cgutils.for_range(b, vectors) as loop:
-            done = b.mul(loop.index, lanes)
+            # the last vectors first: what they write behind their lines is written once more
+            done = b.mul(b.sub(b.sub(vectors, v.index(1)), loop.index), lanes)
             position = b.add(start, b.mul(done, v.index(step)))
-            parts = []
-            for _ in range(step):
-                inside = b.and_(b.not_(v.first(b.neg(position))), v.first(b.sub(width, position)))
-                parts.append(v.load_masked(v.at(row, position), inside))
-                position = b.add(position, lanes)
-            every = [j * step for j in range(v.lanes)]
-            v.store(v.shuffle(parts[0], parts[-1], every), v.at(line, done))
+            places = [b.add(position, v.index(i * v.lanes)) for i in range(step)]
+            masks = [
+                b.and_(b.not_(v.first(b.neg(place))), v.first(b.sub(width, place)))
+                for place in places
+            ]
+            with cgutils.for_range(b, rows) as inner:
+                row = v.at(v.at(x, x0), b.mul(inner.index, distance))
+                line = v.at(v.at(packed, p0), b.mul(inner.index, pitch))
+                parts = [
+                    v.load_masked(v.at(row, place), mask)
+                    for place, mask in zip(places, masks, strict=True)
+                ]
+                v.store(v.shuffle(parts[0], parts[-1], every), v.at(line, done))
 
     return emitted(2, emit)
 
@@ -58,7 +69,7 @@ def _every_other(
             v.store_masked(v.shuffle(vector, vector, spread), target, b.and_(inside, parity))
 
 
-line_of_all, _line_of_every_other = _lines(1), _lines(2)
+copy_lines, _copy_every_other = _lines(1), _lines(2)
 _put_every_other = emitted(2, _every_other)
 
 
@@ -73,20 +84,37 @@ def pack(
     for c in range(channels):
         for start in column_starts:
             for row_start in row_starts:
-                for r in range(rows):
-                    h = row_start + row_shift + r * row_step
-                    inside = 0 <= h < height
-                    row = x0 + (c * height + h) * width
-                    seen = width if inside else 0
-                    if column_step == 1:
-                        line_of_all(x, packed, row, seen, start, line, pitch)
-                    elif column_step == 2:
-                        _line_of_every_other(x, packed, row, seen, start, line, pitch)
-                    else:
-                        for j in range(pitch):
-                            w = start + j * column_step
-                            packed[line + j] = x[row + w] if 0 <= w < seen else 0
-                    line += pitch
+                h = row_start + row_shift
+                before, end = -h, height - h
+                if row_step > 1:  # divisions would take longer than a short row
+                    before, end = -(h // row_step), -((h - height) // row_step)
+                before = min(rows, max(0, before))
+                end = min(rows, max(before, end))
+                for j in range(before * pitch):
+                    packed[line + j] = 0
+                copy_rows(x, x0 + (c * height + h + before * row_step) * width, row_step * width,
+                          end - before, width, start, column_step, packed, line + before * pitch,
+                          pitch)  # fmt: skip
+                for j in range(end * pitch, rows * pitch):
+                    packed[line + j] = 0
+                line += rows * pitch
+
+
+@plain
+def copy_rows(
+    x: Any, x0: Any, distance: Any, rows: Any, width: Any, start: Any, step: Any,
+    packed: Any, p0: Any, pitch: Any,
+) -> None:  # fmt: skip
+    """Copy every ``step``-th pixel of rows from a start on, 0 outside of them."""
+    if step == 1:
+        copy_lines(x, packed, x0, distance, rows, width, start, p0, pitch)
+    elif step == 2:
+        _copy_every_other(x, packed, x0, distance, rows, width, start, p0, pitch)
+    else:
+        for r in range(rows):
+            for j in range(pitch):
+                w = start + j * step
+                packed[p0 + r * pitch + j] = x[x0 + r * distance + w] if 0 <= w < width else 0
 
 
 @plain
@@ -107,3 +135,19 @@ def place(
         else:
             for j in range(first, last):
                 y[row + column_start + j * column_step] = strip[line + j]
+
+
+def _prefetch(to_write: int) -> Any:
+    """Return the wish to have a line of memory in the cache, to read it or to write to it."""
+
+    def emit(v: Vectors, x: Any, x0: Any) -> None:
+        b, pointer = v.builder, ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        call = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        hints = [ir.Constant(I32, hint) for hint in (to_write, 2, 1)]
+        b.call(call, [b.bitcast(v.at(x, x0), pointer), *hints])
+
+    return emitted(1, emit)
+
+
+prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)

@@ -18,7 +18,7 @@ from ..toolchain.memory import empty, scratch
 from ..toolchain.signatures import FLOATS, Read1, Write1
 from ..toolchain.threads import threads
 from .elementary import plain
-from .lines import line_of_all
+from .lines import copy_lines
 from .tiles import matrix_tile
 from .transposes import transpose
 from .vectors import VECTOR_BYTES, Vectors, cgutils, emitted, lanes_of
@@ -91,9 +91,8 @@ def pack_panel(
             for j in range(written, panel):
                 space[s0 + k * panel + j] = 0
     else:
-        for k in range(depth):
-            source = (k0 + k) * all_columns + n0
-            line_of_all(b, space, source, columns, 0, s0 + k * panel, panel)
+        source = k0 * all_columns + n0
+        copy_lines(b, space, source, all_columns, depth, columns, 0, s0, panel)
 
 
 @plain

@@ -232,3 +232,43 @@ def matrix_tile(rows: int, vectors: int, transposed: bool = False) -> Any:
                         v.store(build.fadd(v.load(place), build.load(slot)), place)
 
     return emitted(3, emit)
+
+
+def gathered_tile(rows: int, vectors: int) -> Any:
+    """Return the kernel ``c[i, j] = max(start + sum_r x[places[i] + steps[r]] b[r, j], lowest)``.
+
+    For rows x vectors of c, of which b and c are whole rows. ``start`` is the bias of j where the
+    sum begins (``first``), else c; lowest is 0 if ``relu``, else -inf.
+    """
+
+    def emit(
+        v: Vectors, x: Any, places: Any, steps: Any, b: Any, bias: Any, c: Any,
+        x0: Any, p0: Any, r0: Any, b0: Any, bias0: Any, c0: Any, depth: Any, first: Any, relu: Any,
+    ) -> None:  # fmt: skip
+        build, wide = v.builder, vectors * v.lanes
+        sums = registers(v, rows, vectors)
+        for slot in (slot for row in sums for slot in row):
+            build.store(v.zero, slot)
+        x, places, steps = v.at(x, x0), v.at(places, p0), v.at(steps, r0)
+        b, bias, c = v.at(b, b0), v.at(bias, bias0), v.at(c, c0)
+        starts = [v.at(x, build.load(v.at(places, i))) for i in range(rows)]
+        with cgutils.for_range(build, depth) as loop:
+            step = build.load(v.at(steps, loop.index))
+            line = v.at(b, build.mul(loop.index, v.index(wide)))
+            right = [v.load(v.at(line, j * v.lanes)) for j in range(vectors)]
+            for start, row in zip(starts, sums, strict=True):
+                factor = v.splat(build.load(v.at(start, step)))
+                for vector, slot in zip(right, row, strict=True):
+                    build.store(v.fma(factor, vector, build.load(slot)), slot)
+        is_first = build.icmp_signed("!=", first, v.index(0))
+        lowest = build.select(
+            build.icmp_signed("!=", relu, v.index(0)), v.zero, v.constant(float("-inf"))
+        )
+        for i, row in enumerate(sums):
+            for j, slot in enumerate(row):
+                place = v.at(c, i * wide + j * v.lanes)
+                before = build.select(is_first, v.at(bias, j * v.lanes), place)
+                total = build.fadd(v.load(before), build.load(slot))
+                v.store(v.at_least(total, lowest), place)
+
+    return emitted(6, emit)

@@ -1,0 +1,267 @@
+"""Convolution as a product of matrices that are never written: its tables, and the calls.
+
+All tables depend on shapes and options alone and are remembered.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..simd.elements import FEW
+from ..simd.vectors import VECTOR_BYTES, lanes_of
+from ..toolchain.arguments import flat
+from ..toolchain.memory import empty, scratch
+from . import implicit
+from .direct_plans import REMEMBERED, axis
+from .geometry import SECTIONS, Geometry, with_long_rows
+from .implicit import MOST_ROWS, PHASE, TILES, Outputs, Phase, Units, panels_of, units_of
+
+PANELS = {4: 1.0, 3: 1.0, 2: 1.05, 1: 1.3} if VECTOR_BYTES == 64 else {2: 1.0, 1: 1.3}
+"""Vectors of a panel -> the time of one, in that of the fastest; 6 x 4 sums need 32 registers."""
+
+PIXELS, FEWEST = 192, 48
+"""Outputs of a unit: so many share what is read of the weights, and fewer than these only where
+else there would be no second unit."""
+
+UNIT_BYTES = 384 << 10
+"""What a packed unit may take: less than half of a second-level cache."""
+
+MOST_TOTALS = 1 << 17
+"""Weights up to which each section of the images has sums of its own; more are shared out."""
+
+FEW_WEIGHTS = 1 << 15
+"""Numbers that one thread lays out before another one would have begun."""
+
+MOST_TAPS, MOST_PIXELS = 1 << 13, 1 << 15
+"""Of a sum, whose error grows with the number of blocks that are added in order: more pixels are
+sums of their own, and for more taps there is direct convolution."""
+
+
+def forward(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
+    """Return y (N, K, OH, OW)."""
+    y = forward_plan(with_long_rows(geometry, PIXELS), x.dtype).run(x, w, b, relu)
+    return y.reshape(*y.shape[:2], *geometry.output)
+
+
+def input_gradient(geometry: Geometry, dy: Any, w: Any, winners: Any = None) -> Any:
+    """Return dx (N, C, H, W), as direct convolution does where something is not finite."""
+    dx = input_gradient_plan(with_long_rows(geometry, PIXELS), dy.dtype).run(dy, w, None, False)
+    return dx.reshape(*dx.shape[:2], geometry.height, geometry.width)
+
+
+def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) -> Any:
+    """Return dw (K, C / groups, KH, KW)."""
+    dtype, lanes = x.dtype, lanes_of(x.dtype)
+    plan = forward_plan(with_long_rows(geometry, PIXELS), dtype)
+    t, outputs, panels = plan.units, plan.outputs, panels_of(plan.outputs)
+    taps = geometry.channels * math.prod(geometry.window)
+    many = t.groups * outputs.filters * taps > MOST_TOTALS
+    sections = -(-SECTIONS // (panels * t.groups)) if many else SECTIONS
+    sections = max(sections, -(-t.images * t.rows * t.columns // MOST_PIXELS))
+    sections = min(units_of(t), sections)
+    outputs = outputs._replace(shares=min(panels, -(-SECTIONS // (sections * t.groups))))
+    rows = TILES[outputs.panel // lanes]
+    totals = empty((sections, t.groups, panels, -(-taps // rows) * rows, outputs.panel), dtype)
+    space = scratch(implicit.gradient_scratch(t, outputs, lanes), dtype)
+    implicit.weight_gradient[dtype](
+        flat(x), flat(dy), np.zeros(outputs.panel, dtype), plan.places, plan.tap_places,
+        plan.row_starts, plan.column_starts, totals, space, t, outputs, lanes,
+    )  # fmt: skip
+    dw = empty((t.groups * outputs.filters, geometry.channels, *geometry.window), dtype)
+    few = totals.size < FEW
+    implicit.finish[dtype](totals, dw.reshape(-1), taps, outputs.filters, lanes, alone=few)
+    return dw
+
+
+def name_of(geometry: Geometry) -> str:
+    """Return what the algorithm is called."""
+    return "implicit product"
+
+
+def applies(geometry: Geometry, dtype: Any) -> bool:
+    """Return whether the sums are short enough."""
+    depth = max(geometry.channels, geometry.filters) * math.prod(geometry.window)
+    return depth <= MOST_TAPS
+
+
+def panel_of(filters: int, lanes: int) -> int:
+    """Return the vectors of a panel that is best for so many filters."""
+    vectors = -(-filters // lanes)
+    return min(PANELS, key=lambda wide: -(-vectors // wide) * wide * PANELS[wide])
+
+
+class Axis(NamedTuple):
+    """How rows, or columns, are packed: every ``step``-th from each start on."""
+
+    starts: list[int]
+    step: int
+    between: int
+    """Packed rows from one output to the next."""
+    reach: int
+    """Packed rows that an output meets, before its last one."""
+    taps: list[tuple[int, int]]
+    """Of each: which copy it meets, and at which row of it."""
+
+    def packed(self, outputs: int) -> int:
+        """Return how many rows so many outputs meet."""
+        return (outputs - 1) * self.between + self.reach + 1
+
+
+def _axis_of(window: int, dilation: int, stride: int, before: int) -> Axis:
+    """Return one copy of all rows, or if some are not needed one for each phase that is."""
+    met = [u * dilation for u in range(window)]
+    phases = sorted({row % stride for row in met})
+    if len(phases) == stride:
+        return Axis([-before], 1, stride, met[-1], [(0, row) for row in met])
+    taps = [(phases.index(row % stride), row // stride) for row in met]
+    return Axis([phase - before for phase in phases], stride, 1, met[-1] // stride, taps)
+
+
+class Correlation:
+    """Tables of a pass: where outputs and taps lie in packed images, and how work is cut."""
+
+    def __init__(
+        self, dtype: Any, images: tuple[int, ...], stride: int, rows: Axis, columns: Axis,
+        count: tuple[int, int], outputs: Outputs,
+    ):  # fmt: skip
+        """``images`` are (images, groups, channels, height, width), ``count`` the outputs."""
+        lanes = lanes_of(dtype)
+        panel = panel_of(outputs.filters, lanes) * lanes
+        self.row_starts = np.asarray(rows.starts, np.int64)
+        self.column_starts = np.asarray(columns.starts, np.int64)
+        self.axes, outputs = (rows, columns), outputs._replace(panel=panel)
+        pitch = columns.packed(count[1])
+        n, groups, channels, height, width = images
+        t = Units(
+            n, groups, channels, height, width, rows.step, columns.step, 0, pitch, 0, 1, 1, stride,
+            *count,
+        )  # fmt: skip
+        together, band = self._cut(t, panels_of(outputs), dtype.itemsize)
+        self.units = self._packed(t._replace(together=together, band=band))
+        shares = min(panels_of(outputs), -(-SECTIONS // (units_of(self.units) * t.groups)))
+        self.outputs = outputs._replace(shares=shares)
+        self.places = self._places()
+        self.phases: list[Phase] = []
+        self.steps = np.empty(0, np.int64)
+        self.lines = self.tap_places = self.steps
+        self.weight_steps = 0, 0, 0, 0
+
+    def _packed(self, t: Units) -> Units:
+        """Return the sizes of packed images."""
+        rows = self.axes[0].packed(t.band)
+        copies = self.row_starts.size * self.column_starts.size
+        # channels must not all lie in the same few sets of a cache
+        pitch = t.pitch + (copies * rows * t.pitch % 64 == 0)
+        return t._replace(packed_rows=rows, pitch=pitch, plane=copies * rows * pitch)
+
+    def _cut(self, t: Units, panels: int, itemsize: int) -> tuple[int, int]:
+        """Return the images and the rows of a unit."""
+
+        def fits(together: int, band: int) -> bool:
+            plane = self._packed(t._replace(band=band)).plane
+            return together * t.channels * plane * itemsize <= UNIT_BYTES
+
+        everything = t.images * t.rows * t.columns * t.groups
+        shared = everything // SECTIONS if panels < SECTIONS else everything
+        fewest = FEWEST if everything * panels >= 4 * FEWEST else FEWEST // 3
+        pixels = min(PIXELS, max(fewest, shared))
+        band = min(t.rows, max(1, pixels // t.columns))
+        while band > 1 and not fits(1, band):
+            band -= 1
+        band = -(-t.rows // -(-t.rows // band))  # no shorter band at the end than need be
+        together = min(t.images, max(1, pixels // (t.rows * t.columns))) if band == t.rows else 1
+        while together > 1 and not fits(together, band):
+            together -= 1
+        return -(-t.images // -(-t.images // together)), band
+
+    def _places(self) -> Any:
+        """Return where the outputs of a unit lie, with room for the rows of the last tile."""
+        t, (rows, columns) = self.units, self.axes
+        i, r, c = np.ix_(range(t.together), range(t.band), range(t.columns))
+        places = i * t.channels * t.plane + r * rows.between * t.pitch + c * columns.between
+        return np.pad(places.reshape(-1), (0, MOST_ROWS)).astype(np.int64)
+
+    def add(
+        self, channels: int, rows: Any, columns: Any,
+        row_place: tuple[int, int] = (0, 1), column_place: tuple[int, int] = (0, 1),
+    ) -> None:  # fmt: skip
+        """Add a phase: its taps are (copy, row) and (copy, column) of each channel.
+
+        Places are (start, step) in what is written.
+        """
+        t, copies = self.units, self.row_starts.size
+        steps = [
+            c * t.plane + ((v * copies + u) * t.packed_rows + row) * t.pitch + column
+            for c, (u, row), (v, column) in product(range(channels), rows, columns)
+        ]
+        self.phases.append(Phase(self.steps.size, len(steps), *row_place, *column_place))
+        self.steps = np.append(self.steps, np.asarray(steps, np.int64))
+
+    def run(self, x: Any, w: Any, b: Any, relu: bool) -> Any:
+        """Return the image that is written."""
+        t, outputs, dtype, lanes = self.units, self.outputs, x.dtype, lanes_of(x.dtype)
+        filters, panel = t.groups * outputs.filters, outputs.panel
+        weights = empty((t.groups * panels_of(outputs) * self.steps.size * panel,), dtype)
+        alone = weights.size < FEW_WEIGHTS
+        space = scratch(implicit.CHUNK * panel, dtype, alone)
+        implicit.lay_out[dtype](
+            flat(w), self.lines, weights, space, t.groups, outputs.filters, panel, outputs.whole,
+            *self.weight_steps, lanes, alone=alone,
+        )  # fmt: skip
+        bias = np.zeros(filters + panel, dtype)
+        if b is not None:
+            bias[:filters] = b
+        y = empty((t.images, filters, outputs.height, outputs.width), dtype)
+        space = scratch(implicit.correlation_scratch(t, outputs, lanes), dtype)
+        implicit.correlate[dtype](
+            flat(x), weights, bias, self.places, self.steps, np.array(self.phases, PHASE),
+            self.row_starts, self.column_starts, y.reshape(-1), space, t, outputs, lanes, relu,
+        )  # fmt: skip
+        return y
+
+
+@functools.lru_cache(REMEMBERED)
+def forward_plan(g: Geometry, dtype: Any) -> Correlation:
+    """Return how y comes from packed x."""
+    rows, columns = (
+        _axis_of(window, dilation, stride, before)
+        for window, dilation, stride, (before, _) in zip(
+            g.window, g.dilation, g.stride, g.padding, strict=True
+        )
+    )
+    images = g.images, g.groups, g.channels, g.height, g.width
+    outputs = Outputs(g.filters, *g.output, 0, 1, True)
+    plan = Correlation(dtype, images, g.stride[0], rows, columns, g.output, outputs)
+    depth = g.channels * math.prod(g.window)
+    plan.add(g.channels, rows.taps, columns.taps)
+    plan.tap_places = np.pad(plan.steps, (0, MOST_ROWS), "edge")
+    plan.lines, plan.weight_steps = np.arange(depth), (depth, g.filters * depth, 0, depth)
+    return plan
+
+
+@functools.lru_cache(REMEMBERED)
+def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
+    """Return how dx comes from packed dy: a phase is the pixels of one place in the stride."""
+    (kh, kw), (dh, dw), taps = g.window, g.dilation, math.prod(g.window)
+    by_row = axis(g.height, kh, dh, g.stride[0], g.padding[0][0])
+    by_column = axis(g.width, kw, dw, g.stride[1], g.padding[1][0])
+    rows, columns = (Axis([a.first - a.reach], 1, 1, a.reach, []) for a in (by_row, by_column))
+    images, count = (g.images, g.groups, g.filters, *g.output), (by_row.count, by_column.count)
+    outputs = Outputs(g.channels, g.height, g.width, 0, 1, g.stride == (1, 1))
+    plan = Correlation(dtype, images, 1, rows, columns, count, outputs)
+    index = np.arange(g.filters * taps).reshape(g.filters, kh, kw)
+    order = []
+    for a, b in product(range(g.stride[0]), range(g.stride[1])):
+        us, vs = by_row.shifts(a), by_column.shifts(b)
+        met_rows = [(0, by_row.reach - d) for d in us.values()]
+        met_columns = [(0, by_column.reach - d) for d in vs.values()]
+        plan.add(g.filters, met_rows, met_columns, by_row.placed(a), by_column.placed(b))
+        order.append(index[:, list(us)][..., list(vs)].reshape(-1))
+    plan.lines = np.argsort(np.concatenate(order))
+    plan.weight_steps = taps, g.filters * g.channels * taps, g.channels * taps, taps
+    return plan
