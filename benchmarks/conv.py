@@ -20,7 +20,7 @@ from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
 from agnostic_xent.kernels.cpu.conv.costs import FORWARD, fastest
 from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
 
-from .measure import TUNED, alternate, in_subprocess, machine, ratio, table, write
+from .measure import TUNED, alternate, described, in_subprocess, machine, ratio, table, write
 
 LAYERS = {  # name -> N, C, H, W, filters, window, stride, padding
     "LeNet 1": (128, 1, 28, 28, 32, 3, 1, 1),
@@ -197,8 +197,7 @@ def report(result: dict[str, Any]) -> str:
     text += "Milliseconds: medians over rounds in turns, results\nallocated by both. Ratio: time "
     text += "of torch in its faster layout over ours, with quartiles.\nError: the largest, "
     text += "relative to the largest sum of |x| |w|, against float64.\n\n"
-    versions = ", ".join(f"{k} {v}" for k, v in result["machine"]["versions"].items())
-    text += f"{result['machine']['cpu']}, {result['machine']['cores']} cores. {versions}.\n"
+    text += f"{described(result['machine'])}\n"
     for direction in (*DIRECTIONS, "block"):
         found = [entry for entry in result["layers"] if entry["direction"] == direction]
         rows = []
