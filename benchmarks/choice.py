@@ -25,7 +25,7 @@ from .measure import RESULTS, alternate, described, machine, of_seeds, table, wr
 
 COUNT, QUICK, WORST = 100, 8, 10
 DTYPE = np.dtype(np.float32)
-ERROR = 4e-4
+ERROR = 1e-4
 """Of numbers of order 1, between two algorithms; of larger ones, so much of the largest."""
 
 
@@ -122,9 +122,9 @@ def report(result: dict[str, Any]) -> str:
     seeds = sorted({entry["seed"] for entry in result["layers"]})
     text = f"""# The choice of an algorithm of convolution: float32 on the CPU
 
-Written by `python -m benchmarks choice`: {result["count"]} layers of each of the seeds
-{", ".join(map(str, seeds))}, where several algorithms can be used. Regret: time of the chosen one
-over the time of the fastest, medians of rounds in turns. Time lost: the same of the sums of times.
+Written by `python -m benchmarks choice`: {result["count"]} layers of each seed
+({", ".join(map(str, seeds))}). Regret: time of the chosen algorithm over the time of the fastest,
+where several can be used; medians of rounds in turns. Time lost: the same, of the sums of times.
 
 {described(result["machine"])} {result["threads"]} threads.
 

@@ -20,7 +20,7 @@ from .drawn_layers import KINDS, Layer, draw_layer
 from .measure import SPREAD, described, machine, mean_of, of_seeds, spread, table, write
 
 COUNT, QUICK, SHOWN = 60, 4, 15
-ERROR = 4e-4
+ERROR = 1e-4
 """Of numbers of order 1, from torch's; of larger ones, so much of the largest."""
 
 
@@ -63,9 +63,9 @@ def report(result: dict[str, Any]) -> str:
     seeds = sorted({entry["seed"] for entry in found})
     text = f"""# Convolution of layers drawn at random: float32 on the CPU
 
-Written by `python -m benchmarks layers`: {result["count"]} layers of each of the seeds
-{", ".join(map(str, seeds))}. Ratio: time of torch in its faster layout over ours, medians of rounds
-in turns. The numbers of both agree to {ERROR}.
+Written by `python -m benchmarks layers`: {result["count"]} layers of each seed
+({", ".join(map(str, seeds))}). Ratio: time of torch in its faster layout over ours, medians of
+rounds in turns. The numbers of both agree to {ERROR:.0e}.
 
 {described(result["machine"])} {result["threads"]} threads each.
 

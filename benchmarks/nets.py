@@ -27,9 +27,10 @@ from .drawn_nets import CLASSES, KINDS, Net, draw_net
 from .measure import SPREAD, described, machine, of_seeds, spread, table, write
 
 COUNT, QUICK = 12, 2
-RATE, MOMENTUM = 0.01, 0.9
-STEPS, ERROR = 3, 1e-3
-"""How many losses are compared; how far they may be apart, of 2.3."""
+RATE, MOMENTUM = 0.001, 0.9
+STEPS, ERROR = 3, 5e-3
+"""How many losses are compared; how far they may be apart, relative. Most agree to 1e-6, but a
+rounding may decide which of two pixels wins a pool."""
 
 
 def main(quick: bool, inner: str | None, seed: int | None = None, count: int = 0) -> None:
@@ -64,7 +65,7 @@ def measure(seed: int | None, count: int) -> list[dict[str, Any]]:
 def check(net: Net, steps: dict[str, Callable[[], float]]) -> None:
     """Raise if the losses of the first steps differ."""
     ours, *others = ([step() for _ in range(STEPS)] for step in steps.values())
-    error = float(np.abs(np.array(others) - ours).max())
+    error = float(np.abs(np.divide(others, ours) - 1).max())
     if not error < ERROR:
         raise AssertionError(f"{net}: losses {ours}, torch {others}")
 
@@ -152,9 +153,9 @@ def report(result: dict[str, Any]) -> str:
     seeds = sorted({entry["seed"] for entry in found})
     text = f"""# Training steps of nets drawn at random: float32 on the CPU
 
-Written by `python -m benchmarks nets`: {result["count"]} nets of each of the seeds
-{", ".join(map(str, seeds))}. Milliseconds a step: medians of rounds in turns. Ratio: time of torch
-in its faster layout over ours, with quartiles. The losses of both agree to {ERROR}.
+Written by `python -m benchmarks nets`: {result["count"]} nets of each seed
+({", ".join(map(str, seeds))}). Milliseconds a step: medians of rounds in turns. Ratio: time of
+torch in its faster layout over ours, with quartiles. The first losses of both agree to {ERROR:.1%}.
 
 {described(result["machine"])} {result["threads"]} threads each.
 
