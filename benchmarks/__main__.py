@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 
 NAMES = (
-    "xent", "linear_xent", "conv", "train", "startup", "scale", "overhead", "elementwise",
+    "xent", "linear_xent", "conv", "layers", "choice", "train", "nets", "startup", "scale",
+    "overhead", "elementwise",
     "logistic", "fashion_mnist",
     "gpu", "gpu_code", "gpu_conv", "gpu_forecast",
 )  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, argument_default=argparse.SUPPRESS
+    )
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--quick", action="store_true", help="few repetitions, smaller problems")
-    parser.add_argument("--inner", help=argparse.SUPPRESS)  # a run within a run: where to write
-    arguments = parser.parse_args()
-    importlib.import_module(f"benchmarks.{arguments.name}").main(arguments.quick, arguments.inner)
+    parser.add_argument(
+        "--quick", action="store_true", default=False, help="few repetitions, smaller problems"
+    )
+    parser.add_argument("--inner", default=None, help=argparse.SUPPRESS)  # a run within a run
+    parser.add_argument("--seed", type=int, help="layers, choice, nets: the only seed to draw of")
+    parser.add_argument("--count", type=int, help="layers, choice, nets: how many of a seed")
+    parser.add_argument("--stored", action="store_true", help="choice: judge times of before")
+    own = vars(parser.parse_args())
+    name, quick, inner = (own.pop(key) for key in ("name", "quick", "inner"))
+    run = importlib.import_module(f"benchmarks.{name}").main
+    for option in own.keys() - inspect.signature(run).parameters:
+        parser.error(f"{name} takes no --{option}")
+    run(quick, inner, **own)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ float64, relative to the sum of |x| |w| of the output with the largest such sum.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,17 @@ from agnostic_xent.kernels.cpu.conv import direct_plans, winograd_plans
 from agnostic_xent.kernels.cpu.conv.costs import FORWARD, fastest
 from agnostic_xent.kernels.cpu.conv.geometry import geometry_of
 
-from .measure import TUNED, alternate, in_subprocess, machine, ratio, table, write
+from .measure import (
+    TUNED,
+    alternate,
+    described,
+    in_subprocess,
+    machine,
+    mean_of,
+    ratio,
+    table,
+    write,
+)
 
 LAYERS = {  # name -> N, C, H, W, filters, window, stride, padding
     "LeNet 1": (128, 1, 28, 28, 32, 3, 1, 1),
@@ -53,23 +63,23 @@ def main(quick: bool, inner: str | None) -> None:
 
 def measure(quick: bool) -> list[dict[str, Any]]:
     """Return times, ratios and errors of each direction of each layer, and of the block."""
-    found = []
+    found, turns = [], (0.4, 5) if quick else (2.5, 9)
     for name in QUICK if quick else LAYERS:
         arrays, geometry = data(LAYERS[name])
         errors = errors_of(arrays, geometry)
         for direction, functions in cases(arrays, geometry).items():
-            found.append(timed(functions, quick) | {
+            found.append(timed(functions, *turns) | {
                 "layer": name, "direction": direction, "error": errors[direction],
             })  # fmt: skip
     arrays, geometry = data(LAYERS["LeNet 2"])
     block = {"layer": "LeNet 2", "direction": "block", "error": None}
-    found.append(timed(block_functions(arrays, geometry), quick) | block)
+    found.append(timed(block_functions(arrays, geometry), *turns) | block)
     return found
 
 
-def timed(functions: Functions, quick: bool) -> dict[str, Any]:
+def timed(functions: Functions, seconds: float, rounds: int) -> dict[str, Any]:
     """Return medians, and the ratio to the faster layout of torch."""
-    times = alternate(functions, 0.4 if quick else 2.5, rounds=5 if quick else 9)
+    times = alternate(functions, seconds, rounds)
     medians = {key: float(np.median(t)) for key, t in times.items()}
     faster = min(LAYOUTS, key=medians.__getitem__)
     return {"seconds": medians, "faster": faster, "ratio": ratio(times, faster, OURS)}
@@ -81,32 +91,39 @@ def data(layer: tuple[int, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, c, h, w), dtype=np.float32)
     weights = rng.standard_normal((k, c, window, window), dtype=np.float32) * np.float32(0.1)
-    geometry = {"stride": stride, "padding": padding}
+    geometry = {"stride": (stride, stride), "padding": (padding, padding)}
+    geometry |= {"dilation": (1, 1), "groups": 1}
     y = ax.conv2d(x, weights, **geometry)
     return (x, weights, np.zeros(k, np.float32), rng.standard_normal(y.shape, np.float32)), geometry
 
 
-def cases(arrays: tuple[Any, ...], geometry: dict[str, int]) -> dict[str, Functions]:
-    """Return, by direction, what is measured: ours, our other algorithm, torch in both layouts."""
+def cases(arrays: tuple[Any, ...], geometry: dict[str, Any]) -> dict[str, Functions]:
+    """Return, by direction, what is measured: ours, torch in both layouts, our other algorithm."""
     x, w, _, dy = arrays
-    with ax.kernels("require"):
-        pullbacks = [ax.conv2d.vjp(x, w, wrt=(i,), **geometry)[1] for i in (0, 1)]
-
-        def forward() -> Any:
-            return ax.conv2d(x, w, **geometry)
-
-    ours = forward, lambda: pullbacks[0](dy), lambda: pullbacks[1](dy)
-    found = {d: {OURS: f} for d, f in zip(DIRECTIONS, ours, strict=True)}
+    found = against_torch(x, w, dy, geometry)
     if other := other_algorithm(x, w, dy, geometry):
         for direction, function in zip(DIRECTIONS, other, strict=True):
             found[direction][OTHER] = function
-    for layout, functions in torch_functions(arrays, geometry).items():
+    return found
+
+
+def against_torch(x: Any, w: Any, dy: Any, options: dict[str, Any]) -> dict[str, Functions]:
+    """Return, by direction, ours and torch in both layouts; options are pairs, and groups."""
+    with ax.kernels("require"):
+        pullbacks = [ax.conv2d.vjp(x, w, wrt=(i,), **options)[1] for i in (0, 1)]
+
+        def forward() -> Any:
+            return ax.conv2d(x, w, **options)
+
+    ours = forward, lambda: pullbacks[0](dy)[0], lambda: pullbacks[1](dy)[1]
+    found = {d: {OURS: f} for d, f in zip(DIRECTIONS, ours, strict=True)}
+    for layout, functions in torch_functions(x, w, dy, options).items():
         for direction, function in zip(DIRECTIONS, functions, strict=True):
             found[direction][layout] = function
     return found
 
 
-def other_algorithm(x: Any, w: Any, dy: Any, geometry: dict[str, int]) -> Any:
+def other_algorithm(x: Any, w: Any, dy: Any, geometry: dict[str, Any]) -> Any:
     """Return the three directions by direct convolution, or if that is chosen by Winograd's."""
     options = ax.conv2d._contract(x, w, **geometry).options
     g = geometry_of(x, w, options)
@@ -120,33 +137,33 @@ def other_algorithm(x: Any, w: Any, dy: Any, geometry: dict[str, int]) -> Any:
     )
 
 
-def torch_functions(arrays: tuple[Any, ...], geometry: dict[str, int]) -> dict[str, Any]:
+def torch_functions(x: Any, w: Any, dy: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Return torch's three directions, by layout."""
     import torch
 
-    stride, padding = [geometry["stride"]] * 2, [geometry["padding"]] * 2
+    stride, padding, dilation, groups = (
+        options[name] for name in ("stride", "padding", "dilation", "groups")
+    )
     found = {}
     for layout, form in zip(LAYOUTS, (torch.contiguous_format, torch.channels_last), strict=True):
-        x, w, dy = (torch.from_numpy(arrays[i]).contiguous(memory_format=form) for i in (0, 1, 3))
+        tensors = [torch.from_numpy(a).contiguous(memory_format=form) for a in (x, w, dy)]
 
-        def forward(x: Any = x, w: Any = w) -> Any:
+        def forward(tensors: Any = tensors) -> Any:
             with torch.no_grad():
-                return torch.nn.functional.conv2d(x, w, None, stride, padding)
+                return torch.nn.functional.conv2d(*tensors[:2], None, **options)
 
-        def backward(mask: list[bool], x: Any = x, w: Any = w, dy: Any = dy) -> Any:
+        def backward(of: int, tensors: Any = tensors) -> Any:
+            images, weights, slopes = tensors
             return torch.ops.aten.convolution_backward(
-                dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, mask
-            )
+                slopes, images, weights, None, stride, padding, dilation, False, [0, 0], groups,
+                [of == 0, of == 1, False],
+            )[of]  # fmt: skip
 
-        found[layout] = (
-            forward,
-            lambda backward=backward: backward([True, False, False]),
-            lambda backward=backward: backward([False, True, False]),
-        )
+        found[layout] = forward, partial(backward, 0), partial(backward, 1)
     return found
 
 
-def block_functions(arrays: tuple[Any, ...], geometry: dict[str, int]) -> Functions:
+def block_functions(arrays: tuple[Any, ...], geometry: dict[str, Any]) -> Functions:
     """Return convolution, bias, ReLU and max-pool in training, where the winners are kept."""
     import torch
     from torch.nn import functional as F
@@ -170,7 +187,7 @@ def block_functions(arrays: tuple[Any, ...], geometry: dict[str, int]) -> Functi
     return found
 
 
-def errors_of(arrays: tuple[Any, ...], geometry: dict[str, int]) -> dict[str, float]:
+def errors_of(arrays: tuple[Any, ...], geometry: dict[str, Any]) -> dict[str, float]:
     """Return the largest error of each direction, relative to the largest sum of |x| |w|."""
     import torch
 
@@ -197,8 +214,7 @@ def report(result: dict[str, Any]) -> str:
     text += "Milliseconds: medians over rounds in turns, results\nallocated by both. Ratio: time "
     text += "of torch in its faster layout over ours, with quartiles.\nError: the largest, "
     text += "relative to the largest sum of |x| |w|, against float64.\n\n"
-    versions = ", ".join(f"{k} {v}" for k, v in result["machine"]["versions"].items())
-    text += f"{result['machine']['cpu']}, {result['machine']['cores']} cores. {versions}.\n"
+    text += f"{described(result['machine'])}\n"
     for direction in (*DIRECTIONS, "block"):
         found = [entry for entry in result["layers"] if entry["direction"] == direction]
         rows = []
@@ -209,7 +225,7 @@ def report(result: dict[str, Any]) -> str:
                 f"{r['median']:.2f} ({r['low']:.2f}-{r['high']:.2f})",
                 "-" if entry["error"] is None else f"{entry['error']:.0e}",
             ])  # fmt: skip
-        mean = math.exp(sum(math.log(e["ratio"]["median"]) for e in found) / len(found))
+        mean = mean_of([e["ratio"]["median"] for e in found])
         title = "forward with bias, ReLU, 2x2 max-pool" if direction == "block" else direction
         text += f"\n## {title[0].upper()}{title[1:]}: geometric mean {mean:.2f}\n\n"
         text += table(["layer", *LAYOUTS, OURS, OTHER, "ratio", "error"], rows)

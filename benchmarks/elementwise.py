@@ -16,7 +16,7 @@ import numpy as np
 
 import agnostic_xent as ax
 
-from .measure import TUNED, alternate, in_subprocess, machine, ratio, table, write
+from .measure import TUNED, alternate, described, in_subprocess, machine, ratio, table, write
 
 SHAPES = [(128, 32, 28, 28), (64, 64, 32, 32), (64, 256, 8, 8)]
 WINDOWS = {"2x2": {"window": 2}, "3x3 step 2": {"window": 3, "stride": 2, "padding": 1}}
@@ -123,9 +123,7 @@ def report(result: dict[str, Any]) -> str:
         "over ours, NCHW (median and quartiles over the rounds): more than 1 is in our favour.\n"
     )
     text += "Waiting threads sleep, with `OMP_WAIT_POLICY=PASSIVE`.\n"
-    text += f"\n{result['machine']['cpu']}, {result['machine']['cores']} cores. "
-    versions = result["machine"]["versions"].items()
-    text += ", ".join(f"{name} {version}" for name, version in versions) + ".\n"
+    text += f"\n{described(result['machine'])}\n"
     notes = {
         "tuned": " and ".join(f"`{k}={v}`" for k, v in TUNED.items()),
         "as installed": "no variables set: large arrays cost torch page faults",

@@ -19,7 +19,7 @@ import numpy as np
 import agnostic_xent as ax
 from agnostic_xent.datasets import load_fashion_mnist
 
-from .measure import TUNED, in_subprocess, machine, table, write
+from .measure import TUNED, described, in_subprocess, machine, table, write
 
 BATCH, EPOCHS, RATE, MOMENTUM = 128, 5, 0.05, 0.9
 WHOS = ("agnostic_xent", "torch")
@@ -126,8 +126,7 @@ def report(result: dict[str, Any]) -> str:
     text += "Written by `python -m benchmarks fashion_mnist`. Batches of 128, SGD with learning\n"
     text += "rate 0.05 and momentum 0.9, float32 on the CPU, each alone in a process, torch in\n"
     text += "channels_last, glibc told to keep freed memory. Seconds: median epoch.\n\n"
-    versions = ", ".join(f"{k} {v}" for k, v in result["machine"]["versions"].items())
-    text += f"{result['machine']['cpu']}, {result['machine']['cores']} cores. {versions}.\n\n"
+    text += f"{described(result['machine'])}\n\n"
     rows = [
         [
             who, str(seed), f"{np.median(curve['seconds']):.1f}",

@@ -14,7 +14,7 @@ import numpy as np
 
 import agnostic_xent as ax
 
-from .measure import alternate, in_subprocess, machine, ratio, table, write
+from .measure import alternate, described, in_subprocess, machine, ratio, table, write
 
 SHAPE, QUICK = (2048, 512, 50257), (256, 64, 5000)  # N, D, classes
 MIB = 2**20
@@ -105,9 +105,7 @@ def report(result: dict[str, Any]) -> str:
     text += f"Written by `python -m benchmarks linear_xent`: N={n}, D={d}, {classes} classes.\n"
     text += "Seconds: medians over rounds in turns. Memory: peak above what was there before the\n"
     text += f"step; {result['gradients MiB']:.0f} MiB of it are the gradients themselves.\n"
-    text += f"\n{result['machine']['cpu']}, {result['machine']['cores']} cores. "
-    versions = result["machine"]["versions"].items()
-    text += ", ".join(f"{name} {version}" for name, version in versions) + ".\n\n"
+    text += f"\n{described(result['machine'])}\n\n"
     rows = []
     for name, memory in (("agnostic_xent", result["ours MiB"]), ("torch", result["torch MiB"])):
         r = result["ratios"][name]

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 import agnostic_xent as ax
 from agnostic_xent.datasets import load_spambase
 
-from .measure import alternate, machine, ratio, table, write
+from .measure import alternate, described, machine, ratio, table, write
 
 EPOCHS, RATE, PENALTY = 20, 0.005, 1e-3
 NAMES = ("agnostic_xent", "scikit-learn")
@@ -170,9 +170,7 @@ def report(result: dict[str, Any]) -> str:
     text += "Nanoseconds a sample of the whole training: medians over rounds in turns. Objective:\n"
     text += "mean loss and penalty at the end, in float64, median over 9 seeds; its minimum is\n"
     text += f"{result['minimum']:.6f}.\n"
-    text += f"\n{result['machine']['cpu']}, {result['machine']['cores']} cores. "
-    versions = result["machine"]["versions"].items()
-    text += ", ".join(f"{name} {version}" for name, version in versions) + ".\n\n"
+    text += f"\n{described(result['machine'])}\n\n"
     rows = []
     for case in result["cases"]:
         r, cells = case["ratio"], [case["dtype"], case["rate"]]

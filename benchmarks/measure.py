@@ -18,6 +18,9 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("agnostic-xent", "numpy", "numba", "torch", "scikit-learn")
+SEEDS = (0, 1, 2)
+"""Of what is drawn at random."""
+
 TUNED = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 """Tell glibc to keep freed memory: large outputs then cost no page faults."""
 
@@ -63,6 +66,21 @@ def ratio(times: dict[str, list[float]], name: str, to: str) -> dict[str, float]
     return {"median": float(median), "low": float(low), "high": float(high)}
 
 
+def mean_of(ratios: list[float]) -> float:
+    """Return the geometric mean."""
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+SPREAD = ["geometric mean", "5th percentile", "least", "below 1"]
+
+
+def spread(ratios: list[float]) -> list[str]:
+    """Return the cells of a table with the columns ``SPREAD``."""
+    numbers = mean_of(ratios), float(np.quantile(ratios, 0.05)), min(ratios)
+    below = sum(r < 1 for r in ratios)
+    return [*(f"{number:.2f}" for number in numbers), f"{below} of {len(ratios)}"]
+
+
 def machine() -> dict[str, Any]:
     """Return what the numbers depend on."""
     return {
@@ -72,6 +90,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def described(machine: dict[str, Any]) -> str:
+    """Say in words what the numbers depend on."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['cpu']}, {machine['cores']} cores. {versions}."
 
 
 def _cpu() -> str:
@@ -97,7 +121,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def in_subprocess(name: str, quick: bool, environment: dict[str, str]) -> Any:
+def in_subprocess(name: str, quick: bool, environment: dict[str, str], **options: int) -> Any:
     """Run a benchmark again with more environment variables; return what it found.
 
     Threads of two libraries in one process must not wait busily, or they take each other's cores.
@@ -106,13 +130,23 @@ def in_subprocess(name: str, quick: bool, environment: dict[str, str]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks", name, "--inner", str(path)]
+        command += ["--quick"] * quick + [f"--{key}={value}" for key, value in options.items()]
         subprocess.run(
-            command + ["--quick"] * quick,
+            command,
             env={name: value for name, value in variables.items() if value},
             cwd=Path(__file__).parents[1],
             check=True,
         )
         return json.loads(path.read_text())
+
+
+def of_seeds(name: str, quick: bool, seed: int | None, count: int) -> list[dict[str, Any]]:
+    """Return what a benchmark finds of all seeds, or of one; each has a process of its own."""
+    found = []
+    for each in SEEDS if seed is None else (seed,):
+        entries = in_subprocess(name, quick, TUNED, seed=each, count=count)
+        found += [{"seed": each} | entry for entry in entries]
+    return found
 
 
 def write(name: str, result: dict[str, Any], markdown: str, folder: Path | None = None) -> None:

@@ -38,7 +38,7 @@ from agnostic_xent.core.operation import (
 from agnostic_xent.datasets import load_fashion_mnist
 from agnostic_xent.network import checkpoints
 
-from .measure import in_subprocess, machine, ratio, table, write
+from .measure import described, in_subprocess, machine, ratio, table, write
 
 BATCH, RATE, MOMENTUM = 128, 0.05, 0.9
 PACKAGE = Path(ax.__file__).parent
@@ -211,8 +211,7 @@ def report(result: dict[str, Any]) -> str:
     text = "# Python outside of operations in a training run: LeNet on NumPy\n\n"
     text += "Written by `python -m benchmarks overhead`: `fit` with validation, progress bar,\n"
     text += f"early stopping, best model and log, batches of {BATCH} images.\n\n"
-    versions = ", ".join(f"{k} {v}" for k, v in result["machine"]["versions"].items())
-    text += f"{result['machine']['cpu']}, {result['machine']['cores']} cores. {versions}.\n\n"
+    text += f"{described(result['machine'])}\n\n"
     verdict = "within" if shares[PYTHON] <= LIMIT else "ABOVE"
     text += f"{1e3 * result['seconds_a_step']:.1f} ms a step, with its part of the validation.\n"
     text += f"{PYTHON}: {shares[PYTHON]:.2%}, {verdict} the {LIMIT:.0%} allowed.\n"

@@ -27,7 +27,7 @@ from agnostic_xent.training.ranks.task import distributed
 from agnostic_xent.training.steps import Task
 
 from .cost_model import Fit, outlook
-from .measure import machine, table, write
+from .measure import described, machine, table, write
 
 MODEL = ax.Sequential(
     ax.Conv2d(32, 3, padding=1), ax.ReLU(), ax.Conv2d(64, 3, padding=1), ax.ReLU(),
@@ -225,7 +225,6 @@ def report(result: dict[str, Any]) -> str:
     """Return the results in Markdown."""
     medians = {k: float(np.median(v["seconds"])) for k, v in result["steps"].items()}
     fit = Fit.to(medians, result["sums"], result["steps"][f"{TOGETHER} 128"]["bytes"])
-    versions = ", ".join(f"{k} {v}" for k, v in result["machine"]["versions"].items())
     rows = []
     for name, entry in result["steps"].items():
         waiting = float(np.median(entry["waiting"]))
@@ -242,8 +241,7 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         "# Training on several ranks: a LeNet's step, float32, one thread a rank",
         "Written by `python -m benchmarks scale`: medians over rounds in turns.",
-        f"{result['machine']['cpu']}, {result['machine']['cores']} cores. {versions}. MPI over "
-        "shared memory.",
+        f"{described(result['machine'])} MPI over shared memory.",
         "Milliseconds a step. Alone: one rank, the other asleep; apart: both, without a word "
         "(images of each); together: one training of both (images of both). Waiting: in MPI, on "
         "the rank that waits less. Sent: MB a rank hands to sums in a step.",

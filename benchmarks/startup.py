@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .measure import in_subprocess, machine, table, write
+from .measure import described, in_subprocess, machine, table, write
 from .train import NETWORKS, OURS, step
 
 NETWORK = "BENCHMARK_NETWORK"
@@ -68,14 +68,13 @@ def first_steps(network: str) -> dict[str, float]:
 
 def report(result: dict[str, Any]) -> str:
     """Return the results in Markdown."""
-    versions = ", ".join(f"{k} {v}" for k, v in result["machine"]["versions"].items())
     text = "# Start-up: seconds until the first training step is done\n\n"
     text += (
         "Written by `python -m benchmarks startup`. Cold: nothing is compiled yet (in brackets:\n"
     )
     text += "the processor's time, which other work on the machine does not lengthen). Warm: the\n"
     text += "median of processes that find compiled code; loading Numba is most of it.\n\n"
-    text += f"{result['machine']['cpu']}, {result['machine']['cores']} cores. {versions}.\n\n"
+    text += f"{described(result['machine'])}\n\n"
     text += f"`import agnostic_xent` after NumPy: {1e3 * result['import']:.0f} ms.\n\n"
     rows = []
     for network in NETWORKS:

@@ -20,7 +20,7 @@ import agnostic_xent as ax
 from agnostic_xent.core.operation import load_kernels
 from agnostic_xent.training.steps import loss_and_grads
 
-from .measure import TUNED, alternate, in_subprocess, machine, ratio, table, write
+from .measure import TUNED, alternate, described, in_subprocess, machine, ratio, table, write
 
 NETWORKS: dict[str, dict[str, Any]] = {  # a pool behind a convolution, or not
     "LeNet": {"filters": (32, 64), "pools": (False, True), "hidden": (128,)},
@@ -153,8 +153,7 @@ def report(result: dict[str, Any]) -> str:
     )
     text += "took (torch; this package with Numba), and that of the whole process, in MB. Tuned:\n"
     text += "glibc told to keep freed memory, which ours does not need.\n\n"
-    versions = ", ".join(f"{k} {v}" for k, v in result["machine"]["versions"].items())
-    text += f"{result['machine']['cpu']}, {result['machine']['cores']} cores. {versions}.\n\n"
+    text += f"{described(result['machine'])}\n\n"
     rows = []
     for memory in MEMORY:
         for network, entry in result[memory].items():

@@ -18,7 +18,7 @@ import numpy as np
 
 import agnostic_xent as ax
 
-from .measure import TUNED, alternate, in_subprocess, machine, ratio, table, write
+from .measure import TUNED, alternate, described, in_subprocess, machine, ratio, table, write
 
 SHAPES = [(4096, 1000), (512, 32000), (64, 128256), (16384, 64), (65536, 10), (128, 10)]
 AWAKE = {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "1000"}
@@ -101,9 +101,7 @@ def report(result: dict[str, Any]) -> str:
     text += "`OMP_WAIT_POLICY=PASSIVE`: two thread pools in one process would else take each\n"
     text += "other's cores. That slows down what small arrays wait for, torch's most of all: the\n"
     text += "last table is without it.\n"
-    text += f"\n{result['machine']['cpu']}, {result['machine']['cores']} cores. "
-    versions = result["machine"]["versions"].items()
-    text += ", ".join(f"{name} {version}" for name, version in versions) + ".\n"
+    text += f"\n{described(result['machine'])}\n"
     notes = {
         "tuned": " and ".join(f"`{k}={v}`" for k, v in TUNED.items()),
         "as installed": "no variables set: large arrays cost page faults, ours and torch's",
