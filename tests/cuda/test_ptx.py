@@ -11,6 +11,7 @@ import pytest
 from agnostic_xent.kernels.cuda.toolchain.device import xp
 from agnostic_xent.kernels.cuda.toolchain.launching import Kernel, cuda
 from agnostic_xent.kernels.cuda.toolchain.ptx import (
+    ahead,
     below,
     commit_async,
     copy_async,
@@ -73,6 +74,19 @@ def test_load_and_store(function, code):
     x = np.arange(32 * n).astype(code)
     _, y = run(Kernel(function, f"{code}* {code}*", 32, 1), 1, x, np.zeros_like(x))
     np.testing.assert_array_equal(y, x.reshape(-1, 2)[:, ::-1].ravel() if n == 2 else x)
+
+
+def pairs_from_ahead(x, y):
+    i = 2 * cuda.threadIdx.x
+    put(ahead(y, i), 1, get(ahead(x, i + 1), -1))
+    put(ahead(y, i + 1), -1, get(ahead(x, i), 1))
+
+
+@pytest.mark.parametrize("code", ["f4", "f8", "f2"])
+def test_ahead(code):
+    x = np.arange(64).astype(code)
+    _, y = run(Kernel(pairs_from_ahead, f"{code}* {code}*", 32, 1), 1, x, np.zeros_like(x))
+    np.testing.assert_array_equal(y, x.reshape(-1, 2)[:, ::-1].ravel())
 
 
 def reversed_in_shared(x, y, n):

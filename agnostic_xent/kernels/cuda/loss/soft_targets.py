@@ -21,7 +21,7 @@ from ..toolchain.device import register, xp
 from ..toolchain.dtypes import WIDE, elements, of_wide
 from ..toolchain.elementary import times_log
 from ..toolchain.launching import Kernel, codes_of
-from ..toolchain.ptx import get, narrow, put, widen
+from ..toolchain.ptx import ahead, get, narrow, put, widen
 from ..toolchain.rows import AT_ONCE, TEAMS, THREADS, Layout, read_some
 from ..toolchain.teams import absorb, cuda, device, team_merge, team_sum
 from .cross_entropy import Options, Problem, fits
@@ -102,20 +102,22 @@ def make_soft(code: str, team: int) -> Callable[..., None]:
         for j in range(t % team, classes, team * AT_ONCE):
             read_some(v, x, start, j, team, classes, inner, nothing)
             read_some(p, target, start, j, team, classes, inner, zero)
+            first = start + j * inner
+            dx_here, dt_here = ahead(dx, first), ahead(dt, first)  # as in read_some
             for u in range(AT_ONCE):
                 c, d = j + u * team, (v[u] - top) * sharpness
                 if c < classes:
-                    i, w = start + c * inner, weight_of(weight, c, flags, one)
+                    i, w = u * team * inner, weight_of(weight, c, flags, one)
                     q = w * (p[u] * kept + spread)
                     term -= times_log(q, d - log_sum)
                     if flags & LOGITS:
                         slope = slope_of(q, mass, d, rest)
-                        put(dx, i, narrow(dx, zero if a == 0 else b * (slope * sharpness)))
+                        put(dx_here, i, narrow(dx, zero if a == 0 else b * (slope * sharpness)))
                     if flags & TARGETS:
                         slope = -times_log(kept * w, d - log_sum)
                         if flags & DIVIDED:  # by the sum of the targets
                             slope -= kind(get(loss, 0)) * w
-                        put(dt, i, narrow(dt, zero if a == 0 else b * slope))
+                        put(dt_here, i, narrow(dt, zero if a == 0 else b * slope))
         if flags & TERMS:
             term = team_sum(term, room, t, team)
             if t % team == 0:

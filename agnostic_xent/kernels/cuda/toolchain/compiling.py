@@ -9,6 +9,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -198,7 +199,10 @@ def values_of(function: Callable[..., Any]) -> tuple[str, ...]:
 
 @cache
 def compilers() -> tuple[str, ...]:
-    """Return the names and versions of the packages that make machine code, those that are here."""
+    """Return the names and versions of what makes machine code, of those packages that are here.
+
+    Numba reads the bytecode of Python, which differs between its versions.
+    """
     chain = "numba", "numba-cuda", "llvmlite", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink"
     here = [d for name in chain for d in importlib.metadata.distributions(name=name)]
-    return tuple(f"{d.name} {d.version}" for d in here)
+    return str(sys.implementation.cache_tag), *(f"{d.name} {d.version}" for d in here)

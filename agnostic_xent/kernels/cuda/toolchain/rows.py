@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from .launching import I8
-from .ptx import get, widen
+from .ptx import ahead, get, widen
 from .teams import LANES, device
 
 THREADS = 256
@@ -52,6 +52,7 @@ def read_some(
     v: Any, x: Any, start: Any, first: Any, team: Any, classes: Any, inner: Any, nothing: Any
 ) -> None:
     """Read a thread's next AT_ONCE classes of a row into v; ``nothing`` where there are no more."""
+    here = ahead(x, start + first * inner)  # else each of them holds an address all along the row
     for u in range(AT_ONCE):
         c = first + u * team
-        v[u] = widen(get(x, start + c * inner)) if c < classes else nothing
+        v[u] = widen(get(here, u * team * inner)) if c < classes else nothing

@@ -167,8 +167,9 @@ def get(p: Any, i: Any) -> Any:
 
 def put(p: Any, i: Any, v: Any) -> None:
     """Set p[i] = v."""
+    x, i = whence(p, i)
     assert i >= 0, f"index {i}"
-    array(p)[i] = v
+    x[i] = v
 
 
 def below(i: Any, n: Any) -> bool:
