@@ -20,7 +20,10 @@ import agnostic_xent as ax
 
 from .measure import TUNED, alternate, described, in_subprocess, machine, ratio, table, write
 
-SHAPES = [(4096, 1000), (512, 32000), (64, 128256), (16384, 64), (65536, 10), (128, 10)]
+SHAPES = [
+    (4096, 1000), (512, 32000), (64, 128256), (16384, 64), (65536, 20), (65536, 10), (131072, 5),
+    (262144, 2), (128, 10),
+]  # fmt: skip
 AWAKE = {"OMP_WAIT_POLICY": "", "GOMP_SPINCOUNT": "1000"}
 """Let waiting threads look again for a moment: small arrays would else wait for them to wake."""
 QUICK = [(512, 1000), (64, 32000), (4096, 10), (128, 10)]

@@ -44,14 +44,21 @@ def of_elements(what: int) -> Implementation:
 # --- rows ----------------------------------------------------------------------------------------
 
 
+def are_last(axes: tuple[int, ...], ndim: int) -> bool:
+    """Return whether axes are the last ones, in order: nothing has to be moved then."""
+    return axes == tuple(range(ndim - len(axes), ndim))
+
+
 def as_rows(x: Any, axes: tuple[int, ...]) -> Any:
     """Return x with the classes last, (rows, classes); those of several axes are one row."""
-    last = np.ascontiguousarray(np.moveaxis(x, axes, range(-len(axes), 0)))
-    return last.reshape(-1, math.prod(x.shape[a] for a in axes))
+    last = x if are_last(axes, x.ndim) else np.moveaxis(x, axes, range(-len(axes), 0))
+    return np.ascontiguousarray(last).reshape(-1, math.prod([x.shape[a] for a in axes]))
 
 
 def as_array(rows: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
     """Return rows as an array of this shape, with the classes along ``axes``: undo `as_rows`."""
+    if are_last(axes, len(shape)):
+        return rows.reshape(shape)
     last = range(-len(axes), 0)
     beside = [n for a, n in enumerate(shape) if a not in axes]
     moved = rows.reshape(*beside, *(shape[a] for a in axes))

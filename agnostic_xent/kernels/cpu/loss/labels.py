@@ -83,10 +83,11 @@ def describe(labels: Any, first: Any, classes: Any, problem: Any, tag: Any, memo
         sample_weight = sample_weight[first : first + count]
     factor, weight = memory[FACTOR], memory[WEIGHT]
     for k in range(count):
-        label = labels[k]
-        known = 0 <= label < classes
-        tag[k] = label if known else NOBODY
-        factor[k] = 1.0 if known else np.nan
+        known = (labels[k] >= 0) & (labels[k] < classes)
+        tag[k] = labels[k] if known else NOBODY
+    for k in range(count):
+        factor[k] = np.nan if tag[k] == NOBODY else 1.0
+    for k in range(count):
         weight[k] = 1.0
     if problem.weight.size > 0:
         for k in range(count):
@@ -123,22 +124,15 @@ def label_gradient(factor: Any, weight: Any, own: Any, others: Any, problem: Any
 def write_terms(samples: Samples, first: Any, problem: Any, terms: Any) -> None:
     """Write the terms of a block of samples, from sample ``first`` on."""
     tag, factor, weight, own, others, shift, shifts = samples
-    log_sum = np.empty(tag.size)
+    smoothing, found = problem.smoothing, terms[first : first + tag.size]
     for k in range(tag.size):
         # all the exponentials but the largest, which is 1
-        log_sum[k] = others[k] if shift[k] == 0 else (others[k] + own[k]) - 1.0
-    for k in range(tag.size):
-        log_sum[k] = log1p(log_sum[k])
-    found = terms[first : first + tag.size]
-    for k in range(tag.size):
-        q, loss = (1 - problem.smoothing) * weight[k], log_sum[k] - shift[k]
-        found[k] = factor[k] * (0.0 if (q == 0) & (loss == np.inf) else q * loss)
-    if problem.smoothing > 0:
-        for k in range(tag.size):
-            spread = problem.spread * (problem.weight_sum * log_sum[k] - shifts[k])
-            found[k] += factor[k] * spread
-    for k in range(tag.size):
-        found[k] = 0.0 if tag[k] == HIDDEN else found[k]
+        log_sum = log1p(others[k] if shift[k] == 0 else (others[k] + own[k]) - 1.0)
+        q, loss = (1 - smoothing) * weight[k], log_sum - shift[k]
+        term = factor[k] * (0.0 if (q == 0) & (loss == np.inf) else q * loss)
+        if smoothing > 0:
+            term += factor[k] * problem.spread * (problem.weight_sum * log_sum - shifts[k])
+        found[k] = 0.0 if tag[k] == HIDDEN else term
 
 
 @inlined

@@ -1,8 +1,7 @@
-"""Softmax cross entropy where the lanes are samples: classes along any axis, or few of them.
+"""Softmax cross entropy where the lanes are pixels: classes along any axis but the last.
 
 A block is (classes, pixels) logits, for which the sweeps over the classes keep a maximum and a sum
-each. Rows of few classes come here by way of a transposed copy, since a loop over ten classes is
-too short to be taken in lanes. ``labels.py`` has the formulas.
+each. ``labels.py`` has the formulas.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..simd.elementary import borrowed, exp_biased, inlined, njit, pasted, plain
-from ..toolchain.callees import INNER
+from ..simd.elementary import borrowed, exp_biased, inlined, plain
 from .labels import HIDDEN, NOBODY, Samples, describe, label_gradient, row_scale, write_terms
 
 GROUP = 64  # classes that are summed in the dtype of the logits; groups are added in float64
@@ -123,32 +121,3 @@ def block(
     for p in range(pixels):
         if tag[p] > NOBODY:
             g[tag[p], start + p] = at_label[p]
-
-
-@njit(**INNER)
-def transpose(x: Any, y: Any) -> None:
-    """Copy x to the transposed y; on its own, for inlined it becomes slow scattered stores."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            y[j, i] = x[i, j]
-
-
-@njit(**INNER)
-def transpose_back(x: Any, y: Any) -> None:
-    """Copy x to the transposed y, as in `transpose` but in the order of y."""
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            y[i, j] = x[j, i]
-
-
-@pasted
-def short_rows(
-    x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any
-) -> None:
-    """Write terms and gradient of rows first to last of x, of few classes."""
-    classes, count = x.shape[1], last - first
-    lanes, e = np.empty((classes, count), x.dtype), np.empty((classes, count), x.dtype)
-    transpose(x[first:last], lanes)
-    block(lanes, 0, count, labels, first, problem, e if g.size else e[:0], terms)
-    if g.size:
-        transpose_back(e, g[first:last])

@@ -22,10 +22,11 @@ from ..toolchain.signatures import (
     WrittenDoubles,
 )
 from ..toolchain.threads import PIECES
+from .few import few_rows, space_for
 from .labels import Problem, is_dead, long_rows
-from .lanes import block, short_rows
+from .lanes import block
 
-FEW = 20  # rows of up to so many classes are transposed
+FEW = 64  # rows of up to so many classes are transposed; their sums are not cut
 BLOCK = 16384  # elements of a unit of work, which should stay in cache
 MEAN, TOTAL, NONE = 0, 1, 2
 
@@ -174,9 +175,8 @@ def long(
 
 @pasted
 def rows_of_short(classes: Any) -> Any:
-    """Return the rows of a block: an odd number of cache lines, for a power of two would crowd."""
-    lines = min(31, BLOCK // 2 // 16 // classes)
-    return 16 * max(1, (lines - 1) | 1)
+    """Return the rows of a block, whole tiles."""
+    return 16 * max(1, min(32, BLOCK // 2 // 16 // classes))
 
 
 @compiled_in_parts(PIECES, kind=FLOATS)
@@ -190,10 +190,12 @@ def short(
         options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
     problem = problem_of(x.shape[1], weight, sample_weight, options)
-    blocks = (x.shape[0] + step - 1) // step
+    classes, count = x.shape[1], x.shape[0]
+    blocks, space = (count + step - 1) // step, space_for(step, classes, x)
+    x, g = borrowed(x).reshape(-1), borrowed(g).reshape(-1)
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
-        last = min(i * step + step, x.shape[0])
-        short_rows(x, labels, i * step, last, problem, g, terms)
+        first, rows = i * step, min(step, count - i * step)
+        few_rows(x, classes, borrowed(labels), first, rows, problem, g, borrowed(terms), space)
     return loss_of(terms, options) if parts == 1 else 0.0
 
 

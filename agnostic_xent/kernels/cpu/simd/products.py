@@ -8,14 +8,15 @@ micro-kernel as in Winograd convolution; products are summed in order of depth.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from ..toolchain.arguments import flat
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.memory import empty, scratch
-from ..toolchain.signatures import FLOATS, Read1, Write1
+from ..toolchain.signatures import FLOATS, Read1, Unnamed, Write1
 from ..toolchain.threads import threads
 from .elementary import plain
 from .lines import copy_lines
@@ -36,6 +37,10 @@ MOST_ROWS = 192
 """Rows that share a packed panel."""
 
 
+SMALL = 2**20
+"""Multiplications below which one thread is faster than waking the others."""
+
+
 class Product(NamedTuple):
     """Sizes of a product of matrices, c (rows, columns) = a @ b, and how it is cut."""
 
@@ -49,6 +54,9 @@ class Product(NamedTuple):
     """Columns of a packed panel, whole vectors."""
     block: int
     """Rows that share a packed panel."""
+
+
+ProductIn = Annotated[Any, Unnamed(Product)]
 
 
 @shared
@@ -131,10 +139,11 @@ def multiply_rows(
 
 @compiled_in_parts(kind=FLOATS)
 def multiply(
-    a: Read1, b: Read1, bias: Read1, c: Write1, t: Product, space: Write1, lanes: int,
+    a: Read1, b: Read1, bias: Read1, c: Write1, t: ProductIn, space: Write1, lanes: int,
     parts: int, part: int,
 ) -> None:  # fmt: skip
     """Set c = a @ b + bias, all flat."""
+    t = Product(*t)
     blocks = -(-t.rows // t.block)
     tasks = -(-t.columns // t.panel) * blocks
     s0 = part * scratch_of(t)
@@ -155,20 +164,30 @@ def multiply(
             add_bias(space, bias, c, c0 + i * t.panel, n0, (i0 + i) * t.columns + n0, there)
 
 
+@functools.lru_cache(1024)
+def cut(
+    rows: int, columns: int, depth: int, turned: tuple[bool, bool], lanes: int, threads: int
+) -> tuple[Product, bool]:
+    """Return the sizes of a product, and whether it is for one thread.
+
+    Every thread has about two tasks; how they are cut makes no difference to any sum.
+    """
+    alone = rows * columns * depth < SMALL
+    panel = lanes if columns <= lanes and not turned[0] else VECTORS * lanes
+    blocks = 1 if alone else -(-2 * threads // -(-columns // panel))
+    block = min(MOST_ROWS, -(-rows // blocks))
+    return Product(rows, columns, depth, *turned, panel, block), alone
+
+
 def product(a: Any, b: Any, *, turned: tuple[bool, bool] = (False, False), bias: Any = None) -> Any:
     """Return a @ b + bias of two matrices, of which those that are turned are transposed first."""
-    a_turned, b_turned = turned
-    rows, depth = a.shape[::-1] if a_turned else a.shape
-    columns = len(b) if b_turned else b.shape[1]
+    rows, depth = a.shape[::-1] if turned[0] else a.shape
+    columns = len(b) if turned[1] else b.shape[1]
     dtype, lanes = a.dtype, lanes_of(a.dtype)
-    narrow = columns <= lanes and not a_turned
-    panel = lanes if narrow else VECTORS * lanes
+    t, alone = cut(rows, columns, depth, turned, lanes, threads())
     c = empty((rows, columns), dtype)
-    # every thread has about two tasks; how they are cut makes no difference to any sum
-    blocks = -(-2 * threads() // -(-columns // panel))
-    block = min(MOST_ROWS, -(-rows // blocks))
-    t = Product(rows, columns, depth, a_turned, b_turned, panel, block)
     bias = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias)
-    space = scratch(scratch_of(t), dtype)
-    multiply[dtype](flat(a), flat(b), bias, c.reshape(-1), t, space, lanes)
+    space = scratch(scratch_of(t), dtype, alone)
+    arrays = flat(a), flat(b), bias, c.reshape(-1)
+    multiply[dtype](*arrays, tuple(t), space, lanes, alone=alone)
     return c

@@ -155,6 +155,11 @@ class Vectors:
         kind = self.type if isinstance(x.type, ir.VectorType) else self.scalar
         return x if self.itemsize == 8 else self.builder.fptrunc(x, kind)
 
+    def narrower(self, lanes: int) -> Vectors:
+        """Return vectors of the same type with so many lanes."""
+        kind = types.float32 if self.itemsize == 4 else types.float64
+        return Vectors(self.context, self.builder, kind, lanes)
+
     def splat(self, scalar: Any) -> Any:
         """Return a vector with a scalar in all lanes."""
         return self._splat(scalar, self.type)
@@ -168,6 +173,23 @@ class Vectors:
         """Return the vector of these lanes, counted through x and y."""
         mask = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
         return self.builder.shuffle_vector(x, y, mask)
+
+    def joined(self, parts: list[Any]) -> Any:
+        """Return the vector of narrower ones that follow each other."""
+        while len(parts) > 1:
+            lanes = range(2 * parts[0].type.count)
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self.shuffle(x, y, lanes) for x, y in pairs]
+        return parts[0]
+
+    def integers(self, pointer: Any) -> Any:
+        """Return the vector of as many int32 as there are lanes."""
+        kind = ir.VectorType(I32, self.lanes)
+        return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=4)
+
+    def equal(self, integers: Any, number: Any) -> Any:
+        """Return the mask of the lanes whose int32 is this number."""
+        return self.builder.icmp_signed("==", integers, self._splat(number, integers.type))
 
     def sums(self, vectors: list[Any]) -> Any:
         """Return the sum of each of as many vectors as there are lanes, as one vector.
@@ -189,12 +211,15 @@ class Vectors:
         return self.builder.fadd(self.shuffle(x, y, low), self.shuffle(x, y, high))
 
     def transposed(self, rows: list[Any]) -> list[Any]:
-        """Return the columns of a square block of vectors, its rows."""
-        rows, width, lanes = list(rows), self.lanes // 2, range(self.lanes)
+        """Return the columns of a square block of vectors, its rows.
+
+        Of fewer vectors, the squares that follow each other along them are transposed.
+        """
+        rows, width, lanes = list(rows), len(rows) // 2, range(self.lanes)
         while width:
             low = [i if not i & width else self.lanes + i - width for i in lanes]
             high = [i + width if not i & width else self.lanes + i for i in lanes]
-            for i in lanes:
+            for i in range(len(rows)):
                 if not i & width:
                     x, y = rows[i], rows[i + width]
                     rows[i], rows[i + width] = self.shuffle(x, y, low), self.shuffle(x, y, high)

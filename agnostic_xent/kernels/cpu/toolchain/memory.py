@@ -9,6 +9,7 @@ again. Free blocks together never hold more than was once lent at the same time.
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import sys
 import threading
@@ -67,9 +68,7 @@ class Pool:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array of any content, as `numpy.empty` does."""
         dtype = np.dtype(dtype)
-        size = dtype.itemsize
-        for n in shape:
-            size *= n
+        size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST:
             return np.empty(shape, dtype)
         with self.lock:
