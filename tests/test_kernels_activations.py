@@ -13,7 +13,8 @@ numba = pytest.importorskip("numba")
 ELEMENTS, ROWS = ("relu", "sigmoid", "log_sigmoid"), ("softmax", "log_softmax", "logsumexp")
 SHAPES = [
     ((7,), 0), ((40, 3), 1), ((3, 1), 1), ((5, 4100), 1), ((300, 200), 1), ((3, 5, 7), 1),
-    ((20000,), 0), ((11, 5), 0), ((2, 0), 0), ((0, 3), 1),
+    ((20000,), 0), ((11, 5), 0), ((2, 0), 0), ((0, 3), 1), ((33, 2), 1), ((17, 4), 1), ((16, 8), 1),
+    ((50, 9), 1), ((2001, 16), 1), ((21, 17), 1), ((40, 64), 1), ((9, 65), 1),
 ]  # fmt: skip
 
 
@@ -61,8 +62,10 @@ def frozen(x):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ELEMENTS + ROWS)
-def test_special_values(name, dtype):
+@pytest.mark.parametrize(
+    ("name", "classes"), [*((e, 1) for e in ELEMENTS), *((r, n) for r in ROWS for n in (3, 12, 80))]
+)
+def test_special_values(name, classes, dtype):
     inf, nan = np.inf, np.nan
     x = np.array([0, -0.0, inf, -inf, nan, -nan, 1e-40, 800, -800, -100], dtype)
     if name in ROWS:
@@ -76,6 +79,7 @@ def test_special_values(name, dtype):
             [1e8] * 3,
         ]
         x = np.array([*rows, [-1000, 0, -1000], [-nan, -inf, -inf]], dtype)
+        x = np.pad(x, ((0, 0), (0, classes - 3)), mode="edge")
     found = []
     for mode in ("portable", "require"):
         with ax.kernels(mode):

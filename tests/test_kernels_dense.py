@@ -17,7 +17,8 @@ from agnostic_xent.kernels.cpu.toolchain import memory
 SIZES = [  # rows, columns, depth: 1, primes, remainders of the 6 x 64 and 12 x 16 tiles, of 256
     (1, 1, 1), (1, 7, 3), (5, 1, 2), (6, 16, 8), (7, 17, 255), (12, 10, 256), (13, 16, 257),
     (11, 15, 513), (25, 63, 31), (23, 65, 64), (192, 64, 5), (193, 129, 7), (37, 128, 300),
-    (401, 3, 2), (2, 1009, 11),
+    (401, 3, 2), (2, 1009, 11), (1, 16, 128), (3, 17, 4100), (4, 33, 2049), (2, 5, 2048),
+    (4, 8, 16),
 ]  # fmt: skip
 TURNED = [(False, False), (False, True), (True, False), (True, True)]
 DTYPES = ["float32", "float64"]
@@ -65,17 +66,22 @@ def test_work_space_may_hold_anything(monkeypatch):
             assert_product(matrices.product(*given, turned=turned), a, b)
 
 
-def test_special_values_stay_in_their_row_and_column():
-    a, b = normal(20, 30), normal(30, 40)
-    clean = matrices.product(a, b)
-    a[7, 3], b[5, 11] = np.nan, np.inf
-    found = matrices.product(a, b)
+@pytest.mark.parametrize("rows", [3, 20])
+@pytest.mark.parametrize("turned", [(False, False), (False, True)])
+def test_special_values_stay_in_their_row_and_column(rows, turned):
+    def product():
+        return matrices.product(a, np.ascontiguousarray(b.T) if turned[1] else b, turned=turned)
+
+    a, b = normal(rows, 30), normal(30, 41)
+    clean = product()
+    a[2, 3], b[5, 40] = np.nan, np.inf
+    found = product()
     kept = np.ones(found.shape, bool)
-    kept[7], kept[:, 11] = False, False
+    kept[2], kept[:, 40] = False, False
     np.testing.assert_array_equal(found[kept], clean[kept])
-    assert np.isnan(found[7]).all()
+    assert np.isnan(found[2]).all()
     np.testing.assert_array_equal(
-        np.delete(found[:, 11], 7), np.sign(np.delete(a[:, 5], 7)) * np.inf
+        np.delete(found[:, 40], 2), np.sign(np.delete(a[:, 5], 2)) * np.inf
     )
 
 

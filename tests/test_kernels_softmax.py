@@ -12,7 +12,7 @@ import agnostic_xent as ax
 
 numba = pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu.loss.loops import FEW  # noqa: E402
+from agnostic_xent.kernels.cpu.simd.few import FEW  # noqa: E402
 
 SHAPES = [
     (1, 1), (1, 2), (7, 1), (5, 3), (17, 10), (128, 10), (3, FEW), (3, FEW + 1), (13, 127),

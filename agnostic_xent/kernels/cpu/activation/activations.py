@@ -13,7 +13,7 @@ from ..simd.elementary import BIAS
 from ..simd.elements import FEW
 from ..toolchain.arguments import NOTHING, flat, flat_or_nothing, why_not
 from ..toolchain.memory import empty
-from . import loops
+from . import few, loops
 
 
 def takes(x: Any, **options: Any) -> str | None:
@@ -70,8 +70,8 @@ def rows(what: int, x: Any, dy: Any = None, columns: int | None = None) -> Any:
     shape = len(x), columns or x.shape[1]
     y = empty(shape, x.dtype)
     slope = NOTHING[x.dtype].reshape(0, 0) if dy is None else dy
-    loop, alone = loops.rows[x.dtype], x.size < FEW
-    loop(what, x, slope, 1 / BIAS[x.dtype], y, alone=alone)
+    loop = few.few if few.is_tiled(what, x.shape[1], dy is None) else loops.rows
+    loop[x.dtype](what, x, slope, 1 / BIAS[x.dtype], y, alone=x.size < FEW)
     return y
 
 

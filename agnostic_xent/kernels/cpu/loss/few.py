@@ -1,48 +1,32 @@
 """Softmax cross entropy of rows of few classes: as many rows at a time as a vector has lanes.
 
-A tile is (classes, lanes) numbers that follow each other: rows of logits, transposed in registers.
 In a block of tiles the exponentials are taken and summed, then the formulas of ``labels.py`` are
 worked out for all its samples, and then the exponentials become the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from ..simd.elementary import borrowed, emit_exp, inlined, plain
-from ..simd.transposes import into_lanes, lanes_to_rows, out_of_lanes, rows_to_lanes
+from ..simd.few import Tile, load_tile, store_tile
 from ..simd.vectors import I32, VECTOR_BYTES, Vectors, cgutils, intrinsic
 from .labels import HIDDEN, describe, label_gradient, row_scale, write_terms
 
 
-class Tile:
+class LabelledTile(Tile):
     """Emits loops over the classes of a tile, for the samples whose tags are given."""
 
     def __init__(self, v: Vectors, kind: Any, tile: Any, classes: Any, tag: Any, weight: Any):
-        self.v, self.kind, self.tile, self.classes, self.weight = v, kind, tile, classes, weight
-        self.tags = v.integers(tag)
+        super().__init__(v, tile, classes)
+        self.kind, self.weight, self.tags = kind, weight, v.integers(tag)
 
-    @contextmanager
-    def each_class(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Emit a loop; give the class, the place of its vector, and the lanes with its label."""
-        v, b = self.v, self.v.builder
-        with cgutils.for_range(b, self.classes) as loop:
-            place = v.at(self.tile, b.mul(loop.index, v.index(v.lanes)))
-            yield loop.index, place, v.equal(self.tags, b.trunc(loop.index, I32))
-
-    def maximum(self) -> Any:
-        """Emit that of each lane; NaN spoils the sum later, kept here or not."""
-        v, b = self.v, self.v.builder
-        top = cgutils.alloca_once_value(b, v.load(self.tile))
-        with self.each_class() as (_, place, _):
-            x, best = v.load(place), b.load(top)
-            b.store(b.select(b.fcmp_ordered(">", x, best), x, best), top)
-        return b.load(top)
+    def labelled(self, c: Any) -> Any:
+        """Emit the mask of the samples whose label is class c."""
+        return self.v.equal(self.tags, self.v.builder.trunc(c, I32))
 
     def weight_of(self, c: Any) -> Any:
         """Emit a class's weight, in all lanes."""
@@ -54,7 +38,8 @@ class Tile:
         top, factor, wide = self.maximum(), v.splat(factor), v.doubles()
         own, others, shift = (cgutils.alloca_once_value(b, zero) for _ in range(3))
         shifts = cgutils.alloca_once_value(b, wide.zero)
-        with self.each_class() as (c, place, here):
+        with self.each() as (c, place):
+            here = self.labelled(c)
             d = b.fmul(b.fsub(v.load(place), top), factor)
             e = emit_exp(b, self.kind, d)
             v.store(e, place)
@@ -73,7 +58,8 @@ class Tile:
         """Emit the gradient, in place of the exponentials; ``spread`` is None without smoothing."""
         v, b = self.v, self.v.builder
         hidden = v.equal(self.tags, I32(HIDDEN))
-        with self.each_class() as (c, place, here):
+        with self.each() as (c, place):
+            here = self.labelled(c)
             g = b.fmul(v.load(place), scale)
             if spread is not None:
                 g = b.fsub(g, b.fmul(self.weight_of(c), spread))
@@ -94,7 +80,7 @@ def sum_tile(
         tiles, weight, tag, *numbers = (v.data(signature.args[i], args[i]) for i in range(7))
         start, classes, k, factor, unbias, smooths = args[7:]
         wide = v.doubles()
-        tile = Tile(v, kind, v.at(tiles, start), classes, v.at(tag, k), weight)
+        tile = LabelledTile(v, kind, v.at(tiles, start), classes, v.at(tag, k), weight)
         unbias = wide.splat(unbias)
         with b.if_else(smooths) as branches:
             for branch, weighed in zip(branches, (True, False), strict=True):
@@ -122,7 +108,7 @@ def scale_tile(
         v = Vectors(context, b, kind)
         tiles, weight, tag, *numbers = (v.data(signature.args[i], args[i]) for i in range(6))
         start, classes, k, smooths = args[6:]
-        tile = Tile(v, kind, v.at(tiles, start), classes, v.at(tag, k), weight)
+        tile = LabelledTile(v, kind, v.at(tiles, start), classes, v.at(tag, k), weight)
         scale, at_label, spread = (v.load(v.at(place, k)) for place in numbers)
         with b.if_else(smooths) as (smooth, sharp):
             with smooth:
@@ -133,54 +119,6 @@ def scale_tile(
 
     given = tiles, weight, tag, scale, at_label, spread
     return types.void(*given, *[types.int64] * 3, types.boolean), emit
-
-
-# --- rows and tiles ------------------------------------------------------------------------------
-
-_into_1, _into_2, _into_3, _into_4 = map(rows_to_lanes, range(1, 5))
-_out_of_1, _out_of_2, _out_of_3, _out_of_4 = map(lanes_to_rows, range(1, 5))
-_into_8, _into_16 = map(into_lanes, (8, 16))
-_out_of_8, _out_of_16 = map(out_of_lanes, (8, 16))
-
-
-@inlined
-def load_tile(x: Any, x0: Any, rows: Any, classes: Any, lanes: Any, tiles: Any, start: Any) -> None:
-    """Set a tile to rows at x0 of the flat logits x; the last columns overlap those before."""
-    if classes == 1:
-        _into_1(x, tiles, x0, start, rows)
-    elif classes == 2:
-        _into_2(x, tiles, x0, start, rows)
-    elif classes == 3:
-        _into_3(x, tiles, x0, start, rows)
-    elif classes == 4:
-        _into_4(x, tiles, x0, start, rows)
-    elif classes <= 8 < lanes:
-        _into_8(x, tiles, x0, classes, start, rows, classes)
-    else:
-        for p in range(0, classes, lanes):
-            j = max(0, min(p, classes - lanes))
-            _into_16(x, tiles, x0 + j, classes, start + j * lanes, rows, classes)
-
-
-@inlined
-def store_tile(
-    tiles: Any, start: Any, rows: Any, classes: Any, lanes: Any, g: Any, g0: Any
-) -> None:
-    """Set rows at g0 of the flat g to a tile."""
-    if classes == 1:
-        _out_of_1(tiles, g, start, g0, rows)
-    elif classes == 2:
-        _out_of_2(tiles, g, start, g0, rows)
-    elif classes == 3:
-        _out_of_3(tiles, g, start, g0, rows)
-    elif classes == 4:
-        _out_of_4(tiles, g, start, g0, rows)
-    elif classes <= 8 < lanes:
-        _out_of_8(tiles, g, start, g0, classes, rows, classes)
-    else:
-        for p in range(0, classes, lanes):
-            j = max(0, min(p, classes - lanes))
-            _out_of_16(tiles, g, start + j * lanes, g0 + j, classes, rows, classes)
 
 
 class Space(NamedTuple):

@@ -26,7 +26,6 @@ from .few import few_rows, space_for
 from .labels import Problem, is_dead, long_rows
 from .lanes import block
 
-FEW = 64  # rows of up to so many classes are transposed; their sums are not cut
 BLOCK = 16384  # elements of a unit of work, which should stay in cache
 MEAN, TOTAL, NONE = 0, 1, 2
 

@@ -12,6 +12,7 @@ from ....core.operation import OPERATIONS, Pullback
 from ....operations.labels import ignored_label
 from ..simd.elementary import BIAS
 from ..simd.elements import FEW, SMALL
+from ..simd.few import FEW as FEW_CLASSES
 from ..toolchain.arguments import NOTHING, flat
 from ..toolchain.memory import SMALLEST, empty
 from . import loops
@@ -54,7 +55,7 @@ class Plan:
         options, self.check_values = self.options, check_values
         ignore = ignored_label(options["ignore_index"], np.iinfo(target), 64)
         self.loop_options = self.options_for(ignore, by_class, weighted, check_values is not None)
-        rows = loops.short if self.classes <= loops.FEW else loops.long
+        rows = loops.short if self.classes <= FEW_CLASSES else loops.long
         self.loop = (loops.planes if len(self.form) == 3 else rows)[self.dtype]
         smooth = options["label_smoothing"] > 0
         self.no_weight = np.ones(self.classes if smooth else 0, self.dtype)

@@ -18,6 +18,7 @@ from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.memory import empty, scratch
 from ..toolchain.signatures import FLOATS, Read1, Unnamed, Write1
 from ..toolchain.threads import threads
+from .dots import inner_products
 from .elementary import plain
 from .lines import copy_lines
 from .tiles import matrix_tile
@@ -32,6 +33,9 @@ NARROW_ROWS = 12
 
 DEPTH = 256
 """Of a packed panel, which stays in the first-level cache or close to it."""
+
+FEW_ROWS = 4
+"""Rows up to which nothing is packed where inner products do."""
 
 MOST_ROWS = 192
 """Rows that share a packed panel."""
@@ -187,7 +191,10 @@ def product(a: Any, b: Any, *, turned: tuple[bool, bool] = (False, False), bias:
     t, alone = cut(rows, columns, depth, turned, lanes, threads())
     c = empty((rows, columns), dtype)
     bias = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias)
-    space = scratch(scratch_of(t), dtype, alone)
     arrays = flat(a), flat(b), bias, c.reshape(-1)
-    multiply[dtype](*arrays, tuple(t), space, lanes, alone=alone)
+    if rows <= FEW_ROWS and turned == (False, True):
+        inner_products[dtype](*arrays, rows, columns, depth, lanes, alone=alone)
+    else:
+        space = scratch(scratch_of(t), dtype, alone)
+        multiply[dtype](*arrays, tuple(t), space, lanes, alone=alone)
     return c
