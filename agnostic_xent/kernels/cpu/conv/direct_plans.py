@@ -89,10 +89,10 @@ def _weight_gradient(geometry: Geometry, x: Any, dy: Any, y: Any, planes: Any) -
     offsets = np.pad(packing.offsets, (0, tap_blocks * TAPS - taps), "edge")
     sections, blocks = min(SECTIONS, direct.units_of(bands)), -(-filters // tile)
     totals = np.zeros((sections, geometry.groups, blocks, tap_blocks, lanes), dtype)
-    space = scratch(gradient_scratch(bands, lanes, y.size > 0), dtype)
+    space = scratch(gradient_scratch(bands, lanes, y.size > 0), dtype, geometry.is_small)
     direct.weight_gradient[dtype](
         flat(x), flat(dy), y, offsets, packing.row_starts, packing.column_starts, totals, planes,
-        space, bands, filters, lanes,
+        space, bands, filters, lanes, alone=geometry.is_small,
     )  # fmt: skip
     sums = totals.sum(axis=0).reshape(geometry.groups, blocks, tap_blocks, tile, TAPS)
     dw = np.swapaxes(sums, 2, 3).reshape(geometry.groups, -1, tap_blocks * TAPS)
@@ -135,9 +135,12 @@ class Packing:
 class Correlation:
     """A packing, and the phases of outputs with the taps that each of them meets."""
 
-    def __init__(self, packing: Packing, filters: int, image: tuple[int, int], whole: bool):
+    def __init__(
+        self, packing: Packing, filters: int, image: tuple[int, int], whole: bool, alone: bool
+    ):
         tile = tile_of(filters)
         self.packing, self.outputs = packing, Outputs(filters, *image, tile, whole)
+        self.alone = alone
         self.phases: list[Phase] = []
         self.taps: list[Any] = []  # of a phase: the index of its weights (groups, filters, depth)
         self.offsets: list[Any] = []
@@ -176,11 +179,11 @@ class Correlation:
         if b is not None:
             bias[:filters] = b
         y = empty((bands.images, filters, outputs.height, outputs.width), dtype)
-        space = scratch(correlation_scratch(bands, outputs, lanes), dtype)
+        space = scratch(correlation_scratch(bands, outputs, lanes), dtype, self.alone)
         direct.correlate[dtype](
             flat(x), weights, bias, np.concatenate(self.offsets), np.array(self.phases, PHASE),
             self.packing.row_starts, self.packing.column_starts, y.reshape(-1), outputs, space,
-            bands, lanes, relu,
+            bands, lanes, relu, alone=self.alone,
         )  # fmt: skip
         return y
 
@@ -204,7 +207,7 @@ def forward_plan(g: Geometry, dtype: Any) -> Correlation:
         + u * dh // sh * ow
         for c, u, v in product(range(g.channels), range(kh), range(kw))
     ], np.int64)  # fmt: skip
-    plan = Correlation(packing, g.filters, g.output, whole=True)
+    plan = Correlation(packing, g.filters, g.output, True, g.is_small)
     taps = np.arange(g.groups * g.filters * packing.offsets.size)
     plan.add(taps.reshape(g.groups, g.filters, -1), packing.offsets, (0, 1), (0, 1))
     return plan
@@ -223,7 +226,7 @@ def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
     )  # fmt: skip
     packing = Packing(dtype, bands, [rows.first - rows.reach], [columns.first - columns.reach])
     whole = g.stride == (1, 1) and columns.reach == 0
-    plan = Correlation(packing, g.channels, (g.height, g.width), whole)
+    plan = Correlation(packing, g.channels, (g.height, g.width), whole, g.is_small)
     shape = g.groups, g.filters, g.channels, kh, kw
     index = np.arange(np.prod(shape)).reshape(shape).transpose(0, 2, 1, 3, 4)
     for a, b in product(range(g.stride[0]), range(g.stride[1])):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 SECTIONS = 8
 """Partial sums of a weight gradient; at least so many units of work where images are few."""
+
+FEW_PRODUCTS = 1 << 22
+"""About 20 microseconds' work."""
 
 
 class Geometry(NamedTuple):
@@ -31,6 +35,12 @@ class Geometry(NamedTuple):
         axes = zip(image, self.padding, self.dilation, self.window, self.stride, strict=True)
         oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in axes)
         return oh, ow
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one thread is done before another one would have begun."""
+        taps = self.groups * self.channels * self.filters * math.prod(self.window)
+        return self.images * math.prod(self.output) * taps < FEW_PRODUCTS
 
 
 def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:

@@ -67,10 +67,10 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
     outputs = outputs._replace(shares=min(panels, -(-SECTIONS // (sections * t.groups))))
     rows = TILES[outputs.panel // lanes]
     totals = empty((sections, t.groups, panels, -(-taps // rows) * rows, outputs.panel), dtype)
-    space = scratch(implicit.gradient_scratch(t, outputs, lanes), dtype)
+    space = scratch(implicit.gradient_scratch(t, outputs, lanes), dtype, plan.alone)
     implicit.weight_gradient[dtype](
         flat(x), flat(dy), np.zeros(outputs.panel, dtype), plan.places, plan.tap_places,
-        plan.row_starts, plan.column_starts, totals, space, t, outputs, lanes,
+        plan.row_starts, plan.column_starts, totals, space, t, outputs, lanes, alone=plan.alone,
     )  # fmt: skip
     dw = empty((t.groups * outputs.filters, geometry.channels, *geometry.window), dtype)
     few = totals.size < FEW
@@ -127,10 +127,10 @@ class Correlation:
 
     def __init__(
         self, dtype: Any, images: tuple[int, ...], stride: int, rows: Axis, columns: Axis,
-        count: tuple[int, int], outputs: Outputs,
+        count: tuple[int, int], outputs: Outputs, alone: bool,
     ):  # fmt: skip
         """``images`` are (images, groups, channels, height, width), ``count`` the outputs."""
-        lanes = lanes_of(dtype)
+        lanes, self.alone = lanes_of(dtype), alone
         panel = panel_of(outputs.filters, lanes) * lanes
         self.row_starts = np.asarray(rows.starts, np.int64)
         self.column_starts = np.asarray(columns.starts, np.int64)
@@ -217,10 +217,11 @@ class Correlation:
         if b is not None:
             bias[:filters] = b
         y = empty((t.images, filters, outputs.height, outputs.width), dtype)
-        space = scratch(implicit.correlation_scratch(t, outputs, lanes), dtype)
+        space = scratch(implicit.correlation_scratch(t, outputs, lanes), dtype, self.alone)
         implicit.correlate[dtype](
             flat(x), weights, bias, self.places, self.steps, np.array(self.phases, PHASE),
             self.row_starts, self.column_starts, y.reshape(-1), space, t, outputs, lanes, relu,
+            alone=self.alone,
         )  # fmt: skip
         return y
 
@@ -236,7 +237,7 @@ def forward_plan(g: Geometry, dtype: Any) -> Correlation:
     )
     images = g.images, g.groups, g.channels, g.height, g.width
     outputs = Outputs(g.filters, *g.output, 0, 1, True)
-    plan = Correlation(dtype, images, g.stride[0], rows, columns, g.output, outputs)
+    plan = Correlation(dtype, images, g.stride[0], rows, columns, g.output, outputs, g.is_small)
     depth = g.channels * math.prod(g.window)
     plan.add(g.channels, rows.taps, columns.taps)
     plan.tap_places = np.pad(plan.steps, (0, MOST_ROWS), "edge")
@@ -253,7 +254,7 @@ def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
     rows, columns = (Axis([a.first - a.reach], 1, 1, a.reach, []) for a in (by_row, by_column))
     images, count = (g.images, g.groups, g.filters, *g.output), (by_row.count, by_column.count)
     outputs = Outputs(g.channels, g.height, g.width, 0, 1, g.stride == (1, 1))
-    plan = Correlation(dtype, images, 1, rows, columns, count, outputs)
+    plan = Correlation(dtype, images, 1, rows, columns, count, outputs, g.is_small)
     index = np.arange(g.filters * taps).reshape(g.filters, kh, kw)
     order = []
     for a, b in product(range(g.stride[0]), range(g.stride[1])):
