@@ -53,7 +53,11 @@ class Units(NamedTuple):
     pitch: int
     """Pixels of a packed row."""
     plane: int
-    """Numbers of a channel, of all its copies."""
+    """Numbers from one channel to the next, with all copies of it."""
+    image: int
+    """Numbers from one image to the next."""
+    in_place: bool
+    """Whether the images are read where they lie, and none are packed."""
     together: int
     """Images of a unit of work: several, if it has all rows of each."""
     band: int
@@ -118,7 +122,7 @@ def pixels_of(t: Units) -> int:
 @shared
 def packed_of(t: Units, lanes: int) -> int:
     """Return the numbers of a packed unit; whole vectors are written."""
-    return t.together * t.channels * t.plane + lanes
+    return 0 if t.in_place else t.together * t.image + lanes
 
 
 @shared
@@ -167,20 +171,25 @@ def lay_out(
 
 
 @plain
-def pack_unit(
+def placed(
     x: Any, unit: Any, row_starts: Any, column_starts: Any, space: Any, s0: Any, t: Any
 ) -> Any:
-    """Pack a unit of a group; return its first image and row, and how many of them it has."""
+    """Pack a unit of a group, unless it is read in place.
+
+    Return where it begins, its first image and row, and how many of them it has.
+    """
     cuts, group = -(-t.rows // t.band), unit % t.groups
     image, first = unit // t.groups // cuts * t.together, unit // t.groups % cuts * t.band
     images, rows = min(t.together, t.images - image), min(t.band, t.rows - first)
+    size = t.channels * t.height * t.width
+    source = (image * t.groups + group) * size
+    if t.in_place:
+        return source + first * t.stride * t.width, image, first, images, rows
     for i in range(images):
-        source = ((image + i) * t.groups + group) * t.channels * t.height * t.width
-        target = s0 + i * t.channels * t.plane
-        pack(x, source, t.channels, t.height, t.width,
+        pack(x, source + i * t.groups * size, t.channels, t.height, t.width,
              row_starts, first * t.stride, t.row_step, t.packed_rows,
-             column_starts, t.column_step, t.pitch, space, target)  # fmt: skip
-    return image, first, images, rows
+             column_starts, t.column_step, t.pitch, space, s0 + i * t.image)  # fmt: skip
+    return s0, image, first, images, rows
 
 
 @plain
@@ -206,25 +215,25 @@ def multiply(
     if panel == 4 * lanes:
         for i in range(0, rows, 6):
             _6x4(x, places, steps, right, bias, c, x0, p0 + i, r0, right0, bias0, c0 + i * panel,
-                 depth, first, relu)  # fmt: skip
+                 rows - i, depth, first, relu)  # fmt: skip
     elif panel == 3 * lanes:
         for i in range(0, rows, 8):
             _8x3(x, places, steps, right, bias, c, x0, p0 + i, r0, right0, bias0, c0 + i * panel,
-                 depth, first, relu)  # fmt: skip
+                 rows - i, depth, first, relu)  # fmt: skip
     elif panel == 2 * lanes:
         for i in range(0, rows, 8):
             _8x2(x, places, steps, right, bias, c, x0, p0 + i, r0, right0, bias0, c0 + i * panel,
-                 depth, first, relu)  # fmt: skip
+                 rows - i, depth, first, relu)  # fmt: skip
     else:
         for i in range(0, rows, 8):
             _8x1(x, places, steps, right, bias, c, x0, p0 + i, r0, right0, bias0, c0 + i * panel,
-                 depth, first, relu)  # fmt: skip
+                 rows - i, depth, first, relu)  # fmt: skip
 
 
 @plain
 def add_up(
-    lanes: Any, space: Any, places: Any, steps: Any, weights: Any, bias: Any, s0: Any, phase: Any,
-    w0: Any, k: Any, c0: Any, panel: Any, rows: Any, relu: Any,
+    lanes: Any, source: Any, places: Any, steps: Any, weights: Any, bias: Any, space: Any, x0: Any,
+    phase: Any, w0: Any, k: Any, c0: Any, panel: Any, rows: Any, relu: Any,
     x: Any, following: Any, done: Any, panels: Any, t: Any,
 ) -> None:  # fmt: skip
     """Write the sums of a phase and a panel; meanwhile the ``following`` unit is asked for."""
@@ -236,7 +245,7 @@ def add_up(
             ask_for_unit(x, following, (done * blocks + block) * strides + i,
                          panels * blocks * strides, t)  # fmt: skip
             first = i * STRETCH
-            multiply(lanes, space, places, steps, weights, bias, space, s0, first, phase.first + r,
+            multiply(lanes, source, places, steps, weights, bias, space, x0, first, phase.first + r,
                      w0 + r * panel, k, c0 + first * panel, panel, min(STRETCH, rows - first),
                      min(rest, DEPTH), r == 0, relu and rest <= DEPTH)  # fmt: skip
 
@@ -261,31 +270,36 @@ def put(
 
 @compiled_in_parts(kind=FLOATS)
 def correlate(
-    x: Read1, weights: Read1, bias: Read1, places: Integers, steps: Integers, phases: Phases,
-    row_starts: Integers, column_starts: Integers, y: Write1, space: Write1, t: Units,
-    outputs: Outputs, lanes: int, relu: bool, parts: int, part: int,
+    x: Read1, source: Read1, weights: Read1, bias: Read1, places: Integers, steps: Integers,
+    phases: Phases, row_starts: Integers, column_starts: Integers, y: Write1, space: Write1,
+    t: Units, outputs: Outputs, lanes: int, relu: bool, parts: int, part: int,
 ) -> None:  # fmt: skip
-    """Write y (N, groups * filters, height, width), a panel of filters after another."""
+    """Write y (N, groups * filters, height, width), a panel of filters after another.
+
+    ``source`` is x if it is read in place, else the space, where its pixels are packed.
+    """
     filters, panel, shares = outputs.filters, outputs.panel, outputs.shares
     panels, s0 = panels_of(outputs), part * correlation_scratch(t, outputs, lanes)
     c0 = s0 + packed_of(t, lanes)
     strip = c0 + (pixels_of(t) + MOST_ROWS) * panel
     units, packed = units_of(t) * t.groups, -1
     tasks = units * shares
-    image, first, images, rows = 0, 0, 0, 0
+    x0, image, first, images, rows = 0, 0, 0, 0, 0
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         share, unit, group = task % shares, task // shares, task // shares % t.groups
         if unit != packed:
             packed = unit
-            image, first, images, rows = pack_unit(x, unit, row_starts, column_starts, space, s0, t)
+            x0, image, first, images, rows = placed(
+                x, unit, row_starts, column_starts, space, s0, t
+            )
         pixels, following = rows * t.columns, min(unit + 1, units - 1)
         mine, end = panels * share // shares, panels * (share + 1) // shares
         for phase in phases:
             for n in range(mine, end):
                 k, ours = group * filters + n * panel, min(panel, filters - n * panel)
                 line = (group * panels + n) * steps.size + phase.first
-                add_up(lanes, space, places, steps, weights, bias, s0, phase, line * panel, k, c0,
-                       panel, images * pixels, relu, x, following, n - mine, end - mine,
+                add_up(lanes, source, places, steps, weights, bias, space, x0, phase, line * panel,
+                       k, c0, panel, images * pixels, relu, x, following, n - mine, end - mine,
                        t)  # fmt: skip
                 for i in range(images):
                     y0 = ((image + i) * t.groups * filters + k) * outputs.height * outputs.width
@@ -295,9 +309,9 @@ def correlate(
 
 @compiled_in_parts(kind=FLOATS)
 def weight_gradient(
-    x: Read1, dy: Read1, zero: Read1, places: Integers, steps: Integers, row_starts: Integers,
-    column_starts: Integers, totals: Totals, space: Write1, t: Units, outputs: Outputs,
-    lanes: int, parts: int, part: int,
+    x: Read1, source: Read1, dy: Read1, zero: Read1, places: Integers, steps: Integers,
+    row_starts: Integers, column_starts: Integers, totals: Totals, space: Write1, t: Units,
+    outputs: Outputs, lanes: int, parts: int, part: int,
 ) -> None:  # fmt: skip
     """Add up totals (sections, groups, panels, taps, panel): the taps are rounded up to tiles.
 
@@ -314,15 +328,15 @@ def weight_gradient(
         start, end = units * section // sections, units * (section + 1) // sections
         mine, last = panels * share // shares, panels * (share + 1) // shares
         for unit in range(start, end):
-            image, first, images, rows = pack_unit(
+            x0, image, first, images, rows = placed(
                 x, unit * t.groups + group, row_starts, column_starts, space, s0, t
             )
             pixels = rows * t.columns
             for n in range(mine, last):
                 k = group * filters + n * panel
                 for i in range(images):
-                    source = ((image + i) * t.groups * filters + k) * height * width
-                    transpose(lanes, dy, source + first * width, height * width,
+                    y0 = ((image + i) * t.groups * filters + k) * height * width
+                    transpose(lanes, dy, y0 + first * width, height * width,
                               min(panel, filters - n * panel), pixels,
                               space, g0 + i * pixels * panel, panel, panel)  # fmt: skip
                 target = ((section * t.groups + group) * panels + n) * taps * panel
@@ -332,8 +346,8 @@ def weight_gradient(
                     ask_for_unit(x, min(unit + 1, end - 1) * t.groups + group,
                                  (n - mine) * blocks + block, (last - mine) * blocks,
                                  t)  # fmt: skip
-                    multiply(lanes, space, steps, places, space, zero, sums, s0, 0, p,
-                             g0 + p * panel, 0, target, panel, taps,
+                    multiply(lanes, source, steps, places, space, zero, sums, x0, 0, p,
+                             g0 + p * panel, 0, target, panel, steps.size,
                              min(DEPTH, images * pixels - p), unit == start and p == 0,
                              False)  # fmt: skip
 

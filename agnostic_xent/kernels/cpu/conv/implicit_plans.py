@@ -19,7 +19,7 @@ from ..toolchain.memory import empty, scratch
 from . import implicit
 from .direct_plans import REMEMBERED, axis
 from .geometry import SECTIONS, Geometry, with_long_rows
-from .implicit import MOST_ROWS, PHASE, TILES, Outputs, Phase, Units, panels_of, units_of
+from .implicit import PHASE, TILES, Outputs, Phase, Units, panels_of, units_of
 
 PANELS = {4: 1.0, 3: 1.0, 2: 1.05, 1: 1.3} if VECTOR_BYTES == 64 else {2: 1.0, 1: 1.3}
 """Vectors of a panel -> the time of one, in that of the fastest; 6 x 4 sums need 32 registers."""
@@ -36,6 +36,9 @@ MOST_TOTALS = 1 << 17
 
 FEW_WEIGHTS = 1 << 15
 """Numbers that one thread lays out before another one would have begun."""
+
+SAME_SET = 256
+"""Numbers whose multiples meet in few sets of a cache."""
 
 MOST_TAPS, MOST_PIXELS = 1 << 13, 1 << 15
 """Of a sum, whose error grows with the number of blocks that are added in order: more pixels are
@@ -68,8 +71,9 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
     rows = TILES[outputs.panel // lanes]
     totals = empty((sections, t.groups, panels, -(-taps // rows) * rows, outputs.panel), dtype)
     space = scratch(implicit.gradient_scratch(t, outputs, lanes), dtype, plan.alone)
+    x = flat(x)
     implicit.weight_gradient[dtype](
-        flat(x), flat(dy), np.zeros(outputs.panel, dtype), plan.places, plan.tap_places,
+        x, plan.source(x, space), flat(dy), np.zeros(outputs.panel, dtype), plan.places, plan.steps,
         plan.row_starts, plan.column_starts, totals, space, t, outputs, lanes, alone=plan.alone,
     )  # fmt: skip
     dw = empty((t.groups * outputs.filters, geometry.channels, *geometry.window), dtype)
@@ -138,8 +142,8 @@ class Correlation:
         pitch = columns.packed(count[1])
         n, groups, channels, height, width = images
         t = Units(
-            n, groups, channels, height, width, rows.step, columns.step, 0, pitch, 0, 1, 1, stride,
-            *count,
+            n, groups, channels, height, width, rows.step, columns.step, 0, pitch, 0, 0, False, 1,
+            1, stride, *count,
         )  # fmt: skip
         together, band = self._cut(t, panels_of(outputs), dtype.itemsize)
         self.units = self._packed(t._replace(together=together, band=band))
@@ -148,23 +152,38 @@ class Correlation:
         self.places = self._places()
         self.phases: list[Phase] = []
         self.steps = np.empty(0, np.int64)
-        self.lines = self.tap_places = self.steps
+        self.lines = self.steps
         self.weight_steps = 0, 0, 0, 0
 
     def _packed(self, t: Units) -> Units:
         """Return the sizes of packed images."""
         rows = self.axes[0].packed(t.band)
+        if self._in_place(t):
+            size = t.height * t.width
+            return t._replace(
+                packed_rows=rows, pitch=t.width, plane=size, image=t.groups * t.channels * size,
+                in_place=True,
+            )  # fmt: skip
         copies = self.row_starts.size * self.column_starts.size
         # channels must not all lie in the same few sets of a cache
         pitch = t.pitch + (copies * rows * t.pitch % 64 == 0)
-        return t._replace(packed_rows=rows, pitch=pitch, plane=copies * rows * pitch)
+        plane = copies * rows * pitch
+        return t._replace(packed_rows=rows, pitch=pitch, plane=plane, image=t.channels * plane)
+
+    def _in_place(self, t: Units) -> bool:
+        """Return whether nothing has to be packed: no margins, and channels in many sets."""
+        rows, columns = self.axes
+        whole = rows.starts == columns.starts == [0] and rows.step == columns.step == 1
+        inside = rows.packed(t.rows) <= t.height and columns.packed(t.columns) <= t.width
+        return whole and inside and t.height * t.width % SAME_SET != 0
 
     def _cut(self, t: Units, panels: int, itemsize: int) -> tuple[int, int]:
         """Return the images and the rows of a unit."""
 
         def fits(together: int, band: int) -> bool:
-            plane = self._packed(t._replace(band=band)).plane
-            return together * t.channels * plane * itemsize <= UNIT_BYTES
+            rows = self.axes[0].packed(band) * self.row_starts.size
+            read = rows * t.pitch * self.column_starts.size
+            return together * t.channels * read * itemsize <= UNIT_BYTES
 
         everything = t.images * t.rows * t.columns * t.groups
         shared = everything // SECTIONS if panels < SECTIONS else everything
@@ -180,11 +199,11 @@ class Correlation:
         return -(-t.images // -(-t.images // together)), band
 
     def _places(self) -> Any:
-        """Return where the outputs of a unit lie, with room for the rows of the last tile."""
+        """Return where the outputs of a unit lie."""
         t, (rows, columns) = self.units, self.axes
         i, r, c = np.ix_(range(t.together), range(t.band), range(t.columns))
-        places = i * t.channels * t.plane + r * rows.between * t.pitch + c * columns.between
-        return np.pad(places.reshape(-1), (0, MOST_ROWS)).astype(np.int64)
+        places = i * t.image + r * rows.between * t.pitch + c * columns.between
+        return places.reshape(-1).astype(np.int64)
 
     def add(
         self, channels: int, rows: Any, columns: Any,
@@ -202,6 +221,10 @@ class Correlation:
         self.phases.append(Phase(self.steps.size, len(steps), *row_place, *column_place))
         self.steps = np.append(self.steps, np.asarray(steps, np.int64))
 
+    def source(self, x: Any, space: Any) -> Any:
+        """Return what pixels are read from."""
+        return x if self.units.in_place else space
+
     def run(self, x: Any, w: Any, b: Any, relu: bool) -> Any:
         """Return the image that is written."""
         t, outputs, dtype, lanes = self.units, self.outputs, x.dtype, lanes_of(x.dtype)
@@ -218,10 +241,11 @@ class Correlation:
             bias[:filters] = b
         y = empty((t.images, filters, outputs.height, outputs.width), dtype)
         space = scratch(implicit.correlation_scratch(t, outputs, lanes), dtype, self.alone)
+        x = flat(x)
         implicit.correlate[dtype](
-            flat(x), weights, bias, self.places, self.steps, np.array(self.phases, PHASE),
-            self.row_starts, self.column_starts, y.reshape(-1), space, t, outputs, lanes, relu,
-            alone=self.alone,
+            x, self.source(x, space), weights, bias, self.places, self.steps,
+            np.array(self.phases, PHASE), self.row_starts, self.column_starts, y.reshape(-1),
+            space, t, outputs, lanes, relu, alone=self.alone,
         )  # fmt: skip
         return y
 
@@ -240,7 +264,6 @@ def forward_plan(g: Geometry, dtype: Any) -> Correlation:
     plan = Correlation(dtype, images, g.stride[0], rows, columns, g.output, outputs, g.is_small)
     depth = g.channels * math.prod(g.window)
     plan.add(g.channels, rows.taps, columns.taps)
-    plan.tap_places = np.pad(plan.steps, (0, MOST_ROWS), "edge")
     plan.lines, plan.weight_steps = np.arange(depth), (depth, g.filters * depth, 0, depth)
     return plan
 

@@ -237,13 +237,15 @@ def matrix_tile(rows: int, vectors: int, transposed: bool = False) -> Any:
 def gathered_tile(rows: int, vectors: int) -> Any:
     """Return the kernel ``c[i, j] = max(start + sum_r x[places[i] + steps[r]] b[r, j], lowest)``.
 
-    For rows x vectors of c, of which b and c are whole rows. ``start`` is the bias of j where the
-    sum begins (``first``), else c; lowest is 0 if ``relu``, else -inf.
+    For rows x vectors of c, of which b and c are whole rows. Behind the last of ``count`` places
+    that one is taken again. ``start`` is the bias of j where the sum begins (``first``), else c;
+    lowest is 0 if ``relu``, else -inf.
     """
 
     def emit(
         v: Vectors, x: Any, places: Any, steps: Any, b: Any, bias: Any, c: Any,
-        x0: Any, p0: Any, r0: Any, b0: Any, bias0: Any, c0: Any, depth: Any, first: Any, relu: Any,
+        x0: Any, p0: Any, r0: Any, b0: Any, bias0: Any, c0: Any, count: Any, depth: Any,
+        first: Any, relu: Any,
     ) -> None:  # fmt: skip
         build, wide = v.builder, vectors * v.lanes
         sums = registers(v, rows, vectors)
@@ -251,7 +253,10 @@ def gathered_tile(rows: int, vectors: int) -> Any:
             build.store(v.zero, slot)
         x, places, steps = v.at(x, x0), v.at(places, p0), v.at(steps, r0)
         b, bias, c = v.at(b, b0), v.at(bias, bias0), v.at(c, c0)
-        starts = [v.at(x, build.load(v.at(places, i))) for i in range(rows)]
+        starts, last = [], build.sub(count, v.index(1))
+        for i in range(rows):
+            place = build.select(build.icmp_signed("<", last, v.index(i)), last, v.index(i))
+            starts.append(v.at(x, build.load(v.at(places, place))))
         with cgutils.for_range(build, depth) as loop:
             step = build.load(v.at(steps, loop.index))
             line = v.at(b, build.mul(loop.index, v.index(wide)))
