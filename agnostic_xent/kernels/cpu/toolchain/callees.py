@@ -49,9 +49,11 @@ class HelperCompiler(Compiler):  # type: ignore[misc,unused-ignore]
         return compiled
 
 
-INNER = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Options of a function that is optimised by itself first, and keeps its form when it is taken in;
-what Python would call takes as long to compile as the function."""
-
-CALLEE = INNER | {"pipeline_class": HelperCompiler}
-"""Options of a function that is optimised as a part of its callers."""
+CALLEE = {
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": HelperCompiler,
+}
+"""Options of a function that is optimised as a part of its callers; what Python would call takes as
+long to compile as the function."""
