@@ -106,6 +106,8 @@ IMPLICIT = [
     case((1, 40, 5, 5), (520, 40, 1, 3), padding=1),  # the threads share out the filters
     case((1, 300, 3, 3), (70, 300, 3, 3), padding=1),
     case((1, 19, 3, 290), (65, 19, 1, 5), padding=(0, 2), **RELU),
+    case((2, 5, 1, 500), (20, 5, 1, 4), stride=(1, 2), padding=(0, 1)),  # units of parts of a row
+    case((1, 6, 5, 410), (9, 6, 3, 2), **RELU),
     case((2, 3, 17, 18), (5, 3, 2, 3), stride=(4, 5), padding=1),  # rows that no window meets
     case((2, 3, 17, 18), (20, 3, 1, 1), stride=3),
     case((3, 3, 16, 16), (48, 3, 4, 4), stride=4),

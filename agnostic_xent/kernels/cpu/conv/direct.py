@@ -144,7 +144,7 @@ def pack_band(
     source = (n * bands.groups + group) * bands.channels * bands.height * bands.width
     pack(x, source, bands.channels, bands.height, bands.width,
          row_starts, first * bands.row_step, bands.row_step, bands.band + bands.halo,
-         column_starts, bands.column_step, bands.pitch, space, s0)  # fmt: skip
+         column_starts, 0, bands.column_step, bands.pitch, space, s0)  # fmt: skip
     return n, first, rows
 
 

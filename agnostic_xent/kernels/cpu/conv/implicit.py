@@ -62,10 +62,26 @@ class Units(NamedTuple):
     """Images of a unit of work: several, if it has all rows of each."""
     band: int
     """Rows of outputs of a unit; the last may have fewer."""
-    stride: int
-    """Rows from one output to the next, in the image that is read."""
+    span: int
+    """Columns of outputs of a unit: all, if it has several rows."""
+    row_stride: int
+    column_stride: int
+    """From one output to the next, in the image that is read."""
     rows: int
     """Of the outputs of an image; with phases, of one phase."""
+    columns: int
+
+
+class Place(NamedTuple):
+    """Where a unit lies, and how much of it there is."""
+
+    x0: int
+    """Of its first pixel, in what is read."""
+    image: int
+    row: int
+    column: int
+    images: int
+    rows: int
     columns: int
 
 
@@ -104,7 +120,7 @@ Totals = Annotated[Any, Array("kind", 5, written=True)]
 @shared
 def units_of(t: Units) -> int:
     """Return how many units of work the images are."""
-    return -(-t.images // t.together) * -(-t.rows // t.band)
+    return -(-t.images // t.together) * -(-t.rows // t.band) * -(-t.columns // t.span)
 
 
 @shared
@@ -116,7 +132,7 @@ def panels_of(outputs: Outputs) -> int:
 @shared
 def pixels_of(t: Units) -> int:
     """Return how many outputs a unit has."""
-    return t.together * t.band * t.columns
+    return t.together * t.band * t.span
 
 
 @shared
@@ -129,7 +145,7 @@ def packed_of(t: Units, lanes: int) -> int:
 def correlation_scratch(t: Units, outputs: Outputs, lanes: int) -> int:
     """Return the numbers of a thread's memory: packed pixels, sums, and those of an image again."""
     sums = (pixels_of(t) + MOST_ROWS) * outputs.panel
-    strip = 0 if outputs.whole else t.band * t.columns * outputs.panel + lanes
+    strip = 0 if outputs.whole else t.band * t.span * outputs.panel + lanes
     return packed_of(t, lanes) + sums + strip
 
 
@@ -171,38 +187,46 @@ def lay_out(
 
 
 @plain
+def place_of(unit: Any, t: Any) -> Any:
+    """Return where a unit of a group begins in the images that are read, and its extent."""
+    group, place = unit % t.groups, unit // t.groups
+    across, down = -(-t.columns // t.span), -(-t.rows // t.band)
+    column, place = place % across * t.span, place // across
+    row, image = place % down * t.band, place // down * t.together
+    line = (image * t.groups + group) * t.channels * t.height + row * t.row_stride
+    x0, images = line * t.width + column * t.column_stride, min(t.together, t.images - image)
+    rows, columns = min(t.band, t.rows - row), min(t.span, t.columns - column)
+    return Place(x0, image, row, column, images, rows, columns)
+
+
+@plain
 def placed(
     x: Any, unit: Any, row_starts: Any, column_starts: Any, space: Any, s0: Any, t: Any
 ) -> Any:
-    """Pack a unit of a group, unless it is read in place.
-
-    Return where it begins, its first image and row, and how many of them it has.
-    """
-    cuts, group = -(-t.rows // t.band), unit % t.groups
-    image, first = unit // t.groups // cuts * t.together, unit // t.groups % cuts * t.band
-    images, rows = min(t.together, t.images - image), min(t.band, t.rows - first)
-    size = t.channels * t.height * t.width
-    source = (image * t.groups + group) * size
+    """Return where a unit lies in what is read: packed in the space, or in place."""
+    u = place_of(unit, t)
     if t.in_place:
-        return source + first * t.stride * t.width, image, first, images, rows
-    for i in range(images):
+        return u
+    size = t.channels * t.height * t.width
+    source = (u.image * t.groups + unit % t.groups) * size
+    for i in range(u.images):
         pack(x, source + i * t.groups * size, t.channels, t.height, t.width,
-             row_starts, first * t.stride, t.row_step, t.packed_rows,
-             column_starts, t.column_step, t.pitch, space, s0 + i * t.image)  # fmt: skip
-    return s0, image, first, images, rows
+             row_starts, u.row * t.row_stride, t.row_step, t.packed_rows,
+             column_starts, u.column * t.column_stride, t.column_step, t.pitch,
+             space, s0 + i * t.image)  # fmt: skip
+    return Place(s0, u.image, u.row, u.column, u.images, u.rows, u.columns)
 
 
 @plain
 def ask_for_unit(x: Any, unit: Any, part: Any, parts: Any, t: Any) -> None:
     """Have a part of the channels of a unit of a group come to the cache."""
-    cuts, group = -(-t.rows // t.band), unit % t.groups
-    image, row = unit // t.groups // cuts * t.together, unit // t.groups % cuts * t.band * t.stride
-    count = min(t.packed_rows * t.row_step, t.height - row) * t.width
-    for i in range(image, min(image + t.together, t.images)):
+    u, size = place_of(unit, t), t.height * t.width
+    rows = min(t.packed_rows * t.row_step, t.height - u.row * t.row_stride)
+    count = rows * t.width if t.span == t.columns else u.columns * t.column_stride
+    for i in range(u.images):
         for c in range(t.channels * part // parts, t.channels * (part + 1) // parts):
-            start = (((i * t.groups + group) * t.channels + c) * t.height + row) * t.width
             for j in range(0, count, 16):
-                prefetch_to_read(x, start + j)
+                prefetch_to_read(x, u.x0 + (i * t.groups * t.channels + c) * size + j)
 
 
 @plain
@@ -252,20 +276,20 @@ def add_up(
 
 @plain
 def put(
-    lanes: Any, space: Any, c0: Any, strip: Any, panel: Any, ours: Any, pixels: Any, rows: Any,
-    phase: Any, first: Any, y: Any, y0: Any, outputs: Any, columns: Any,
+    lanes: Any, space: Any, c0: Any, strip: Any, panel: Any, ours: Any, u: Any, phase: Any,
+    y: Any, y0: Any, outputs: Any,
 ) -> None:  # fmt: skip
-    """Write the sums of an image, (pixels, panel), to rows of y from ``first`` on."""
-    height, width = outputs.height, outputs.width
+    """Write the sums of a unit's image, (pixels, panel), to the image at y0."""
+    height, width, pixels = outputs.height, outputs.width, u.rows * u.columns
     if outputs.whole:
         transpose(lanes, space, c0, panel, pixels, ours,
-                  y, y0 + first * width, height * width, pixels)  # fmt: skip
+                  y, y0 + u.row * width + u.column, height * width, pixels)  # fmt: skip
         return
     transpose(lanes, space, c0, panel, pixels, ours, space, strip, pixels, pixels)
     for f in range(ours):
-        place(space, strip + f * pixels, rows, columns, y, y0 + f * height * width, height, width,
-              phase.row_start + first * phase.row_step, phase.row_step,
-              phase.column_start, phase.column_step)  # fmt: skip
+        place(space, strip + f * pixels, u.rows, u.columns, y, y0 + f * height * width,
+              height, width, phase.row_start + u.row * phase.row_step, phase.row_step,
+              phase.column_start + u.column * phase.column_step, phase.column_step)  # fmt: skip
 
 
 @compiled_in_parts(kind=FLOATS)
@@ -284,27 +308,25 @@ def correlate(
     strip = c0 + (pixels_of(t) + MOST_ROWS) * panel
     units, packed = units_of(t) * t.groups, -1
     tasks = units * shares
-    x0, image, first, images, rows = 0, 0, 0, 0, 0
+    u = Place(0, 0, 0, 0, 0, 0, 0)
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
         share, unit, group = task % shares, task // shares, task // shares % t.groups
         if unit != packed:
             packed = unit
-            x0, image, first, images, rows = placed(
-                x, unit, row_starts, column_starts, space, s0, t
-            )
-        pixels, following = rows * t.columns, min(unit + 1, units - 1)
+            u = placed(x, unit, row_starts, column_starts, space, s0, t)
+        pixels, following = u.rows * u.columns, min(unit + 1, units - 1)
         mine, end = panels * share // shares, panels * (share + 1) // shares
         for phase in phases:
             for n in range(mine, end):
                 k, ours = group * filters + n * panel, min(panel, filters - n * panel)
                 line = (group * panels + n) * steps.size + phase.first
-                add_up(lanes, source, places, steps, weights, bias, space, x0, phase, line * panel,
-                       k, c0, panel, images * pixels, relu, x, following, n - mine, end - mine,
-                       t)  # fmt: skip
-                for i in range(images):
-                    y0 = ((image + i) * t.groups * filters + k) * outputs.height * outputs.width
-                    put(lanes, space, c0 + i * pixels * panel, strip, panel, ours, pixels, rows,
-                        phase, first, y, y0, outputs, t.columns)  # fmt: skip
+                add_up(lanes, source, places, steps, weights, bias, space, u.x0, phase,
+                       line * panel, k, c0, panel, u.images * pixels, relu, x, following,
+                       n - mine, end - mine, t)  # fmt: skip
+                for i in range(u.images):
+                    y0 = ((u.image + i) * t.groups * filters + k) * outputs.height * outputs.width
+                    put(lanes, space, c0 + i * pixels * panel, strip, panel, ours, u, phase, y, y0,
+                        outputs)  # fmt: skip
 
 
 @compiled_in_parts(kind=FLOATS)
@@ -328,27 +350,25 @@ def weight_gradient(
         start, end = units * section // sections, units * (section + 1) // sections
         mine, last = panels * share // shares, panels * (share + 1) // shares
         for unit in range(start, end):
-            x0, image, first, images, rows = placed(
-                x, unit * t.groups + group, row_starts, column_starts, space, s0, t
-            )
-            pixels = rows * t.columns
+            u = placed(x, unit * t.groups + group, row_starts, column_starts, space, s0, t)
+            pixels = u.rows * u.columns
             for n in range(mine, last):
                 k = group * filters + n * panel
-                for i in range(images):
-                    y0 = ((image + i) * t.groups * filters + k) * height * width
-                    transpose(lanes, dy, y0 + first * width, height * width,
+                for i in range(u.images):
+                    y0 = ((u.image + i) * t.groups * filters + k) * height * width
+                    transpose(lanes, dy, y0 + u.row * width + u.column, height * width,
                               min(panel, filters - n * panel), pixels,
                               space, g0 + i * pixels * panel, panel, panel)  # fmt: skip
                 target = ((section * t.groups + group) * panels + n) * taps * panel
-                blocks = -(-images * pixels // DEPTH)
+                blocks = -(-u.images * pixels // DEPTH)
                 for block in range(blocks):
                     p = block * DEPTH
                     ask_for_unit(x, min(unit + 1, end - 1) * t.groups + group,
                                  (n - mine) * blocks + block, (last - mine) * blocks,
                                  t)  # fmt: skip
-                    multiply(lanes, source, steps, places, space, zero, sums, x0, 0, p,
+                    multiply(lanes, source, steps, places, space, zero, sums, u.x0, 0, p,
                              g0 + p * panel, 0, target, panel, steps.size,
-                             min(DEPTH, images * pixels - p), unit == start and p == 0,
+                             min(DEPTH, u.images * pixels - p), unit == start and p == 0,
                              False)  # fmt: skip
 
 

@@ -130,8 +130,8 @@ class Correlation:
     """Tables of a pass: where outputs and taps lie in packed images, and how work is cut."""
 
     def __init__(
-        self, dtype: Any, images: tuple[int, ...], stride: int, rows: Axis, columns: Axis,
-        count: tuple[int, int], outputs: Outputs, alone: bool,
+        self, dtype: Any, images: tuple[int, ...], stride: tuple[int, int], rows: Axis,
+        columns: Axis, count: tuple[int, int], outputs: Outputs, alone: bool,
     ):  # fmt: skip
         """``images`` are (images, groups, channels, height, width), ``count`` the outputs."""
         lanes, self.alone = lanes_of(dtype), alone
@@ -139,14 +139,12 @@ class Correlation:
         self.row_starts = np.asarray(rows.starts, np.int64)
         self.column_starts = np.asarray(columns.starts, np.int64)
         self.axes, outputs = (rows, columns), outputs._replace(panel=panel)
-        pitch = columns.packed(count[1])
         n, groups, channels, height, width = images
         t = Units(
-            n, groups, channels, height, width, rows.step, columns.step, 0, pitch, 0, 0, False, 1,
-            1, stride, *count,
+            n, groups, channels, height, width, rows.step, columns.step, 0, 0, 0, 0, False, 1, 1,
+            count[1], *stride, *count,
         )  # fmt: skip
-        together, band = self._cut(t, panels_of(outputs), dtype.itemsize)
-        self.units = self._packed(t._replace(together=together, band=band))
+        self.units = self._packed(self._cut(t, panels_of(outputs), dtype.itemsize))
         shares = min(panels_of(outputs), -(-SECTIONS // (units_of(self.units) * t.groups)))
         self.outputs = outputs._replace(shares=shares)
         self.places = self._places()
@@ -157,7 +155,7 @@ class Correlation:
 
     def _packed(self, t: Units) -> Units:
         """Return the sizes of packed images."""
-        rows = self.axes[0].packed(t.band)
+        rows, pitch = self.axes[0].packed(t.band), self.axes[1].packed(t.span)
         if self._in_place(t):
             size = t.height * t.width
             return t._replace(
@@ -166,7 +164,7 @@ class Correlation:
             )  # fmt: skip
         copies = self.row_starts.size * self.column_starts.size
         # channels must not all lie in the same few sets of a cache
-        pitch = t.pitch + (copies * rows * t.pitch % 64 == 0)
+        pitch += copies * rows * pitch % 64 == 0
         plane = copies * rows * pitch
         return t._replace(packed_rows=rows, pitch=pitch, plane=plane, image=t.channels * plane)
 
@@ -177,31 +175,33 @@ class Correlation:
         inside = rows.packed(t.rows) <= t.height and columns.packed(t.columns) <= t.width
         return whole and inside and t.height * t.width % SAME_SET != 0
 
-    def _cut(self, t: Units, panels: int, itemsize: int) -> tuple[int, int]:
-        """Return the images and the rows of a unit."""
+    def _cut(self, t: Units, panels: int, itemsize: int) -> Units:
+        """Return the sizes with the images, the rows and the columns of a unit."""
 
         def fits(together: int, band: int) -> bool:
             rows = self.axes[0].packed(band) * self.row_starts.size
-            read = rows * t.pitch * self.column_starts.size
+            read = rows * self.axes[1].packed(t.columns) * self.column_starts.size
             return together * t.channels * read * itemsize <= UNIT_BYTES
 
         everything = t.images * t.rows * t.columns * t.groups
         shared = everything // SECTIONS if panels < SECTIONS else everything
         fewest = FEWEST if everything * panels >= 4 * FEWEST else FEWEST // 3
         pixels = min(PIXELS, max(fewest, shared))
-        band = min(t.rows, max(1, pixels // t.columns))
+        if pixels < t.columns:
+            return t._replace(span=-(-t.columns // -(-t.columns // pixels)))
+        band = min(t.rows, pixels // t.columns)
         while band > 1 and not fits(1, band):
             band -= 1
         band = -(-t.rows // -(-t.rows // band))  # no shorter band at the end than need be
         together = min(t.images, max(1, pixels // (t.rows * t.columns))) if band == t.rows else 1
         while together > 1 and not fits(together, band):
             together -= 1
-        return -(-t.images // -(-t.images // together)), band
+        return t._replace(together=-(-t.images // -(-t.images // together)), band=band)
 
     def _places(self) -> Any:
         """Return where the outputs of a unit lie."""
         t, (rows, columns) = self.units, self.axes
-        i, r, c = np.ix_(range(t.together), range(t.band), range(t.columns))
+        i, r, c = np.ix_(range(t.together), range(t.band), range(t.span))
         places = i * t.image + r * rows.between * t.pitch + c * columns.between
         return places.reshape(-1).astype(np.int64)
 
@@ -261,7 +261,7 @@ def forward_plan(g: Geometry, dtype: Any) -> Correlation:
     )
     images = g.images, g.groups, g.channels, g.height, g.width
     outputs = Outputs(g.filters, *g.output, 0, 1, True)
-    plan = Correlation(dtype, images, g.stride[0], rows, columns, g.output, outputs, g.is_small)
+    plan = Correlation(dtype, images, g.stride, rows, columns, g.output, outputs, g.is_small)
     depth = g.channels * math.prod(g.window)
     plan.add(g.channels, rows.taps, columns.taps)
     plan.lines, plan.weight_steps = np.arange(depth), (depth, g.filters * depth, 0, depth)
@@ -277,7 +277,7 @@ def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
     rows, columns = (Axis([a.first - a.reach], 1, 1, a.reach, []) for a in (by_row, by_column))
     images, count = (g.images, g.groups, g.filters, *g.output), (by_row.count, by_column.count)
     outputs = Outputs(g.channels, g.height, g.width, 0, 1, g.stride == (1, 1))
-    plan = Correlation(dtype, images, 1, rows, columns, count, outputs, g.is_small)
+    plan = Correlation(dtype, images, (1, 1), rows, columns, count, outputs, g.is_small)
     index = np.arange(g.filters * taps).reshape(g.filters, kh, kw)
     order = []
     for a, b in product(range(g.stride[0]), range(g.stride[1])):

@@ -77,7 +77,7 @@ _put_every_other = emitted(2, _every_other)
 def pack(
     x: Any, x0: Any, channels: Any, height: Any, width: Any,
     row_starts: Any, row_shift: Any, row_step: Any, rows: Any,
-    column_starts: Any, column_step: Any, pitch: Any, packed: Any, p0: Any,
+    column_starts: Any, column_shift: Any, column_step: Any, pitch: Any, packed: Any, p0: Any,
 ) -> None:  # fmt: skip
     """Copy a band of rows of the image at x[x0] to packed[p0]: (channels, copies, rows, pitch)."""
     line = p0
@@ -92,9 +92,9 @@ def pack(
                 end = min(rows, max(before, end))
                 for j in range(before * pitch):
                     packed[line + j] = 0
-                copy_rows(x, x0 + (c * height + h + before * row_step) * width, row_step * width,
-                          end - before, width, start, column_step, packed, line + before * pitch,
-                          pitch)  # fmt: skip
+                source = x0 + (c * height + h + before * row_step) * width
+                copy_rows(x, source, row_step * width, end - before, width, start + column_shift,
+                          column_step, packed, line + before * pitch, pitch)  # fmt: skip
                 for j in range(end * pitch, rows * pitch):
                     packed[line + j] = 0
                 line += rows * pitch
