@@ -7,11 +7,12 @@ measured, with all that is rounded up to whole vectors and tiles.
 from __future__ import annotations
 
 import functools
+import math
 from types import ModuleType
 from typing import Any
 
 from ..simd.vectors import VECTOR_BYTES
-from . import column_plans, direct_plans, winograd_plans
+from . import column_plans, depthwise_plans, direct_plans, winograd_plans
 from .column_transforms import POINTS
 from .columns import tile_rows_of
 from .geometry import Geometry
@@ -82,7 +83,21 @@ def _winograd(points: int, tiles: int, channels: int, filters: int) -> float:
     return tiles * cycles + WEIGHT_CYCLES * channels * padded / LANES
 
 
-ALGORITHMS = {direct_plans: direct, column_plans: columns, winograd_plans: winograd}
+def depthwise(g: Geometry) -> float:
+    """Return 0, since nothing else is as fast, but for long single rows: they are for direct.
+
+    There a tile is one vector, and each multiplication waits for the one before.
+    """
+    oh, ow = g.output
+    return math.inf if oh == 1 and ow > 2 * LANES else 0
+
+
+ALGORITHMS = {
+    direct_plans: direct,
+    column_plans: columns,
+    winograd_plans: winograd,
+    depthwise_plans: depthwise,
+}
 
 
 @functools.lru_cache(512)
