@@ -235,4 +235,9 @@ class ColumnSpread:
         return y[..., : plain.output[0], :].reshape(len(y), -1, *plain.output)
 
 
-SPREADS = {"direct": DirectSpread, "winograd": WinogradSpread, "columns": ColumnSpread}
+SPREADS = {
+    "direct": DirectSpread,
+    "winograd": WinogradSpread,
+    "columns": ColumnSpread,
+    "depthwise": DirectSpread,
+}

@@ -16,6 +16,8 @@ import agnostic_xent as ax
 from agnostic_xent.kernels.cpu.conv import (
     columns,
     convolution,
+    depthwise,
+    depthwise_planes,
     direct_plans,
     winograd,
     winograd_gradient,
@@ -163,7 +165,10 @@ LONG = {  # sums of up to 20,000 products: shapes of x and w, options
     "images": ((1500, 2, 4, 4), (2, 2, 3, 3), {"padding": 1}),
     "pixels": ((2, 1, 110, 111), (3, 1, 3, 2), {"stride": (1, 2)}),
     "pixels, one pixel": ((3, 8, 80, 84), (8, 8, 1, 1), {}),
+    "groups": ((9, 2, 50, 50), (2, 1, 5, 5), {"groups": 2, "padding": 2}),
     "depthwise": ((9, 2, 50, 50), (2, 1, 5, 5), {"groups": 2, "padding": 2}),
+    "depthwise, short rows": ((400, 16, 7, 7), (16, 1, 3, 3), {"groups": 16, "padding": 1}),
+    "depthwise, large window": ((2, 3, 30, 40), (3, 1, 12, 10), {"groups": 3, "padding": 3}),
 }
 
 
@@ -182,7 +187,7 @@ def test_errors_do_not_grow_with_the_number_of_products(name, numbers):
     with ax.kernels("portable"):
         exact, back = ax.conv2d.vjp(x.astype(float), w.astype(float), b.astype(float), **options)
     dy = draw(exact.shape)
-    with ax.kernels("direct"):
+    with ax.kernels("require" if "depthwise" in name else "direct"):
         value, pullback = ax.conv2d.vjp(x, w, b, **options)
     for found, expected in zip(
         (value, *pullback(dy)), (exact, *back(dy.astype(float))), strict=True
@@ -378,15 +383,22 @@ BREAKS = {
     "transformed gradient": ("winograd", changed_loop, winograd_gradient, "finish", 0, False),
     "weight, columns": ("columns", changed_loop, columns, "forward", 1, False),
     "gradient, columns": ("columns", changed_loop, columns, "weight_gradient", 3, True),
+    "weight, depthwise": ("depthwise", changed_loop, depthwise, "correlate", 2, False),
+    "gradient, depthwise": ("depthwise", changed_loop, depthwise, "weight_gradient", 8, True),
+    "planes, depthwise": ("short rows", changed_loop, depthwise_planes, "correlate", 1, False),
 }
 
 
 @pytest.mark.parametrize("broken", BREAKS)
 def test_a_broken_kernel_is_caught(monkeypatch, broken):
     name, change, *args = BREAKS[broken]
-    use(monkeypatch, name)
     follows = POOL if "winner" in broken else RELU
     shapes = case((2, 5, 9, 12), (6, 5, 3, 3), padding=1, **follows)
+    if "depthwise" in broken:
+        width = 7 if name == "short rows" else 22
+        name = "depthwise"
+        shapes = case((2, 16, 9, width), (16, 1, 3, 3), padding=1, groups=16, **follows)
+    use(monkeypatch, name)
     check(shapes, SPREADS[name])
     change(monkeypatch, *args)
     with pytest.raises(AssertionError, match="beyond the bound"):

@@ -9,7 +9,13 @@ import agnostic_xent as ax
 
 pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu.conv import column_plans, convolution, direct_plans, winograd_plans
+from agnostic_xent.kernels.cpu.conv import (
+    column_plans,
+    convolution,
+    depthwise_plans,
+    direct_plans,
+    winograd_plans,
+)
 from agnostic_xent.kernels.cpu.conv.geometry import Geometry
 
 
@@ -44,6 +50,23 @@ def test_columns_are_chosen_for_their_geometry_only(change):
     assert convolution.algorithm(layer, np.dtype("f4")) is column_plans
     assert convolution.algorithm(layer, np.dtype("f8")) is direct_plans
     assert convolution.algorithm(layer._replace(**change), np.dtype("f4")) is direct_plans
+
+
+@pytest.mark.parametrize(
+    "change", [{"filters": 2}, {"channels": 2}, {"groups": 1}, {"stride": (1, 3)},
+               {"window": (13, 13)}]
+)  # fmt: skip
+def test_depthwise_is_chosen_for_its_geometry_only(change):
+    layer = Geometry(8, 1, 28, 28, 1, 32, (5, 3), (2, 1), ((2, 0), (1, 1)), (1, 2))
+    for dtype in (np.dtype("f4"), np.dtype("f8")):
+        assert convolution.algorithm(layer, dtype) is depthwise_plans
+        assert convolution.algorithm(layer._replace(**change), dtype) is not depthwise_plans
+
+
+def test_long_single_rows_are_not_for_depthwise():
+    row = Geometry(8, 1, 1, 500, 1, 32, (1, 3), (1, 1), ((0, 0), (1, 1)), (1, 1))
+    assert convolution.algorithm(row, np.dtype("f4")) is direct_plans
+    assert convolution.algorithm(row._replace(width=20), np.dtype("f4")) is depthwise_plans
 
 
 def test_explain_names_the_algorithm():
