@@ -12,6 +12,7 @@ import agnostic_xent as ax
 from agnostic_xent.kernels.cpu.conv import (
     column_plans,
     convolution,
+    depthwise_plans,
     direct_plans,
     implicit_plans,
     winograd_plans,
@@ -22,6 +23,7 @@ PLANS = {
     "implicit": implicit_plans,
     "winograd": winograd_plans,
     "columns": column_plans,
+    "depthwise": depthwise_plans,
 }
 GENERAL = "direct", "implicit"
 """Algorithms for every geometry and dtype."""
@@ -113,6 +115,28 @@ IMPLICIT = [
     case((3, 3, 16, 16), (48, 3, 4, 4), stride=4),
     case((3, 12, 9, 10), (51, 4, 3, 3), groups=3, stride=2, padding=1, **BOTH),
     case((2, 33, 12, 16), (40, 33, 1, 1), **RELU),  # as many rows as fill a unit are taken for one
+]
+DEPTHWISE = [
+    case((1, 2, 1, 1), (2, 1, 1, 1), groups=2),
+    case((2, 7, 9, 35), (7, 1, 3, 3), groups=7, padding=1, **RELU),
+    case((2, 16, 33, 17), (16, 1, 3, 3), groups=16, padding=1, **BOTH),
+    *(case((1, 3, 9, w), (3, 1, 3, 3), groups=3, padding=1) for w in (15, 16, 17, 31, 33, 65)),
+    *(case((2, 19, h, 8), (19, 1, 3, 3), groups=19, padding=1, **RELU) for h in (1, 7, 8, 17, 35)),
+    *(case((3, 21, n, n), (21, 1, 3, 3), groups=21, padding=1, stride=2) for n in (1, 2, 5, 8, 9)),
+    case((1, 3, 1, 70), (3, 1, 1, 7), groups=3, padding=(0, 3)),
+    case((1, 3, 70, 1), (3, 1, 7, 1), groups=3, padding=(3, 0)),
+    case((2, 17, 1, 6), (17, 1, 1, 3), groups=17, padding=(0, 1), **RELU),
+    case((3, 5, 10, 8), (5, 1, 5, 5), groups=5, padding=2, stride=2, **POOL),
+    case((2, 33, 4, 3), (33, 1, 7, 7), groups=33, padding=((3, 4), (5, 2))),  # larger than images
+    case((2, 3, 4, 37), (3, 1, 7, 7), groups=3, padding=((6, 1), (0, 5)), stride=(1, 2)),
+    case((2, 4, 5, 4), (4, 1, 3, 3), groups=4, padding=((7, 0), (0, 6))),  # outputs without pixels
+    case((2, 20, 5, 4), (20, 1, 3, 3), groups=20, padding=((7, 0), (0, 6)), **RELU),
+    case((3, 2, 13, 37), (2, 1, 5, 3), groups=2, stride=(2, 1), padding=((0, 3), (4, 1))),
+    case((2, 3, 23, 60), (3, 1, 3, 3), groups=3, dilation=(2, 3), padding=(2, 4), **RELU),
+    case((2, 18, 13, 9), (18, 1, 3, 2), groups=18, dilation=(3, 2), stride=2, padding=3),
+    case((1, 3, 40, 44), (3, 1, 3, 3), groups=3, dilation=4, stride=(2, 1), padding=1),
+    case((1, 17, 12, 12), (17, 1, 2, 1), groups=17, stride=2),  # pixels without a tap
+    case((1, 2, 50, 300), (2, 1, 7, 7), groups=2, padding=3, **BOTH),
 ]
 WINOGRAD = [
     case((1, 1, 1, 1), (1, 1, 3, 3), padding=1),

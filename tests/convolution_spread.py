@@ -240,4 +240,5 @@ SPREADS = {
     "implicit": DirectSpread,
     "winograd": WinogradSpread,
     "columns": ColumnSpread,
+    "depthwise": DirectSpread,
 }

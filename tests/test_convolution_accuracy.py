@@ -16,6 +16,8 @@ import agnostic_xent as ax
 from agnostic_xent.kernels.cpu.conv import (
     columns,
     convolution,
+    depthwise,
+    depthwise_planes,
     direct_plans,
     implicit,
     winograd,
@@ -62,9 +64,8 @@ def stated(algorithm, terms, sums):
 
     Direct and implicit products: 6e-7, for any number of products. Winograd's sums are of as many
     numbers as there are channels (or tiles), which are larger than products, and have roundings of
-    the transforms on
-    top: 4e-6 to 9e-6 for 16 channels and tiles or more, up to 3e-5 for a single channel; with
-    stride 2, 1e-6 to 7e-6 and 2e-5. Down the columns: 1e-6 to 4e-6, up to 1.1e-5.
+    the transforms on top: 4e-6 to 9e-6 for 16 channels and tiles or more, up to 3e-5 for a single
+    channel; with stride 2, 1e-6 to 7e-6 and 2e-5. Down the columns: 1e-6 to 4e-6, up to 1.1e-5.
     """
     if algorithm in GENERAL:
         return rounding("f4", 1) * GAUSSIAN
@@ -165,13 +166,19 @@ LONG = {  # sums of up to 20,000 products: shapes of x and w, options
     "images": ((1500, 2, 4, 4), (2, 2, 3, 3), {"padding": 1}),
     "pixels": ((2, 1, 110, 111), (3, 1, 3, 2), {"stride": (1, 2)}),
     "pixels, one pixel": ((3, 8, 80, 84), (8, 8, 1, 1), {}),
+    "groups": ((9, 2, 50, 50), (2, 1, 5, 5), {"groups": 2, "padding": 2}),
     "depthwise": ((9, 2, 50, 50), (2, 1, 5, 5), {"groups": 2, "padding": 2}),
+    "depthwise, short rows": ((400, 16, 7, 7), (16, 1, 3, 3), {"groups": 16, "padding": 1}),
+    "depthwise, large window": ((2, 3, 30, 40), (3, 1, 12, 10), {"groups": 3, "padding": 3}),
 }
 
 
 @pytest.mark.parametrize("numbers", ["equal", "positive"])
-@pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("algorithm", GENERAL)
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [(algorithm, name) for algorithm in GENERAL for name in LONG]
+    + [("depthwise", name) for name in LONG if name.startswith("depthwise")],
+)
 def test_errors_do_not_grow_with_the_number_of_products(monkeypatch, algorithm, name, numbers):
     """Numbers of one sign, whose roundings do not cancel: blocks of a sum are added apart."""
 
@@ -407,15 +414,22 @@ BREAKS = {
     "sum, implicit": ("implicit", changed_loop, implicit, "finish", 0, False),
     "weight, columns": ("columns", changed_loop, columns, "forward", 1, False),
     "gradient, columns": ("columns", changed_loop, columns, "weight_gradient", 3, True),
+    "weight, depthwise": ("depthwise", changed_loop, depthwise, "correlate", 2, False),
+    "gradient, depthwise": ("depthwise", changed_loop, depthwise, "weight_gradient", 8, True),
+    "planes, depthwise": ("short rows", changed_loop, depthwise_planes, "correlate", 1, False),
 }
 
 
 @pytest.mark.parametrize("broken", BREAKS)
 def test_a_broken_kernel_is_caught(monkeypatch, broken):
     name, change, *args = BREAKS[broken]
-    use(monkeypatch, name)
     follows = POOL if "winner" in broken else RELU
     shapes = case((2, 5, 9, 12), (6, 5, 3, 3), padding=1, **follows)
+    if "depthwise" in broken:
+        width = 7 if name == "short rows" else 22
+        name = "depthwise"
+        shapes = case((2, 16, 9, width), (16, 1, 3, 3), padding=1, groups=16, **follows)
+    use(monkeypatch, name)
     check(shapes, SPREADS[name])
     change(monkeypatch, *args)
     with pytest.raises(AssertionError, match="beyond the bound"):

@@ -12,10 +12,12 @@ pytest.importorskip("numba")
 from agnostic_xent.kernels.cpu.conv import (
     column_plans,
     convolution,
+    depthwise_plans,
     direct_plans,
     implicit_plans,
     winograd_plans,
 )
+from agnostic_xent.kernels.cpu.conv.costs import DIRECTIONS
 from agnostic_xent.kernels.cpu.conv.geometry import Geometry
 
 GENERAL = direct_plans, implicit_plans
@@ -56,6 +58,24 @@ def test_columns_are_chosen_for_their_geometry_only(change):
     assert chosen(layer, "f4") is column_plans
     assert chosen(layer, "f8") in GENERAL
     assert chosen(layer._replace(**change), "f4") in GENERAL
+
+
+@pytest.mark.parametrize(
+    "change", [{"filters": 2}, {"channels": 2}, {"groups": 1}, {"stride": (1, 3)},
+               {"window": (13, 13)}]
+)  # fmt: skip
+def test_depthwise_is_chosen_for_its_geometry_only(change):
+    layer = Geometry(8, 1, 28, 28, 1, 32, (5, 3), (2, 1), ((2, 0), (1, 1)), (1, 2))
+    for dtype in ("f4", "f8"):
+        for direction in DIRECTIONS:
+            assert chosen(layer, dtype, direction) is depthwise_plans
+            assert chosen(layer._replace(**change), dtype, direction) is not depthwise_plans
+
+
+def test_long_single_rows_are_not_for_depthwise():
+    row = Geometry(8, 1, 1, 500, 1, 32, (1, 3), (1, 1), ((0, 0), (1, 1)), (1, 1))
+    assert chosen(row, "f4") is direct_plans
+    assert chosen(row._replace(width=20), "f4") is depthwise_plans
 
 
 def test_explain_names_the_algorithm():

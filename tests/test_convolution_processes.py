@@ -62,9 +62,17 @@ SOME = {
         case((2, 6, 13, 22), (2, 3, 4, 3), groups=2, padding=((0, 3), (1, 0))),
         case((9, 17, 9, 15), (12, 17, 3, 3), padding=1, **POOL),
     ],
+    "depthwise": [
+        case((3, 5, 13, 37), (5, 1, 3, 3), groups=5, padding=1, **RELU),
+        case((2, 35, 9, 7), (35, 1, 5, 5), groups=35, padding=2, **BOTH),
+        case((3, 34, 15, 14), (34, 1, 3, 3), groups=34, padding=1, stride=2),
+        case((2, 3, 40, 35), (3, 1, 7, 7), groups=3, padding=3, stride=2, **RELU),
+        case((5, 3, 7, 8), (3, 1, 3, 4), groups=3, dilation=(2, 1), padding=3),
+    ],
 }
 
-DTYPES = dict.fromkeys(PLANS, ("float32",)) | dict.fromkeys(GENERAL, ("float32", "float64"))
+DTYPES = dict.fromkeys(PLANS, ("float32",))
+DTYPES |= dict.fromkeys((*GENERAL, "depthwise"), ("float32", "float64"))
 
 
 def run_all(work):

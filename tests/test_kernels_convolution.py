@@ -15,6 +15,7 @@ numba = pytest.importorskip("numba")
 from convolution_case import (  # noqa: E402
     BOTH,
     COLUMNS,
+    DEPTHWISE,
     DIRECT,
     GENERAL,
     IMPLICIT,
@@ -37,7 +38,7 @@ from agnostic_xent.kernels.cpu.conv import (  # noqa: E402
 from agnostic_xent.kernels.cpu.toolchain import memory  # noqa: E402
 
 
-@pytest.fixture(params=list(PLANS))
+@pytest.fixture(params=["direct", "winograd", "columns"])
 def algorithm(request, monkeypatch):
     """Have one algorithm run whatever the rule says."""
     use(monkeypatch, request.param)
@@ -114,6 +115,21 @@ def test_columns(monkeypatch, shapes):
     check(shapes, SPREADS["columns"])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shapes", DEPTHWISE, ids=lambda c: c.id)
+def test_depthwise(monkeypatch, shapes, dtype):
+    use(monkeypatch, "depthwise")
+    check(shapes, SPREADS["depthwise"], dtype)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_depthwise_shapes(monkeypatch, seed):
+    use(monkeypatch, "depthwise")
+    rng = np.random.default_rng(seed)
+    dtype = "float64" if seed % 3 == 0 else "float32"
+    check(random_case(rng, "depthwise"), SPREADS["depthwise"], dtype, seed)
+
+
 @pytest.mark.parametrize("shapes", WINOGRAD[::5], ids=lambda c: c.id)
 def test_direct_where_winograd_might_run(monkeypatch, shapes):
     use(monkeypatch, "direct")
@@ -151,6 +167,12 @@ def random_case(rng, algorithm):
     options["padding"] = (one(*margin), one(*margin)), (one(*margin), one(*margin))
     if algorithm == "winograd" and "stride" in options:
         options["padding"] = (1, one(0, 1)), (1, one(0, 1))
+    if algorithm == "depthwise":
+        most, window = 6, (one(1, 2, 3, 4, 5, 7), one(1, 2, 3, 4, 5, 7))
+        k = c = groups = one(2, 3, 15, 16, 17, 33)
+        options = {"groups": groups, "stride": (one(1, 2), one(1, 2))}
+        options["dilation"] = one(1, 1, 2, 3, 4), one(1, 1, 2, 3)
+        options["padding"] = tuple((one(*range(7)), one(*range(7))) for _ in range(2))
     options |= (RELU if rng.random() < 0.5 else {}) | (POOL if rng.random() < 0.5 else {})
     found = case((n, c, h, w), (k, c // groups, *window), bias=rng.random() < 0.7, **options)
     try:
@@ -369,18 +391,27 @@ def tuple1(dy):
     return (dy,)
 
 
-@pytest.mark.parametrize("name", GENERAL)
 @pytest.mark.parametrize("special", [np.nan, np.inf])
-def test_products_spread_special_values_no_farther(monkeypatch, special, name):
-    use(monkeypatch, name)
-    x, w, b = whole_numbers(case((2, 3, 12, 20), (4, 3, 3, 3)))
+@pytest.mark.parametrize(
+    ("algorithm", "groups", "shapes"),
+    [
+        ("direct", 1, case((2, 3, 12, 20), (4, 3, 3, 3))),
+        ("implicit", 1, case((2, 3, 12, 20), (4, 3, 3, 3))),
+        ("depthwise", 5, case((2, 5, 12, 20), (5, 1, 3, 3))),
+        ("depthwise", 17, case((2, 17, 12, 9), (17, 1, 3, 3))),
+    ],
+)
+def test_special_values_spread_no_farther(monkeypatch, algorithm, groups, shapes, special):
+    use(monkeypatch, algorithm)
+    x, w, b = whole_numbers(shapes)
     w[w == 0] = 2880  # infinity times 0 is NaN, whoever multiplies
     x[1, 2, 5, 7] = special
     for options in ({"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 3}):
+        options |= {"groups": groups}
         with ax.kernels("portable"):
             y, pullback = ax.conv2d.vjp(x, w, b, **options)
         dy = np.ones_like(y)
-        dy[0, 1, 2, 3] = special
+        dy[0, 1, 2, 2] = special
         with ax.kernels("require"):
             found, of_kernel = ax.conv2d.vjp(x, w, b, **options)
         for f, e in zip((found, *of_kernel(dy)), (y, *pullback(dy)), strict=True):

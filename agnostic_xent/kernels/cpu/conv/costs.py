@@ -17,7 +17,14 @@ import numpy as np
 
 from ..simd.tiles import TAPS
 from ..simd.vectors import VECTOR_BYTES
-from . import column_plans, direct_plans, implicit_plans, pointwise_plans, winograd_plans
+from . import (
+    column_plans,
+    depthwise_plans,
+    direct_plans,
+    implicit_plans,
+    pointwise_plans,
+    winograd_plans,
+)
 from .column_transforms import POINTS
 from .columns import tile_rows_of
 from .direct import TIMES, tile_of
@@ -131,11 +138,21 @@ class Algorithm(NamedTuple):
     call: float
 
 
+def depthwise(g: Geometry, direction: str) -> float:
+    """Return 0, since nothing else is as fast, but for long single rows: they are for direct.
+
+    There a tile is one vector, and each multiplication waits for the one before.
+    """
+    oh, ow = g.output
+    return math.inf if oh == 1 and ow > 2 * LANES else 0
+
+
 ALGORITHMS = {
     direct_plans: Algorithm(direct, 3e4),
     implicit_plans: Algorithm(implicit, 4e4),
     column_plans: Algorithm(columns, 5e4),
     winograd_plans: Algorithm(winograd, 1e5),
+    depthwise_plans: Algorithm(depthwise, 0),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import plain
+from ..simd.elementary import borrowed, plain
 from ..simd.lines import pack, place
 from ..simd.tiles import TAPS, correlation_tile, product_tile
 from ..toolchain.compiling import compiled_in_parts, shared
@@ -165,6 +165,9 @@ def correlate(
 
     x, w and y are flat. Outputs that no tap meets are the bias.
     """
+    x, w, bias, offsets = borrowed(x), borrowed(w), borrowed(bias), borrowed(offsets)
+    row_starts, column_starts = borrowed(row_starts), borrowed(column_starts)
+    y, space = borrowed(y), borrowed(space)
     filters, height, width, tile, whole = outputs
     blocks = -(-filters // tile)
     units = units_of(bands) * bands.groups
@@ -209,6 +212,11 @@ def weight_gradient(
     each is summed in order. dy is flat: (N, groups * filters, rows, pitch). So is y, if there is
     one, and bands are whole planes: then dy counts where y > 0, and ``planes`` are its sums.
     """
+    x, dy, y, offsets, planes = (
+        borrowed(x), borrowed(dy), borrowed(y), borrowed(offsets), borrowed(planes),
+    )  # fmt: skip
+    row_starts, column_starts = borrowed(row_starts), borrowed(column_starts)
+    totals, space = borrowed(totals), borrowed(space)
     sections, groups, blocks, tap_blocks, _ = totals.shape
     tile, units = lanes // TAPS, units_of(bands)
     tasks, plane = sections * groups, bands.rows * bands.pitch

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import plain
+from ..simd.elementary import borrowed, plain
 from ..simd.lines import copy_lines, pack, place, prefetch_to_read
 from ..simd.tiles import gathered_tile
 from ..simd.transposes import transpose
@@ -167,6 +167,7 @@ def lay_out(
     weights that lie side by side, ``run_step`` apart; those of two filters lie ``filter_step``
     apart.
     """
+    w, weights, space = borrowed(w), borrowed(weights), borrowed(space)
     panels, runs, s0 = -(-filters // panel), lines.size // run, part * CHUNK * panel
     chunks = -(-run // CHUNK)
     tasks = groups * panels * runs * chunks
@@ -302,6 +303,9 @@ def correlate(
 
     ``source`` is x if it is read in place, else the space, where its pixels are packed.
     """
+    x, source, weights, bias = borrowed(x), borrowed(source), borrowed(weights), borrowed(bias)
+    places, steps, y, space = borrowed(places), borrowed(steps), borrowed(y), borrowed(space)
+    row_starts, column_starts = borrowed(row_starts), borrowed(column_starts)
     filters, panel, shares = outputs.filters, outputs.panel, outputs.shares
     panels, s0 = panels_of(outputs), part * correlation_scratch(t, outputs, lanes)
     c0 = s0 + packed_of(t, lanes)
@@ -340,6 +344,10 @@ def weight_gradient(
     The units are cut into as many sections as ``totals`` has, whatever the number of threads, and
     each is summed in order.
     """
+    x, source, dy, zero = borrowed(x), borrowed(source), borrowed(dy), borrowed(zero)
+    places, steps, space = borrowed(places), borrowed(steps), borrowed(space)
+    row_starts, column_starts = borrowed(row_starts), borrowed(column_starts)
+    totals = borrowed(totals)
     filters, height, width, panel, shares, _ = outputs
     sections, _, panels, taps, _ = totals.shape
     sums, units, tasks = totals.reshape(-1), units_of(t), sections * t.groups * shares
@@ -377,6 +385,7 @@ def finish(
     totals: Totals, dw: Write1, taps: int, filters: int, lanes: int, parts: int, part: int
 ) -> None:
     """Add up the sections of totals, in order, and write dw (groups * filters, taps)."""
+    totals, dw = borrowed(totals), borrowed(dw)
     sections, groups, panels, rows, panel = totals.shape
     chunks, sums = -(-taps // CHUNK), totals.reshape(-1)
     tasks = groups * panels * chunks

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
 
-from ..simd.elementary import plain
+from ..simd.elementary import borrowed, plain
 from ..simd.lines import prefetch_to_read, prefetch_to_write
 from ..simd.tiles import correlation_tile, matrix_tile
 from ..simd.transposes import transpose
@@ -53,6 +53,9 @@ def forward(
     Two vectors of pixels meet all filters before the next two, which are asked for meanwhile. The
     last two of an image overlap those before: the same numbers again.
     """
+    x, w, bias, offsets, y = (
+        borrowed(x), borrowed(w), borrowed(bias), borrowed(offsets), borrowed(y),
+    )  # fmt: skip
     wide, blocks = 2 * lanes, -(-t.filters // TILE)
     panels = -(-t.pixels // wide)
     tasks = t.images * t.groups * panels
@@ -98,6 +101,7 @@ def weight_gradient(
     Pixels of dy are transposed, so that lanes are filters. The last rows of channels overlap those
     before, and are kept behind them.
     """
+    x, dy, totals, space = borrowed(x), borrowed(dy), borrowed(totals), borrowed(space)
     sections, groups, rows, columns = totals.shape
     cuts, tasks, sums = -(-t.pixels // DEPTH), sections * groups, totals.reshape(-1)
     units = t.images * cuts

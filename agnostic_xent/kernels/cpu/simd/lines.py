@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-
 from .elementary import plain
-from .vectors import I32, Vectors, cgutils, emitted
+from .vectors import Vectors, cgutils, emitted
 
 
 def _lines(step: int) -> Any:
@@ -141,11 +139,7 @@ def _prefetch(to_write: int) -> Any:
     """Return the wish to have a line of memory in the cache, to read it or to write to it."""
 
     def emit(v: Vectors, x: Any, x0: Any) -> None:
-        b, pointer = v.builder, ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-        call = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        hints = [ir.Constant(I32, hint) for hint in (to_write, 2, 1)]
-        b.call(call, [b.bitcast(v.at(x, x0), pointer), *hints])
+        v.prefetch(v.at(x, x0), to_write)
 
     return emitted(1, emit)
 

@@ -135,6 +135,14 @@ class Vectors:
         align = ir.Constant(I32, self.itemsize)
         b.call(store, [vector, b.bitcast(pointer, pointer_type), align, mask])
 
+    def prefetch(self, pointer: Any, to_write: int) -> None:
+        """Ask for a line of memory to be in the cache, to be read or written to."""
+        b, kind = self.builder, ir.IntType(8).as_pointer()
+        declared = ir.FunctionType(ir.VoidType(), [kind, I32, I32, I32])
+        call = cgutils.get_or_insert_function(b.module, declared, "llvm.prefetch.p0")
+        hints = [ir.Constant(I32, hint) for hint in (to_write, 2, 1)]
+        b.call(call, [b.bitcast(pointer, kind), *hints])
+
     # --- arithmetic ---
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
