@@ -25,6 +25,9 @@ LANES = VECTOR_BYTES // 4
 RUN = 384
 """Pixels of a block: the products of 8 filters and points are 96 KB."""
 
+BLOCK_BYTES = 768 << 10
+"""Of the transformed pixels of a block: they meet all filters in a second-level cache."""
+
 GRADIENT_BYTES = 512 << 10
 """Of a block of the weight gradient, pixels and cotangents: half of a second-level cache."""
 
@@ -118,7 +121,7 @@ def sizes(g: Geometry) -> Columns:
         g.images, g.groups, g.channels, g.height, g.width, top, left, *g.stride, g.filters,
         *g.output, POINTS + 1 - _window(g), pitch, 1, 0,
     )  # fmt: skip
-    return _blocked(t, RUN)
+    return _blocked(t, min(RUN, BLOCK_BYTES // (4 * POINTS * _planes(t))))
 
 
 def _blocked(t: Columns, run: int) -> Columns:

@@ -48,6 +48,10 @@ class Sides(NamedTuple):
     rows: int
     read: int
     """Pixels of a channel of an image."""
+    lines: int
+    """Rows of outputs, or with a stride backward of a phase of them."""
+    reach: int
+    """Rows of outputs that the last row of the window is behind the first one."""
     written: int
     taps: float
     """That an output meets, on average."""
@@ -57,13 +61,19 @@ class Sides(NamedTuple):
         """Vectors of them."""
         return self.channels * self.filters * self.taps / LANES
 
+    def packed(self, most: float) -> float:
+        """Return how often a row is packed, in bands of at most so many of outputs."""
+        band = max(1, min(self.lines, most))
+        return 1.0 if band == self.lines else (band + self.reach) / band
+
 
 def _sides(g: Geometry, direction: str) -> Sides:
-    (oh, ow), taps = g.output, math.prod(g.window)
+    (oh, ow), taps, image = g.output, math.prod(g.window), g.height * g.width
+    reach = (g.window[0] - 1) * g.dilation[0] // g.stride[0]
     if direction == INPUT:
-        met = taps / math.prod(g.stride)
-        return Sides(g.filters, g.channels, oh, oh * ow, g.height * g.width, met)
-    return Sides(g.channels, g.filters, g.height, g.height * g.width, oh * ow, taps)
+        lines, met = -(-g.height // g.stride[0]), taps / math.prod(g.stride)
+        return Sides(g.filters, g.channels, oh, oh * ow, lines, reach, image, met)
+    return Sides(g.channels, g.filters, g.height, image, oh, reach, oh * ow, taps)
 
 
 def direct(g: Geometry, direction: str) -> float:
@@ -78,7 +88,9 @@ def direct(g: Geometry, direction: str) -> float:
     if direction == FORWARD:
         product = 0.62
     image = outputs * (product * s.taps * s.channels + put) + 2500
-    image += 10 * copies * s.channels * s.read / LANES
+    most = direct_plans.BAND_BYTES / (4 * copies * s.channels * s.read / s.rows) - s.reach
+    packed = copies * s.channels * s.packed(most)
+    image += packed * (10 * s.read / LANES + 5 * s.rows)
     return g.images * image + (300 if direction == WEIGHT else 120) * s.weights
 
 
@@ -94,8 +106,16 @@ def implicit(g: Geometry, direction: str) -> float:
     wide = implicit_plans.panel_of(s.filters, LANES)
     filters = _up(s.filters, wide * LANES) / LANES
     product = 0.6 * s.taps * s.channels * implicit_plans.PANELS[wide]
-    packed = s.channels * (10 * s.read / LANES + 12 * s.rows)
+    packed = s.channels * s.packed(implicit_plans.PIXELS * s.lines / s.written)
+    packed *= 0 if _in_place(g, direction) else 10 * s.read / LANES + 12 * s.rows
     return g.images * (s.written * filters * (product + 18) + packed) + 20 * s.weights
+
+
+def _in_place(g: Geometry, direction: str) -> bool:
+    """Return whether no pixels have to be packed."""
+    close = all(step <= k for step, k in zip(g.stride, g.window, strict=True))
+    no_margins = g.padding == ((0, 0), (0, 0)) and close
+    return no_margins and (direction != INPUT or g.window == (1, 1))
 
 
 def columns(g: Geometry, direction: str) -> float:
@@ -109,8 +129,8 @@ def columns(g: Geometry, direction: str) -> float:
     weights = g.channels * g.filters * math.prod(g.window)
     if direction == WEIGHT:
         products = POINTS * g.filters * (depth + 16)
-        return tiles * (products + 180 * channels) + 60 * weights
-    sums = POINTS * _tiled(g.filters) * (0.7 * depth + 9)
+        return tiles * (products + 250 * channels) + 60 * weights
+    sums = POINTS * _tiled(g.filters) * (0.75 * depth + 9)
     return tiles * (sums + 200 * channels) + 10 * weights
 
 

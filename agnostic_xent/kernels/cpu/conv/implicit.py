@@ -219,9 +219,9 @@ def placed(
 
 
 @plain
-def ask_for_unit(x: Any, unit: Any, part: Any, parts: Any, t: Any) -> None:
-    """Have a part of the channels of a unit of a group come to the cache."""
-    u, size = place_of(unit, t), t.height * t.width
+def ask_for_unit(x: Any, u: Any, part: Any, parts: Any, t: Any) -> None:
+    """Have a part of the channels of a unit at u come to the cache."""
+    size = t.height * t.width
     rows = min(t.packed_rows * t.row_step, t.height - u.row * t.row_stride)
     count = rows * t.width if t.span == t.columns else u.columns * t.column_stride
     for i in range(u.images):
@@ -318,7 +318,7 @@ def correlate(
         if unit != packed:
             packed = unit
             u = placed(x, unit, row_starts, column_starts, space, s0, t)
-        pixels, following = u.rows * u.columns, min(unit + 1, units - 1)
+        pixels, following = u.rows * u.columns, place_of(min(unit + 1, units - 1), t)
         mine, end = panels * share // shares, panels * (share + 1) // shares
         for phase in phases:
             for n in range(mine, end):
@@ -360,6 +360,7 @@ def weight_gradient(
         for unit in range(start, end):
             u = placed(x, unit * t.groups + group, row_starts, column_starts, space, s0, t)
             pixels = u.rows * u.columns
+            following = place_of(min(unit + 1, end - 1) * t.groups + group, t)
             for n in range(mine, last):
                 k = group * filters + n * panel
                 for i in range(u.images):
@@ -371,7 +372,7 @@ def weight_gradient(
                 blocks = -(-u.images * pixels // DEPTH)
                 for block in range(blocks):
                     p = block * DEPTH
-                    ask_for_unit(x, min(unit + 1, end - 1) * t.groups + group,
+                    ask_for_unit(x, following,
                                  (n - mine) * blocks + block, (last - mine) * blocks,
                                  t)  # fmt: skip
                     multiply(lanes, source, steps, places, space, zero, sums, u.x0, 0, p,

@@ -67,7 +67,7 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = None) ->
     sections = -(-SECTIONS // (panels * t.groups)) if many else SECTIONS
     sections = max(sections, -(-t.images * t.rows * t.columns // MOST_PIXELS))
     sections = min(units_of(t), sections)
-    outputs = outputs._replace(shares=min(panels, -(-SECTIONS // (sections * t.groups))))
+    outputs = outputs._replace(shares=_shares(panels, sections * t.groups))
     rows = TILES[outputs.panel // lanes]
     totals = empty((sections, t.groups, panels, -(-taps // rows) * rows, outputs.panel), dtype)
     space = scratch(implicit.gradient_scratch(t, outputs, lanes), dtype, plan.alone)
@@ -89,14 +89,21 @@ def name_of(geometry: Geometry) -> str:
 
 def applies(geometry: Geometry, dtype: Any) -> bool:
     """Return whether the sums are short enough."""
-    depth = max(geometry.channels, geometry.filters) * math.prod(geometry.window)
-    return depth <= MOST_TAPS
+    met = (-(-k // s) for k, s in zip(geometry.window, geometry.stride, strict=True))
+    back, taps = geometry.filters * math.prod(met), geometry.channels * math.prod(geometry.window)
+    return max(back, taps) <= MOST_TAPS
 
 
 def panel_of(filters: int, lanes: int) -> int:
     """Return the vectors of a panel that is best for so many filters."""
     vectors = -(-filters // lanes)
     return min(PANELS, key=lambda wide: -(-vectors // wide) * wide * PANELS[wide])
+
+
+def _shares(panels: int, units: int) -> int:
+    """Return into how many equal parts the panels are cut, for `SECTIONS` parts of the work."""
+    wanted = min(panels, -(-SECTIONS // units))
+    return next(shares for shares in range(wanted, panels + 1) if panels % shares == 0)
 
 
 class Axis(NamedTuple):
@@ -145,7 +152,7 @@ class Correlation:
             count[1], *stride, *count,
         )  # fmt: skip
         self.units = self._packed(self._cut(t, panels_of(outputs), dtype.itemsize))
-        shares = min(panels_of(outputs), -(-SECTIONS // (units_of(self.units) * t.groups)))
+        shares = _shares(panels_of(outputs), units_of(self.units) * t.groups)
         self.outputs = outputs._replace(shares=shares)
         self.places = self._places()
         self.phases: list[Phase] = []
