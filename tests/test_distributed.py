@@ -10,10 +10,12 @@ from ranks import on_ranks
 
 from agnostic_xent.training.ranks.sums import LARGE
 
-LIMITS = {"float32": 3e-6, "float64": 1e-12}
-"""Relative errors. In float32 each of the runs is within 2e-6 of one in float64: the sums over the
-pixels of a share are of other blocks than those over the pixels of all."""
-"""How far n ranks may be from one after 110 steps, relative to the largest parameter."""
+LIMITS = {"float32": 1e-5, "float64": 1e-12}
+"""How far n ranks may be from one after 110 steps, relative to the largest parameter.
+
+Ranks sum up other blocks than one process does, and training makes more of a rounding: one run in
+float32, whose first parameters are changed by a rounding each, ends up to 6.5e-6 from float64.
+"""
 
 
 @pytest.fixture(scope="module")
