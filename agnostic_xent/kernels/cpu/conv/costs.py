@@ -159,9 +159,10 @@ class Algorithm(NamedTuple):
 
 
 def depthwise(g: Geometry, direction: str) -> float:
-    """Return 0, since nothing else is as fast, but for long single rows: they are for direct.
+    """Return 0 beside the call: nothing else is as fast, but for long single rows.
 
-    There a tile is one vector, and each multiplication waits for the one before.
+    These are for direct. There a tile is one vector, and each multiplication waits for the one
+    before.
     """
     oh, ow = g.output
     return math.inf if oh == 1 and ow > 2 * LANES else 0
@@ -172,7 +173,7 @@ ALGORITHMS = {
     implicit_plans: Algorithm(implicit, 4e4),
     column_plans: Algorithm(columns, 5e4),
     winograd_plans: Algorithm(winograd, 1e5),
-    depthwise_plans: Algorithm(depthwise, 0),
+    depthwise_plans: Algorithm(depthwise, 1e4),
 }
 
 
