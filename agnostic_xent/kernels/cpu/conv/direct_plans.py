@@ -144,7 +144,6 @@ class Correlation:
         self.phases: list[Phase] = []
         self.taps: list[Any] = []  # of a phase: the index of its weights (groups, filters, depth)
         self.offsets: list[Any] = []
-        self.order: Any = None
 
     def add(self, taps: Any, offsets: Any, rows: tuple[int, int], columns: tuple[int, int]) -> None:
         """Add a phase; rows and columns are (start, step) in the image that is written."""
@@ -164,10 +163,11 @@ class Correlation:
 
     def _weights(self, w: Any) -> Any:
         """Return the weights of all taps, phase after phase."""
-        if self.order is None:
-            self.order = np.concatenate(self.taps)
-        weights = empty(self.order.shape, w.dtype)
-        direct.gather[w.dtype](w, self.order, weights, alone=weights.size < FEW)
+        if len(self.taps) > 1:
+            self.taps = [np.concatenate(self.taps)]
+        (order,) = self.taps
+        weights = empty(order.shape, w.dtype)
+        direct.gather[w.dtype](w, order, weights, alone=weights.size < FEW)
         return weights
 
     def run(self, x: Any, w: Any, b: Any, relu: bool) -> Any:
