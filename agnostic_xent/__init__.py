@@ -33,6 +33,7 @@ from .network.layers import (
 from .network.models import lenet, logistic, resnet, small_cnn
 from .network.synchronized import synchronize_batch_norm
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
+from .operations.addition import add
 from .operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
 from .operations.convolution import conv2d
 from .operations.dense import dense
@@ -90,6 +91,7 @@ __all__ = [
     "Sequential",
     "TensorBoard",
     "accuracy",
+    "add",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy",

@@ -43,7 +43,8 @@ def run_case(seed: int, fences: bool = True) -> str:
     def placed(name: str, x: Any) -> Any:
         if not isinstance(x, np.ndarray):
             return x
-        x = x.astype(dtype) if x.dtype.kind == "f" else x
+        with np.errstate(over="ignore"):  # the ends of float32 are infinite in float16
+            x = x.astype(dtype) if x.dtype.kind == "f" else x
         y, layouts[name] = drawn(rng, x, fences)
         return y
 

@@ -87,6 +87,13 @@ def elements(rng: Rng, name: str) -> Arguments:
     return Arguments(name, [x])
 
 
+@draws("add")
+def sums(rng: Rng, name: str) -> Arguments:
+    x1 = with_extremes(rng, numbers(rng, shape_of(rng, 0, 4), one_of(rng, 1, 30)))
+    options = {"activation": one_of(rng, None, "relu")}
+    return Arguments(name, [x1, numbers(rng, x1.shape)], options=options)
+
+
 @draws("softmax", "log_softmax", "logsumexp")
 def rows(rng: Rng, name: str) -> Arguments:
     x = with_extremes(rng, numbers(rng, shape_of(rng, 0, 4), one_of(rng, 1, 10)))
@@ -164,6 +171,7 @@ def normalization(rng: Rng, name: str) -> Arguments:
     x = numbers(rng, (one_of(rng, 1, 2, 8), one_of(rng, 1, 3, 16), *image_of(rng)))
     arrays = [x, *(numbers(rng, x.shape[1]) for _ in range(3)), rng.random(x.shape[1]) + 0.1]
     options = {"train": bool(rng.integers(2)), "momentum": 0.1, "eps": 1e-5}
+    options["activation"] = one_of(rng, None, "relu")
     return Arguments(name, arrays, options=options, terms=512)
 
 

@@ -152,7 +152,10 @@ def dense(x, w, b=None):
     return y.reshape(*x.shape[:-1], w.shape[0]) + (0 if b is None else b)
 
 
-def batch_norm(x, weight, bias, running_mean, running_var, *, train=False, momentum=0.1, eps=1e-5):
+def batch_norm(
+    x, weight, bias, running_mean, running_var, *, train=False, momentum=0.1, eps=1e-5,
+    activation=None,
+):  # fmt: skip
     y, mean, var = np.zeros_like(x), running_mean.copy(), running_var.copy()
     for c in range(x.shape[1]):
         values = x[:, c].ravel()
@@ -164,7 +167,11 @@ def batch_norm(x, weight, bias, running_mean, running_var, *, train=False, momen
             unbiased = v * values.size / (values.size - 1)
             var[c] = (1 - momentum) * running_var[c] + momentum * unbiased
         y[:, c] = (x[:, c] - m) / math.sqrt(v + eps) * weight[c] + bias[c]
-    return y, mean, var
+    return relu(y) if activation == "relu" else y, mean, var
+
+
+def add(x1, x2, *, activation=None):
+    return relu(x1 + x2) if activation == "relu" else x1 + x2
 
 
 def dropout(x, *, rate=0.5, rng):

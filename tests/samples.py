@@ -119,11 +119,17 @@ SAMPLES = [
         Sample(
             "batch_norm",
             (normal(*shape), *(normal(shape[1]) for _ in range(3)), RNG.random(shape[1])),
-            options={"train": train, "momentum": 0.3, "eps": 1e-3},
+            options={"train": train, "momentum": 0.3, "eps": 1e-3, "activation": activation},
             terms=128,
         )
         for shape in [(4, 3, 2, 5), (2, 1, 1, 1)]
         for train in (True, False)
+        for activation in (None, "relu")
+    ),
+    *(
+        Sample("add", (normal(*shape), normal(*shape)), options={"activation": activation})
+        for shape in [(3, 5), (), (0, 4)]
+        for activation in (None, "relu")
     ),
     Sample("dropout", (normal(5, 6),), options={"rate": 0.3, "rng": 7}),
     Sample("dropout", (normal(5, 6),), options={"rate": 0.0, "rng": 7}),

@@ -14,7 +14,8 @@ pytest.importorskip("numba")
 
 SHAPES = [
     (2, 1, 1, 1), (3, 5, 1, 1), (1, 3, 2, 1), (4, 3, 7, 5), (2, 7, 16, 16), (17, 11, 13, 9),
-    (1, 2, 33, 1025), (64, 16, 8, 8), (300, 80, 1, 1),
+    (1, 2, 33, 1025), (64, 16, 8, 8), (300, 80, 1, 1), (9, 700, 2, 1), (3, 5, 15, 17),
+    (2, 3, 16, 33),
 ]  # fmt: skip
 
 
@@ -30,10 +31,12 @@ def wide(arrays):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_value_and_gradients(shape, train, dtype):
-    arrays, options = arguments(shape, dtype), {"train": train, "momentum": 0.3, "eps": 1e-3}
+def test_value_and_gradients(shape, train, activation, dtype):
+    arrays = arguments(shape, dtype)
+    options = {"train": train, "momentum": 0.3, "eps": 1e-3, "activation": activation}
     dy = np.random.default_rng(1).standard_normal(shape).astype(dtype)
     with ax.kernels("portable"):
         expected, back = ax.batch_norm.vjp(*wide(arrays), **options)

@@ -39,7 +39,7 @@ def probabilities(*shape: int) -> Any:
     return np.random.default_rng(2).random(shape, dtype=np.float32) + np.float32(0.01)
 
 
-def channels(c: int) -> Any:
+def vectors(c: int) -> Any:
     return [probabilities(c) for _ in range(4)]
 
 
@@ -101,9 +101,14 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
         gradients(ax.avg_pool2d, normal(65, 9, 8, 8), 2),
     ],
     "global_avg_pool2d": [gradients(ax.global_avg_pool2d, normal(17, 9, 29, 31))],
+    "add": [
+        gradients(ax.add, *(normal(17, 9, 29, 31) for _ in range(2)), activation=activation)
+        for activation in (None, "relu")
+    ],
     "batch_norm": [
-        gradients(ax.batch_norm, normal(17, 9, 29, 31), *channels(9), train=train)
-        for train in (True, False)
+        gradients(ax.batch_norm, normal(17, channels, *image), *vectors(channels), **options)
+        for channels, image in [(9, (29, 31)), (130, (8, 8))]
+        for options in [{"train": True, "activation": "relu"}, {"train": False}]
     ],
     "dense": [gradients(ax.dense, normal(301, 403), normal(57, 403), normal(57))],
     "cross_entropy": [

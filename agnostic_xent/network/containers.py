@@ -9,8 +9,20 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..core.arrays import Array
 from ..core.cached import cached_property
-from ..core.checks import generator
-from .layers import Conv2d, Layer, LayerPullback, MaxPool2d, Params, Pass, ReLU, Shape, WithPullback
+from ..core.checks import check_choice, generator
+from ..operations.addition import add
+from .layers import (
+    BatchNorm2d,
+    Conv2d,
+    Layer,
+    LayerPullback,
+    MaxPool2d,
+    Params,
+    Pass,
+    ReLU,
+    Shape,
+    WithPullback,
+)
 from .onnx_graph import OnnxGraph
 
 __all__ = ["Residual", "Sequential"]
@@ -165,8 +177,8 @@ def as_chain(model: Layer) -> Chain:
 class Sequential(Layer):
     """Layers one after the other; the parameters of layer i are named "i.…".
 
-    A `ReLU` and a ``MaxPool2d(2)`` behind a `Conv2d` run inside the convolution, where a kernel
-    can do it in one pass.
+    A `ReLU` behind a `Conv2d`, a `BatchNorm2d` or a `Residual`, and a ``MaxPool2d(2)`` behind a
+    `Conv2d`, run inside that layer, where a kernel can do it in one pass.
 
     Parameters
     ----------
@@ -232,12 +244,12 @@ class Sequential(Layer):
 
 
 def _fuse(before: Layer, layer: Layer) -> Layer | None:
-    """Return a convolution that does the work of ``layer``, which follows it, too; None if none."""
-    if not isinstance(before, Conv2d) or before.max_pool:
+    """Return a layer that does the work of ``layer``, which follows it, too; None if none."""
+    if isinstance(before, Conv2d) and before.max_pool:
         return None
-    if layer == ReLU() and not before.activation:
-        return replace(before, activation="relu")
-    if layer in (MaxPool2d(2), MaxPool2d(2, stride=2)):
+    if layer == ReLU() and isinstance(before, Conv2d | BatchNorm2d | Residual):
+        return None if before.activation else replace(before, activation="relu")
+    if layer in (MaxPool2d(2), MaxPool2d(2, stride=2)) and isinstance(before, Conv2d):
         return replace(before, max_pool=2)
     return None
 
@@ -252,7 +264,7 @@ def _check_layer(name: str, layer: Any) -> None:
 
 @dataclass(frozen=True)
 class Residual(Layer):
-    """Sum of a branch and a shortcut: ``y = body(x) + shortcut(x)`` (He et al., arXiv:1512.03385).
+    """Sum of a branch and a shortcut: ``y = f(body(x) + shortcut(x))``.
 
     Parameters
     ----------
@@ -260,15 +272,23 @@ class Residual(Layer):
         The branch; its parameters are named "body.…".
     shortcut : layer, optional
         What makes x fit the branch ("shortcut.…"); None is the identity.
+    activation : {None, "relu"}
+        f, applied to the sum: `add`.
+
+    References
+    ----------
+    He et al., Deep residual learning, arXiv:1512.03385.
     """
 
     body: Layer
     shortcut: Layer | None = None
+    activation: str | None = None
 
     def __post_init__(self) -> None:
         _check_layer("body", self.body)
         if self.shortcut is not None:
             _check_layer("shortcut", self.shortcut)
+        check_choice("activation", self.activation, (None, "relu"))
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
@@ -286,7 +306,7 @@ class Residual(Layer):
         """Return the output for inference."""
         inner = parts(self, params)
         direct = x if self.shortcut is None else inner["shortcut"](x)
-        return inner["body"](x) + direct
+        return add(inner["body"](x), direct, activation=self.activation)
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
         """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
@@ -297,12 +317,15 @@ class Residual(Layer):
         if self.shortcut is not None:
             direct, shortcut = inner["shortcut"].vjp(x, how)
 
-        def of_sum(dy: Array) -> tuple[Array | None, Params]:
-            dx, grads = body(dy)
-            dshort, others = shortcut(dy)
-            return None if dx is None else dx + dshort, grads | others
+        y, of_sum = add.vjp(y, direct, activation=self.activation)
 
-        return y + direct, of_sum
+        def of_branches(dy: Array) -> tuple[Array | None, Params]:
+            dbody, dshort = of_sum(dy)
+            dx, grads = body(dbody)
+            dshort, others = shortcut(dshort)
+            return None if dx is None else add(dx, dshort), grads | others
+
+        return y, of_branches
 
     def children(self) -> dict[str, Layer]:
         """Return the body and, if there is one, the shortcut."""
@@ -311,11 +334,12 @@ class Residual(Layer):
 
     def rebuilt(self, children: Mapping[str, Layer]) -> Residual:
         """Return the same of other layers, which have the names that `children` gives."""
-        return Residual(**children)
+        return Residual(**children, activation=self.activation)
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
         """Append both branches, for the input named x, and their sum; return the sum's name."""
         branch = graph.add("body", self.body, x)
         if self.shortcut is not None:
             x = graph.add("shortcut", self.shortcut, x)
-        return graph.node("Add", branch, x)
+        y = graph.node("Add", branch, x)
+        return graph.node("Relu", y) if self.activation else y

@@ -405,6 +405,7 @@ class BatchNorm2d(OperationLayer):
     operation = batch_norm
     momentum: float = 0.1
     eps: float = 1e-5
+    activation: str | None = None
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
@@ -433,13 +434,14 @@ class BatchNorm2d(OperationLayer):
         return y, of_layer
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
-        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        """Append the layer's nodes, for the input named x, to a graph; return the output's name."""
         vectors = graph.parameters("weight", "bias", *STATISTICS)
-        return graph.node("BatchNormalization", x, *vectors, epsilon=self.eps)
+        y = graph.node("BatchNormalization", x, *vectors, epsilon=self.eps)
+        return graph.node("Relu", y) if self.activation else y
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        return {"momentum": self.momentum, "eps": self.eps}
+        return {name: getattr(self, name) for name in ("momentum", "eps", "activation")}
 
     def _arrays(self, params: Mapping[str, Array], x: Array) -> tuple[Array | None, ...]:
         return x, *(params[name] for name in ("weight", "bias", *STATISTICS))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..core.arrays import Array, array_namespace, constant, narrow, widen
 from ..core.communication import Alone, Communicator
+from ..operations.activations import relu
 from .containers import mapped
 from .layers import BatchNorm2d, Layer, Params, Pass, WithPullback
 
@@ -39,7 +40,9 @@ def synchronize_batch_norm(model: Layer, communicator: Communicator) -> Layer:
 
     def synchronized(name: str, layer: Layer) -> Layer:
         if isinstance(layer, BatchNorm2d):
-            return SynchronizedBatchNorm2d(layer.momentum, layer.eps, communicator)
+            return SynchronizedBatchNorm2d(
+                layer.momentum, layer.eps, layer.activation, communicator
+            )
         return layer
 
     return mapped(model, synchronized)
@@ -68,6 +71,8 @@ class SynchronizedBatchNorm2d(BatchNorm2d):
         unit = centred * _per_channel(inverse)
         weight, bias = widen(params["weight"]), widen(params["bias"])
         y = narrow(unit * _per_channel(weight) + _per_channel(bias), x)
+        if self.activation:
+            y, of_relu = relu.vjp(y)
         moved = {
             name: narrow((1 - self.momentum) * widen(params[name]) + self.momentum * new, x)
             for name, new in (
@@ -76,7 +81,7 @@ class SynchronizedBatchNorm2d(BatchNorm2d):
         }  # fmt: skip
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:
-            dy = widen(dy)
+            dy = widen(of_relu(dy)[0] if self.activation else dy)
             dweight, dbias = xp.sum(dy * unit, axis=AXES), xp.sum(dy, axis=AXES)
             grads = {"weight": narrow(dweight, x), "bias": narrow(dbias, x)} | moved
             if not how.input_grad:

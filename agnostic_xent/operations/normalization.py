@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
-from ..core.checks import check_ndim, check_shape, float_namespace, generator, number
+from ..core.checks import check_choice, check_ndim, check_shape, float_namespace, generator, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ def batch_norm(
     train: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    activation: str | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Batch normalization of each channel.
+    """Batch normalization of each channel, with an optional ReLU.
 
     ``y = weight * (x - mean) / sqrt(var + eps) + bias``, with the batch's own mean and (biased)
-    variance when ``train``, else the running ones.
+    variance when ``train``, else the running ones; then the activation.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ def batch_norm(
         Weight of the batch in the running statistics.
     eps : float
         Added to the variance.
+    activation : {None, "relu"}
+        Applied to the result, in the same pass over memory.
 
     Returns
     -------
@@ -59,7 +62,7 @@ def batch_norm(
     Raises
     ------
     ValueError
-        If shapes do not fit, or ``train`` and a channel has fewer than two values.
+        If shapes or options do not fit, or ``train`` and a channel has fewer than two values.
 
     Examples
     --------
@@ -88,11 +91,13 @@ def batch_norm(
             f"x of shape {tuple(x.shape)} has {_count(x)} values a channel; training needs at "
             "least 2"
         )
+    check_choice("activation", activation, (None, "relu"))
     arrays = (x, *vectors.values())
     options: Any = {
         "train": bool(train),
         "momentum": number("momentum", momentum, "[0, 1]"),
         "eps": number("eps", eps, "[0, inf)"),
+        "activation": activation,
     }
     return repeatable(*arrays, **options)  # type: ignore[no-any-return]
 
@@ -112,6 +117,7 @@ def _batch_norm(
     train: bool,
     momentum: float,
     eps: float,
+    activation: str | None,
 ) -> tuple[Array, Array, Array]:
     xp, wide = array_namespace(x), widen(x)
     mean, var = _statistics(wide, running_mean, running_var, train)
@@ -121,6 +127,8 @@ def _batch_norm(
         unbiased = var * (_count(x) / (_count(x) - 1))
         running_mean = (1 - momentum) * widen(running_mean) + momentum * mean
         running_var = (1 - momentum) * widen(running_var) + momentum * unbiased
+    if activation == "relu":
+        y = xp.where(y <= 0, constant(0, y), y)
     return narrow(y, x), narrow(running_mean, x), narrow(running_var, x)
 
 
@@ -135,13 +143,16 @@ def _(
     train: bool,
     momentum: float,
     eps: float,
+    activation: str | None,
 ) -> tuple[tuple[Array, Array, Array], Pullback]:
     xp = array_namespace(x)
-    options = {"train": train, "momentum": momentum, "eps": eps}
+    options = {"train": train, "momentum": momentum, "eps": eps, "activation": activation}
     value = _batch_norm(x, weight, bias, running_mean, running_var, **options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         wide, dy = widen(x), widen(dy)
+        if activation == "relu":
+            dy = xp.where(value[0] <= 0, constant(0, dy), dy)
         mean, var = _statistics(wide, running_mean, running_var, train)
         inverse = 1 / xp.sqrt(var + eps)
         unit = (wide - _per_channel(mean)) * _per_channel(inverse)

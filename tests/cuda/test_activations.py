@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agnostic_xent import explain, kernels, log_sigmoid, relu, sigmoid
+from agnostic_xent import add, explain, kernels, log_sigmoid, relu, sigmoid
 from agnostic_xent.kernels.cuda import activations
 from agnostic_xent.kernels.cuda.toolchain import elementary
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
@@ -62,6 +62,22 @@ def test_halves(activation, dtype):
     if dtype == "bfloat16":
         dtype = pytest.importorskip("ml_dtypes", reason="it gives NumPy the dtype").bfloat16
     check(activation, *draw((5, 7), dtype), unit=2.0**-10 if dtype == "float16" else 2.0**-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sums(shape, activation, dtype):
+    x1, x2 = draw(shape, dtype)
+    with kernels("require"):
+        y, pullback = add.vjp(x1, x2, activation=activation)
+        gradients = pullback(x1)
+        np.testing.assert_array_equal(y, add(x1, x2, activation=activation))
+    with kernels("portable"):
+        expected, portable = add.vjp(x1, x2, activation=activation)
+    for found, wanted in zip((y, *gradients), (expected, *portable(x1)), strict=True):
+        assert found.dtype == x1.dtype
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("place", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2]])

@@ -51,10 +51,11 @@ def check(*arrays, terms=32, dtype=None, **options):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", [None, "relu"])
 @each_mode
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_values_and_gradients(shape, train, dtype):
-    check(*draw(shape, dtype), train=train)
+def test_values_and_gradients(shape, train, activation, dtype):
+    check(*draw(shape, dtype), train=train, activation=activation)
 
 
 @each_mode
@@ -116,19 +117,20 @@ def test_only_wanted_gradients(train, wrt):
             assert some[i] is None
 
 
+@pytest.mark.parametrize("activation", [None, "relu"])
 @each_mode
-def test_special_values(train):
+def test_special_values(train, activation):
     x, weight, bias, mean, var, dy = draw((2, 7, 3, 3))
     x[0, 1, 0, 0], x[0, 2, 0, 0], x[1, 2, 0, 0] = np.nan, np.inf, np.inf
     x[:, 3], weight[4] = 2, 0
     x[0, 5, 1, 1], x[1, 5, 1, 1] = np.inf, -np.inf
     var[3], mean[6], weight[1] = 0, np.nan, np.inf
-    check(x, weight, bias, mean, var, dy, train=train)
+    check(x, weight, bias, mean, var, dy, train=train, activation=activation)
     x[0, 1, 0, 0] = 0
     dy[0, 2, 1, 1], dy[1, 3, 1, 1] = np.nan, np.inf
-    check(x, weight, bias, mean, var, dy, train=train)
+    check(x, weight, bias, mean, var, dy, train=train, activation=activation)
     x[0, 1:3, 0, 0] = x[1, 2, 0, 0] = x[:, 5, 1, 1] = 0  # finite but for what has no spread
-    check(x, weight, bias, mean, var - 1, dy, train=train, eps=0.0)
+    check(x, weight, bias, mean, var - 1, dy, train=train, activation=activation, eps=0.0)
 
 
 def strided(x):
@@ -164,6 +166,15 @@ MISTAKES = {
     "the slope of the variance": ("* kind(inverse) * slope", "* slope"),
     "products of parts": ("(parts + part) * channels + channel, product", "channel, product"),
     "statistics of another channel": ("writes = k == channel * pieces", "writes = k == channel"),
+    "cotangents of what is 0, summed": (
+        "<= 0:\n                        dv[u] = kind(0)",
+        "<= 0:\n                        pass",
+    ),
+    "cotangents of what is 0": (
+        "<= 0:\n                        d = kind(0)",
+        "<= 0:\n                        pass",
+    ),
+    "what is below 0": ("z = kind(0)", "pass"),
     "dbias for dweight": ("narrow(dbias, kind(total))", "narrow(dbias, kind(product))"),
 }
 
@@ -174,7 +185,7 @@ def test_mistakes_are_caught(monkeypatch, mistake):
     for module in plant(monkeypatch, channels, old, new, [channels, host]).values():
         monkeypatch.setattr(module, "PIECE", 16)
     with pytest.raises((AssertionError, IndexError)):
-        check(*draw((3, 2, 5, 17)), train=True)
+        check(*draw((3, 2, 5, 17)), train=True, activation="relu")
 
 
 def test_variants_are_all_kernels():

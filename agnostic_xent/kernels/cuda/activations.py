@@ -1,4 +1,4 @@
-"""The kernels of the activations of elements: one read and one write."""
+"""The kernels of activations and sums of elements: each array is read or written once."""
 
 from __future__ import annotations
 
@@ -53,19 +53,36 @@ def log_sigmoid_gradient(v: Any, dv: Any) -> Any:
     return dv * sigmoid_of(-v)
 
 
+@device
+def sum_of_two(v: Any, w: Any) -> Any:
+    """Return v + w."""
+    return v + w
+
+
+@device
+def rectified_sum(v: Any, w: Any) -> Any:
+    """Return max(v + w, 0); NaN stays NaN."""
+    return relu(v + w)
+
+
 # --- kernels -------------------------------------------------------------------------------------
 
-FORMULAS = {
-    "relu": (relu, relu_gradient),
-    "sigmoid": (sigmoid_of, sigmoid_gradient),
-    "log_sigmoid": (log_sigmoid, log_sigmoid_gradient),
+OF_ONE = {"relu": relu, "sigmoid": sigmoid_of, "log_sigmoid": log_sigmoid}
+"""Formulas of one element."""
+
+OF_TWO = {
+    "relu_gradient": relu_gradient,
+    "sigmoid_gradient": sigmoid_gradient,
+    "log_sigmoid_gradient": log_sigmoid_gradient,
+    "sum": sum_of_two,
+    "rectified_sum": rectified_sum,
 }
-"""The formulas of an activation and of its pullback."""
+"""Formulas of an element of each of two arrays."""
 
 
-def make_value(name: str, code: str) -> Callable[..., None]:
-    """Return the kernel of the activation ``name`` for elements of the dtype ``code``."""
-    (formula, _), kind = FORMULAS[name], WIDE[code]
+def make_of_one(name: str, code: str) -> Callable[..., None]:
+    """Return the kernel of a formula of one element of the dtype ``code``."""
+    formula, kind = OF_ONE[name], WIDE[code]
 
     def value(x: Any, y: Any, n: int) -> None:
         v = cuda.local.array(AT_ONCE, kind)
@@ -81,64 +98,79 @@ def make_value(name: str, code: str) -> Callable[..., None]:
     return value
 
 
-def make_gradient(name: str, code: str) -> Callable[..., None]:
-    """Return the kernel of the pullback of ``name`` for elements of the dtype ``code``."""
-    (_, formula), kind = FORMULAS[name], WIDE[code]
+def make_of_two(name: str, code: str) -> Callable[..., None]:
+    """Return the kernel of a formula of two elements of the dtype ``code``."""
+    formula, kind = OF_TWO[name], WIDE[code]
 
-    def gradient(x: Any, dy: Any, dx: Any, n: int) -> None:
+    def value(x: Any, other: Any, y: Any, n: int) -> None:
         v = cuda.local.array(AT_ONCE, kind)
-        dv = cuda.local.array(AT_ONCE, kind)
+        w = cuda.local.array(AT_ONCE, kind)
         first = np.int64(cuda.blockIdx.x) * THREADS * AT_ONCE + cuda.threadIdx.x
         for u in range(AT_ONCE):
             if first + u * THREADS < n:
                 v[u] = widen(get(x, first + u * THREADS))
-                dv[u] = widen(get(dy, first + u * THREADS))
+                w[u] = widen(get(other, first + u * THREADS))
         for u in range(AT_ONCE):
             if first + u * THREADS < n:
-                put(dx, first + u * THREADS, narrow(dx, formula(v[u], dv[u])))
+                put(y, first + u * THREADS, narrow(y, formula(v[u], w[u])))
 
-    gradient.__qualname__ = f"{name}_gradient"
-    return gradient
-
-
-@functools.cache
-def value_kernel(name: str, code: str) -> Kernel:
-    """Return the kernel of the activation ``name`` for a dtype, made once."""
-    return Kernel(make_value(name, code), f"{code}* {code}* i8", THREADS, BLOCKS[code])
+    value.__qualname__ = name
+    return value
 
 
 @functools.cache
-def gradient_kernel(name: str, code: str) -> Kernel:
-    """Return the kernel of the pullback of ``name`` for a dtype, made once."""
-    parameters = f"{code}* {code}* {code}* i8"
-    return Kernel(make_gradient(name, code), parameters, THREADS, BLOCKS[code])
+def kernel_of(name: str, code: str) -> Kernel:
+    """Return the kernel of the formula ``name`` for a dtype, made once."""
+    made = (make_of_one if name in OF_ONE else make_of_two)(name, code)
+    arrays = f"{code}* " * (2 if name in OF_ONE else 3)
+    return Kernel(made, f"{arrays}i8", THREADS, BLOCKS[code])
 
 
-def run(made: Callable[[str, str], Kernel], name: str, *arrays: Any) -> Any:
-    """Return what the kernel of ``name``, by ``made``, writes from arrays of one shape."""
+def run(name: str, *arrays: Any) -> Any:
+    """Return what the kernel of ``name`` writes from arrays of one shape."""
     y = xp.empty(arrays[0].shape, arrays[0].dtype)
     blocks = -(-y.size // (THREADS * AT_ONCE))
-    made(name, code_of(y))(blocks, *map(given, arrays), stored(y), y.size)
+    kernel_of(name, code_of(y))(blocks, *map(given, arrays), stored(y), y.size)
     return y
 
 
 def variants() -> list[Kernel]:
     """Return all kernels of this file."""
-    made = value_kernel, gradient_kernel
-    return [make(name, code) for make in made for name in FORMULAS for code in WIDE]
+    return [kernel_of(name, code) for name in (*OF_ONE, *OF_TWO) for code in WIDE]
 
 
-def add(name: str) -> None:
-    """Register the kernels of the activation ``name``."""
+def add_activation(name: str) -> None:
+    """Register the kernels of an activation."""
 
     def value(x: Any) -> Any:
-        return run(value_kernel, name, x)
+        return run(name, x)
 
     def vjp(x: Any) -> tuple[Any, Pullback]:
-        return value(x), lambda dy: (run(gradient_kernel, name, x, dy),)
+        return value(x), lambda dy: (run(f"{name}_gradient", x, dy),)
 
     register(name, value, vjp, takes)
 
 
-for name in FORMULAS:
-    add(name)
+for name in OF_ONE:
+    add_activation(name)
+
+# --- sums ----------------------------------------------------------------------------------------
+
+
+def add(x1: Any, x2: Any, *, activation: str | None) -> Any:
+    """Return the sum of two arrays, rectified if need be."""
+    return run("rectified_sum" if activation else "sum", x1, x2)
+
+
+def add_vjp(x1: Any, x2: Any, *, activation: str | None) -> tuple[Any, Pullback]:
+    """Return the sum of two arrays, rectified if need be, and its pullback."""
+    y = add(x1, x2, activation=activation)
+
+    def pullback(dy: Any) -> tuple[Any, Any]:
+        dx = run("relu_gradient", y, dy) if activation else dy
+        return dx, dx
+
+    return y, pullback
+
+
+register("add", add, add_vjp, takes, "activation")

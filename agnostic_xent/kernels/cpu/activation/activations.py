@@ -16,9 +16,9 @@ from ..toolchain.memory import empty
 from . import few, loops
 
 
-def takes(x: Any, **options: Any) -> str | None:
-    """Return why an array is not taken, or None."""
-    return why_not(x) or (None if x.ndim else "it takes arrays of at least one dimension")
+def takes(x: Any, *others: Any, **options: Any) -> str | None:
+    """Return why arrays are not taken, or None."""
+    return why_not(x, *others) or (None if x.ndim else "it takes arrays of at least one dimension")
 
 
 # --- elements ------------------------------------------------------------------------------------
@@ -39,6 +39,22 @@ def of_elements(what: int) -> Implementation:
         return elements(what, x), lambda dy: (elements(what, x, dy),)
 
     return Implementation("Numba loops", functools.partial(elements, what), vjp, takes)
+
+
+def sum_of_two(x1: Any, x2: Any, *, activation: str | None) -> Any:
+    """Return the sum of two arrays, rectified if need be."""
+    return elements(loops.ADD_RELU if activation else loops.ADD, x1, x2)
+
+
+def sum_vjp(x1: Any, x2: Any, *, activation: str | None) -> tuple[Any, Pullback]:
+    """Return the sum of two arrays, rectified if need be, and its pullback."""
+    y = sum_of_two(x1, x2, activation=activation)
+
+    def pullback(dy: Any) -> tuple[Any, Any]:
+        dx = elements(loops.RELU, y, dy) if activation else dy
+        return dx, dx
+
+    return y, pullback
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -112,6 +128,9 @@ def of_whole_rows(what: int) -> Implementation:
 OPERATIONS["relu"].add_kernel("numpy", of_elements(loops.RELU))
 OPERATIONS["sigmoid"].add_kernel("numpy", of_elements(loops.SIGMOID))
 OPERATIONS["log_sigmoid"].add_kernel("numpy", of_elements(loops.LOG_SIGMOID))
+OPERATIONS["add"].add_kernel(
+    "numpy", Implementation("Numba loops", sum_of_two, sum_vjp, takes, options=("activation",))
+)
 OPERATIONS["softmax"].add_kernel("numpy", of_rows(loops.SOFTMAX))
 OPERATIONS["log_softmax"].add_kernel("numpy", of_rows(loops.LOG_SOFTMAX))
 OPERATIONS["logsumexp"].add_kernel("numpy", of_whole_rows(loops.LOGSUMEXP))

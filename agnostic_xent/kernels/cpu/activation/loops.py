@@ -26,7 +26,7 @@ from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Read1, Read2, Write1, Write2
 from ..toolchain.threads import PIECES
 
-RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP = range(6)
+RELU, SIGMOID, LOG_SIGMOID, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, ADD, ADD_RELU = range(8)
 
 
 @plain
@@ -81,14 +81,37 @@ def log_sigmoid_pullback(x: Any, dy: Any, unbias: Any, dx: Any) -> None:
         dx[j] = dy[j] * ((one if x[j] < 0 else e) / (one + e))
 
 
+@plain
+def add(x: Any, other: Any, y: Any) -> None:
+    """Write the sum of x and the other to y."""
+    for j in range(x.size):
+        y[j] = x[j] + other[j]
+
+
+@plain
+def add_relu(x: Any, other: Any, y: Any) -> None:
+    """Write the rectified sum of x and the other to y."""
+    zero = x.dtype.type(0)
+    for j in range(x.size):
+        z = x[j] + other[j]
+        y[j] = zero if z <= zero else z
+
+
 @compiled_in_parts(PIECES, kind=FLOATS)
 def elements(
     what: int, x: Read1, dy: Read1, unbias: float, y: Write1, parts: int, part: int
 ) -> None:
-    """Write the activation ``what`` of x to y, or its pullback if ``dy`` has elements."""
+    """Write the activation ``what`` of x to y, or its pullback if ``dy`` has elements.
+
+    With ADD and ADD_RELU ``dy`` is the other array.
+    """
     first, last = x.size * part // parts, x.size * (part + 1) // parts
     value, x, dy, y = dy.size == 0, x[first:last], dy[first:last], y[first:last]
-    if what == RELU:
+    if what == ADD:
+        add(x, dy, y)
+    elif what == ADD_RELU:
+        add_relu(x, dy, y)
+    elif what == RELU:
         if value:
             relu(x, y)
         else:

@@ -1,4 +1,4 @@
-"""The kernel of batch normalization: two passes over memory forward, two backward."""
+"""The kernel of batch normalization: one pass over memory forward, one backward."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..simd.elements import SMALL
-from ..toolchain.arguments import why_not
+from ..toolchain.arguments import NOTHING, why_not
 from ..toolchain.memory import empty
 from . import loops
 
@@ -21,99 +20,39 @@ def takes(*arrays: Any, **options: Any) -> str | None:
     return why_not(*arrays)
 
 
-class Planes:
-    """The images of one call by planes, and what they are transformed by."""
-
-    def __init__(self, x: Any, weight: Any, mean: Any, var: Any, train: bool, eps: float):
-        self.shape, self.dtype = x.shape, x.dtype
-        self.x, self.train = self.of(x), train
-        self.count = x.size // x.shape[1]
-        self.alone = x.size < SMALL
-        self.weight = weight.astype(np.float64)
-        if train:
-            self.mean, self.var = self.statistics()
-        else:
-            self.mean, self.var = mean.astype(np.float64), var.astype(np.float64)
-        with quiet():
-            self.inverse = 1 / np.sqrt(self.var + eps)
-
-    def of(self, x: Any) -> Any:
-        """Return images as planes, (N*C, H*W)."""
-        return np.ascontiguousarray(x).reshape(self.shape[0] * self.shape[1], -1)
-
-    def sums(self) -> Any:
-        """Return room for a number a plane, (N, C)."""
-        return np.empty(self.shape[:2])
-
-    def rounded(self, *numbers: Any) -> Any:
-        """Return numbers of the channels in the dtype of the images."""
-        return [v.astype(self.dtype) for v in numbers]
-
-    def statistics(self) -> tuple[Any, Any]:
-        """Return mean and biased variance of each channel, from those of its planes."""
-        means, spreads = self.sums(), self.sums()
-        loops.moments[self.dtype](self.x, means.reshape(-1), spreads.reshape(-1), alone=self.alone)
-        with quiet():
-            mean = means.mean(axis=0)
-            between = self.x.shape[1] * np.square(means - mean)
-            return mean, (spreads + between).sum(axis=0) / self.count
-
-    def value(self, bias: Any) -> Any:
-        """Return the normalised images."""
-        y = empty(self.shape, self.dtype)
-        mean, scale = self.rounded(self.mean, self.weight * self.inverse)
-        bias = np.ascontiguousarray(bias)
-        loops.transform[self.dtype](self.x, mean, scale, bias, self.of(y), alone=self.alone)
-        return y
-
-    def gradients(self, dy: Any, wrt: frozenset[int]) -> tuple[Any, Any, Any]:
-        """Return the gradients of images, weight and bias."""
-        dx = dweight = dbias = None
-        dy = self.of(dy)
-        if self.train or wrt & {1, 2}:
-            sums, products = self.sums(), self.sums()
-            flat = sums.reshape(-1), products.reshape(-1)
-            loops.products[self.dtype](dy, self.x, self.mean, *flat, alone=self.alone)
-            with quiet():
-                dweight, dbias = products.sum(axis=0) * self.inverse, sums.sum(axis=0)
-        if 0 in wrt:
-            dx = self.image_gradient(dy, dweight, dbias)
-        if dweight is not None:
-            dweight, dbias = self.rounded(dweight, dbias)
-        return dx, dweight, dbias
-
-    def image_gradient(self, dy: Any, dweight: Any, dbias: Any) -> Any:
-        """Return the gradient of the images."""
-        dx, nothing = empty(self.shape, self.dtype), np.zeros(self.shape[1], self.dtype)
-        mean, scale = self.rounded(self.mean, self.weight * self.inverse)
-        slope = shift = nothing
-        if self.train:  # the batch's mean and variance depend on x, too
-            with quiet():
-                slope, shift = dweight * self.inverse / self.count, dbias / self.count
-                slope, shift = self.rounded(slope, shift)
-        numbers = mean, scale, slope, shift
-        loops.gradient[self.dtype](dy, self.x, *numbers, self.of(dx), alone=self.alone)
-        return dx
+def rows(x: Any) -> Any:
+    """Return each image as a row."""
+    return np.ascontiguousarray(x).reshape(len(x), -1)
 
 
 def vjp(
     x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, *, train: bool,
-    momentum: float, eps: float, wrt: frozenset[int],
+    momentum: float, eps: float, activation: str | None, wrt: frozenset[int],
 ) -> tuple[Any, Pullback]:  # fmt: skip
     """Return the normalised images, the new running statistics, and the pullback."""
-    planes = Planes(x, weight, running_mean, running_var, train, eps)
-    y = planes.value(bias)
-    if train:
-        with quiet():
-            unbiased = planes.var * (planes.count / (planes.count - 1))
-            running_mean = (1 - momentum) * running_mean + momentum * planes.mean
-            running_var = (1 - momentum) * running_var + momentum * unbiased
-        running_mean, running_var = planes.rounded(running_mean, running_var)
+    rule = loops.Rule(train, activation == "relu", momentum, eps)
+    images, alone, kind, channels = rows(x), x.size < SMALL, x.dtype, x.shape[1]
+    weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
+    running = np.ascontiguousarray(running_mean), np.ascontiguousarray(running_var)
+    found = np.empty(2 * channels)
+    moved = [np.empty(channels if train else 0, kind) for _ in range(2)]
+    y = empty(x.shape, kind)
+    given = images, weight, bias, *running, rule
+    loops.value[kind](*given, found, *moved, rows(y), alone=alone)
+    if not train:
+        moved = [running_mean, running_var]
 
     def pullback(dy: Any) -> tuple[Any, ...]:
-        return (*planes.gradients(dy, wrt), None, None)
+        dx, below = None, NOTHING[kind].reshape(0, 0)
+        if 0 in wrt:
+            dx = empty(x.shape, kind)
+            below = rows(dx)
+        gradients = np.empty(channels, kind), np.empty(channels, kind)
+        given = rows(dy), images, weight, bias, found, rule
+        loops.gradient[kind](*given, below, *gradients, alone=alone)
+        return dx, *gradients, None, None
 
-    return (y, running_mean, running_var), pullback
+    return (y, *moved), pullback
 
 
 def value(*arrays: Any, **options: Any) -> tuple[Any, Any, Any]:
@@ -122,5 +61,5 @@ def value(*arrays: Any, **options: Any) -> tuple[Any, Any, Any]:
     return found
 
 
-options = "train", "momentum", "eps"
+options = "train", "momentum", "eps", "activation"
 operation.add_kernel("numpy", Implementation("Numba loops", value, vjp, takes, options=options))

@@ -24,11 +24,11 @@ PARTS = 64
 class Images:
     """The images of one call, and what they are normalised by."""
 
-    def __init__(self, x: Any, weight: Any, train: bool):
-        self.shape, self.dtype, self.train = x.shape, x.dtype, train
+    def __init__(self, x: Any, weight: Any, bias: Any, train: bool, relu: bool):
+        self.shape, self.dtype, self.train, self.relu = x.shape, x.dtype, train, relu
         images, self.channels, height, width = x.shape
         self.extent = Extent(images, self.channels, height * width)
-        self.x, self.weight = given(x), given(weight)
+        self.x, self.weight, self.bias = given(x), given(weight), given(bias)
         self.kernels = kernels_of(code_of(x))
         pieces = -(-self.extent.plane // PIECE)
         self.planes = images * self.channels
@@ -45,9 +45,7 @@ class Images:
         """Return a new array of ``count`` sums for each part and channel."""
         return xp.empty(count * self.parts * self.channels, np.float64)
 
-    def value(
-        self, bias: Any, mean: Any, var: Any, momentum: float, eps: float
-    ) -> tuple[Any, Any, Any]:
+    def value(self, mean: Any, var: Any, momentum: float, eps: float) -> tuple[Any, Any, Any]:
         """Return the normalised images times the weight, plus the bias; new mean and variance.
 
         ``found`` is written, of the batch if it trains.
@@ -57,9 +55,9 @@ class Images:
             sums, moved = self.sums(3), (self.new(), self.new())
             self.kernels["moments"]((self.channels, self.parts), self.x, sums, *self.extent)
         self.kernels["transform"](
-            self.blocks, self.x, self.weight, given(bias), given(mean), given(var), sums,
+            self.blocks, self.x, self.weight, self.bias, given(mean), given(var), sums,
             self.found, *map(given, moved), stored(y), self.planes, self.channels,
-            self.extent.plane, self.parts, momentum, eps, self.train,
+            self.extent.plane, self.parts, momentum, eps, self.train, self.relu,
         )  # fmt: skip
         return y, *moved
 
@@ -68,22 +66,23 @@ class Images:
         dy, sums = given(dy), self.sums(2)
         dx, dweight, dbias = xp.empty(self.shape, self.dtype), self.new(), self.new()
         grid = self.channels, self.parts
-        self.kernels["products"](grid, self.x, dy, self.found, sums, *self.extent)
+        given_arrays = self.x, dy, self.weight, self.bias, self.found, sums
+        self.kernels["products"](grid, *given_arrays, *self.extent, self.relu)
         self.kernels["gradient"](
-            self.blocks, self.x, dy, self.weight, self.found, sums, stored(dx), stored(dweight),
-            stored(dbias), self.planes, self.channels, self.extent.plane, self.parts,
-            self.x.size // self.channels, self.train,
+            self.blocks, *given_arrays, stored(dx), stored(dweight), stored(dbias), self.planes,
+            self.channels, self.extent.plane, self.parts, self.x.size // self.channels,
+            self.train, self.relu,
         )  # fmt: skip
         return dx, dweight, dbias
 
 
 def vjp(
     x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, *, train: bool,
-    momentum: float, eps: float, wrt: frozenset[int],
+    momentum: float, eps: float, activation: str | None, wrt: frozenset[int],
 ) -> tuple[Any, Pullback]:  # fmt: skip
     """Return the normalised images, the new running statistics, and the pullback."""
-    images = Images(x, weight, train)
-    found = images.value(bias, running_mean, running_var, momentum, eps)
+    images = Images(x, weight, bias, train, activation == "relu")
+    found = images.value(running_mean, running_var, momentum, eps)
 
     def pullback(dy: Any) -> tuple[Any, ...]:
         gradients = images.gradients(dy)
@@ -97,6 +96,5 @@ def value(*arrays: Any, **options: Any) -> Any:
     return vjp(*arrays, **options, wrt=frozenset())[0]
 
 
-register(
-    "batch_norm", value, vjp, takes, "train", "momentum", "eps", fits=in_blocks_of(2)
-)  # fmt: skip
+options = "train", "momentum", "eps", "activation"
+register("batch_norm", value, vjp, takes, *options, fits=in_blocks_of(2))

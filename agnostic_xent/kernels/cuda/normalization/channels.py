@@ -5,7 +5,8 @@ which a warp does one after the other. A channel's pieces are shared out to ``pa
 number the problem decides; the warps of the next kernel add the parts' sums in a fixed order.
 
 ``found`` holds mean and ``inverse = 1 / sqrt(var + eps)`` of each channel. A training step takes
-two means off a cotangent, of ``dy`` and of ``dy * unit`` with ``unit = (x - mean) * inverse``.
+two means off a cotangent, of ``dy`` and of ``dy * unit`` with ``unit = (x - mean) * inverse``. With
+``relu`` the value is rectified, and a cotangent counts where the value is not 0: it is found again.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ def piece_of(k: Any, pieces: Any, first_plane: Any, planes: Any, plane: Any) -> 
     image, piece = divided(k, pieces)
     start = (image * planes + first_plane) * plane
     return start + piece * PIECE, start + min(piece * PIECE + PIECE, plane)
+
+
+@device
+def normalized(v: Any, mean: Any, scale: Any, shift: Any) -> Any:
+    """Return ``(v - mean) * scale + shift``, to the same bits in all kernels."""
+    return (v - mean) * scale + shift
 
 
 # --- mean and variance ---------------------------------------------------------------------------
@@ -155,7 +162,7 @@ def of_parts(sums: Any, parts: Any, channels: Any, channel: Any, room: Any, t: A
 
 
 def make_transform(code: str) -> Callable[..., None]:
-    """Return the kernel that writes ``y = (x - mean) * (weight * inverse) + bias``.
+    """Return the kernel that writes ``y = (x - mean) * (weight * inverse) + bias``, or its ReLU.
 
     Each warp finds mean and variance of its channel itself, which takes less time than a kernel
     more. That of a channel's first pixels writes ``found``, and the new running statistics.
@@ -165,7 +172,7 @@ def make_transform(code: str) -> Callable[..., None]:
     def transform(
         x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, sums: Any, found: Any,
         new_mean: Any, new_var: Any, y: Any, planes: int, channels: int, plane: int, parts: int,
-        momentum: float, eps: float, train: int,
+        momentum: float, eps: float, train: int, relu: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(1, np.float64)
         v = cuda.local.array(AT_ONCE, kind)
@@ -200,7 +207,10 @@ def make_transform(code: str) -> Callable[..., None]:
                     v[u] = widen(get(x, i + u * LANES))
             for u in range(AT_ONCE):
                 if i + u * LANES < end:
-                    put(y, i + u * LANES, narrow(y, (v[u] - mean) * scale + shift))
+                    z = normalized(v[u], mean, scale, shift)
+                    if relu and z <= 0:
+                        z = kind(0)
+                    put(y, i + u * LANES, narrow(y, z))
 
     return transform
 
@@ -213,8 +223,9 @@ def make_products(code: str) -> Callable[..., None]:
     kind: Any = WIDE[code]
 
     def products(
-        x: Any, dy: Any, found: Any, sums: Any, images: int, channels: int, plane: int
-    ) -> None:
+        x: Any, dy: Any, weight: Any, bias: Any, found: Any, sums: Any, images: int, channels: int,
+        plane: int, relu: int,
+    ) -> None:  # fmt: skip
         room = cuda.shared.array(32, np.float64)
         v = cuda.local.array(AT_ONCE, kind)
         dv = cuda.local.array(AT_ONCE, kind)
@@ -223,6 +234,8 @@ def make_products(code: str) -> Callable[..., None]:
         channel, pieces = np.int64(cuda.blockIdx.x), (plane + PIECE - 1) // PIECE
         mean = kind(get(found, channel))
         inverse = kind(get(found, channels + channel))
+        shift = widen(get(bias, channel))
+        scale = kind(np.float64(widen(get(weight, channel))) * get(found, channels + channel))
         total, product = 0.0, 0.0
         for k in range(part * WARPS + t // LANES, images * pieces, parts * WARPS):
             start, end = piece_of(k, pieces, channel, channels, plane)
@@ -234,6 +247,8 @@ def make_products(code: str) -> Callable[..., None]:
                         v[u] = widen(get(x, i + u * LANES))
                         dv[u] = widen(get(dy, i + u * LANES))
                 for u in range(AT_ONCE):
+                    if relu and normalized(v[u], mean, scale, shift) <= 0:
+                        dv[u] = kind(0)
                     few += dv[u]
                     if i + u * LANES < end:
                         few_products += dv[u] * ((v[u] - mean) * inverse)
@@ -256,8 +271,9 @@ def make_gradient(code: str) -> Callable[..., None]:
     kind: Any = WIDE[code]
 
     def gradient(
-        x: Any, dy: Any, weight: Any, found: Any, sums: Any, dx: Any, dweight: Any, dbias: Any,
-        planes: int, channels: int, plane: int, parts: int, count: float, train: int,
+        x: Any, dy: Any, weight: Any, bias: Any, found: Any, sums: Any, dx: Any, dweight: Any,
+        dbias: Any, planes: int, channels: int, plane: int, parts: int, count: float, train: int,
+        relu: int,
     ) -> None:  # fmt: skip
         room = cuda.shared.array(1, np.float64)
         v = cuda.local.array(AT_ONCE, kind)
@@ -279,7 +295,7 @@ def make_gradient(code: str) -> Callable[..., None]:
             put(dweight, channel, narrow(dweight, kind(product)))
         mean, inverse = kind(get(found, channel)), get(found, channels + channel)
         scale = kind(np.float64(widen(get(weight, channel))) * inverse)
-        even, slope = kind(0), kind(0)
+        even, slope, shift = kind(0), kind(0), widen(get(bias, channel))
         if train:  # the batch's mean and variance depend on x, too
             even, slope = kind(total / count), kind(product / count)
         start, end = piece_of(k, pieces, 0, 1, plane)
@@ -287,11 +303,13 @@ def make_gradient(code: str) -> Callable[..., None]:
             for u in range(AT_ONCE):
                 if i + u * LANES < end:
                     dv[u] = widen(get(dy, i + u * LANES))
-                    if train:
+                    if train or relu:
                         v[u] = widen(get(x, i + u * LANES))
             for u in range(AT_ONCE):
                 if i + u * LANES < end:
                     d = dv[u]
+                    if relu and normalized(v[u], mean, scale, shift) <= 0:
+                        d = kind(0)
                     if train:
                         d = d - even - (v[u] - mean) * kind(inverse) * slope
                     put(dx, i + u * LANES, narrow(dx, d * scale))
@@ -308,9 +326,9 @@ def kernels_of(code: str) -> dict[str, Kernel]:
     x, extent = f"{code}*", codes_of(Extent)
     made = {
         make_moments: f"{x} f8* {extent}",
-        make_transform: f"{x} {x} {x} {x} {x} f8* f8* {x} {x} {x} i8 i8 i8 i8 f8 f8 i4",
-        make_products: f"{x} {x} f8* f8* {extent}",
-        make_gradient: f"{x} {x} {x} f8* f8* {x} {x} {x} i8 i8 i8 i8 f8 i4",
+        make_transform: f"{x} {x} {x} {x} {x} f8* f8* {x} {x} {x} i8 i8 i8 i8 f8 f8 i4 i4",
+        make_products: f"{x} {x} {x} {x} f8* f8* {extent} i4",
+        make_gradient: f"{x} {x} {x} {x} f8* f8* {x} {x} {x} i8 i8 i8 i8 f8 i4 i4",
     }
     found = {}
     for make, parameters in made.items():
