@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..simd.elementary import SUM, borrowed, inlined, njit, plain
+from ..simd.lines import prefetch_to_read, prefetch_to_write
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Doubles, Read1, Read2, Write1, Write2, WrittenDoubles
 from ..toolchain.threads import PIECES
@@ -20,8 +21,17 @@ from ..toolchain.threads import PIECES
 WIDTH = 512
 """Lanes at most."""
 
-SCALE, SHIFT = WIDTH, 2 * WIDTH
+APART = WIDTH + 16
+"""Between numbers of one lane that are used together: not a page, at which stores hold up loads."""
+
+LINE = 64  # bytes
+
+SCALE, SHIFT = APART, 2 * APART
 """Where the scales and shifts of the lanes begin, behind their means."""
+
+
+UNROLLED = 64
+"""Lanes of one turn of a compiled loop."""
 
 
 class Rule(NamedTuple):
@@ -42,13 +52,17 @@ class Channels(NamedTuple):
     last: int
     pixels: int
     """Of each channel."""
+    step: int
+    """Pixels that are done at once, at most as many as there are lanes."""
 
 
 @inlined
 def channels_at(group: Any, channels: Any, pixels: Any) -> Any:
     """Return the channels of a group."""
     together = max(1, WIDTH // pixels)
-    return Channels(group * together, min(channels, group * together + together), pixels)
+    pieces = -(-pixels // WIDTH)
+    step = together * pixels if pieces == 1 else -(-pixels // (UNROLLED * pieces)) * UNROLLED
+    return Channels(group * together, min(channels, group * together + together), pixels, step)
 
 
 @inlined
@@ -61,7 +75,7 @@ def groups_of(channels: Any, pixels: Any) -> Any:
 def lanes_of(at: Any, channel: Any) -> Any:
     """Return the lanes of a channel."""
     start = (channel - at.first) * at.pixels
-    return slice(start, min(start + at.pixels, WIDTH))
+    return slice(start, min(start + at.pixels, at.step))
 
 
 @plain
@@ -73,6 +87,22 @@ def spread_out(found: Any, weight: Any, bias: Any, at: Any, lanes: Any) -> None:
         own = lanes_of(at, c)
         for j in range(own.start, own.stop):
             lanes[j], lanes[SCALE + j], lanes[SHIFT + j] = mean, scale, bias[c]
+
+
+@inlined
+def fetch(x: Any, n: Any, start: Any, stop: Any) -> None:
+    """Have these pixels of image n, if there is one, brought to the cache."""
+    if n < x.shape[0]:
+        for j in range(start, stop, LINE // x.itemsize):
+            prefetch_to_read(x[n], j)
+
+
+@inlined
+def fetch_to_write(y: Any, n: Any, start: Any, stop: Any) -> None:
+    """Have the place of these pixels of image n, if there is one, brought to the cache."""
+    if n < y.shape[0]:
+        for j in range(start, stop, LINE // y.itemsize):
+            prefetch_to_write(y[n], j)
 
 
 @inlined
@@ -121,8 +151,10 @@ def statistics(x: Any, at: Any, centres: Any, sums: Any, mean: Any, var: Any) ->
             own = lanes_of(at, c)
             centres[own] = mean[c] if squared else np.float64(x[0, c * at.pixels])
         for n in range(x.shape[0]):
-            for start in range(at.first * at.pixels, end, WIDTH):
-                piece = x[n, start : min(start + WIDTH, end)]
+            for start in range(at.first * at.pixels, end, at.step):
+                stop = min(start + at.step, end)
+                piece = x[n, start:stop]
+                fetch(x, n + 1, start, stop)
                 if squared:
                     squares(piece, centres, sums)
                 else:
@@ -164,7 +196,7 @@ def value(
     images, pixels = x.shape[0], x.shape[1] // channels
     groups, count = groups_of(channels, pixels), images * pixels
     means, variances = found[:channels], found[channels:]
-    lanes, centres, sums = np.empty(3 * WIDTH, x.dtype), np.empty(WIDTH), np.empty(WIDTH)
+    lanes, centres, sums = np.empty(3 * APART, x.dtype), np.empty(WIDTH), np.empty(WIDTH)
     for group in range(groups * part // parts, groups * (part + 1) // parts):
         at = channels_at(group, channels, pixels)
         if rule.train:
@@ -180,8 +212,9 @@ def value(
         spread_out(found, weight, bias, at, lanes)
         end = at.last * pixels
         for n in range(images):
-            for start in range(at.first * pixels, end, WIDTH):
-                stop = min(start + WIDTH, end)
+            for start in range(at.first * pixels, end, at.step):
+                stop = min(start + at.step, end)
+                fetch_to_write(y, n + 1, start, stop)
                 transform(x[n, start:stop], lanes, rule.relu, y[n, start:stop])
 
 
@@ -196,12 +229,12 @@ def sums_with(dy: Any, x: Any, lanes: Any, relu: Any, sums: Any) -> None:
         for j in range(x.size):
             d = np.float64(zero if normalized(x[j], lanes, j) <= zero else dy[j])
             sums[j] += d
-            sums[WIDTH + j] += d * (np.float64(x[j]) - np.float64(lanes[j]))
+            sums[APART + j] += d * (np.float64(x[j]) - np.float64(lanes[j]))
     else:
         for j in range(x.size):
             d = np.float64(dy[j])
             sums[j] += d
-            sums[WIDTH + j] += d * (np.float64(x[j]) - np.float64(lanes[j]))
+            sums[APART + j] += d * (np.float64(x[j]) - np.float64(lanes[j]))
 
 
 @plain
@@ -211,11 +244,11 @@ def input_gradient(dy: Any, x: Any, lanes: Any, relu: Any, means: Any, dx: Any) 
     if relu:
         for j in range(x.size):
             d = zero if normalized(x[j], lanes, j) <= zero else dy[j]
-            rest = (x[j] - lanes[j]) * means[WIDTH + j]
+            rest = (x[j] - lanes[j]) * means[APART + j]
             dx[j] = (d - means[j] - rest) * lanes[SCALE + j]
     else:
         for j in range(x.size):
-            rest = (x[j] - lanes[j]) * means[WIDTH + j]
+            rest = (x[j] - lanes[j]) * means[APART + j]
             dx[j] = (dy[j] - means[j] - rest) * lanes[SCALE + j]
 
 
@@ -228,28 +261,31 @@ def gradient(
     dy, x, dx, channels = borrowed(dy), borrowed(x), borrowed(dx), weight.size
     images, pixels = x.shape[0], x.shape[1] // channels
     groups, count = groups_of(channels, pixels), images * pixels
-    lanes, means = np.empty(3 * WIDTH, x.dtype), np.zeros(2 * WIDTH, x.dtype)
-    sums = np.empty(2 * WIDTH)
+    lanes, means = np.empty(3 * APART, x.dtype), np.zeros(2 * APART, x.dtype)
+    sums = np.empty(2 * APART)
     for group in range(groups * part // parts, groups * (part + 1) // parts):
         at = channels_at(group, channels, pixels)
         spread_out(found, weight, bias, at, lanes)
         sums[:] = 0
         end = at.last * pixels
         for n in range(images):
-            for start in range(at.first * pixels, end, WIDTH):
-                stop = min(start + WIDTH, end)
+            for start in range(at.first * pixels, end, at.step):
+                stop = min(start + at.step, end)
+                fetch(x, n + 1, start, stop)
+                fetch(dy, n + 1, start, stop)
                 sums_with(dy[n, start:stop], x[n, start:stop], lanes, rule.relu, sums)
         for c in range(at.first, at.last):
             own, inverse = lanes_of(at, c), found[channels + c]
-            even, slope = total(sums[:WIDTH][own]), total(sums[WIDTH:][own])
+            even, slope = total(sums[own]), total(sums[APART:][own])
             # The mean that was taken off is rounded: the rest of it is in each of dy.
             slope += even * (np.float64(lanes[own.start]) - found[c])
             dbias[c], dweight[c] = even, slope * inverse
             if rule.train:  # the batch's mean and variance depend on x, too
-                means[:WIDTH][own] = even / count
-                means[WIDTH:][own] = slope * inverse * inverse / count
+                means[own] = even / count
+                means[APART:][own] = slope * inverse * inverse / count
         for n in range(images if dx.size else 0):
-            for start in range(at.first * pixels, end, WIDTH):
-                stop = min(start + WIDTH, end)
+            for start in range(at.first * pixels, end, at.step):
+                stop = min(start + at.step, end)
+                fetch_to_write(dx, n + 1, start, stop)
                 above, below = dy[n, start:stop], dx[n, start:stop]
                 input_gradient(above, x[n, start:stop], lanes, rule.relu, means, below)
