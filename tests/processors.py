@@ -34,8 +34,8 @@ def arm_code(instructions: str) -> str:
     llvm.initialize_all_asmprinters()
     triple = "aarch64-unknown-linux-gnu"
     machine = llvm.Target.from_triple(triple).create_target_machine(features="+neon", opt=2)
-    # Numba's counting of references was translated for this processor before
-    text = instructions.replace("@llvm.x86.atomic.", "@x86.atomic.").replace(" immarg", "")
+    # Numba's counting of references, and hints, were made for this processor before
+    text = instructions.replace("@llvm.x86.", "@x86.").replace(" immarg", "")
     text = re.sub('target triple = ".*"', f'target triple = "{triple}"', text)
     layout = f'target datalayout = "{machine.target_data}"'
     module = llvm.parse_assembly(re.sub('target datalayout = ".*"', layout, text))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,36 @@ def print_whether_threads_agree() -> None:
 def test_python_threads_train_at_once():
     done = run_python("import test_threads as t; t.print_whether_threads_agree()")
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
+def call_at_once(seed: int, calls: int) -> None:
+    """Compare calls of many sizes, from one of several threads, with NumPy."""
+    rng = np.random.default_rng(seed)
+    for size in rng.integers(65536, 300000, calls):
+        x = rng.standard_normal(size).astype("f4")
+        np.testing.assert_array_equal(ax.relu(x), np.maximum(x, 0))
+
+
+def call_loops_at_once() -> None:
+    """Call loops from three threads, a loop with an error among them; print what was raised."""
+    bad = labels(10, 100_000)
+    bad[77_777] = 10
+    with ThreadPoolExecutor(3) as pool:
+        right = [pool.submit(call_at_once, seed, 200) for seed in range(3)]
+        for _ in range(20):
+            with pytest.raises(ValueError, match="10"):
+                ax.cross_entropy(normal(100_000, 10), bad)
+        for future in right:
+            future.result()
+    print("done")
+
+
+@pytest.mark.parametrize("count", ["2", "7"])
+def test_loops_of_several_threads(count):
+    """One of them has the board; the others do without."""
+    program = "import test_threads as t; t.call_loops_at_once()"
+    done = run_python(program, NUMBA_NUM_THREADS=count)
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
 
 
 # --- forks ---------------------------------------------------------------------------------------

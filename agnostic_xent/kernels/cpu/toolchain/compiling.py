@@ -7,15 +7,14 @@ from itertools import product
 from typing import Any, TypeVar
 
 from numba import extending as _extending
-from numba import njit as _njit
 
 from ....core.forks import as_a_whole
-from .cache import Cache
+from .machine_code import machine_code
+from .sharing import shared_out
 from .signatures import signature_of
 from .threads import InParts
 
-extending: Any = _extending
-njit: Any = _njit  # Numba is typed in part only
+extending: Any = _extending  # Numba is typed in part only
 
 LOOPS: list[Compiled] = []
 """All compiled functions of the modules that are imported."""
@@ -51,8 +50,12 @@ class Compiled(dict[Any, Any]):
         if variant not in self:  # another thread may just have made it
             values = variant if isinstance(variant, tuple) else (variant,)
             chosen = dict(zip(self.choices, values, strict=True))
-            made = machine_code(self.function, signature_of(self.function, chosen))
-            self[variant] = InParts(made, self.pieces) if self.pieces else made
+            signature = signature_of(self.function, chosen)
+            if self.pieces:
+                made = machine_code(shared_out(self.function), signature)
+                self[variant] = InParts(made, self.pieces)
+            else:
+                self[variant] = machine_code(self.function, signature)
         return self[variant]
 
     def variants(self) -> Iterator[Any]:
@@ -80,15 +83,3 @@ def compiled_in_parts(
 F = TypeVar("F", bound=Callable[..., Any])
 shared: Callable[[F], F] = extending.register_jitable(error_model="numpy")
 """Decorator of a function that is called both by Python and by compiled code."""
-
-
-# --- machine code --------------------------------------------------------------------------------
-
-
-def machine_code(function: Callable[..., Any], signature: Any) -> Any:
-    """Compile a function for one signature, or load it from disk."""
-    dispatcher: Any = njit(error_model="numpy", nogil=True, no_cfunc_wrapper=True)(function)
-    dispatcher._cache = Cache(function)
-    dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher
