@@ -15,6 +15,7 @@ from . import direct_plans, winograd_plans
 from .costs import DIRECTIONS, FORWARD, INPUT, WEIGHT, fastest
 from .cotangents import bias_gradient, through_relu
 from .geometry import Geometry, geometry_of
+from .thinning import is_thin, spread, thinned, without_stride
 from .winograd_plans import NOT_POOLED
 
 operation = OPERATIONS["conv2d"]
@@ -33,12 +34,17 @@ def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
 
 def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
     """Return the convolution."""
-    return forward(geometry_of(x, w, options), x, w, b, options)[0]
+    geometry = geometry_of(x, w, options)
+    if is_thin(geometry):
+        x, geometry = thinned(geometry, x), without_stride(geometry)
+    return forward(geometry, x, w, b, options)[0]
 
 
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the convolution and its pullback."""
-    geometry = geometry_of(x, w, options)
+    whole = geometry = geometry_of(x, w, options)
+    if is_thin(whole):
+        x, geometry = thinned(whole, x), without_stride(whole)
     y, winners, of_pool = forward(geometry, x, w, b, options)
     to_x, to_w = (_back(geometry, x.dtype, winners, direction) for direction in (INPUT, WEIGHT))
 
@@ -59,6 +65,7 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
         (dy,) = of_pool(dy)
         if 0 in wrt:
             dx = to_x.input_gradient(geometry, dy, w, winners)
+            dx = spread(whole, dx) if is_thin(whole) else dx
         if 1 in wrt:
             dw = weight_gradient(to_w, geometry, x, dy, winners)
         return dx, dw, db if b is not None else None
@@ -120,6 +127,7 @@ def _back(geometry: Geometry, dtype: Any, winners: Any, direction: str) -> Modul
 def describe(x: Any, w: Any, b: Any, **options: Any) -> str:
     """Say which algorithm runs, and which ones backward where they are others."""
     geometry = geometry_of(x, w, options)
+    geometry = without_stride(geometry) if is_thin(geometry) else geometry
     forward, *back = (algorithm(geometry, x.dtype, way).name_of(geometry) for way in DIRECTIONS)
     if back == [forward, forward]:
         return f"Numba, {forward}"
