@@ -71,8 +71,12 @@ class Pass(NamedTuple):
     """Whether the pullback has to return dx."""
 
     def shared(self) -> Pass:
-        """Return the same with one generator, from which several layers draw in turn."""
-        return self._replace(rng=generator(self.rng))
+        """Return the same with one generator, from which several layers draw in turn.
+
+        Without a seed each layer makes one of its own, if it needs any: that takes as long as a
+        small layer.
+        """
+        return self if self.rng is None else self._replace(rng=generator(self.rng))
 
 
 class Layer:

@@ -94,17 +94,23 @@ def replace(context: Any, address: Any, word: Any) -> Any:
     return types.int64(types.int64, types.int64), emit
 
 
+HINTS = (
+    (("x86_64", "i386", "i686"), "llvm.x86.sse2.pause", ()),
+    (("aarch64", "arm64"), "llvm.aarch64.hint", (1,)),
+)
+"""Processors, and the instruction by which they are told that a thread is waiting."""
+
+
 @intrinsic
 def pause(context: Any) -> Any:
-    """Tell the processor that a thread is waiting."""
+    """Tell the processor that a thread is waiting, if it is one that can be told."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if builder.module.triple.startswith(("aarch64", "arm64")):
-            name, hint = "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]
-        else:
-            name, hint = "llvm.x86.sse2.pause", []
-        shape = ir.FunctionType(ir.VoidType(), [word.type for word in hint])
-        builder.call(cgutils.get_or_insert_function(builder.module, shape, name), hint)
+        for processors, name, words in HINTS:
+            if builder.module.triple.startswith(processors):
+                hint = [ir.Constant(ir.IntType(32), word) for word in words]
+                shape = ir.FunctionType(ir.VoidType(), [word.type for word in hint])
+                builder.call(cgutils.get_or_insert_function(builder.module, shape, name), hint)
         return context.get_dummy_value()
 
     return types.void(), emit
