@@ -83,7 +83,9 @@ def test_explain_names_the_algorithm():
     fast = "conv2d: Numba, Winograd F(4x4, 3x3) (it takes these arguments)"
     assert ax.explain(ax.conv2d, x, w, padding=1) == fast
     product = fast.replace("Winograd F(4x4, 3x3)", "implicit product")
-    assert ax.explain(ax.conv2d, x, w, dilation=2) == product
+    assert ax.explain(ax.conv2d, x, w, dilation=2, stride=2) == product
+    interleaved = fast.replace("3x3)", "3x3) of interleaved images")
+    assert ax.explain(ax.conv2d, x, w, dilation=2) == interleaved
     deep = np.zeros((8, 256, 28, 28), "f4"), np.zeros((256, 256, 3, 3), "f4")
     assert "Winograd F(4x4, 3x3) with stride 2" in ax.explain(ax.conv2d, *deep, padding=1, stride=2)
     few = ax.explain(

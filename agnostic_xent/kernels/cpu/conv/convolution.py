@@ -12,10 +12,10 @@ from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback, current_mode
 from ..toolchain.arguments import why_not
 from . import direct_plans, winograd_plans
+from .arrangements import AsItIs, arrangement
 from .costs import DIRECTIONS, FORWARD, INPUT, WEIGHT, fastest
 from .cotangents import bias_gradient, through_relu
 from .geometry import Geometry, geometry_of
-from .thinning import is_thin, spread, thinned, without_stride
 from .winograd_plans import NOT_POOLED
 
 operation = OPERATIONS["conv2d"]
@@ -32,26 +32,32 @@ def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
     return why_not(x, w, b)
 
 
+def arranged(x: Any, w: Any, options: dict[str, Any]) -> AsItIs:
+    """Return the convolution that is done, and of which images."""
+    geometry = geometry_of(x, w, options)
+    if current_mode() == "direct":
+        return AsItIs(geometry, geometry)
+    return arrangement(geometry, x.dtype, bool(options["max_pool"]))
+
+
 def value(x: Any, w: Any, b: Any, **options: Any) -> Any:
     """Return the convolution."""
-    geometry = geometry_of(x, w, options)
-    if is_thin(geometry):
-        x, geometry = thinned(geometry, x), without_stride(geometry)
-    return forward(geometry, x, w, b, options)[0]
+    way = arranged(x, w, options)
+    return way.outputs(forward(way.inner, way.images(x), w, b, options)[0])
 
 
 def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the convolution and its pullback."""
-    whole = geometry = geometry_of(x, w, options)
-    if is_thin(whole):
-        x, geometry = thinned(whole, x), without_stride(whole)
+    way = arranged(x, w, options)
+    geometry, x = way.inner, way.images(x)
     y, winners, of_pool = forward(geometry, x, w, b, options)
+    y = way.outputs(y)
     to_x, to_w = (_back(geometry, x.dtype, winners, direction) for direction in (INPUT, WEIGHT))
 
     relu = options["activation"] == "relu" and not winners.size
     rides = relu and not options["max_pool"] and wrt & {0, 1} == {1}
     rides = rides and to_w is direct_plans and direct_plans.masks(geometry, x.dtype)
-    rides = rides and geometry.images <= piece_of(geometry)
+    rides = rides and geometry.images <= piece_of(geometry) and way.outer.output == geometry.output
 
     def pullback(dy: Any) -> tuple[Any, ...]:
         dx = dw = db = None
@@ -62,10 +68,9 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
             dy, db = through_relu(dy, y)
         elif 2 in wrt and b is not None:
             db = bias_gradient(dy, winners)
-        (dy,) = of_pool(dy)
+        dy = way.cotangents(of_pool(dy)[0])
         if 0 in wrt:
-            dx = to_x.input_gradient(geometry, dy, w, winners)
-            dx = spread(whole, dx) if is_thin(whole) else dx
+            dx = way.gradient(to_x.input_gradient(geometry, dy, w, winners))
         if 1 in wrt:
             dw = weight_gradient(to_w, geometry, x, dy, winners)
         return dx, dw, db if b is not None else None
@@ -126,12 +131,13 @@ def _back(geometry: Geometry, dtype: Any, winners: Any, direction: str) -> Modul
 
 def describe(x: Any, w: Any, b: Any, **options: Any) -> str:
     """Say which algorithm runs, and which ones backward where they are others."""
-    geometry = geometry_of(x, w, options)
-    geometry = without_stride(geometry) if is_thin(geometry) else geometry
+    way = arranged(x, w, options)
+    geometry = way.inner
     forward, *back = (algorithm(geometry, x.dtype, way).name_of(geometry) for way in DIRECTIONS)
+    interleaved = " of interleaved images" if geometry.images > way.outer.images else ""
     if back == [forward, forward]:
-        return f"Numba, {forward}"
-    return f"Numba, {forward}; input gradient {back[0]}, weight gradient {back[1]}"
+        return f"Numba, {forward}{interleaved}"
+    return f"Numba, {forward}{interleaved}; input gradient {back[0]}, weight gradient {back[1]}"
 
 
 operation.add_kernel(
