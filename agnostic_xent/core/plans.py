@@ -1,0 +1,55 @@
+"""Plans: functions of one array of a known shape, made ready once and then run at one go.
+
+``kernels/`` registers what makes a plan of a function of arrays of a library; this file is the one
+place where it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any, NamedTuple, Protocol
+
+from .arrays import Array, library
+from .operation import NoKernels, load_kernels
+
+
+class Step(NamedTuple):
+    """What a plan does in one step."""
+
+    name: str
+    parts: int
+    """That threads share out."""
+    seconds: float
+
+
+class Plan(Protocol):
+    """A function of arrays of one shape and dtype; calls in several threads are safe."""
+
+    def __call__(self, x: Array, *, alone: bool = False) -> Array:
+        """Return the value; ``alone``: in the thread of the caller."""
+
+    def steps(self, x: Array) -> list[Step]:
+        """Return what is done to x, in order, and how long each step takes."""
+
+
+Constants = MutableMapping[Any, Array]
+"""Arrays that do not depend on the argument, by their content: plans of a function share them."""
+
+Planner = Callable[[Callable[[Array], Array], Array, Constants], "Plan | None"]
+
+PLANNERS: dict[str, Planner] = {}
+"""Library -> makes a plan of a function, given an array like the arguments; None if it cannot."""
+
+
+def plan_of(function: Callable[[Array], Array], x: Array, constants: Constants) -> Plan | None:
+    """Return the plan of a function for arrays like x, if there is a way.
+
+    The function has to be one of operations alone, which do the same whatever the values are.
+    """
+    name = library(x)
+    if load_kernels(name) is not None or name not in PLANNERS:
+        return None
+    try:
+        return PLANNERS[name](function, x, constants)
+    except NoKernels:
+        return None

@@ -1,0 +1,238 @@
+"""Plans on NumPy: the loops that a function of an array has run once, as a table to run again.
+
+A function is called once, and the calls of its loops are recorded. Those that do not depend on its
+argument, such as the packing of weights, are done by that; what they made is kept. The others are
+lines of a table. Each array between two of them gets a place in one piece of memory, where it
+shares room with those that are not needed at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...core.plans import PLANNERS, Constants, Step
+from .toolchain.memory import empty
+from .toolchain.replay import (
+    LINE,
+    Line,
+    address_of,
+    line_of,
+    machine_address,
+    run,
+    signature,
+    types,
+    unpacked,
+    words_of,
+)
+from .toolchain.threads import Call, let_others_run, recorded, share_out, threads
+
+LINE_BYTES = 64
+"""Of the cache: where an array may begin."""
+
+PATIENCE = 1 << 14
+"""Times that a thread looks whether others are done before it lets them run: about 20 us."""
+
+
+class Region:
+    """The memory of one array, and the first and the last call that need it."""
+
+    def __init__(self, x: Any, number: int):
+        self.start = address_of(x)
+        self.end = self.start + x.nbytes
+        self.first = self.last = number
+        self.place = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes, rounded up to whole lines of the cache."""
+        return -(-(self.end - self.start) // LINE_BYTES) * LINE_BYTES
+
+
+class Pointer(NamedTuple):
+    """A word that is an address in a region."""
+
+    word: int
+    region: Region
+    offset: int
+
+
+class Recording:
+    """Calls that depend on an argument x, and the memory that they need."""
+
+    def __init__(self, calls: list[Call], x: Any, y: Any):
+        self.input = Region(x, 0)
+        self.regions: list[Region] = [self.input]
+        self.calls: list[Call] = []
+        for call in calls:
+            self._note(call)
+        self.output = self._region_at(y)
+
+    def _region_at(self, x: Any) -> Region | None:
+        address = address_of(x)
+        inside = (r for r in self.regions if r.start <= address < r.end and x.size)
+        return next(inside, None)
+
+    def _note(self, call: Call) -> None:
+        """Add a call if it reads what depends on the argument."""
+        arrays = [(k, a) for k, a in zip(signature(call), call.args) if isinstance(k, types.Array)]
+        if not any(self._region_at(a) for kind, a in arrays if not kind.mutable):
+            return
+        for kind, a in arrays:
+            region = self._region_at(a)
+            if region is None and kind.mutable:
+                region = Region(a, len(self.calls))
+                self.regions.append(region)
+            if region is not None:
+                region.end = max(region.end, address_of(a) + a.nbytes)
+                region.last = len(self.calls)
+        self.calls.append(call)
+
+    def pointers(self, constants: Constants) -> tuple[list[int], list[int], list[Pointer]]:
+        """Return the words of all calls, where each call's begin, and which are addresses."""
+        words: list[int] = []
+        starts: list[int] = []
+        pointers: list[Pointer] = []
+        for call in self.calls:
+            starts.append(len(words))
+            for kind, value in zip(signature(call), call.args):
+                if isinstance(kind, types.Array):
+                    region = self._region_at(value)
+                    if region is not None:
+                        offset = address_of(value) - region.start
+                        pointers.append(Pointer(len(words), region, offset))
+                    else:
+                        value = _shared(value, constants)
+                words.extend(words_of(kind, value))
+        return words, starts, pointers
+
+    def place(self) -> int:
+        """Give each region between calls a place in memory, and return the bytes of all."""
+        placed: list[Region] = []
+        inner = [r for r in self.regions if r is not self.input and r is not self.output]
+        for region in sorted(inner, key=lambda r: -r.size):
+            alive = [r for r in placed if r.first <= region.last and region.first <= r.last]
+            region.place = 0
+            for other in sorted(alive, key=lambda r: r.place):
+                if region.place + region.size <= other.place:
+                    break
+                region.place = max(region.place, other.place + other.size)
+            placed.append(region)
+        return max((r.place + r.size for r in placed), default=0)
+
+
+def _shared(x: Any, constants: Constants) -> Any:
+    """Return an array of the same content that other plans use, too."""
+    digest = hashlib.blake2b(memoryview(x).cast("B"), digest_size=16).digest() if x.size else b""
+    return constants.setdefault((x.dtype.str, x.shape, digest), x)
+
+
+class Run:
+    """What a call of a plan writes to: the words, the memory, and who has done what."""
+
+    def __init__(self, plan: LoopPlan):
+        self.words, self.done = plan.words.copy(), np.zeros(2 * len(plan.lines), np.int64)
+        space = empty((plan.size + LINE_BYTES,), np.uint8)
+        self.space = space[-address_of(space) % LINE_BYTES :]
+        self.words[plan.inner] += address_of(self.space)
+
+
+class LoopPlan:
+    """The table of a function's calls."""
+
+    def __init__(self, found: Recording, x: Any, y: Any, constants: Constants):
+        self.shape, self.dtype, self.size = y.shape, y.dtype, found.place()
+        self.constants = constants  # the words are addresses of them
+        words, starts, pointers = found.pointers(constants)
+        self.words = np.array(words, np.int64)
+        kinds = {"input": found.input, "output": found.output}
+        named = {
+            name: [p for p in pointers if p.region is region] for name, region in kinds.items()
+        }
+        self.input, self.output = (
+            np.array([p.word for p in named[name]], np.int64) for name in kinds
+        )
+        for p in pointers:
+            self.words[p.word] = p.offset + max(0, p.region.place)
+        self.input_offsets = self.words[self.input]
+        self.output_offsets = self.words[self.output]
+        others = {*self.input.tolist(), *self.output.tolist()}
+        self.inner = np.array([p.word for p in pointers if p.word not in others], np.int64)
+        self.loops = [call.loop for call in found.calls]  # whose machine code has to stay
+        self.lines = np.array(
+            [
+                Line(
+                    machine_address(unpacked[line_of(signature(call))]),
+                    machine_address(call.loop), start, call.parts,
+                )
+                for call, start in zip(found.calls, starts)
+            ],
+            LINE,
+        )  # fmt: skip
+        self.alone = max(call.parts for call in found.calls) == 1
+        self.free: list[Run] = []
+
+    def __call__(self, x: Any, *, alone: bool = False) -> Any:
+        """Return the value; ``alone``: in the thread of the caller."""
+        mine, x, y = self._start(x)
+        if alone or self.alone:
+            self._go(mine, 1, 0)
+        else:
+            share_out(self._go, (mine,), threads())
+        self.free.append(mine)
+        return y
+
+    def _start(self, x: Any) -> tuple[Run, Any, Any]:
+        """Return room for a call, x in order, and the array that is written."""
+        x, y = np.ascontiguousarray(x), empty(self.shape, self.dtype)
+        try:
+            mine = self.free.pop()
+        except IndexError:
+            mine = Run(self)
+        mine.words[self.input] = self.input_offsets + address_of(x)
+        mine.words[self.output] = self.output_offsets + address_of(y)
+        mine.done.fill(0)
+        return mine, x, y
+
+    def _go(self, mine: Run, parts: int, part: int) -> None:
+        """Run the lines, together with whoever does the same."""
+        first, last, loop = 0, len(self.lines), run[()]
+        while first < last:
+            first = loop(mine.words, self.lines, mine.done, first, last, PATIENCE)
+            if first < last:
+                let_others_run()
+
+    def steps(self, x: Any) -> list[Step]:
+        """Return what is done to x, in order, and how long each step takes in one thread."""
+        mine, x, y = self._start(x)
+        found = []
+        for number, (loop, line) in enumerate(zip(self.loops, self.lines)):
+            start = time.perf_counter()
+            run[()](mine.words, self.lines, mine.done, number, number + 1, PATIENCE)
+            seconds = time.perf_counter() - start
+            function = loop.py_func
+            name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+            found.append(Step(name, int(line["parts"]), seconds))
+        self.free.append(mine)
+        return found
+
+
+def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) -> LoopPlan | None:
+    """Return the plan of a function for arrays like x; None if loops alone do not make its value.
+
+    Arrays between calls are kept apart by all being there until the last one.
+    """
+    with recorded() as calls:
+        y = function(x)
+    found = Recording(calls, x, y)
+    output = found.output
+    if output is None or output is found.input or address_of(y) != output.start:
+        return None
+    return LoopPlan(found, x, y, constants) if y.flags.c_contiguous else None
+
+
+PLANNERS["numpy"] = recorded_plan

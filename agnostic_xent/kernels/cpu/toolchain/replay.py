@@ -1,0 +1,245 @@
+"""Recorded calls of loops as a table that compiled code runs, without Python between them.
+
+A line of the table is a loop's machine code and the words of its arguments. The signatures of loops
+differ, so each signature has a function of its own that reads the words and calls: `unpacked`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import extending as _extending
+from numba import types as _types
+from numba.core import cgutils as _cgutils
+from numba.np.arrayobj import populate_array as _populate_array
+
+from .compiling import LOOPS, Compiled
+from .signatures import Array, signature_of
+from .threads import Call
+
+cgutils: Any = _cgutils  # Numba is typed in part only
+intrinsic: Any = _extending.intrinsic
+populate_array: Any = _populate_array
+types: Any = _types
+
+WORD = ir.IntType(64)
+
+
+# --- the words of arguments ----------------------------------------------------------------------
+
+
+def signature(call: Call) -> tuple[Any, ...]:
+    """Return the types of a loop's arguments, parts and part being the last ones."""
+    loop: Any = call.loop
+    (found,) = loop.signatures
+    return tuple(found)
+
+
+def words_of(kind: Any, value: Any) -> Iterator[int]:
+    """Yield the words of an argument of a type: of an array, where it begins and its shape."""
+    if isinstance(kind, types.Array):
+        yield address_of(value)
+        yield from value.shape
+    elif isinstance(kind, types.BaseTuple):
+        for inner, part in zip(kind.types, value, strict=True):
+            yield from words_of(inner, part)
+    elif isinstance(kind, types.Float):
+        yield int(np.float64(value).view(np.int64))
+    else:
+        yield int(value)
+
+
+def address_of(x: Any) -> int:
+    """Return where the numbers of an array begin."""
+    address: int = x.__array_interface__["data"][0]
+    return address
+
+
+def _from_words(context: Any, builder: Any, kind: Any, words: Iterator[Any]) -> Any:
+    """Emit the value of an argument of a type, from the next of the words."""
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder)
+        data = builder.inttoptr(next(words), array.data.type)
+        shape = [next(words) for _ in range(kind.ndim)]
+        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        strides = [ir.Constant(WORD, size)]
+        for length in shape[:0:-1]:
+            strides.insert(0, builder.mul(strides[0], length))
+        populate_array(array, data, shape, strides, size, None)
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        parts = [_from_words(context, builder, inner, words) for inner in kind.types]
+        return context.make_tuple(builder, kind, parts)
+    word = next(words)
+    if isinstance(kind, types.Boolean):
+        return builder.icmp_signed("!=", word, ir.Constant(WORD, 0))
+    return builder.bitcast(word, context.get_value_type(kind))
+
+
+def _called(context: Any, builder: Any, address: Any, kinds: Any, values: Any) -> None:
+    """Emit a call of the machine code at an address; what it raises goes on."""
+    code = context.call_conv.get_function_type(types.void, kinds)
+    target = builder.inttoptr(address, code.as_pointer())
+    status, _ = context.call_conv.call_function(builder, target, types.void, kinds, values)
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
+
+
+# --- a line of the table -------------------------------------------------------------------------
+
+
+@intrinsic
+def _unpacked(context: Any, kinds: Any, loop: Any, words: Any, parts: Any, part: Any) -> Any:
+    every = kinds.instance_type.types
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, loop, place, parts, part = args
+        first = builder.inttoptr(place, WORD.as_pointer())
+
+        def words() -> Iterator[Any]:
+            number = 0
+            while True:
+                yield builder.load(builder.gep(first, [ir.Constant(WORD, number)]))
+                number += 1
+
+        each = words()
+        values = [_from_words(context, builder, kind, each) for kind in every[:-2]]
+        _called(context, builder, loop, every, [*values, parts, part])
+        return context.get_dummy_value()
+
+    return types.void(kinds, *[types.int64] * 4), emit
+
+
+class Signature(NamedTuple):
+    """The types of a loop's arguments, as an argument whose type says them all."""
+
+    kinds: tuple[Any, ...]
+
+    def of(self, chosen: Any) -> Any:
+        """Return the Numba type."""
+        return types.TypeRef(types.BaseTuple.from_types(self.kinds))
+
+
+class _Unpacked(Compiled):
+    """`unpacked` for each signature; those of all loops in parts are compiled ahead."""
+
+    def variants(self) -> Iterator[Any]:
+        """Yield every signature."""
+        kinds = set()
+        for loop in LOOPS:
+            for variant in loop.variants() if loop.pieces else ():
+                values = variant if isinstance(variant, tuple) else (variant,)
+                chosen = dict(zip(loop.choices, values, strict=True))
+                kinds.add(signature_of(loop.function, chosen).args)
+        for each in kinds:
+            yield line_of(each)
+
+
+def line_of(kinds: tuple[Any, ...]) -> Any:
+    """Return the variant of `unpacked` for the types of a loop's arguments."""
+    return Annotated[Any, Signature(kinds)]
+
+
+def _line(kinds: Any, loop: int, words: int, parts: int, part: int) -> None:
+    """Call the loop at an address with the arguments at another one."""
+    _unpacked(kinds, loop, words, parts, part)
+
+
+unpacked = _Unpacked(_line, {"kinds": ()})
+
+
+def machine_address(dispatcher: Any) -> int:
+    """Return where the machine code of a function begins that is compiled once."""
+    (made,) = dispatcher.overloads.values()
+    address: int = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+    return address
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """A call in the table."""
+
+    unpacked: int
+    """The address of what reads the words and calls the loop."""
+    loop: int
+    words: int
+    """Where its words begin."""
+    parts: int
+
+
+LINE = np.dtype([(name, np.int64) for name in Line._fields])
+Lines = Annotated[Any, Array(LINE, 1)]
+Words = Annotated[Any, Array(np.dtype(np.int64), 1, written=True)]
+
+
+@intrinsic
+def _run_line(context: Any, unpacked: Any, loop: Any, words: Any, parts: Any, part: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        nothing = context.get_constant_null(types.voidptr)
+        kinds = [types.voidptr, *[types.int64] * 4]
+        _called(context, builder, args[0], kinds, [nothing, *args[1:]])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), emit
+
+
+def _word(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Emit the address of a word of an array."""
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    return builder.gep(array.data, [args[1]])
+
+
+@intrinsic
+def _taken(context: Any, words: Any, index: Any) -> Any:
+    """Return a word and add 1 to it, in a single step that all threads see."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _word(context, builder, signature, args)
+        return builder.atomic_rmw("add", place, ir.Constant(WORD, 1), "acq_rel")
+
+    return types.int64(words, types.int64), emit
+
+
+@intrinsic
+def _seen(context: Any, words: Any, index: Any) -> Any:
+    """Return a word, as threads have left it."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _word(context, builder, signature, args)
+        return builder.load_atomic(place, "acquire", 8)
+
+    return types.int64(words, types.int64), emit
+
+
+def _run(
+    words: Words, lines: Lines, done: Words, first: int, last: int, patience: int
+) -> int:
+    """Run lines of a table, each after all parts of the one before, with whoever does the same.
+
+    ``done`` holds two words a line, 0 at first: the parts that are taken, and those that are done.
+    Returns the line after the last one; or, after having looked for others' parts ``patience``
+    times, the line that they are at, for a call from there on.
+    """
+    start = words.ctypes.data
+    for i in range(first, last):
+        line = lines[i]
+        while True:
+            part = _taken(done, 2 * i)
+            if part >= line.parts:
+                break
+            _run_line(line.unpacked, line.loop, start + 8 * line.words, line.parts, part)
+            _taken(done, 2 * i + 1)
+        looks = 0
+        while _seen(done, 2 * i + 1) < line.parts:
+            looks += 1
+            if looks > patience:
+                return i
+    return last
+
+
+run = Compiled(_run, {})

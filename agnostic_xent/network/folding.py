@@ -1,0 +1,143 @@
+"""A model for inference alone: fewer layers that do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..core.arrays import Array, array_namespace, is_half
+from ..operations.sums import add
+from .containers import Chain, Residual, Sequential, _fuse, outer_params, parts
+from .layers import STATISTICS, BatchNorm2d, Conv2d, Dropout, Layer, Params, ReLU
+from .onnx_graph import OnnxGraph
+
+__all__ = ["fold_batch_norm"]
+
+
+def fold_batch_norm(model: Layer, params: Mapping[str, Array]) -> tuple[Layer, Params]:
+    """Return a model of fewer layers, and its parameters, with the same output in inference.
+
+    A batch normalization behind a convolution is a scale and a shift of each filter there, with
+    ``scale = weight / sqrt(running_var + eps)``: ``w' = scale w`` and ``b' = bias + scale (b -
+    running_mean)``. A ReLU becomes a part of the convolution or of the sum that it follows, and
+    dropout is left out. Layers that are not known stay as they are; so does batch normalization of
+    half-precision numbers, whose product with the weights would be rounded once more.
+
+    Parameters
+    ----------
+    model : layer
+        Such as `Sequential`. It is not for training.
+    params : mapping of str to array
+        Its parameters, of any library; not changed.
+
+    Returns
+    -------
+    model : layer
+        The folded model, which `export_onnx` takes, too.
+    params : dict of str to array
+        Its parameters, which are numbered anew.
+
+    Examples
+    --------
+    >>> model = Sequential(Conv2d(4, 3, bias=False), BatchNorm2d(), ReLU(), Flatten(), Dropout())
+    >>> params, _ = model.init(0, (1, 8, 8))
+    >>> folded, params = fold_batch_norm(model, params)
+    >>> len(folded.layers), sorted(params)
+    (2, ['0.bias', '0.weight'])
+
+    References
+    ----------
+    Jacob et al., Quantization and training of neural networks, arXiv:1712.05877, section 3.2.
+    """
+    return _folded(model, dict(params))
+
+
+def _folded(layer: Layer, params: Params) -> tuple[Layer, Params]:
+    inner = {name: _folded(part.layer, part.params) for name, part in parts(layer, params).items()}
+    if isinstance(layer, (Chain, Sequential)):
+        return _chained(list(inner.values()))
+    if not inner:
+        return layer, params
+    if isinstance(layer, Residual):
+        made: Layer = _Sum(*(one for one, _ in inner.values()))
+    else:
+        made = layer.rebuilt({name: one for name, (one, _) in inner.items()})
+    return made, _renamed({name: own for name, (_, own) in inner.items()})
+
+
+def _renamed(inner: Mapping[str, Params]) -> Params:
+    """Return the parameters of children, by name, with the names that they have outside."""
+    params: Params = {}
+    for name, own in inner.items():
+        params |= outer_params(name, own)
+    return params
+
+
+def _chained(inner: list[tuple[Layer, Params]]) -> tuple[Layer, Params]:
+    """Return layers one after the other as one, where two that can be one are."""
+    steps: list[tuple[Layer, Params]] = []
+    for layer, own in inner:
+        for step in _steps(layer, own):
+            one = _joined(*steps[-1], *step) if steps else None
+            steps = [*steps[:-1], one] if one else [*steps, step]
+    if not steps:
+        return Sequential(Dropout()), {}
+    params = _renamed({str(i): own for i, (_, own) in enumerate(steps)})
+    return Sequential(*(layer for layer, _ in steps)), params
+
+
+def _steps(layer: Layer, params: Params) -> list[tuple[Layer, Params]]:
+    """Return what a layer does in inference, one after the other."""
+    if isinstance(layer, Sequential):
+        return [(part.layer, part.params) for part in parts(layer, params).values()]
+    return [] if isinstance(layer, Dropout) else [(layer, params)]
+
+
+def _joined(
+    before: Layer, params: Params, layer: Layer, own: Params
+) -> tuple[Layer, Params] | None:
+    """Return one layer that does the work of two; None if there is none."""
+    if isinstance(layer, BatchNorm2d):
+        if not isinstance(before, Conv2d) or before.activation or before.max_pool:
+            return None
+        if is_half(params["weight"].dtype):
+            return None
+        return replace(before, bias=True), _scaled(params, own, layer.eps)
+    if isinstance(before, _Sum) and layer == ReLU() and not before.activation:
+        return replace(before, activation="relu"), params
+    fused = _fuse(before, layer)
+    return (fused, params) if fused else None
+
+
+def _scaled(conv: Params, norm: Params, eps: float) -> Params:
+    """Return the parameters of a convolution that normalizes its output."""
+    weight, bias = conv["weight"], conv.get("bias")
+    mean, var = (norm[name] for name in STATISTICS)
+    scale = norm["weight"] / array_namespace(weight).sqrt(var + eps)
+    shift = -mean if bias is None else bias - mean
+    return {
+        "weight": weight * scale[:, None, None, None],
+        "bias": norm["bias"] + scale * shift,
+    }
+
+
+@dataclass(frozen=True)
+class _Sum(Residual):
+    """A `Residual` with what follows its sum."""
+
+    activation: str | None = None
+
+    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
+        """Return the output for inference."""
+        inner = parts(self, params)
+        direct = x if self.shortcut is None else inner["shortcut"](x)
+        return add(inner["body"](x), direct, activation=self.activation)
+
+    def rebuilt(self, children: Mapping[str, Layer]) -> _Sum:
+        """Return the same of other layers, which have the names that `children` gives."""
+        return replace(self, **children)
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append both branches, for the input named x, and their sum; return the sum's name."""
+        y = super().to_onnx(graph, x)
+        return graph.node("Relu", y) if self.activation else y
