@@ -19,6 +19,8 @@ from .info import info
 from .network.checkpoints import load_params, save_params
 from .network.containers import Residual, Sequential
 from .network.exchange import export_onnx, match_params
+from .network.folding import fold_batch_norm
+from .network.inference import compile_predictor
 from .network.layers import (
     AvgPool2d,
     BatchNorm2d,
@@ -99,6 +101,7 @@ __all__ = [
     "brier_score",
     "calibration_bins",
     "categorical_cross_entropy",
+    "compile_predictor",
     "confusion_matrix",
     "constant",
     "conv2d",
@@ -113,6 +116,7 @@ __all__ = [
     "find_learning_rate",
     "fit",
     "fit_temperature",
+    "fold_batch_norm",
     "global_avg_pool2d",
     "info",
     "kernels",

@@ -497,8 +497,10 @@ def load_kernels(library: str) -> str | None:
     return None
 
 
-def explain(op: Operation[..., Any], *args: Any, **options: Any) -> str:
+def explain(op: Any, *args: Any, **options: Any) -> str:
     """Say in a line which implementation of an operation runs on these arguments, and why.
+
+    Of what `compile_predictor` returns: a line for each step, and how long it takes.
 
     Examples
     --------
@@ -506,6 +508,8 @@ def explain(op: Operation[..., Any], *args: Any, **options: Any) -> str:
     ...     explain(relu, xp.asarray([1.0]))
     'relu: portable (kernels are switched off)'
     """
+    if hasattr(op, "explained"):
+        return str(op.explained(*args, **options))
     if not isinstance(op, Operation):
         raise TypeError(f"op must be an operation such as relu or conv2d, got {op!r}")
     arrays, settings = op._ask_contract(args, options)[:2]

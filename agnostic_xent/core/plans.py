@@ -23,13 +23,17 @@ class Step(NamedTuple):
 
 
 class Plan(Protocol):
-    """A function of arrays of one shape and dtype; calls in several threads are safe."""
+    """A function of so many samples at a time; calls in several threads are safe."""
 
-    def __call__(self, x: Array, *, alone: bool = False) -> Array:
-        """Return the value; ``alone``: in the thread of the caller."""
+    @property
+    def size(self) -> int:
+        """Bytes that a call needs beside the samples and the value."""
+
+    def __call__(self, x: Array) -> Array:
+        """Return the value for the samples x: so many, or a multiple."""
 
     def steps(self, x: Array) -> list[Step]:
-        """Return what is done to x, in order, and how long each step takes."""
+        """Return what is done to so many samples, in order, and how long each step takes."""
 
 
 Constants = MutableMapping[Any, Array]

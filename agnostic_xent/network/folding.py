@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..core.arrays import Array, array_namespace, is_half
-from ..operations.sums import add
 from .containers import Chain, Residual, Sequential, _fuse, outer_params, parts
 from .layers import STATISTICS, BatchNorm2d, Conv2d, Dropout, Layer, Params, ReLU
-from .onnx_graph import OnnxGraph
 
 __all__ = ["fold_batch_norm"]
 
@@ -58,10 +56,7 @@ def _folded(layer: Layer, params: Params) -> tuple[Layer, Params]:
         return _chained(list(inner.values()))
     if not inner:
         return layer, params
-    if isinstance(layer, Residual):
-        made: Layer = _Sum(*(one for one, _ in inner.values()))
-    else:
-        made = layer.rebuilt({name: one for name, (one, _) in inner.items()})
+    made = layer.rebuilt({name: one for name, (one, _) in inner.items()})
     return made, _renamed({name: own for name, (_, own) in inner.items()})
 
 
@@ -103,7 +98,7 @@ def _joined(
         if is_half(params["weight"].dtype):
             return None
         return replace(before, bias=True), _scaled(params, own, layer.eps)
-    if isinstance(before, _Sum) and layer == ReLU() and not before.activation:
+    if isinstance(before, Residual) and layer == ReLU() and not before.activation:
         return replace(before, activation="relu"), params
     fused = _fuse(before, layer)
     return (fused, params) if fused else None
@@ -119,25 +114,3 @@ def _scaled(conv: Params, norm: Params, eps: float) -> Params:
         "weight": weight * scale[:, None, None, None],
         "bias": norm["bias"] + scale * shift,
     }
-
-
-@dataclass(frozen=True)
-class _Sum(Residual):
-    """A `Residual` with what follows its sum."""
-
-    activation: str | None = None
-
-    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
-        """Return the output for inference."""
-        inner = parts(self, params)
-        direct = x if self.shortcut is None else inner["shortcut"](x)
-        return add(inner["body"](x), direct, activation=self.activation)
-
-    def rebuilt(self, children: Mapping[str, Layer]) -> _Sum:
-        """Return the same of other layers, which have the names that `children` gives."""
-        return replace(self, **children)
-
-    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
-        """Append both branches, for the input named x, and their sum; return the sum's name."""
-        y = super().to_onnx(graph, x)
-        return graph.node("Relu", y) if self.activation else y

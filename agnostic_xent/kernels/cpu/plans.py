@@ -145,7 +145,8 @@ class LoopPlan:
     """The table of a function's calls."""
 
     def __init__(self, found: Recording, x: Any, y: Any, constants: Constants):
-        self.shape, self.dtype, self.size = y.shape, y.dtype, found.place()
+        self.samples, self.shape, self.dtype = len(x), y.shape, y.dtype
+        self.size = found.place()
         self.constants = constants  # the words are addresses of them
         words, starts, pointers = found.pointers(constants)
         self.words = np.array(words, np.int64)
@@ -176,27 +177,40 @@ class LoopPlan:
         self.alone = max(call.parts for call in found.calls) == 1
         self.free: list[Run] = []
 
-    def __call__(self, x: Any, *, alone: bool = False) -> Any:
-        """Return the value; ``alone``: in the thread of the caller."""
-        mine, x, y = self._start(x)
-        if alone or self.alone:
+    def __call__(self, x: Any) -> Any:
+        """Return the value for the samples x: so many, or a multiple.
+
+        Threads share the pieces of x where there are enough of them, else the steps of each.
+        """
+        x, many = np.ascontiguousarray(x), len(x) // self.samples
+        y = empty((many * self.samples, *self.shape[1:]), self.dtype)
+        if many >= threads() > 1:
+            share_out(self._piece, (x, y), many)
+        else:
+            for part in range(many):
+                self._piece(x, y, many, part, alone=self.alone)
+        return y
+
+    def _piece(self, x: Any, y: Any, parts: int, part: int, *, alone: bool = True) -> None:
+        """Write y for one of the pieces of x; ``alone``: in the thread of the caller."""
+        mine = self._start(x, y, part)
+        if alone:
             self._go(mine, 1, 0)
         else:
             share_out(self._go, (mine,), threads())
         self.free.append(mine)
-        return y
 
-    def _start(self, x: Any) -> tuple[Run, Any, Any]:
-        """Return room for a call, x in order, and the array that is written."""
-        x, y = np.ascontiguousarray(x), empty(self.shape, self.dtype)
+    def _start(self, x: Any, y: Any, part: int) -> Run:
+        """Return what a call writes to, with the places of a piece of x and y."""
         try:
             mine = self.free.pop()
         except IndexError:
             mine = Run(self)
-        mine.words[self.input] = self.input_offsets + address_of(x)
-        mine.words[self.output] = self.output_offsets + address_of(y)
+        x0, y0 = (address_of(a) + part * self.samples * a.strides[0] for a in (x, y))
+        mine.words[self.input] = self.input_offsets + x0
+        mine.words[self.output] = self.output_offsets + y0
         mine.done.fill(0)
-        return mine, x, y
+        return mine
 
     def _go(self, mine: Run, parts: int, part: int) -> None:
         """Run the lines, together with whoever does the same."""
@@ -208,8 +222,8 @@ class LoopPlan:
 
     def steps(self, x: Any) -> list[Step]:
         """Return what is done to x, in order, and how long each step takes in one thread."""
-        mine, x, y = self._start(x)
-        found = []
+        x, y, found = np.ascontiguousarray(x), empty(self.shape, self.dtype), []
+        mine = self._start(x, y, 0)
         for number, (loop, line) in enumerate(zip(self.loops, self.lines)):
             start = time.perf_counter()
             run[()](mine.words, self.lines, mine.done, number, number + 1, PATIENCE)
@@ -230,9 +244,10 @@ def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) 
         y = function(x)
     found = Recording(calls, x, y)
     output = found.output
-    if output is None or output is found.input or address_of(y) != output.start:
+    whole = output is not None and output is not found.input and address_of(y) == output.start
+    if not whole or not y.flags.c_contiguous or len(x) != len(y):
         return None
-    return LoopPlan(found, x, y, constants) if y.flags.c_contiguous else None
+    return LoopPlan(found, x, y, constants)
 
 
 PLANNERS["numpy"] = recorded_plan

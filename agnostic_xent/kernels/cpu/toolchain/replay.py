@@ -216,9 +216,7 @@ def _seen(context: Any, words: Any, index: Any) -> Any:
     return types.int64(words, types.int64), emit
 
 
-def _run(
-    words: Words, lines: Lines, done: Words, first: int, last: int, patience: int
-) -> int:
+def _run(words: Words, lines: Lines, done: Words, first: int, last: int, patience: int) -> int:
     """Run lines of a table, each after all parts of the one before, with whoever does the same.
 
     ``done`` holds two words a line, 0 at first: the parts that are taken, and those that are done.
