@@ -104,11 +104,23 @@ class Predictor:
         self.sample_shape = sample_shape
         self._stretches = _stretches(self.model, self.params)
         self._like = next(iter(self.params.values()), None)
+        self._ready: dict[Any, Plan] = {}
+        """The only plan that samples like some before went through, by their type."""
 
     def __call__(self, x: Array) -> Array:
         """Return the model's output for samples x (N, *sample_shape), one row a sample."""
+        form = type(x), getattr(x, "dtype", None), getattr(x, "shape", None), current_mode()
+        plan = self._ready.get(form)
+        if plan is not None:
+            return plan(x)
         if self.sample_shape is not None:
             _check_samples(x, self.sample_shape, self._like)
+        if len(self._stretches) == 1:
+            plans = self._stretches[0].plans_for(x)
+            if len(plans) == 1:
+                if len(self._ready) >= PLANS:
+                    self._ready.clear()
+                self._ready[form] = plans[0][1]
         for stretch in self._stretches:
             x = stretch(x)
         return x
@@ -148,42 +160,39 @@ class _Stretch:
 
     def __call__(self, x: Array) -> Array:
         """Return the output."""
-        if not (self.planned and library(x) == "numpy" and len(x)):
+        outputs, first = [], 0
+        for samples, plan in self.plans_for(x):
+            outputs.append(plan(x[first : first + samples]))
+            first += samples
+        if not outputs:
             return self.part(x)
-        samples, piece = len(x), self._piece(x)
-        if piece is None:
-            return self.part(x)
-        whole = samples // piece * piece
-        outputs = []
-        for rows, size in ((x[:whole], piece), (x[whole:], samples - whole)):
-            if len(rows):
-                plan = self._plan(x, size)
-                outputs.append(self.part(rows) if plan is None else plan(rows))
         return outputs[0] if len(outputs) == 1 else array_namespace(x).concat(outputs)
 
-    def _piece(self, x: Array) -> int | None:
-        """Return the samples of a piece; None if there is no plan."""
-        if len(x) == 1:
-            return None if self._plan(x, 1) is None else 1
-        one = self._plan(x, 1)
-        if one is None:
-            return None
+    def plans_for(self, x: Array) -> list[tuple[int, Plan]]:
+        """Return what x goes through: so many samples through each plan; nothing if none can be."""
+        if not self.planned or library(x) != "numpy" or len(x) == 0:
+            return []
+        one, samples = self._plan(x, 1), len(x)
+        if one is None or samples == 1:
+            return [] if one is None else [(1, one)]
         fit = PIECE_BYTES // max(1, one.size)
-        return min(MOST, max(FEWEST, 1 << fit.bit_length() >> 1))
+        piece = min(MOST, max(FEWEST, 1 << fit.bit_length() >> 1))
+        rest = samples % piece
+        parts = [(samples - rest, piece), (rest, rest)]
+        plans = [(count, self._plan(x, size)) for count, size in parts if count]
+        return [(count, plan) for count, plan in plans if plan is not None]
 
     def _plan(self, x: Array, samples: int) -> Plan | None:
         """Return the plan for so many samples such as x."""
         key = current_mode(), samples, x.dtype, x.shape[1:]
-        try:
+        if key in self.plans:
             return self.plans[key]
-        except KeyError:
-            pass
-        if current_mode() == "portable":
-            return None
-        blank = array_namespace(x).zeros((samples, *x.shape[1:]), dtype=x.dtype)
-        plan = plan_of(self.part, blank, self.constants)
-        if len(self.plans) >= PLANS:
-            self.plans.pop(next(iter(self.plans)), None)
+        plan = None
+        if current_mode() != "portable":
+            blank = array_namespace(x).zeros((samples, *x.shape[1:]), dtype=x.dtype)
+            plan = plan_of(self.part, blank, self.constants)
+        for oldest in list(self.plans)[: 1 - PLANS]:
+            self.plans.pop(oldest, None)
         self.plans[key] = plan
         return plan
 

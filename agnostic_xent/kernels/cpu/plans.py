@@ -11,18 +11,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ...core.plans import PLANNERS, Constants, Step
+from .toolchain.arguments import flat
 from .toolchain.memory import empty
 from .toolchain.replay import (
     LINE,
+    POINTER,
     Line,
+    Pointer,
     address_of,
     line_of,
     machine_address,
+    point,
     run,
     signature,
     types,
@@ -45,20 +49,13 @@ class Region:
         self.start = address_of(x)
         self.end = self.start + x.nbytes
         self.first = self.last = number
-        self.place = -1
+        self.place = 0
+        self.pointers: list[Pointer] = []
 
     @property
     def size(self) -> int:
         """Bytes, rounded up to whole lines of the cache."""
         return -(-(self.end - self.start) // LINE_BYTES) * LINE_BYTES
-
-
-class Pointer(NamedTuple):
-    """A word that is an address in a region."""
-
-    word: int
-    region: Region
-    offset: int
 
 
 class Recording:
@@ -79,7 +76,11 @@ class Recording:
 
     def _note(self, call: Call) -> None:
         """Add a call if it reads what depends on the argument."""
-        arrays = [(k, a) for k, a in zip(signature(call), call.args) if isinstance(k, types.Array)]
+        arrays = [
+            (k, a)
+            for k, a in zip(signature(call), call.args, strict=False)
+            if isinstance(k, types.Array)
+        ]
         if not any(self._region_at(a) for kind, a in arrays if not kind.mutable):
             return
         for kind, a in arrays:
@@ -92,37 +93,38 @@ class Recording:
                 region.last = len(self.calls)
         self.calls.append(call)
 
-    def pointers(self, constants: Constants) -> tuple[list[int], list[int], list[Pointer]]:
-        """Return the words of all calls, where each call's begin, and which are addresses."""
+    def words(self, constants: Constants) -> tuple[list[int], list[int]]:
+        """Return the words of all calls, and where each call's begin; note the addresses in regions."""
         words: list[int] = []
         starts: list[int] = []
-        pointers: list[Pointer] = []
         for call in self.calls:
             starts.append(len(words))
-            for kind, value in zip(signature(call), call.args):
+            for kind, value in zip(signature(call), call.args, strict=False):
                 if isinstance(kind, types.Array):
                     region = self._region_at(value)
-                    if region is not None:
-                        offset = address_of(value) - region.start
-                        pointers.append(Pointer(len(words), region, offset))
-                    else:
+                    if region is None:
                         value = _shared(value, constants)
+                    else:
+                        pointer = Pointer(len(words), address_of(value) - region.start)
+                        region.pointers.append(pointer)
                 words.extend(words_of(kind, value))
-        return words, starts, pointers
+        return words, starts
 
-    def place(self) -> int:
-        """Give each region between calls a place in memory, and return the bytes of all."""
-        placed: list[Region] = []
-        inner = [r for r in self.regions if r is not self.input and r is not self.output]
-        for region in sorted(inner, key=lambda r: -r.size):
-            alive = [r for r in placed if r.first <= region.last and region.first <= r.last]
-            region.place = 0
-            for other in sorted(alive, key=lambda r: r.place):
-                if region.place + region.size <= other.place:
-                    break
-                region.place = max(region.place, other.place + other.size)
-            placed.append(region)
-        return max((r.place + r.size for r in placed), default=0)
+
+def placed(regions: list[Region]) -> int:
+    """Give each region a place in one piece of memory, and return the bytes of all.
+
+    Two that some call needs both do not overlap. The largest ones are placed first.
+    """
+    done: list[Region] = []
+    for region in sorted(regions, key=lambda r: -r.size):
+        alive = [r for r in done if r.first <= region.last and region.first <= r.last]
+        for other in sorted(alive, key=lambda r: r.place):
+            if region.place + region.size <= other.place:
+                break
+            region.place = max(region.place, other.place + other.size)
+        done.append(region)
+    return max((r.place + r.size for r in done), default=0)
 
 
 def _shared(x: Any, constants: Constants) -> Any:
@@ -138,31 +140,23 @@ class Run:
         self.words, self.done = plan.words.copy(), np.zeros(2 * len(plan.lines), np.int64)
         space = empty((plan.size + LINE_BYTES,), np.uint8)
         self.space = space[-address_of(space) % LINE_BYTES :]
-        self.words[plan.inner] += address_of(self.space)
+        for word, offset in plan.inner:
+            self.words[word] = address_of(self.space) + offset
 
 
 class LoopPlan:
     """The table of a function's calls."""
 
-    def __init__(self, found: Recording, x: Any, y: Any, constants: Constants):
-        self.samples, self.shape, self.dtype = len(x), y.shape, y.dtype
-        self.size = found.place()
+    def __init__(self, found: Recording, output: Region, x: Any, y: Any, constants: Constants):
+        self.samples, self.shape, self.dtype = len(x), y.shape[1:], y.dtype
         self.constants = constants  # the words are addresses of them
-        words, starts, pointers = found.pointers(constants)
+        words, starts = found.words(constants)
+        self.inputs, self.outputs = x.size, y.size
         self.words = np.array(words, np.int64)
-        kinds = {"input": found.input, "output": found.output}
-        named = {
-            name: [p for p in pointers if p.region is region] for name, region in kinds.items()
-        }
-        self.input, self.output = (
-            np.array([p.word for p in named[name]], np.int64) for name in kinds
-        )
-        for p in pointers:
-            self.words[p.word] = p.offset + max(0, p.region.place)
-        self.input_offsets = self.words[self.input]
-        self.output_offsets = self.words[self.output]
-        others = {*self.input.tolist(), *self.output.tolist()}
-        self.inner = np.array([p.word for p in pointers if p.word not in others], np.int64)
+        self.input, self.output = (np.array(r.pointers, POINTER) for r in (found.input, output))
+        inner = [r for r in found.regions if r is not found.input and r is not output]
+        self.size = placed(inner)
+        self.inner = [(word, r.place + offset) for r in inner for word, offset in r.pointers]
         self.loops = [call.loop for call in found.calls]  # whose machine code has to stay
         self.lines = np.array(
             [
@@ -170,7 +164,7 @@ class LoopPlan:
                     machine_address(unpacked[line_of(signature(call))]),
                     machine_address(call.loop), start, call.parts,
                 )
-                for call, start in zip(found.calls, starts)
+                for call, start in zip(found.calls, starts, strict=True)
             ],
             LINE,
         )  # fmt: skip
@@ -182,14 +176,14 @@ class LoopPlan:
 
         Threads share the pieces of x where there are enough of them, else the steps of each.
         """
-        x, many = np.ascontiguousarray(x), len(x) // self.samples
-        y = empty((many * self.samples, *self.shape[1:]), self.dtype)
+        x, many = flat(x), len(x) // self.samples
+        y = empty((many * self.outputs,), self.dtype)
         if many >= threads() > 1:
             share_out(self._piece, (x, y), many)
         else:
             for part in range(many):
                 self._piece(x, y, many, part, alone=self.alone)
-        return y
+        return y.reshape(-1, *self.shape)
 
     def _piece(self, x: Any, y: Any, parts: int, part: int, *, alone: bool = True) -> None:
         """Write y for one of the pieces of x; ``alone``: in the thread of the caller."""
@@ -206,9 +200,9 @@ class LoopPlan:
             mine = self.free.pop()
         except IndexError:
             mine = Run(self)
-        x0, y0 = (address_of(a) + part * self.samples * a.strides[0] for a in (x, y))
-        mine.words[self.input] = self.input_offsets + x0
-        mine.words[self.output] = self.output_offsets + y0
+        aim = point[self.dtype]
+        aim(mine.words, self.input, x, part * self.inputs)
+        aim(mine.words, self.output, y, part * self.outputs)
         mine.done.fill(0)
         return mine
 
@@ -222,9 +216,9 @@ class LoopPlan:
 
     def steps(self, x: Any) -> list[Step]:
         """Return what is done to x, in order, and how long each step takes in one thread."""
-        x, y, found = np.ascontiguousarray(x), empty(self.shape, self.dtype), []
-        mine = self._start(x, y, 0)
-        for number, (loop, line) in enumerate(zip(self.loops, self.lines)):
+        mine = self._start(flat(x), empty((self.outputs,), self.dtype), 0)
+        found = []
+        for number, (loop, line) in enumerate(zip(self.loops, self.lines, strict=True)):
             start = time.perf_counter()
             run[()](mine.words, self.lines, mine.done, number, number + 1, PATIENCE)
             seconds = time.perf_counter() - start
@@ -244,10 +238,11 @@ def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) 
         y = function(x)
     found = Recording(calls, x, y)
     output = found.output
-    whole = output is not None and output is not found.input and address_of(y) == output.start
-    if not whole or not y.flags.c_contiguous or len(x) != len(y):
+    if output is None or output is found.input or address_of(y) != output.start:
         return None
-    return LoopPlan(found, x, y, constants)
+    if not y.flags.c_contiguous or len(x) != len(y) or x.dtype != y.dtype:
+        return None
+    return LoopPlan(found, output, x, y, constants)
 
 
 PLANNERS["numpy"] = recorded_plan

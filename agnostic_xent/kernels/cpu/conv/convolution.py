@@ -11,6 +11,7 @@ import numpy as np
 from ....core.arrays import quiet
 from ....core.operation import OPERATIONS, Implementation, Pullback, current_mode
 from ..toolchain.arguments import why_not
+from ..toolchain.threads import is_recorded
 from . import direct_plans, winograd_plans
 from .arrangements import AsItIs, arrangement
 from .costs import DIRECTIONS, FORWARD, INPUT, WEIGHT, fastest
@@ -121,7 +122,9 @@ def _same(dy: Any) -> tuple[Any]:
 
 def algorithm(geometry: Geometry, dtype: Any, direction: str) -> ModuleType:
     """Return the plans of the fastest algorithm, or of direct convolution if that is asked for."""
-    return direct_plans if current_mode() == "direct" else fastest(geometry, dtype, direction)
+    if current_mode() == "direct":
+        return direct_plans
+    return fastest(geometry, dtype, direction, is_recorded())
 
 
 def _back(geometry: Geometry, dtype: Any, winners: Any, direction: str) -> ModuleType:

@@ -81,7 +81,7 @@ def direct(g: Geometry, direction: str) -> float:
     s = _sides(g, direction)
     if pointwise_plans.applies(g, np.dtype(np.float32)):
         padded = _up(s.filters, POINTWISE_TILE)
-        return g.images * s.channels * padded * (0.6 * s.written / LANES + 1) + 150 * s.weights
+        return g.images * s.channels * padded * (0.6 * s.written / LANES + 1)
     copies, put = (1, 24) if direction == INPUT else (g.window[1], 0)
     filters = _up(s.filters, LANES // TAPS) if direction == WEIGHT else _tiled(s.filters)
     outputs, product = _up(s.written, 2 * LANES) * filters / LANES, 0.8
@@ -91,7 +91,14 @@ def direct(g: Geometry, direction: str) -> float:
     most = direct_plans.BAND_BYTES / (4 * copies * s.channels * s.read / s.rows) - s.reach
     packed = copies * s.channels * s.packed(most)
     image += packed * (10 * s.read / LANES + 5 * s.rows)
-    return g.images * image + (300 if direction == WEIGHT else 120) * s.weights
+    return g.images * image
+
+
+def direct_weights(g: Geometry, direction: str) -> float:
+    """Return the cycles to lay out the weights of direct convolution."""
+    if pointwise_plans.applies(g, np.dtype(np.float32)):
+        return 150 * _sides(g, direction).weights
+    return (300 if direction == WEIGHT else 120) * _sides(g, direction).weights
 
 
 def _tiled(filters: int) -> float:
@@ -108,7 +115,12 @@ def implicit(g: Geometry, direction: str) -> float:
     product = 0.6 * s.taps * s.channels * implicit_plans.PANELS[wide]
     packed = s.channels * s.packed(implicit_plans.PIXELS * s.lines / s.written)
     packed *= 0 if _in_place(g, direction) else 10 * s.read / LANES + 12 * s.rows
-    return g.images * (s.written * filters * (product + 18) + packed) + 20 * s.weights
+    return g.images * (s.written * filters * (product + 18) + packed)
+
+
+def implicit_weights(g: Geometry, direction: str) -> float:
+    """Return the cycles to lay out the weights of implicit products."""
+    return 20 * _sides(g, direction).weights
 
 
 def _in_place(g: Geometry, direction: str) -> bool:
@@ -126,12 +138,19 @@ def columns(g: Geometry, direction: str) -> float:
     t = column_plans.sizes(g)
     tiles = g.images * tile_rows_of(t) * t.pitch / LANES  # vectors of all tile rows
     channels, depth = g.channels * math.prod(g.stride), g.channels * g.stride[0] * g.window[1]
-    weights = g.channels * g.filters * math.prod(g.window)
     if direction == WEIGHT:
         products = POINTS * g.filters * (depth + 16)
-        return tiles * (products + 250 * channels) + 60 * weights
+        return tiles * (products + 250 * channels)
     sums = POINTS * _tiled(g.filters) * (0.75 * depth + 9)
-    return tiles * (sums + 200 * channels) + 10 * weights
+    return tiles * (sums + 200 * channels)
+
+
+def column_weights(g: Geometry, direction: str) -> float:
+    """Return the cycles to transform the weights down the columns."""
+    if direction == INPUT and g.stride != (1, 1):
+        return direct_weights(g, direction)
+    weights = g.channels * g.filters * math.prod(g.window)
+    return (60 if direction == WEIGHT else 10) * weights
 
 
 def winograd(g: Geometry, direction: str) -> float:
@@ -148,13 +167,25 @@ def winograd(g: Geometry, direction: str) -> float:
     filters = _up(filters, winograd_plans.panel_of(filters) * LANES)
     products = product * channels * filters / LANES
     transforms = (read * -(-channels // LANES) + written * filters / LANES) / 36
-    return points * (tiles * (products + transforms) + 1000 / 36 * channels * filters / LANES)
+    return points * tiles * (products + transforms)
+
+
+def winograd_weights(g: Geometry, direction: str) -> float:
+    """Return the cycles to transform the weights in both directions."""
+    channels, filters = g.channels, g.filters
+    if direction == INPUT:
+        channels, filters = filters, channels
+    elif direction == WEIGHT:
+        channels, filters = _up(channels, LANES), _up(filters, 2 * LANES)
+    filters = _up(filters, winograd_plans.panel_of(filters) * LANES)
+    return winograd_plans.forward_tiling(g).side ** 2 * 1000 / 36 * channels * filters / LANES
 
 
 class Algorithm(NamedTuple):
-    """The cycles of a group, and those of a call."""
+    """The cycles of a group, those for its weights, and those of a call."""
 
     group: Callable[[Geometry, str], float]
+    weights: Callable[[Geometry, str], float]
     call: float
 
 
@@ -168,12 +199,17 @@ def depthwise(g: Geometry, direction: str) -> float:
     return math.inf if oh == 1 and ow > 2 * LANES else 0
 
 
+def depthwise_weights(g: Geometry, direction: str) -> float:
+    """Return 0: they are few."""
+    return 0
+
+
 ALGORITHMS = {
-    direct_plans: Algorithm(direct, 3e4),
-    implicit_plans: Algorithm(implicit, 4e4),
-    column_plans: Algorithm(columns, 5e4),
-    winograd_plans: Algorithm(winograd, 1e5),
-    depthwise_plans: Algorithm(depthwise, 1e4),
+    direct_plans: Algorithm(direct, direct_weights, 3e4),
+    implicit_plans: Algorithm(implicit, implicit_weights, 4e4),
+    column_plans: Algorithm(columns, column_weights, 5e4),
+    winograd_plans: Algorithm(winograd, winograd_weights, 1e5),
+    depthwise_plans: Algorithm(depthwise, depthwise_weights, 1e4),
 }
 
 
@@ -182,13 +218,17 @@ def candidates(g: Geometry, dtype: Any, direction: str) -> list[ModuleType]:
     return [plans for plans in ALGORITHMS if plans.applies(g, dtype)]
 
 
-def cycles(plans: ModuleType, g: Geometry, direction: str) -> float:
-    """Return the cycles that an algorithm should take."""
+def cycles(plans: ModuleType, g: Geometry, direction: str, ready: bool = False) -> float:
+    """Return the cycles that an algorithm should take; ``ready``: once weights are laid out."""
     algorithm = ALGORITHMS[plans]
-    return g.groups * algorithm.group(g, direction) + algorithm.call
+    each = algorithm.group(g, direction)
+    if ready:
+        return g.groups * each
+    return g.groups * (each + algorithm.weights(g, direction)) + algorithm.call
 
 
 @functools.lru_cache(512)
-def fastest(g: Geometry, dtype: Any, direction: str) -> ModuleType:
-    """Return the plans of the algorithm that should be the fastest."""
-    return min(candidates(g, dtype, direction), key=lambda plans: cycles(plans, g, direction))
+def fastest(g: Geometry, dtype: Any, direction: str, ready: bool = False) -> ModuleType:
+    """Return the plans of the algorithm that should be the fastest; ``ready``: see `cycles`."""
+    found = candidates(g, dtype, direction)
+    return min(found, key=lambda plans: cycles(plans, g, direction, ready))

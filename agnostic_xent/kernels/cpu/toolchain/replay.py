@@ -16,8 +16,8 @@ from numba import types as _types
 from numba.core import cgutils as _cgutils
 from numba.np.arrayobj import populate_array as _populate_array
 
-from .compiling import LOOPS, Compiled
-from .signatures import Array, signature_of
+from .compiling import LOOPS, Compiled, compiled
+from .signatures import FLOATS, Array, Read1, signature_of
 from .threads import Call
 
 cgutils: Any = _cgutils  # Numba is typed in part only
@@ -161,6 +161,18 @@ def machine_address(dispatcher: Any) -> int:
 # --- the table -----------------------------------------------------------------------------------
 
 
+class Pointer(NamedTuple):
+    """A word that is an address."""
+
+    word: int
+    offset: int
+    """Bytes from where what it points into begins."""
+
+
+POINTER = np.dtype([(name, np.int64) for name in Pointer._fields])
+Pointers = Annotated[Any, Array(POINTER, 1)]
+
+
 class Line(NamedTuple):
     """A call in the table."""
 
@@ -241,3 +253,11 @@ def _run(words: Words, lines: Lines, done: Words, first: int, last: int, patienc
 
 
 run = Compiled(_run, {})
+
+
+@compiled(kind=FLOATS)
+def point(words: Words, pointers: Pointers, x: Read1, x0: int) -> None:
+    """Set words to addresses: of numbers of x, as many bytes behind x[x0] as the pointers say."""
+    start = x.ctypes.data + x0 * x.itemsize
+    for pointer in pointers:
+        words[pointer.word] = start + pointer.offset
