@@ -14,6 +14,7 @@ from ..core.checks import check_channels_first, integer
 from ..core.communication import Communicator
 from ..core.conversion import to_backend
 from ..network.containers import Sequential
+from ..network.inference import predictor_for
 from ..network.layers import Layer, MaxPool2d, Params
 from ..network.models import lenet
 from ..training.loop import Callback
@@ -268,10 +269,10 @@ class CNNClassifier(Classifier):
 
     def _logits(self, samples: Samples) -> Array:
         xp = array_namespace(samples.like)
-        logits = []
+        predicted, logits = predictor_for(self.model_, self.params_, len(samples)), []
         for start in range(0, len(samples), PREDICTED):
             x = samples.take(slice(start, min(start + PREDICTED, len(samples))))
-            logits.append(self.model_(self.params_, xp.reshape(x, (-1, *self.image_shape_))))
+            logits.append(predicted(xp.reshape(x, (-1, *self.image_shape_))))
         scores = xp.concat(logits, axis=0)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 from ..core.arrays import Array, array_namespace, is_half
 from .containers import Chain, Residual, Sequential, _fuse, outer_params, parts
 from .layers import STATISTICS, BatchNorm2d, Conv2d, Dropout, Layer, Params, ReLU
+from .synchronized import SynchronizedBatchNorm2d
 
 __all__ = ["fold_batch_norm"]
 
@@ -50,12 +52,16 @@ def fold_batch_norm(model: Layer, params: Mapping[str, Array]) -> tuple[Layer, P
     return _folded(model, dict(params))
 
 
+CONTAINERS = Chain, Residual, Sequential
+NORMALIZATIONS = BatchNorm2d, SynchronizedBatchNorm2d
+
+
 def _folded(layer: Layer, params: Params) -> tuple[Layer, Params]:
-    inner = {name: _folded(part.layer, part.params) for name, part in parts(layer, params).items()}
-    if isinstance(layer, (Chain, Sequential)):
-        return _chained(list(inner.values()))
-    if not inner:
+    if type(layer) not in CONTAINERS:  # a class derived from one of them may do anything
         return layer, params
+    inner = {name: _folded(part.layer, part.params) for name, part in parts(layer, params).items()}
+    if type(layer) is not Residual:
+        return _chained(list(inner.values()))
     made = layer.rebuilt({name: one for name, (one, _) in inner.items()})
     return made, _renamed({name: own for name, (_, own) in inner.items()})
 
@@ -83,24 +89,24 @@ def _chained(inner: list[tuple[Layer, Params]]) -> tuple[Layer, Params]:
 
 def _steps(layer: Layer, params: Params) -> list[tuple[Layer, Params]]:
     """Return what a layer does in inference, one after the other."""
-    if isinstance(layer, Sequential):
+    if type(layer) is Sequential:
         return [(part.layer, part.params) for part in parts(layer, params).values()]
-    return [] if isinstance(layer, Dropout) else [(layer, params)]
+    return [] if type(layer) is Dropout else [(layer, params)]
 
 
 def _joined(
     before: Layer, params: Params, layer: Layer, own: Params
 ) -> tuple[Layer, Params] | None:
     """Return one layer that does the work of two; None if there is none."""
-    if isinstance(layer, BatchNorm2d):
-        if not isinstance(before, Conv2d) or before.activation or before.max_pool:
+    if type(layer) in NORMALIZATIONS:
+        if type(before) is not Conv2d or before.activation or before.max_pool:
             return None
         if is_half(params["weight"].dtype):
             return None
-        return replace(before, bias=True), _scaled(params, own, layer.eps)
-    if isinstance(before, Residual) and layer == ReLU() and not before.activation:
+        return replace(before, bias=True), _scaled(params, own, cast(BatchNorm2d, layer).eps)
+    if type(before) is Residual and layer == ReLU() and not before.activation:
         return replace(before, activation="relu"), params
-    fused = _fuse(before, layer)
+    fused = _fuse(before, layer) if type(before) is Conv2d else None
     return (fused, params) if fused else None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, device, library
@@ -40,6 +41,9 @@ FEWEST, MOST = 8, 64
 
 PIECE_BYTES = 1 << 20
 """What the arrays of a piece may take, so that they stay in a second-level cache."""
+
+WORTH_A_PLAN = 128
+"""Samples from which it is faster to compile a model first."""
 
 PLANS = 16
 """Numbers of samples whose plans are kept."""
@@ -95,6 +99,15 @@ def compile_predictor(
     return Predictor(model, copies, shape)
 
 
+def predictor_for(
+    model: Layer, params: Mapping[str, Array], samples: int | None
+) -> Callable[[Array], Array]:
+    """Return what predicts so many samples, or nobody knows how many: compiled if that pays."""
+    if samples is not None and samples < WORTH_A_PLAN:
+        return functools.partial(model, params)
+    return Predictor(model, dict(params))
+
+
 class Predictor:
     """A model made ready for prediction; see `compile_predictor`."""
 
@@ -133,7 +146,8 @@ class Predictor:
 
     def explained(self, samples: int = 1) -> str:
         """Return a line for each step of a prediction for so many samples, and its microseconds."""
-        like, shape = self._like, (samples, *(self.sample_shape or ()))
+        like: Any = self._like
+        shape = (samples, *(self.sample_shape or ()))
         xp = array_namespace(like)
         x = xp.zeros(shape, dtype=like.dtype, device=device(like))
         lines: list[str] = []
@@ -190,7 +204,7 @@ class _Stretch:
         plan = None
         if current_mode() != "portable":
             blank = array_namespace(x).zeros((samples, *x.shape[1:]), dtype=x.dtype)
-            plan = plan_of(self.part, blank, self.constants)
+            plan = plan_of(self.part.__call__, blank, self.constants)
         for oldest in list(self.plans)[: 1 - PLANS]:
             self.plans.pop(oldest, None)
         self.plans[key] = plan

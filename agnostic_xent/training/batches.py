@@ -130,6 +130,11 @@ def is_stored(x: Array) -> bool:
     return isinstance(x, np.memmap) or is_dask(x)
 
 
+def samples_of(source: Source) -> int | None:
+    """Return how many samples a source has, where it knows."""
+    return len(source) if isinstance(source, ArraySource) else None
+
+
 @dataclass(frozen=True)
 class ArraySource:
     """Samples along axis 0 of two arrays."""

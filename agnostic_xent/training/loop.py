@@ -16,6 +16,7 @@ from ..core.checks import integer, namespace
 from ..core.communication import Alone, Communicator, check_alike, first_rank_first, same_generator
 from ..core.conversion import detached
 from ..core.operation import Operation
+from ..network.inference import predictor_for
 from ..network.layers import Layer, Params
 from .batches import ArraySource, as_source
 from .captured import captured_steps
@@ -299,7 +300,8 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
         raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
     source = as_source("x", (x, x), next(iter(params.values())))
     assert isinstance(source, ArraySource)
-    outputs = [model(params, piece) for piece in source.pieces(batch_size)]
+    predicted = predictor_for(model, params, len(source))
+    outputs = [predicted(piece) for piece in source.pieces(batch_size)]
     return array_namespace(outputs[0]).concat(outputs, axis=0)
 
 

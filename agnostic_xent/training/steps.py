@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, dtype_kind
+from ..network.inference import predictor_for
 from ..network.layers import Layer, Params, split_statistics
 from ..operations.labels import check_label_range
-from .batches import ArraySource, Batch, Source
+from .batches import ArraySource, Batch, Source, samples_of
 from .linear_epochs import Steps, linear_steps
 from .objective import Loss, loss_vjp, operation_of, options_of, totals_of_loss
 from .optimizers import Optimizer, State
@@ -72,9 +73,9 @@ def mean_scores(
     model: Layer, params: Mapping[str, Array], source: Source, loss: Loss, batch_size: int
 ) -> tuple[float, float]:
     """Return the mean loss and the accuracy of a model on batches."""
-    totals = Totals()
+    totals, predicted = Totals(), predictor_for(model, params, samples_of(source))
     for x, y in source.batches(batch_size):
-        output = model(params, x)
+        output = predicted(x)
         totals.add(totals_of_loss(loss, loss(output, y), output, y))
     return totals.means()
 

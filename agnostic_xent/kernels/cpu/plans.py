@@ -55,7 +55,8 @@ class Region:
     @property
     def size(self) -> int:
         """Bytes, rounded up to whole lines of the cache."""
-        return -(-(self.end - self.start) // LINE_BYTES) * LINE_BYTES
+        lines: int = -(-(self.end - self.start) // LINE_BYTES)
+        return lines * LINE_BYTES
 
 
 class Recording:
@@ -94,7 +95,7 @@ class Recording:
         self.calls.append(call)
 
     def words(self, constants: Constants) -> tuple[list[int], list[int]]:
-        """Return the words of all calls, and where each call's begin; note the addresses in regions."""
+        """Return the words of all calls, and where each call's begin; regions note their own."""
         words: list[int] = []
         starts: list[int] = []
         for call in self.calls:
@@ -222,7 +223,7 @@ class LoopPlan:
             start = time.perf_counter()
             run[()](mine.words, self.lines, mine.done, number, number + 1, PATIENCE)
             seconds = time.perf_counter() - start
-            function = loop.py_func
+            function: Any = getattr(loop, "py_func")  # noqa: B009  (of Numba)
             name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
             found.append(Step(name, int(line["parts"]), seconds))
         self.free.append(mine)

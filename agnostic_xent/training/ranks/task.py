@@ -19,9 +19,10 @@ from ...core.arrays import Array, array_namespace, constant, narrow, widen
 from ...core.communication import Communicator, check_alike
 from ...core.conversion import to_numpy
 from ...network.containers import as_chain, outer_params
+from ...network.inference import predictor_for
 from ...network.layers import Layer, Params, Pass, WithPullback, split_statistics
 from ...operations.class_loss import check_not_empty
-from ..batches import Batch
+from ..batches import Batch, samples_of
 from ..linear_epochs import Steps
 from ..objective import (
     CLASS_LOSSES,
@@ -126,9 +127,9 @@ class DistributedTask(Task):
 
     def evaluate(self, params: Params) -> tuple[float, float]:
         """Return mean loss and accuracy; the ranks add up their numbers at the end."""
-        rows = []
+        rows, predicted = [], predictor_for(self.model, params, samples_of(self.source))
         for x, y in self.source.batches(self.batch_size):
-            output = self.model(params, x)
+            output = predicted(x)
             value = _of_share(self.loss, self.batch_size)(output, y)
             rows.append((_numbers(self.loss, value, output, y), self._divisor(y, value)))
         check_alike(self.communicator, lambda: {"number of validation batches": len(rows)})
