@@ -25,6 +25,16 @@ PROGRAMS = {  # what it needs, a pattern for what it prints, and what has to hol
         rf"step  0: loss {NUMBER}\n(?:.*\n)*largest gradient of a logit: {NUMBER}\n",
         lambda first, gradient: gradient < 0.1 < first,
     ),
+    "service.py": (
+        None,
+        rf"class {NUMBER} of {NUMBER}: {NUMBER}, {NUMBER} s\n",
+        lambda found, right, probability, seconds: found == right and probability > 0.5,
+    ),
+    "batch_job.py": (
+        None,
+        rf"accuracy {NUMBER}, same labels {NUMBER}\n",
+        lambda accuracy, same: accuracy > 0.7 and same == 1,
+    ),
     "large_vocabulary.py": (
         None,
         rf"in_parts : loss {NUMBER},.* {NUMBER} MiB .*\nby_logits: loss {NUMBER},.* {NUMBER} MiB",

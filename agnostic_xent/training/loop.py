@@ -273,15 +273,27 @@ def evaluate(
     return mean_scores(model, params, source, loss, batch_size)
 
 
-def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: int = 512) -> Array:
+def predict(
+    model: Layer,
+    params: Mapping[str, Array],
+    x: Any,
+    *,
+    batch_size: int = 512,
+    callbacks: Sequence[Callback] = (),
+) -> Array:
     """Return a model's output (of a classifier: the logits), computed batch by batch.
+
+    The model is compiled first where there are many samples; see `compile_predictor`, which is for
+    who predicts again and again.
 
     Parameters
     ----------
     model, params, batch_size
         As for `fit`; without dropout and with the running statistics.
-    x : array
-        Samples along axis 0, as in `fit`.
+    x : array, or path of a .npy file
+        Samples along axis 0, as in `fit`; memory-mapped and dask arrays are read batch by batch.
+    callbacks : sequence of Callback
+        Such as `Progress`: told of the start, of each batch as a step, and of the end.
 
     Returns
     -------
@@ -300,8 +312,18 @@ def predict(model: Layer, params: Mapping[str, Array], x: Array, *, batch_size: 
         raise TypeError(f"x must be an array or the path of a .npy file, got {type(x).__name__}")
     source = as_source("x", (x, x), next(iter(params.values())))
     assert isinstance(source, ArraySource)
-    predicted = predictor_for(model, params, len(source))
-    outputs = [predicted(piece) for piece in source.pieces(batch_size)]
+    _check_callbacks(callbacks)
+    predicted, outputs = predictor_for(model, params, len(source)), []
+    try:
+        for callback in callbacks:
+            callback.on_start(1, len(source))
+        for piece in source.pieces(batch_size):
+            outputs.append(predicted(piece))
+            for callback in callbacks:
+                callback.on_step(piece.shape[0])
+    finally:
+        for callback in callbacks:
+            callback.on_end()
     return array_namespace(outputs[0]).concat(outputs, axis=0)
 
 
@@ -329,8 +351,12 @@ def _checked_loss(loss: Any) -> Loss:
 def _check_helpers(optimizer: Any, callbacks: Any, of_captured: Any) -> None:
     if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be one such as SGD(0.1), got {optimizer!r}")
+    _check_callbacks(callbacks)
+    if of_captured is not None:
+        raise ValueError("capture=True is for training without a communicator; pass one of them")
+
+
+def _check_callbacks(callbacks: Any) -> None:
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be instances of Callback, got {callback!r}")
-    if of_captured is not None:
-        raise ValueError("capture=True is for training without a communicator; pass one of them")

@@ -17,7 +17,7 @@ from ..toolchain.arguments import flat
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.memory import empty, scratch
 from ..toolchain.signatures import FLOATS, Read1, Unnamed, Write1
-from ..toolchain.threads import threads
+from ..toolchain.threads import PIECES, is_recorded, threads
 from .dots import inner_products
 from .elementary import plain
 from .lines import copy_lines
@@ -109,8 +109,8 @@ def pack_panel(
 
 @plain
 def multiply_rows(
-    lanes: Any, a: Any, a0: Any, stride: Any, turned: Any, space: Any, s0: Any, c0: Any,
-    panel: Any, rows: Any, depth: Any, add: Any,
+    lanes: Any, a: Any, a0: Any, stride: Any, turned: Any, right: Any, r0: Any, space: Any,
+    c0: Any, panel: Any, rows: Any, depth: Any, add: Any,
 ) -> None:  # fmt: skip
     """Set c (rows, panel) to the product of rows of a with a packed panel, or add that."""
     narrow = panel == lanes
@@ -121,23 +121,23 @@ def multiply_rows(
             target = c0 + i * panel
             if turned:
                 if i < whole:
-                    _turned_tile(a, space, space, a0 + i, stride, s0, panel, target, panel,
+                    _turned_tile(a, right, space, a0 + i, stride, r0, panel, target, panel,
                                  depth, add)  # fmt: skip
                 else:
-                    _turned_row(a, space, space, a0 + i, stride, s0, panel, target, panel,
+                    _turned_row(a, right, space, a0 + i, stride, r0, panel, target, panel,
                                 depth, add)  # fmt: skip
             elif narrow:
                 if i < whole:
-                    _narrow_tile(a, space, space, a0 + i * stride, stride, s0, panel, target,
+                    _narrow_tile(a, right, space, a0 + i * stride, stride, r0, panel, target,
                                  panel, depth, add)  # fmt: skip
                 else:
-                    _narrow_row(a, space, space, a0 + i * stride, stride, s0, panel, target,
+                    _narrow_row(a, right, space, a0 + i * stride, stride, r0, panel, target,
                                 panel, depth, add)  # fmt: skip
             elif i < whole:
-                _tile(a, space, space, a0 + i * stride, stride, s0, panel, target, panel,
+                _tile(a, right, space, a0 + i * stride, stride, r0, panel, target, panel,
                       depth, add)  # fmt: skip
             else:
-                _row(a, space, space, a0 + i * stride, stride, s0, panel, target, panel,
+                _row(a, right, space, a0 + i * stride, stride, r0, panel, target, panel,
                      depth, add)  # fmt: skip
 
 
@@ -162,10 +162,43 @@ def multiply(
             a0, stride = i0 * t.depth + k0, t.depth
             if t.a_turned:
                 a0, stride = k0 * t.rows + i0, t.rows
-            multiply_rows(lanes, a, a0, stride, t.a_turned, space, s0, c0, t.panel, ours, deep,
-                          k0 > 0)  # fmt: skip
+            multiply_rows(lanes, a, a0, stride, t.a_turned, space, s0, space, c0, t.panel, ours,
+                          deep, k0 > 0)  # fmt: skip
         for i in range(ours):
             add_bias(space, bias, c, c0 + i * t.panel, n0, (i0 + i) * t.columns + n0, there)
+
+
+@compiled_in_parts(PIECES, kind=FLOATS)
+def pack(b: Read1, panels: Write1, t: ProductIn, lanes: int, parts: int, part: int) -> None:
+    """Write all packed panels of b, flat: (panels, depth, panel)."""
+    t = Product(*t)
+    count = -(-t.columns // t.panel)
+    for n in range(count * part // parts, count * (part + 1) // parts):
+        there = min(t.panel, t.columns - n * t.panel)
+        pack_panel(lanes, b, t.b_turned, 0, t.depth, t.depth, n * t.panel, there, t.columns,
+                   panels, n * t.depth * t.panel, t.panel)  # fmt: skip
+
+
+@compiled_in_parts(kind=FLOATS)
+def multiply_packed(
+    a: Read1, panels: Read1, bias: Read1, c: Write1, t: ProductIn, space: Write1, lanes: int,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Set c = a @ b + bias, all flat, given the packed panels of b: the same sums as `multiply`."""
+    t = Product(*t)
+    blocks = -(-t.rows // t.block)
+    tasks = -(-t.columns // t.panel) * blocks
+    c0 = part * scratch_of(t)
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        n, i0 = task // blocks, task % blocks * t.block
+        n0, ours = n * t.panel, min(t.block, t.rows - i0)
+        for k0 in range(0, t.depth, DEPTH):
+            multiply_rows(lanes, a, i0 * t.depth + k0, t.depth, False, panels,
+                          (n * t.depth + k0) * t.panel, space, c0, t.panel, ours,
+                          min(DEPTH, t.depth - k0), k0 > 0)  # fmt: skip
+        for i in range(ours):
+            add_bias(space, bias, c, c0 + i * t.panel, n0, (i0 + i) * t.columns + n0,
+                     min(t.panel, t.columns - n0))  # fmt: skip
 
 
 @functools.lru_cache(1024)
@@ -194,7 +227,12 @@ def product(a: Any, b: Any, *, turned: tuple[bool, bool] = (False, False), bias:
     arrays = flat(a), flat(b), bias, c.reshape(-1)
     if rows <= FEW_ROWS and turned == (False, True):
         inner_products[dtype](*arrays, rows, columns, depth, lanes, alone=alone)
+        return c
+    space = scratch(scratch_of(t), dtype, alone)
+    if is_recorded() and turned == (False, True):
+        panels = empty((-(-columns // t.panel) * t.panel * depth,), dtype)
+        pack[dtype](arrays[1], panels, tuple(t), lanes, alone=True)
+        multiply_packed[dtype](arrays[0], panels, *arrays[2:], tuple(t), space, lanes, alone=alone)
     else:
-        space = scratch(scratch_of(t), dtype, alone)
         multiply[dtype](*arrays, tuple(t), space, lanes, alone=alone)
     return c
