@@ -7,7 +7,7 @@ import importlib
 import inspect
 
 NAMES = (
-    "xent", "linear_xent", "conv", "layers", "choice", "train", "nets", "startup", "scale",
+    "xent", "linear_xent", "conv", "layers", "choice", "train", "nets", "infer", "startup", "scale",
     "overhead", "elementwise",
     "logistic", "fashion_mnist",
     "gpu", "gpu_code", "gpu_conv", "gpu_forecast",
@@ -23,8 +23,10 @@ def main() -> None:
         "--quick", action="store_true", default=False, help="few repetitions, smaller problems"
     )
     parser.add_argument("--inner", default=None, help=argparse.SUPPRESS)  # a run within a run
-    parser.add_argument("--seed", type=int, help="layers, choice, nets: the only seed to draw of")
-    parser.add_argument("--count", type=int, help="layers, choice, nets: how many of a seed")
+    parser.add_argument(
+        "--seed", type=int, help="layers, choice, nets, infer: the only seed to draw of"
+    )
+    parser.add_argument("--count", type=int, help="layers, choice, nets, infer: how many of a seed")
     parser.add_argument("--stored", action="store_true", help="choice: judge times of before")
     own = vars(parser.parse_args())
     name, quick, inner = (own.pop(key) for key in ("name", "quick", "inner"))

@@ -21,10 +21,10 @@ from .toolchain.memory import empty
 from .toolchain.replay import (
     LINE,
     POINTER,
+    Kinds,
     Line,
     Pointer,
     address_of,
-    line_of,
     machine_address,
     point,
     run,
@@ -162,7 +162,7 @@ class LoopPlan:
         self.lines = np.array(
             [
                 Line(
-                    machine_address(unpacked[line_of(signature(call))]),
+                    machine_address(unpacked[Kinds(signature(call))]),
                     machine_address(call.loop), start, call.parts,
                 )
                 for call, start in zip(found.calls, starts, strict=True)

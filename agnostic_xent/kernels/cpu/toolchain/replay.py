@@ -6,7 +6,8 @@ differ, so each signature has a function of its own that reads the words and cal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -113,42 +114,43 @@ def _unpacked(context: Any, kinds: Any, loop: Any, words: Any, parts: Any, part:
     return types.void(kinds, *[types.int64] * 4), emit
 
 
-class Signature(NamedTuple):
-    """The types of a loop's arguments, as an argument whose type says them all."""
+@dataclass(frozen=True)
+class Kinds:
+    """The types of a loop's arguments, as the type of an argument."""
 
-    kinds: tuple[Any, ...]
+    each: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.each)} arguments"
 
     def of(self, chosen: Any) -> Any:
         """Return the Numba type."""
-        return types.TypeRef(types.BaseTuple.from_types(self.kinds))
+        return types.TypeRef(types.BaseTuple.from_types(self.each))
 
 
-class _Unpacked(Compiled):
-    """`unpacked` for each signature; those of all loops in parts are compiled ahead."""
+class OfEachSignature(Compiled):
+    """A function that is compiled for the arguments of each loop in parts."""
 
     def variants(self) -> Iterator[Any]:
-        """Yield every signature."""
-        kinds = set()
+        """Yield the types of the arguments of all loops in parts."""
+        found = set()
         for loop in LOOPS:
             for variant in loop.variants() if loop.pieces else ():
                 values = variant if isinstance(variant, tuple) else (variant,)
                 chosen = dict(zip(loop.choices, values, strict=True))
-                kinds.add(signature_of(loop.function, chosen).args)
-        for each in kinds:
-            yield line_of(each)
+                found.add(Kinds(signature_of(loop.function, chosen).args))
+        yield from found
 
 
-def line_of(kinds: tuple[Any, ...]) -> Any:
-    """Return the variant of `unpacked` for the types of a loop's arguments."""
-    return Annotated[Any, Signature(kinds)]
+def of_each_signature(function: Callable[..., Any]) -> OfEachSignature:
+    """Compile a function for each type of ``kinds`` (decorator)."""
+    return OfEachSignature(function, {"kinds": ()})
 
 
-def _line(kinds: Any, loop: int, words: int, parts: int, part: int) -> None:
-    """Call the loop at an address with the arguments at another one."""
+@of_each_signature
+def unpacked(kinds: Any, loop: int, words: int, parts: int, part: int) -> None:
+    """Call the loop at an address with the arguments whose words are at another one."""
     _unpacked(kinds, loop, words, parts, part)
-
-
-unpacked = _Unpacked(_line, {"kinds": ()})
 
 
 def machine_address(dispatcher: Any) -> int:
@@ -228,7 +230,8 @@ def _seen(context: Any, words: Any, index: Any) -> Any:
     return types.int64(words, types.int64), emit
 
 
-def _run(words: Words, lines: Lines, done: Words, first: int, last: int, patience: int) -> int:
+@compiled()
+def run(words: Words, lines: Lines, done: Words, first: int, last: int, patience: int) -> int:
     """Run lines of a table, each after all parts of the one before, with whoever does the same.
 
     ``done`` holds two words a line, 0 at first: the parts that are taken, and those that are done.
@@ -250,9 +253,6 @@ def _run(words: Words, lines: Lines, done: Words, first: int, last: int, patienc
             if looks > patience:
                 return i
     return last
-
-
-run = Compiled(_run, {})
 
 
 @compiled(kind=FLOATS)

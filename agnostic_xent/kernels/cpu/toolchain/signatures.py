@@ -82,7 +82,7 @@ def type_of(hint: Any, chosen: Mapping[str, Any]) -> Any:
         return types.BaseTuple.from_types([type_of(part, chosen) for part in get_args(hint)])
     if get_origin(hint) is Annotated:
         return hint.__metadata__[0].of(chosen)
-    return struct_type(hint)
+    return hint.of(chosen) if hasattr(hint, "of") else struct_type(hint)
 
 
 def struct_type(cls: type) -> Any:
