@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import threading
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import pytest
 from conftest import assert_close
 from layer_samples import CASES, IMAGE
+from test_threads import run_python
 
 from agnostic_xent import (
     AvgPool2d,
@@ -98,6 +101,12 @@ def check(actual, expected, dtype):
     assert actual.shape == expected.shape
     assert actual.dtype == expected.dtype == dtype
     assert np.abs(actual - expected).max() <= BOUNDS[dtype] * np.abs(expected).max()
+
+
+def plans_of(predictor, samples=None):
+    """Return the plans of a predictor's first stretch, or those for so many samples."""
+    plans = [p for p in predictor._stretches[0].plans.values() if isinstance(p, LoopPlan)]
+    return [plan for plan in plans if samples in (None, plan.samples)]
 
 
 def a_net(dtype="float32", seed=0):
@@ -261,13 +270,41 @@ def test_several_threads_at_a_time():
     assert right == [True] * 16
 
 
+THREADS = 4
+
+
+def print_bits():
+    """Print hashes of the answers by so many threads; of plans made for one, then run by more."""
+    model = Sequential(*(Conv2d(24, 3, padding=1, activation="relu") for _ in range(4)))
+    rng = np.random.default_rng(0)
+    params = drawn_params(model, (24, 32, 32), rng)
+    x = rng.standard_normal((50, 24, 32, 32)).astype("float32")
+    found = set()
+    first = compile_predictor(model, params, (24, 32, 32))
+    for count in range(1, THREADS + 1):
+        numba.set_num_threads(count)
+        for predictor in (first, compile_predictor(model, params, (24, 32, 32))):
+            for _ in range(3):
+                answers = [predictor(x), predictor(x[:3]), predictor(x[:1])]
+                found.add(hashlib.sha256(b"".join(y.tobytes() for y in answers)).hexdigest())
+            parts = [step.parts for step in plans_of(predictor, 1)[0].steps(x[:1])]
+            assert max(parts) == (1 if predictor is first else count), parts
+    print(*found)
+
+
+def test_bits_do_not_depend_on_threads():
+    program = "import test_inference as t; t.print_bits()"
+    done = run_python(program, NUMBA_NUM_THREADS=str(THREADS))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 1
+
+
 @pytest.mark.parametrize("samples", [1, 3, 16])
 def test_memory_may_hold_anything_before(samples):
     model, params, x = a_net()
     predictor = compile_predictor(model, params, x.shape[1:])
     expected = predictor(x[:samples])
-    plans = [p for p in predictor._stretches[0].plans.values() if isinstance(p, LoopPlan)]
-    for plan in plans:
+    for plan in plans_of(predictor):
         for run in plan.free:
             run.space[:] = 255  # NaN
     np.testing.assert_array_equal(predictor(x[:samples]), expected)
@@ -279,7 +316,7 @@ def test_arrays_share_memory():
         params = drawn_params(model, (8, 16, 16), np.random.default_rng(0))
         predictor = compile_predictor(model, params, (8, 16, 16))
         predictor(np.ones((8, 8, 16, 16), "float32"))
-        return next(p.size for p in predictor._stretches[0].plans.values() if p.samples == 8)
+        return plans_of(predictor, 8)[0].size
 
     assert size_of(3) == size_of(9)
 

@@ -217,8 +217,8 @@ class LoopPlan:
 
     def steps(self, x: Any) -> list[Step]:
         """Return what is done to x, in order, and how long each step takes in one thread."""
-        mine = self._start(flat(x), empty((self.outputs,), self.dtype), 0)
-        found = []
+        x, y = flat(x), empty((self.outputs,), self.dtype)  # which stay until the last step
+        mine, found = self._start(x, y, 0), []
         for number, (loop, line) in enumerate(zip(self.loops, self.lines, strict=True)):
             start = time.perf_counter()
             run[()](mine.words, self.lines, mine.done, number, number + 1, PATIENCE)
