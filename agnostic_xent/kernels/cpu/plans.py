@@ -38,6 +38,9 @@ from .toolchain.threads import Call, let_others_run, recorded, share_out, thread
 LINE_BYTES = 64
 """Of the cache: where an array may begin."""
 
+SHORT, WORTH_SHARING = 4e-6, 5e-5
+"""Seconds of a step below which one thread does it; of all longer ones, from which others join."""
+
 PATIENCE = 1 << 14
 """Times that a thread looks whether others are done before it lets them run: about 20 us."""
 
@@ -169,8 +172,16 @@ class LoopPlan:
             ],
             LINE,
         )  # fmt: skip
-        self.alone = max(call.parts for call in found.calls) == 1
         self.free: list[Run] = []
+        self.alone = self._divide(x)
+
+    def _divide(self, x: Any) -> bool:
+        """Let one thread do each step that is short; return whether it should do all of them."""
+        self.steps(x)  # which touches the memory for the first time
+        seconds = np.array([step.seconds for step in self.steps(x)])
+        short = (seconds < SHORT) | (threads() == 1)
+        self.lines["parts"][short] = 1
+        return bool(seconds[~short].sum() < WORTH_SHARING)
 
     def __call__(self, x: Any) -> Any:
         """Return the value for the samples x: so many, or a multiple.
@@ -239,9 +250,10 @@ def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) 
         y = function(x)
     found = Recording(calls, x, y)
     output = found.output
-    if output is None or output is found.input or address_of(y) != output.start:
+    if output is None or output is found.input:
         return None
-    if not y.flags.c_contiguous or len(x) != len(y) or x.dtype != y.dtype:
+    whole = (output.start, output.end) == (address_of(y), address_of(y) + y.nbytes)
+    if not whole or not y.flags.c_contiguous or len(x) != len(y) or x.dtype != y.dtype:
         return None
     return LoopPlan(found, output, x, y, constants)
 

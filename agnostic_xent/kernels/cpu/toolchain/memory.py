@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ....core.forks import in_child
-from .threads import threads
+from .threads import is_recorded, threads
 
 SMALLEST = 1 << 20
 """Bytes from which an array gets a block; NumPy and the C library are good at smaller ones."""
@@ -116,5 +116,9 @@ def _renew() -> None:
 
 
 def scratch(size: int, dtype: Any, alone: bool = False) -> Any:
-    """Return memory of ``size`` numbers for each thread, or for one where a loop runs alone."""
-    return empty(((1 if alone else threads()) * size,), dtype)
+    """Return memory of ``size`` numbers for each thread, or for one where a loop runs alone.
+
+    While calls are recorded it is for all: who runs them again may share them out.
+    """
+    count = 1 if alone and not is_recorded() else threads()
+    return empty((count * size,), dtype)
