@@ -43,7 +43,6 @@ from .operations.linear_loss import linear_cross_entropy
 from .operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .operations.normalization import batch_norm, dropout
 from .operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
-from .operations.sums import add
 from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History

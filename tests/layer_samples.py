@@ -100,7 +100,6 @@ CASES = {  # name: layer, shape of a sample, shape of an output
     "dropout": (Dropout(0.25), IMAGE, IMAGE),
     "flatten": (Flatten(), IMAGE, (144,)),
     "residual": (Residual(Conv2d(4, 3, padding=1)), IMAGE, IMAGE),
-    "residual-relu": (Residual(Conv2d(4, 3, padding=1), activation="relu"), IMAGE, IMAGE),
     "residual-shortcut": (BLOCK, IMAGE, (6, 3, 3)),
     "residual-relu": (Sequential(BLOCK, ReLU()), IMAGE, (6, 3, 3)),
     "sequential": (NET, IMAGE, (5,)),

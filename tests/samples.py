@@ -111,9 +111,6 @@ SAMPLES = [
         "avg_pool2d", (1, 1, 6, 8), 3, stride=2, padding=1, ceil_mode=True, count_include_pad=False
     ),
     Sample("global_avg_pool2d", (normal(2, 3, 4, 5),)),
-    Sample("add", (normal(3, 4), normal(3, 4))),
-    Sample("add", (normal(2, 3, 5), normal(2, 3, 5)), options={"activation": "relu"}),
-    Sample("add", (normal(0, 5), normal(0, 5)), options={"activation": "relu"}),
     Sample("dense", (normal(4, 6), normal(3, 6), normal(3))),
     Sample("dense", (normal(2, 3, 5), normal(4, 5), None)),
     Sample("dense", (normal(0, 5), normal(4, 5), normal(4))),

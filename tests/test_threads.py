@@ -76,10 +76,6 @@ def convolution(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Calla
 
 
 WORK: dict[str, list[Callable[[], list[Any]]]] = {
-    "add": [
-        gradients(ax.add, normal(300, 301), normal(300, 301), activation=activation)
-        for activation in (None, "relu")
-    ],
     **{
         name: [gradients(OPERATIONS[name], normal(101, 1003))]
         for name in ("relu", "sigmoid", "log_sigmoid", "softmax", "log_softmax", "logsumexp")

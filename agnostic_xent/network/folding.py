@@ -8,7 +8,7 @@ from typing import cast
 
 from ..core.arrays import Array, array_namespace, is_half
 from .containers import Chain, Residual, Sequential, _fuse, outer_params, parts
-from .layers import STATISTICS, BatchNorm2d, Conv2d, Dropout, Layer, Params, ReLU
+from .layers import STATISTICS, BatchNorm2d, Conv2d, Dropout, Layer, Params
 from .synchronized import SynchronizedBatchNorm2d
 
 __all__ = ["fold_batch_norm"]
@@ -54,6 +54,7 @@ def fold_batch_norm(model: Layer, params: Mapping[str, Array]) -> tuple[Layer, P
 
 CONTAINERS = Chain, Residual, Sequential
 NORMALIZATIONS = BatchNorm2d, SynchronizedBatchNorm2d
+FUSED = Conv2d, Residual, *NORMALIZATIONS
 
 
 def _folded(layer: Layer, params: Params) -> tuple[Layer, Params]:
@@ -103,10 +104,10 @@ def _joined(
             return None
         if is_half(params["weight"].dtype):
             return None
-        return replace(before, bias=True), _scaled(params, own, cast(BatchNorm2d, layer).eps)
-    if type(before) is Residual and layer == ReLU() and not before.activation:
-        return replace(before, activation="relu"), params
-    fused = _fuse(before, layer) if type(before) is Conv2d else None
+        norm = cast(BatchNorm2d, layer)
+        one = replace(before, bias=True, activation=norm.activation)
+        return one, _scaled(params, own, norm.eps)
+    fused = _fuse(before, layer) if type(before) in FUSED else None
     return (fused, params) if fused else None
 
 

@@ -4,7 +4,6 @@ from . import dense as dense
 from . import linear_sgd as linear_sgd
 from . import optimizers as optimizers
 from . import plans as plans
-from . import sums as sums
 from .activation import activations as activations
 from .conv import convolution as convolution
 from .loss import binary_cross_entropy as binary_cross_entropy
