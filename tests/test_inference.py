@@ -17,6 +17,7 @@ from test_threads import run_python
 from agnostic_xent import (
     AvgPool2d,
     BatchNorm2d,
+    Callback,
     Conv2d,
     Dense,
     Dropout,
@@ -347,12 +348,13 @@ def test_plans_of_all_numbers_share_weights():
     assert kept < 1.2 * sum(w.nbytes for w in params.values())
 
 
-def test_few_plans_are_kept():
+def test_few_plans_are_kept(monkeypatch):
+    monkeypatch.setattr(inference, "PLANS", 4)
     model, params, x = a_net()
     predictor = compile_predictor(model, params, x.shape[1:])
     for samples in range(1, 21):
-        predictor(x[:samples])
-    assert len(predictor._stretches[0].plans) <= inference.PLANS
+        check(predictor(x[:samples]), model(params, x[:samples]), "float32")
+    assert len(predictor._stretches[0].plans) <= 4
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -390,6 +392,41 @@ def test_predict_and_evaluate(samples):
     loss, accuracy = evaluate(model, params, (x, y), loss=cross_entropy)
     assert loss == pytest.approx(float(cross_entropy(logits, y)), rel=1e-5)
     assert accuracy == pytest.approx((logits.argmax(1) == y).mean())
+
+
+class Told(Callback):
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.notes = []
+
+    def on_start(self, epochs, samples):
+        self.notes.append(("start", epochs, samples))
+
+    def on_step(self, samples):
+        self.notes.append(samples)
+
+    def on_end(self):
+        self.notes.append("end")
+
+
+@pytest.mark.parametrize("kind", ["path", "memory map", "dask"])
+def test_predict_reads_piece_by_piece_and_tells(kind, tmp_path):
+    rng, told = np.random.default_rng(0), Told()
+    model = small_cnn()
+    params = drawn_params(model, (1, 12, 12), rng)
+    x = rng.integers(0, 255, (300, 1, 12, 12)).astype("uint8")
+    np.save(tmp_path / "x.npy", x)
+    stored = {
+        "path": lambda: tmp_path / "x.npy",
+        "memory map": lambda: np.load(tmp_path / "x.npy", mmap_mode="r"),
+        "dask": lambda: pytest.importorskip("dask.array").from_array(x, chunks=(70, 1, 12, 12)),
+    }[kind]()
+    y = predict(model, params, stored, batch_size=128, callbacks=[told])
+    check(y, model(params, x.astype("float32")), "float32")
+    assert told.notes == [("start", 1, 300), 128, 128, 44, "end"]
+    with pytest.raises(TypeError, match=r"callbacks must be instances of Callback"):
+        predict(model, params, stored, callbacks=[print])
 
 
 def test_onnx_of_the_folded_model(tmp_path):

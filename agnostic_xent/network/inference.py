@@ -45,8 +45,8 @@ PIECE_BYTES = 1 << 20
 WORTH_A_PLAN = 128
 """Samples from which it is faster to compile a model first."""
 
-PLANS = 16
-"""Numbers of samples whose plans are kept."""
+PLANS = 64
+"""Numbers of samples whose plans are kept: more than there are below those of a piece."""
 
 
 def compile_predictor(
@@ -147,6 +147,8 @@ class Predictor:
     def explained(self, samples: int = 1) -> str:
         """Return a line for each step of a prediction for so many samples, and its microseconds."""
         like: Any = self._like
+        if like is None:
+            return f"{self.model!r} without parameters: layer by layer"
         shape = (samples, *(self.sample_shape or ()))
         xp = array_namespace(like)
         x = xp.zeros(shape, dtype=like.dtype, device=device(like))
@@ -194,7 +196,8 @@ class _Stretch:
         rest = samples % piece
         parts = [(samples - rest, piece), (rest, rest)]
         plans = [(count, self._plan(x, size)) for count, size in parts if count]
-        return [(count, plan) for count, plan in plans if plan is not None]
+        known = [(count, plan) for count, plan in plans if plan is not None]
+        return known if len(known) == len(plans) else []
 
     def _plan(self, x: Array, samples: int) -> Plan | None:
         """Return the plan for so many samples such as x."""
