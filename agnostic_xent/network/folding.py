@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
-from ..core.arrays import Array, array_namespace, is_half
-from .containers import Chain, Residual, Sequential, _fuse, outer_params, parts
+from ..core.arrays import Array, array_namespace, is_half, quiet
+from .containers import Chain, Residual, Sequential, _check_layer, _fuse, outer_params, parts
 from .layers import STATISTICS, BatchNorm2d, Conv2d, Dropout, Layer, Params
 from .synchronized import SynchronizedBatchNorm2d
 
@@ -49,7 +49,9 @@ def fold_batch_norm(model: Layer, params: Mapping[str, Array]) -> tuple[Layer, P
     ----------
     Jacob et al., Quantization and training of neural networks, arXiv:1712.05877, section 3.2.
     """
-    return _folded(model, dict(params))
+    _check_layer("model", model)
+    with quiet():
+        return _folded(model, dict(params))
 
 
 CONTAINERS = Chain, Residual, Sequential

@@ -11,7 +11,7 @@ from ..core.checks import namespace
 from ..core.conversion import detached
 from ..core.modes import current_mode
 from ..core.plans import Constants, Plan, plan_of
-from .containers import Chain, Part, Residual, Sequential, outer_params, parts
+from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_params, parts
 from .exchange import match_params
 from .folding import fold_batch_norm
 from .layers import (
@@ -89,8 +89,7 @@ def compile_predictor(
     >>> tuple(y.shape)
     (2, 10)
     """
-    if not isinstance(model, Layer):
-        raise TypeError(f"model must be a layer such as Sequential(...), got {model!r}")
+    _check_layer("model", model)
     shape = tuple(sample_shape)
     own = match_params(model, detached(params), shape)
     if own:
