@@ -43,7 +43,7 @@ PIECE_BYTES = 1 << 20
 """What the arrays of a piece may take, so that they stay in a second-level cache."""
 
 WORTH_A_PLAN = 128
-"""Samples from which it is faster to compile a model first."""
+"""Samples from which it is faster to compile a model of convolutions first."""
 
 PLANS = 64
 """Numbers of samples whose plans are kept: more than there are below those of a piece."""
@@ -101,10 +101,18 @@ def compile_predictor(
 def predictor_for(
     model: Layer, params: Mapping[str, Array], samples: int | None
 ) -> Callable[[Array], Array]:
-    """Return what predicts so many samples, or nobody knows how many: compiled if that pays."""
-    if samples is not None and samples < WORTH_A_PLAN:
+    """Return what predicts so many samples, or nobody knows how many: compiled if that pays.
+
+    Without convolutions a large batch is as fast layer by layer.
+    """
+    few = samples is not None and samples < WORTH_A_PLAN
+    if few or not _has_convolutions(model):
         return functools.partial(model, params)
     return Predictor(model, dict(params))
+
+
+def _has_convolutions(layer: Layer) -> bool:
+    return isinstance(layer, Conv2d) or any(map(_has_convolutions, layer.children().values()))
 
 
 class Predictor:
