@@ -305,8 +305,8 @@ def test_memory_may_hold_anything_before(samples):
     predictor = compile_predictor(model, params, x.shape[1:])
     expected = predictor(x[:samples])
     for plan in plans_of(predictor):
-        for run in plan.free:
-            run.space[:] = 255  # NaN
+        for room in (room for rooms in plan.free.values() for room in rooms):
+            room.space[:] = 255  # NaN
     np.testing.assert_array_equal(predictor(x[:samples]), expected)
 
 

@@ -26,23 +26,19 @@ from .toolchain.replay import (
     Pointer,
     address_of,
     machine_address,
-    point,
     run,
     signature,
     types,
     unpacked,
     words_of,
 )
-from .toolchain.threads import Call, let_others_run, recorded, share_out, threads
+from .toolchain.threads import Call, board_of, recorded, threads
 
 LINE_BYTES = 64
 """Of the cache: where an array may begin."""
 
 SHORT, WORTH_SHARING = 4e-6, 5e-5
 """Seconds of a step below which one thread does it; of all longer ones, from which others join."""
-
-PATIENCE = 1 << 14
-"""Times that a thread looks whether others are done before it lets them run: about 20 us."""
 
 
 class Region:
@@ -137,15 +133,17 @@ def _shared(x: Any, constants: Constants) -> Any:
     return constants.setdefault((x.dtype.str, x.shape, digest), x)
 
 
-class Run:
-    """What a call of a plan writes to: the words, the memory, and who has done what."""
+class Room:
+    """What a call of a plan writes to: for each of its parts words of its own, and memory."""
 
-    def __init__(self, plan: LoopPlan):
-        self.words, self.done = plan.words.copy(), np.zeros(2 * len(plan.lines), np.int64)
-        space = empty((plan.size + LINE_BYTES,), np.uint8)
+    def __init__(self, plan: LoopPlan, parts: int):
+        self.words = np.tile(plan.words, parts)
+        space = empty((parts * plan.size + LINE_BYTES,), np.uint8)
         self.space = space[-address_of(space) % LINE_BYTES :]
-        for word, offset in plan.inner:
-            self.words[word] = address_of(self.space) + offset
+        for part in range(parts):
+            first, start = part * plan.words.size, address_of(self.space) + part * plan.size
+            for word, offset in plan.inner:
+                self.words[first + word] = start + offset
 
 
 class LoopPlan:
@@ -172,7 +170,7 @@ class LoopPlan:
             ],
             LINE,
         )  # fmt: skip
-        self.free: list[Run] = []
+        self.free: dict[int, list[Room]] = {}
         self.alone = self._divide(x)
 
     def _divide(self, x: Any) -> bool:
@@ -188,56 +186,43 @@ class LoopPlan:
 
         Threads share the pieces of x where there are enough of them, else the steps of each.
         """
-        x, many = flat(x), len(x) // self.samples
-        y = empty((many * self.outputs,), self.dtype)
-        if many >= threads() > 1:
-            share_out(self._piece, (x, y), many)
+        count, pieces = threads(), len(x) // self.samples
+        y = empty((pieces * self.outputs,), self.dtype)
+        if pieces >= count > 1:
+            self._run(flat(x), y, self.lines, pieces, parts=count)
         else:
-            for part in range(many):
-                self._piece(x, y, many, part, alone=self.alone)
+            board = 0 if self.alone or count == 1 else board_of(count)
+            self._run(flat(x), y, self.lines, pieces, board=board)
         return y.reshape(-1, *self.shape)
 
-    def _piece(self, x: Any, y: Any, parts: int, part: int, *, alone: bool = True) -> None:
-        """Write y for one of the pieces of x; ``alone``: in the thread of the caller."""
-        mine = self._start(x, y, part)
-        if alone:
-            self._go(mine, 1, 0)
-        else:
-            share_out(self._go, (mine,), threads())
-        self.free.append(mine)
-
-    def _start(self, x: Any, y: Any, part: int) -> Run:
-        """Return what a call writes to, with the places of a piece of x and y."""
+    def _run(
+        self, x: Any, y: Any, lines: Any, pieces: int = 1, *, parts: int = 1, board: int = 0
+    ) -> None:
+        """Run lines of the table for pieces of x, in parts for threads to share."""
+        free = self.free.setdefault(parts, [])
         try:
-            mine = self.free.pop()
+            room = free.pop()
         except IndexError:
-            mine = Run(self)
-        aim = point[self.dtype]
-        aim(mine.words, self.input, x, part * self.inputs)
-        aim(mine.words, self.output, y, part * self.outputs)
-        mine.done.fill(0)
-        return mine
-
-    def _go(self, mine: Run, parts: int, part: int) -> None:
-        """Run the lines, together with whoever does the same."""
-        first, last, loop = 0, len(self.lines), run[()]
-        while first < last:
-            first = loop(mine.words, self.lines, mine.done, first, last, PATIENCE)
-            if first < last:
-                let_others_run()
+            room = Room(self, parts)
+        task = x, y, room.words, lines, self.input, self.output, pieces, board
+        loop = run[self.dtype].part
+        loop(*task, parts, 0 if parts == 1 else -board_of(parts))
+        free.append(room)
 
     def steps(self, x: Any) -> list[Step]:
-        """Return what is done to x, in order, and how long each step takes in one thread."""
-        x, y = flat(x), empty((self.outputs,), self.dtype)  # which stay until the last step
-        mine, found = self._start(x, y, 0), []
-        for number, (loop, line) in enumerate(zip(self.loops, self.lines, strict=True)):
+        """Return what is done, in order, and how long each step takes in one thread.
+
+        A step may read what a later one has written over its numbers, which takes as long.
+        """
+        x, y, found = flat(x), empty((self.outputs,), self.dtype), []
+        for number, loop in enumerate(self.loops):
+            line = self.lines[number : number + 1]
             start = time.perf_counter()
-            run[()](mine.words, self.lines, mine.done, number, number + 1, PATIENCE)
+            self._run(x, y, line)
             seconds = time.perf_counter() - start
             function: Any = getattr(loop, "py_func")  # noqa: B009  (of Numba)
             name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-            found.append(Step(name, int(line["parts"]), seconds))
-        self.free.append(mine)
+            found.append(Step(name, int(line["parts"][0]), seconds))
         return found
 
 

@@ -13,16 +13,19 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import extending as _extending
+from numba import njit as _njit
 from numba import types as _types
 from numba.core import cgutils as _cgutils
 from numba.np.arrayobj import populate_array as _populate_array
 
-from .compiling import LOOPS, Compiled, compiled
-from .signatures import FLOATS, Array, Read1, signature_of
+from .callees import CALLEE
+from .compiling import LOOPS, Compiled, compiled_in_parts
+from .signatures import FLOATS, Array, Read1, Write1, signature_of
 from .threads import Call
 
 cgutils: Any = _cgutils  # Numba is typed in part only
 intrinsic: Any = _extending.intrinsic
+plain: Any = _njit(**CALLEE)  # type: ignore[call-overload,unused-ignore]
 populate_array: Any = _populate_array
 types: Any = _types
 
@@ -202,62 +205,30 @@ def _run_line(context: Any, unpacked: Any, loop: Any, words: Any, parts: Any, pa
     return types.void(*[types.int64] * 5), emit
 
 
-def _word(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Emit the address of a word of an array."""
-    array = context.make_array(signature.args[0])(context, builder, args[0])
-    return builder.gep(array.data, [args[1]])
-
-
-@intrinsic
-def _taken(context: Any, words: Any, index: Any) -> Any:
-    """Return a word and add 1 to it, in a single step that all threads see."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _word(context, builder, signature, args)
-        return builder.atomic_rmw("add", place, ir.Constant(WORD, 1), "acq_rel")
-
-    return types.int64(words, types.int64), emit
-
-
-@intrinsic
-def _seen(context: Any, words: Any, index: Any) -> Any:
-    """Return a word, as threads have left it."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _word(context, builder, signature, args)
-        return builder.load_atomic(place, "acquire", 8)
-
-    return types.int64(words, types.int64), emit
-
-
-@compiled()
-def run(words: Words, lines: Lines, done: Words, first: int, last: int, patience: int) -> int:
-    """Run lines of a table, each after all parts of the one before, with whoever does the same.
-
-    ``done`` holds two words a line, 0 at first: the parts that are taken, and those that are done.
-    Returns the line after the last one; or, after having looked for others' parts ``patience``
-    times, the line that they are at, for a call from there on.
-    """
-    start = words.ctypes.data
-    for i in range(first, last):
-        line = lines[i]
-        while True:
-            part = _taken(done, 2 * i)
-            if part >= line.parts:
-                break
-            _run_line(line.unpacked, line.loop, start + 8 * line.words, line.parts, part)
-            _taken(done, 2 * i + 1)
-        looks = 0
-        while _seen(done, 2 * i + 1) < line.parts:
-            looks += 1
-            if looks > patience:
-                return i
-    return last
-
-
-@compiled(kind=FLOATS)
-def point(words: Words, pointers: Pointers, x: Read1, x0: int) -> None:
-    """Set words to addresses: of numbers of x, as many bytes behind x[x0] as the pointers say."""
+@plain
+def aim(words: Any, w0: Any, pointers: Any, x: Any, x0: Any) -> None:
+    """Set words from w0 on to addresses of numbers of x: so many bytes behind x[x0]."""
     start = x.ctypes.data + x0 * x.itemsize
     for pointer in pointers:
-        words[pointer.word] = start + pointer.offset
+        words[w0 + pointer.word] = start + pointer.offset
+
+
+@compiled_in_parts(kind=FLOATS)
+def run(
+    x: Read1, y: Write1, words: Words, lines: Lines, inputs: Pointers, outputs: Pointers,
+    pieces: int, board: int, parts: int, part: int,
+) -> None:  # fmt: skip
+    """Run a table for pieces of x, to pieces of y; each part has words of its own.
+
+    ``board``: where the lines are shared out that have parts; 0 for not at all.
+    """
+    size, start = words.size // parts, words.ctypes.data
+    for piece in range(pieces * part // parts, pieces * (part + 1) // parts):
+        aim(words, part * size, inputs, x, piece * (x.size // pieces))
+        aim(words, part * size, outputs, y, piece * (y.size // pieces))
+        for line in lines:
+            place = start + 8 * (part * size + line.words)
+            if board and line.parts > 1:
+                _run_line(line.unpacked, line.loop, place, line.parts, -board)
+            else:
+                _run_line(line.unpacked, line.loop, place, 1, 0)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import numba as _numba
 
@@ -92,6 +93,40 @@ def _renew() -> None:
     _workers = Workers()
 
 
+def board_of(count: int) -> int:
+    """Return the address of the board on which loops are shared out to so many threads."""
+    return _workers.ready(count)
+
+
+class Call(NamedTuple):
+    """A call of a loop in parts."""
+
+    loop: Callable[..., Any]
+    """Compiled; it takes the arguments, and then parts and part."""
+    args: tuple[Any, ...]
+    parts: int
+    """As many as it can be cut into; one will do."""
+
+
+_recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Call]]:
+    """Return a list that all calls of loops in parts are appended to, in this thread."""
+    calls: list[Call] = []
+    token = _recorded.set(calls)
+    try:
+        yield calls
+    finally:
+        _recorded.reset(token)
+
+
+def is_recorded() -> bool:
+    """Return whether calls of loops are recorded in this thread."""
+    return _recorded.get() is not None
+
+
 class InParts:
     """A loop ``(*args, parts, part)`` as a function of the arguments before these two.
 
@@ -105,8 +140,11 @@ class InParts:
 
     def __call__(self, *args: Any, alone: bool = False) -> None:
         """Do all parts; ``alone``: as one, in the thread of the caller, faster for little work."""
+        calls = _recorded.get()
+        if calls is not None:
+            calls.append(Call(self.part, args, self.pieces * threads()))
         count = 1 if alone else threads()
         if count == 1:
             self.part(*args, 1, 0)
         else:
-            self.part(*args, self.pieces * count, -_workers.ready(count))
+            self.part(*args, self.pieces * count, -board_of(count))
