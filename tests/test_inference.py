@@ -38,6 +38,7 @@ from agnostic_xent import (
     small_cnn,
 )
 from agnostic_xent.kernels.cpu.plans import LoopPlan
+from agnostic_xent.kernels.cpu.pool import pooling
 from agnostic_xent.network import inference
 from agnostic_xent.network.layers import Layer
 
@@ -247,6 +248,17 @@ def test_layers_that_are_not_known_run_as_they_are():
         "Doubled: layer by layer", "Backwards: layer by layer",
     ]  # fmt: skip
     assert len(lines) == 5
+
+
+def test_work_of_numpy_in_a_kernel_is_noticed(monkeypatch):
+    model, params, x = a_net()
+    predictor = compile_predictor(model, params, x.shape[1:])
+    kernel = pooling.max_value
+    monkeypatch.setattr(pooling, "maxima", lambda x, geometry: (x[:, :, ::2, ::2] * 2, None, None))
+    assert kernel(x, window=2).shape == (21, 3, 6, 6)
+    expected = model(params, x)
+    assert "layer by layer" in explain(predictor)
+    check(predictor(x), expected, "float32")
 
 
 # --- calls in several threads, memory, pickles ---------------------------------------------------
