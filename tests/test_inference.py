@@ -356,8 +356,8 @@ def test_plans_of_all_numbers_share_weights():
     predictor = compile_predictor(model, params, (300,))
     for samples in range(1, 5):
         predictor(np.ones((samples, 300), "float32"))
-    kept = sum(x.nbytes for x in predictor._stretches[0].constants.values())
-    assert kept < 1.2 * sum(w.nbytes for w in params.values())
+    total = sum(x.nbytes for kept in predictor._stretches[0].constants.values() for x in kept)
+    assert total < 1.2 * sum(w.nbytes for w in params.values())
 
 
 def test_few_plans_are_kept(monkeypatch):
@@ -392,7 +392,7 @@ def test_bad_input():
 # --- what is built on it -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("samples", [5, 300])
+@pytest.mark.parametrize("samples", [5, 600])
 def test_predict_and_evaluate(samples):
     rng = np.random.default_rng(0)
     model = small_cnn()

@@ -36,8 +36,8 @@ class Plan(Protocol):
         """Return what is done to so many samples, in order, and how long each step takes."""
 
 
-Constants = MutableMapping[Any, Array]
-"""Arrays that do not depend on the argument, by their content: plans of a function share them."""
+Constants = MutableMapping[Any, list[Array]]
+"""Arrays that do not depend on the argument, by dtype and shape: plans of a function share them."""
 
 Planner = Callable[[Callable[[Array], Array], Array, Constants], "Plan | None"]
 

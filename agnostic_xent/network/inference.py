@@ -42,7 +42,7 @@ FEWEST, MOST = 8, 64
 PIECE_BYTES = 1 << 20
 """What the arrays of a piece may take, so that they stay in a second-level cache."""
 
-WORTH_A_PLAN = 128
+WORTH_A_PLAN = 512
 """Samples from which it is faster to compile a model of convolutions first."""
 
 PLANS = 64

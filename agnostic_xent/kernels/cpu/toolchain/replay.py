@@ -6,6 +6,7 @@ differ, so each signature has a function of its own that reads the words and cal
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -21,7 +22,6 @@ from numba.np.arrayobj import populate_array as _populate_array
 from .callees import CALLEE
 from .compiling import LOOPS, Compiled, compiled_in_parts
 from .signatures import FLOATS, Array, Read1, Write1, signature_of
-from .threads import Call
 
 cgutils: Any = _cgutils  # Numba is typed in part only
 intrinsic: Any = _extending.intrinsic
@@ -35,9 +35,9 @@ WORD = ir.IntType(64)
 # --- the words of arguments ----------------------------------------------------------------------
 
 
-def signature(call: Call) -> tuple[Any, ...]:
+@functools.cache
+def signature(loop: Any) -> tuple[Any, ...]:
     """Return the types of a loop's arguments, parts and part being the last ones."""
-    loop: Any = call.loop
     (found,) = loop.signatures
     return tuple(found)
 
@@ -154,6 +154,12 @@ def of_each_signature(function: Callable[..., Any]) -> OfEachSignature:
 def unpacked(kinds: Any, loop: int, words: int, parts: int, part: int) -> None:
     """Call the loop at an address with the arguments whose words are at another one."""
     _unpacked(kinds, loop, words, parts, part)
+
+
+@functools.cache
+def unpacked_for(loop: Any) -> int:
+    """Return the address of `unpacked` for the arguments of a loop."""
+    return machine_address(unpacked[Kinds(signature(loop))])
 
 
 def machine_address(dispatcher: Any) -> int:
