@@ -36,7 +36,7 @@ def takes(x: Any, w: Any, b: Any, **options: Any) -> str | None:
 def arranged(x: Any, w: Any, options: dict[str, Any]) -> AsItIs:
     """Return the convolution that is done, and of which images."""
     geometry = geometry_of(x, w, options)
-    if current_mode() == "direct" or is_recorded():  # NumPy arranges some images
+    if current_mode() == "direct":
         return AsItIs(geometry, geometry)
     return arrangement(geometry, x.dtype, bool(options["max_pool"]))
 
