@@ -350,8 +350,8 @@ def class_parallel(communicator, cases, *memories):
     for memory, ((x, w, target, b), options) in itertools.product(memories, cases):
         own = slice_of(w.shape[0], communicator)
         options = dict(options)
-        if "class_weight" in options:
-            options["class_weight"] = options["class_weight"][own]
+        for name in options.keys() & {"class_weight", "class_prior"}:
+            options[name] = options[name][own]
         target = target if target.ndim == 1 else target[:, own]
         b = None if b is None else b[own]
         try:

@@ -19,6 +19,7 @@ SOFT = RNG.dirichlet(np.ones(CLASSES), N)
 SHARES = SOFT * np.linspace(0.25, 2, N)[:, None]
 CLASS_WEIGHT = RNG.random(CLASSES) + 0.5
 SAMPLE_WEIGHT = np.array([1.0, 0.0, 2.0, 0.5, 0.0, 1.5, 1.0])
+PRIOR = np.array([4.0, 0.5, 1.0, 0.125, 2.0])
 
 REDUCTIONS = ("mean", "sum", "none")
 FOR_BOTH = [
@@ -30,6 +31,10 @@ FOR_BOTH = [
     {"class_weight": CLASS_WEIGHT, "normalize": "count"},
     {"label_smoothing": 0.1},
     {"temperature": 2.5},
+    {"softcap": 2.0, "temperature": 0.5},
+    {"class_prior": PRIOR},
+    {"z_loss": 0.25, "sample_weight": SAMPLE_WEIGHT},
+    {"softcap": 2.0, "class_prior": PRIOR, "z_loss": 0.25, "label_smoothing": 0.1},
     {"normalize": 100.0},
     {"sample_weight": np.zeros(N), "on_empty": "zero", "normalize": "weight"},
     {"sample_weight": np.zeros(N), "normalize": "weight"},
@@ -48,7 +53,7 @@ FOR_SHARES = [
 ]
 CASES = [(LABELS, o) for o in [*FOR_BOTH, *FOR_LABELS]]
 CASES += [(SOFT, o) for o in FOR_BOTH] + [(SHARES, o) for o in FOR_SHARES]
-ARRAYS = ("class_weight", "sample_weight")
+ARRAYS = ("class_weight", "sample_weight", "class_prior")
 ONE_ROW, SOME_ROWS, ALL_ROWS = 1, 3 * 8 * CLASSES * 8, 2**20
 
 
@@ -96,7 +101,9 @@ def test_equals_the_loss_of_whole_logits(mode, reduction, memory):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_options_on_every_row(row, reduction):
     """The options that need arrays of the right library, device and dtype, in several blocks."""
-    for dtype, case in product(row.dtypes, [(LABELS, FOR_LABELS[1]), (SOFT, FOR_BOTH[3])]):
+    for dtype, case in product(
+        row.dtypes, [(LABELS, FOR_LABELS[1]), (SOFT, FOR_BOTH[3]), (LABELS, FOR_BOTH[11])]
+    ):
         target, options = case[0], case[1] | {"reduction": reduction}
         exact = {k: v.astype(dtype).astype(float) if k in ARRAYS else v for k, v in options.items()}
         arrays = [
@@ -269,3 +276,27 @@ def test_an_unchecked_bad_label_is_nan(row):
     value, dx = row.call(terms, *(row.array(a, "float32") for a in (X, W, labels)))
     assert np.isnan(to_numpy(value)).nonzero()[0].tolist() == [3]
     assert np.isnan(to_numpy(dx)).all(axis=1).nonzero()[0].tolist() == [3]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_logsumexp_on_request(row, reduction):
+    """Of all rows, the ignored one included, and beside the same value and gradients."""
+    options = {"ignore_index": 1, "z_loss": 0.25, "reduction": reduction, "memory": SOME_ROWS}
+    sums = np.log(np.exp(X @ W.T + B) @ PRIOR)
+    for dtype in row.dtypes:
+        arrays = [row.array(a, dtype) for a in (X, W, LABELS, B, PRIOR)]
+
+        def both(x, w, target, b, prior):
+            given = options | {"class_prior": prior}
+            found, pullback = linear_cross_entropy.vjp(
+                x, w, target, b, return_logsumexp=True, **given
+            )
+            value, pullback_alone = linear_cross_entropy.vjp(x, w, target, b, **given)
+            one = value * 0 + 1
+            return found, value, pullback(one)[1], pullback_alone(one)[1]
+
+        (loss, log_sums), value, *slopes = row.call(both, *arrays)
+        row.check(log_sums, dtype)
+        assert_close(log_sums, sums, dtype, 64)
+        assert_close(loss, to_numpy(value), dtype)
+        assert_close(slopes[0], to_numpy(slopes[1]), dtype)

@@ -1,8 +1,8 @@
 """A loss over classes as a function of log-probabilities: its terms, its mean, its gradients.
 
 With q_c = weight_c t_c (t the target's distribution after smoothing) and a the sample's weight, the
-term of a sample is ``l = -a sum_c q_c log p_c``, where ``0 * log 0 = 0``; 0 if it is ignored; NaN
-if its label is out of range.
+term of a sample is ``l = a (penalty - sum_c q_c log p_c)``, where ``0 * log 0 = 0``; 0 if it is
+ignored; NaN if its label is out of range.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class ClassLoss:
     reduction: str
     normalize: str | float | None
     on_empty: str
+    penalty: Array | None = None
+    """What each term has besides, before the sample's weight; the axis of the classes stays."""
 
     @cached_property
     def value(self) -> Array:
@@ -120,6 +122,8 @@ class ClassLoss:
     def _terms(self) -> Array:
         xp = array_namespace(self.log_p)
         terms = -xp.sum(times_log(self.q, self.log_p), axis=self.axis)
+        if self.penalty is not None:
+            terms = terms + xp.squeeze(self.penalty, axis=self.axis)
         if self.sample_weight is not None:
             terms = terms * self.sample_weight
         return terms if self._live is None else xp.where(self._live, terms, constant(0, terms))

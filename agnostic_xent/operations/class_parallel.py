@@ -1,9 +1,10 @@
-"""Cross entropy of logits whose classes are split over ranks.
+"""Cross entropy of scores whose classes are split over ranks.
 
-Notation as in ``class_loss.py``. Each rank has a slice of the classes, and of a row's logits z
-those. With m the row's maximum over all ranks, k how many logits equal it, s the sum of
-``exp(z - m)`` of the others, Q the sum of q and R that of ``q (z - m)``, the term is
+Notation as in ``class_loss.py`` and ``scores.py``. Each rank has a slice of the classes, and of a
+row's scores u those. With m the row's maximum over all ranks, k how many scores equal it, s the sum
+of ``exp(u - m)`` of the others, Q the sum of q and R that of ``q (u - m)``, the term is
 ``a (Q (log k + log1p(s / k)) - R)``: five numbers a row go around, however many classes there are.
+With a prior, the maximum before it goes around as well.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .reductions import times_log
 class ClassParallelLoss:
     """The terms of some rows, and their gradients; arrays over classes are a rank's slice."""
 
-    logits: Array
-    """Shape (rows, classes of this rank)."""
+    tempered: Array
+    """The scores before the prior, shape (rows, classes of this rank)."""
     target: Array
     """Labels among all classes; or probabilities, a slice."""
     first: int
@@ -35,31 +36,53 @@ class ClassParallelLoss:
     sample_weight: Array | None
     ignore_index: int | None
     label_smoothing: float
+    log_prior: Array | None
+    """A slice, one number a class."""
+    z_loss: float
 
     @cached_property
     def terms(self) -> Array:
         """The term of each row, the same on every rank."""
         _, log_sum, total, linear = self._of_rows
         terms = total * log_sum - linear
+        if self.z_loss:
+            terms = terms + self.z_loss * self.log_sum**2
         return self._kept(terms if self.sample_weight is None else terms * self.sample_weight)
 
+    @cached_property
+    def log_sum(self) -> Array:
+        """The log-sum-exp of each row's scores, the same on every rank."""
+        top, log_sum, *_ = self._of_rows
+        return self._shifted[1] + (top + log_sum)
+
     def gradient(self, dy: Array) -> Array:
-        """Return the gradient of the slice of logits, given the terms' cotangents."""
+        """Return the gradient of the slice of scores, given the terms' cotangents."""
         xp, total, log_p = array_namespace(dy), self._of_rows[2][:, None], self._log_p
         # p - 1 loses its digits where p is almost 1, expm1 does not
         alone = self._q == total
         slope = xp.where(alone, total * xp.expm1(log_p), total * xp.exp(log_p) - self._q)
+        if self.z_loss:
+            slope = slope + (2 * self.z_loss) * self.log_sum[:, None] * xp.exp(log_p)
         return self._scaled(dy, slope)
 
     def target_gradient(self, dy: Array) -> Array:
         """Return the gradient of the slice of the target's probabilities."""
-        weight = constant(1, self.logits) if self.weight is None else self.weight
+        weight = constant(1, self.tempered) if self.weight is None else self.weight
         return self._scaled(dy, -times_log((1 - self.label_smoothing) * weight, self._log_p))
 
     @cached_property
+    def _shifted(self) -> tuple[Array, Array]:
+        """The slice of scores, but for a number of each row; and that number."""
+        xp, u = array_namespace(self.tempered), self.tempered
+        if self.log_prior is None:
+            return u, constant(0, u)
+        offset = self.communicator.maximum(xp.max(u, axis=1))
+        return (u - offset[:, None]) + self.log_prior, offset
+
+    @cached_property
     def _of_rows(self) -> tuple[Array, Array, Array, Array]:
-        """The maximum of each row, the log of the sum of ``exp(z - m)``, Q and R."""
-        xp, z, q = array_namespace(self.logits), self.logits, self._q
+        """The maximum of each row's shifted scores, the log of the sum of ``exp(u - m)``, Q, R."""
+        xp, z, q = array_namespace(self.tempered), self._shifted[0], self._q
         top = self.communicator.maximum(xp.max(z, axis=1))
         shifted, highest = z - top[:, None], z == top[:, None]
         sums = [
@@ -76,12 +99,12 @@ class ClassParallelLoss:
     @cached_property
     def _log_p(self) -> Array:
         top, log_sum, *_ = self._of_rows
-        return (self.logits - top[:, None]) - log_sum[:, None]
+        return (self._shifted[0] - top[:, None]) - log_sum[:, None]
 
     @cached_property
     def _q(self) -> Array:
         """The coefficients of -log p in a term, without the sample's weight."""
-        xp, z, t = array_namespace(self.logits), self.logits, self.target
+        xp, z, t = array_namespace(self.tempered), self.tempered, self.target
         if is_labels(t):
             labels, count = as_indices(t), z.shape[1]
             names = xp.arange(count, dtype=labels.dtype, device=device(labels)) + self.first

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
 from ..core.cached import cached_property
-from ..core.checks import check_ndim, check_shape, float_namespace, integer, namespace, number
+from ..core.checks import check_ndim, check_shape, float_namespace, integer, namespace
 from ..core.communication import Communicator
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .class_loss import ClassLoss, check_not_empty, class_options
@@ -22,6 +22,7 @@ from .dense import add_product
 from .labels import as_indices, is_labels, label_check, not_ignored
 from .losses import cross_entropy
 from .reductions import Reduction, times
+from .scores import log_of, score_options, tempered, untempered
 
 __all__ = ["linear_cross_entropy"]
 
@@ -42,13 +43,17 @@ def linear_cross_entropy(
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
+    softcap: float | None = None,
+    class_prior: Array | None = None,
+    z_loss: float = 0.0,
     reduction: str = "mean",
     normalize: str | float | None = None,
     on_empty: str = "nan",
     check_labels: bool = True,
+    return_logsumexp: bool = False,
     memory: int = 64 * 2**20,
     communicator: Communicator | None = None,
-) -> Array:
+) -> Any:
     """Softmax cross entropy of the logits ``z = x weight^T + bias``, block of rows by block.
 
     The value and gradients of `dense` followed by `cross_entropy`, without the (N, classes) array
@@ -73,21 +78,24 @@ def linear_cross_entropy(
         Weight of each class.
     sample_weight : array, shape (N,), optional
         Weight of each sample.
-    ignore_index, label_smoothing, temperature, reduction, normalize, on_empty, check_labels
+    ignore_index, label_smoothing, temperature, softcap, class_prior, z_loss, reduction, \
+normalize, on_empty, check_labels, return_logsumexp
         As for `cross_entropy`.
     memory : int
         Bytes that the temporary blocks of logits may take together; at least one row is computed
         at a time.
     communicator : Communicator, optional
         Such as `MPICommunicator`: the ranks over which the classes are split, the first ones on
-        rank 0. ``weight``, ``bias``, ``class_weight`` and probabilities are then a rank's slice,
-        and so are their gradients; x and labels have to be the same on all ranks, which get the
-        same value and gradient of x.
+        rank 0. ``weight``, ``bias``, ``class_weight``, ``class_prior`` and probabilities are then
+        a rank's slice, and so are their gradients; x and labels have to be the same on all ranks,
+        which get the same value and gradient of x.
 
     Returns
     -------
-    array
+    loss : array
         A scalar, or with "none" shape (N,); the dtype of ``x``.
+    logsumexp : array
+        If asked for: shape (N,).
 
     Raises
     ------
@@ -109,7 +117,7 @@ def linear_cross_entropy(
     >>> round(float(loss), 6)
     0.126928
     """
-    _check_arrays(x, weight, bias, class_weight, sample_weight)
+    _check_arrays(x, weight, bias, class_weight, sample_weight, class_prior)
     namespace(x=x, target=target)
     classes = weight.shape[0]
     weights: dict[str, Any] = {"class_weight": class_weight, "sample_weight": sample_weight}
@@ -117,10 +125,8 @@ def linear_cross_entropy(
         "x weight^T", (x.shape[0], classes), 1, x.dtype, target, class_weight, sample_weight,
         ignore_index, label_smoothing, reduction, normalize, on_empty, "class_weight",
     )  # fmt: skip
-    options |= {
-        "temperature": number("temperature", temperature, "(0, inf]"),
-        "memory": integer("memory", memory),
-    }
+    options |= score_options(classes, temperature, softcap, class_prior, z_loss)
+    options |= {"memory": integer("memory", memory), "return_logsumexp": bool(return_logsumexp)}
     slices = () if communicator is None else tuple(communicator.gather(classes))
     options |= {"communicator": communicator, "slices": slices}
     classes = sum(slices) or classes
@@ -136,8 +142,10 @@ def linear_cross_entropy(
 
 
 @linear_cross_entropy.definition
-def _(x: Array, weight: Array, target: Array, bias: Array | None, **options: Any) -> Array:
-    return narrow(_LinearLoss(x, weight, target, bias, **options).sweep()[0], x)
+def _(x: Array, weight: Array, target: Array, bias: Array | None, **options: Any) -> Any:
+    loss = _LinearLoss(x, weight, target, bias, **options)
+    value, sums, _ = loss.sweep()
+    return (narrow(value, x), narrow(sums, x)) if loss.return_logsumexp else narrow(value, x)
 
 
 @linear_cross_entropy.pullback
@@ -149,11 +157,11 @@ def _(
     *,
     wrt: frozenset[int],
     **options: Any,
-) -> tuple[Array, Pullback]:
+) -> tuple[Any, Pullback]:
     loss = _LinearLoss(x, weight, target, bias, **options)
     # Of a scalar, all cotangents are multiples of 1: its gradients come with the value.
     scalar = loss.reduction != "none"
-    value, gradients = loss.sweep(constant(1, loss.w) if scalar else None, wrt)
+    value, sums, gradients = loss.sweep(constant(1, loss.w) if scalar else None, wrt)
     unused = [gradients] if scalar else []
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
@@ -165,10 +173,11 @@ def _(
                     g *= dy
                     found[i] = g
         else:
-            found = loss.sweep(dy, wrt)[1]
+            found = loss.sweep(dy, wrt)[2]
         return tuple(None if g is None else narrow(g, x) for g in found)
 
-    return narrow(value, x), pullback
+    value = narrow(value, x)
+    return (value, narrow(sums, x)) if loss.return_logsumexp else value, pullback
 
 
 @dataclass(frozen=True)
@@ -184,9 +193,13 @@ class _LinearLoss:
     ignore_index: int | None
     label_smoothing: float
     temperature: float
+    softcap: float | None
+    class_prior: Array | None
+    z_loss: float
     reduction: str
     normalize: str | float | None
     on_empty: str
+    return_logsumexp: bool
     memory: int
     communicator: Communicator | None
     slices: tuple[int, ...]
@@ -194,18 +207,20 @@ class _LinearLoss:
 
     def sweep(
         self, dy: Array | None = None, wrt: frozenset[int] = frozenset()
-    ) -> tuple[Array, list[Array | None]]:
-        """Return the value and, given its cotangent ``dy``, the gradients of the arguments."""
+    ) -> tuple[Array, Array | None, list[Array | None]]:
+        """Return the value, the log-sum-exps and, given the value's cotangent, all gradients."""
         xp = array_namespace(self.x)
         wrt = frozenset() if dy is None else wrt
         scale = self._of_terms(dy) if wrt else None
         dw = xp.zeros_like(self.w) if 1 in wrt else None
         db = xp.zeros_like(widen(self.bias)) if 3 in wrt and self.bias is not None else None
-        terms, dxs, dts = [], [], []
+        terms, sums, dxs, dts = [], [], [], []
         for rows in self._blocks():
             x = widen(self.x[rows, ...])
-            term, dz, dt = self._block(x, rows, scale, wrt)
+            term, log_sum, dz, dt = self._block(x, rows, scale, wrt)
             terms.append(term)
+            if log_sum is not None:
+                sums.append(log_sum)
             if 0 in wrt:
                 dxs.append(dz @ self.w)
             if dw is not None:
@@ -220,7 +235,7 @@ class _LinearLoss:
         if dx is not None and self.communicator is not None:
             dx = self.communicator.sum(dx)
         dt = self._target_gradient(xp.concat(dts, axis=0), dy, value) if dts else None
-        return value, [dx, dw, dt, db]
+        return value, xp.concat(sums, axis=0) if sums else None, [dx, dw, dt, db]
 
     # --- a block of rows -------------------------------------------------------------------------
 
@@ -245,52 +260,62 @@ class _LinearLoss:
 
     def _block(
         self, x: Array, rows: slice, scale: Array | None, wrt: frozenset[int]
-    ) -> tuple[Array, Array | None, Array | None]:
-        """Return the terms of a block, and the gradients of its logits and of its target."""
+    ) -> tuple[Array, Array | None, Array | None, Array | None]:
+        """Return a block's terms and log-sum-exps, and the gradients of its logits and target."""
         z = x @ array_namespace(x).matrix_transpose(self.w)  # (rows, classes)
         if self.bias is not None:
             z += widen(self.bias)[None, :]
         target, options = self._arguments(rows)
         if self.communicator is not None:
             return self._split_block(z, target, rows, scale, wrt)
+        dz, dt = None, None
         if scale is None:
-            return cross_entropy(z, target, **options), None, None
-        wanted = (0, 1) if 2 in wrt else (0,)
-        terms, pullback = cross_entropy.vjp(z, target, wrt=wanted, **options)
-        dz, dt = pullback(scale[rows])
-        return terms, dz, dt
+            value = cross_entropy(z, target, **options)
+        else:
+            wanted = (0, 1) if 2 in wrt else (0,)
+            value, pullback = cross_entropy.vjp(z, target, wrt=wanted, **options)
+            dz, dt = pullback(scale[rows])
+        terms, sums = value if self.return_logsumexp else (value, None)
+        return terms, sums, dz, dt
 
     def _split_block(
         self, z: Array, target: Array, rows: slice, scale: Array | None, wrt: frozenset[int]
-    ) -> tuple[Array, Array | None, Array | None]:
+    ) -> tuple[Array, Array | None, Array | None, Array | None]:
         """Return the same for a slice of the classes."""
         assert self.communicator is not None
-        names = ("weight", "sample_weight", "ignore_index", "label_smoothing")
+        names = ("weight", "sample_weight", "ignore_index", "label_smoothing", "z_loss")
         options = {name: self._arguments(rows)[1][name] for name in names}
         loss = ClassParallelLoss(
-            z / self.temperature,
+            tempered(z, self.temperature, self.softcap),
             target,
             self._first,
             sum(self.slices),
             self.communicator,
+            log_prior=log_of(self.class_prior),
             **options,
         )
+        sums = loss.log_sum if self.return_logsumexp else None
         if scale is None:
-            return loss.terms, None, None
+            return loss.terms, sums, None, None
         dt = loss.target_gradient(scale[rows]) if 2 in wrt and not is_labels(target) else None
-        return loss.terms, loss.gradient(scale[rows]) / self.temperature, dt
+        dz = untempered(loss.gradient(scale[rows]), z, self.temperature, self.softcap)
+        return loss.terms, sums, dz, dt
 
     def _arguments(self, rows: slice) -> tuple[Array, dict[str, Any]]:
         """Return the target and the options with which `cross_entropy` gives a block's terms."""
-        weight, samples = self.class_weight, self.sample_weight
+        weight, samples, prior = self.class_weight, self.sample_weight, self.class_prior
         return widen(self.target[rows, ...]), {
             "weight": None if weight is None else widen(weight),
             "sample_weight": None if samples is None else widen(samples[rows]),
             "ignore_index": self.ignore_index,
             "label_smoothing": self.label_smoothing,
             "temperature": self.temperature,
+            "softcap": self.softcap,
+            "class_prior": None if prior is None else widen(prior),
+            "z_loss": self.z_loss,
             "reduction": "none",
             "check_labels": False,
+            "return_logsumexp": self.return_logsumexp,
             "overwrite_logits": True,
         }
 
@@ -368,10 +393,12 @@ def _check_arrays(
     bias: Array | None,
     class_weight: Array | None,
     sample_weight: Array | None,
+    class_prior: Array | None,
 ) -> None:
     float_namespace(
-        x=x, weight=weight, bias=bias, class_weight=class_weight, sample_weight=sample_weight
-    )
+        x=x, weight=weight, bias=bias, class_weight=class_weight, sample_weight=sample_weight,
+        class_prior=class_prior,
+    )  # fmt: skip
     check_ndim("x", x, 2, "(N, D)")
     check_ndim("weight", weight, 2, "(classes, D)")
     classes, features = weight.shape

@@ -7,14 +7,16 @@ labels), l the term of one sample. The three losses differ only in where log p c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, constant, narrow, widen
-from ..core.checks import check_axis, float_namespace, namespace, number
+from ..core.checks import check_axis, float_namespace, namespace
 from ..core.operation import Pullback, normalized, operation, repeatable
-from .activations import log_softmax_of
 from .class_loss import ClassLoss, check_not_empty, class_options
 from .labels import is_labels, label_check
+from .scores import Scores, log_of, score_options
 
 __all__ = ["categorical_cross_entropy", "cross_entropy", "nll_loss"]
 
@@ -32,19 +34,24 @@ def cross_entropy(
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
+    softcap: float | None = None,
+    class_prior: Array | None = None,
+    z_loss: float = 0.0,
     reduction: str = "mean",
     normalize: Normalize = None,
     on_empty: str = "nan",
     check_labels: bool = True,
+    return_logsumexp: bool = False,
     overwrite_logits: bool = False,
-) -> Array:
+) -> Any:
     """Softmax cross entropy of logits.
 
-    ``l = -a sum_c w_c t_c log_softmax(z / T)_c`` with ``0 * log 0 = 0``; for an integer label y
-    that is ``a w_y (logsumexp(z / T) - z_y / T)``. Computed from ``z - max(z)``: a common offset of
-    any size is harmless. Half-precision logits are computed and summed in float32. A row of logits
-    that holds NaN or +inf, or -inf alone, makes its own term NaN and no other; a logit of -inf at
-    the label makes it inf.
+    ``l = a (b logsumexp(u)^2 - sum_c w_c t_c log_softmax(u)_c)`` with ``0 * log 0 = 0`` and the
+    scores ``u = S tanh(z / S) / T + log prior``. Without options that is ``logsumexp(z) - z_y`` for
+    an integer label y. Computed from ``z - max(z)``: a common offset of any size is harmless.
+    Half-precision logits are computed and summed in float32. A row of logits that holds NaN or
+    +inf, or -inf alone, makes its own term NaN and no other; a logit of -inf at the label makes it
+    inf.
 
     Parameters
     ----------
@@ -67,6 +74,16 @@ def cross_entropy(
         e in [0, 1]: t becomes ``(1 - e) t + e / classes``. A logit of -inf then makes the term inf.
     temperature : float
         T > 0.
+    softcap : float, optional
+        S > 0: the scores stay between -S and S. A logit of -inf then counts as -S. None means no
+        cap: ``u = z / T + log prior``.
+    class_prior : array, shape (classes,), optional
+        How often each class occurs, such as its share or its count in the training data, in the
+        dtype of ``logits``: numbers >= 0, which need not add up to 1. With it, the loss learns
+        logits that are free of it, which serve where all classes matter alike; a class of prior 0
+        has probability 0. Without it ``u = z / T``.
+    z_loss : float
+        b >= 0: how much the square of the log-sum-exp costs, which keeps logits from drifting away.
     reduction : {"mean", "sum", "none"}
         Over all samples.
     normalize : {"weight", "count", None} or float
@@ -81,6 +98,8 @@ def cross_entropy(
         Read the labels and raise when one is out of range. Without the check, and where labels
         cannot be read (``jax.jit``, ``torch.compile``, ``torch.func.vmap``, dask), such a sample's
         loss and gradient are NaN.
+    return_logsumexp : bool
+        Return ``logsumexp(u)`` as well. It has no gradient.
     overwrite_logits : bool
         Let ``vjp`` write the gradient over the logits, which saves an array of their size and time.
         Their content is then lost, and the pullback can be called once. For logits that nobody
@@ -88,8 +107,10 @@ def cross_entropy(
 
     Returns
     -------
-    array
+    loss : array
         A scalar, or with "none" the shape of ``logits`` without ``axis``; the dtype of ``logits``.
+    logsumexp : array
+        If asked for: the shape of ``logits`` without ``axis``, of all samples that there are.
 
     Raises
     ------
@@ -98,47 +119,82 @@ def cross_entropy(
     TypeError
         If ``target`` has neither an integer dtype nor that of ``logits``.
 
+    References
+    ----------
+    Prior: A. K. Menon and others. Long-tail learning via logit adjustment. ICLR 2021,
+    arXiv:2007.07314. z-loss: A. Chowdhery and others. PaLM. arXiv:2204.02311. Cap: Gemma Team.
+    Gemma 2. arXiv:2408.00118.
+
     Examples
     --------
-    >>> loss = cross_entropy(xp.asarray([[2.0, 0.0], [0.0, 2.0]]), xp.asarray([0, 1]))
-    >>> round(float(loss), 6)
+    >>> logits, labels = xp.asarray([[2.0, 0.0], [0.0, 2.0]]), xp.asarray([0, 1])
+    >>> round(float(cross_entropy(logits, labels)), 6)
     0.126928
+    >>> rare = cross_entropy(logits, labels, class_prior=xp.asarray([0.9, 0.1]), reduction="none")
+    >>> [round(float(rare[i]), 6) for i in range(2)]
+    [0.014925, 0.796614]
     """
+    float_namespace(logits=logits, class_prior=class_prior)
     return _arguments(
         "logits", logits, target, axis, weight, sample_weight, ignore_index, label_smoothing,
         reduction, normalize, on_empty, check_labels,
-        temperature=number("temperature", temperature, "(0, inf]"),
+        **score_options(
+            logits.shape[check_axis(logits, axis, "logits")] if logits.ndim else 1,
+            temperature, softcap, class_prior, z_loss,
+        ),
+        return_logsumexp=bool(return_logsumexp),
         overwrite_logits=bool(overwrite_logits),
     )  # fmt: skip
 
 
 def _logits_loss(
-    z: Array, target: Array, *, temperature: float, overwrite_logits: bool, **options: Any
-) -> ClassLoss:
-    z = widen(z)
-    if temperature != 1:
-        z = z / temperature
-    return _class_loss(log_softmax_of(z, axis=options["axis"]), target, options)
+    z: Array,
+    target: Array,
+    *,
+    temperature: float,
+    softcap: float | None,
+    class_prior: Array | None,
+    z_loss: float,
+    return_logsumexp: bool,
+    overwrite_logits: bool,
+    **options: Any,
+) -> tuple[Scores, ClassLoss, Callable[[], Any]]:
+    """Return the scores, their loss, and what gives the value in the dtype of the logits."""
+    scores = Scores(widen(z), options["axis"], temperature, softcap, log_of(class_prior))
+    loss = _class_loss(scores.log_p, target, options)
+    if z_loss:
+        loss = replace(loss, penalty=z_loss * scores.log_sum**2)
+
+    def value() -> Any:
+        found = narrow(loss.value, z)
+        if not return_logsumexp:
+            return found
+        sums = array_namespace(z).squeeze(scores.log_sum, axis=options["axis"])
+        return found, narrow(sums, z)
+
+    return scores, loss, value
 
 
 @cross_entropy.definition
-def _(z: Array, target: Array, **options: Any) -> Array:
-    return narrow(_logits_loss(z, target, **options).value, z)
+def _(z: Array, target: Array, **options: Any) -> Any:
+    return _logits_loss(z, target, **options)[2]()
 
 
 @cross_entropy.pullback
-def _(z: Array, target: Array, *, temperature: float, **options: Any) -> tuple[Array, Pullback]:
+def _(z: Array, target: Array, *, z_loss: float, **options: Any) -> tuple[Any, Pullback]:
     xp, axis = array_namespace(z), options["axis"]
-    loss = _logits_loss(z, target, temperature=temperature, **options)
+    scores, loss, value = _logits_loss(z, target, z_loss=z_loss, **options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         q, log_p = loss.q, loss.log_p
         total = xp.sum(q, axis=axis, keepdims=True)
         # p - 1 loses its digits where p is almost 1, expm1 does not
         slope = xp.where(q == total, total * xp.expm1(log_p), total * xp.exp(log_p) - q)
-        return _gradients(loss, dy, slope / temperature, z)
+        if z_loss:
+            slope = slope + (2 * z_loss) * scores.log_sum * xp.exp(log_p)
+        return _gradients(loss, dy, scores.gradient(slope), z)
 
-    return narrow(loss.value, z), pullback
+    return value(), pullback
 
 
 @operation
