@@ -137,6 +137,25 @@ INF = math.inf
 LOG2, LOG3 = math.log(2), math.log(3)
 
 
+def test_long_rows_of_the_kernel():
+    """More classes than a piece of a row has, the likeliest of which have no prior."""
+    z = 3 * RNG.standard_normal((7, 2500))
+    z[0], z[1, :1200], z[2, 2400], z[3] = -INF, 1e4, INF, z[3] + 1e6
+    labels, prior = RNG.integers(0, 2500, 7), RNG.random(2500) + 1e-3
+    prior[:1200] = 0
+    labels[1:4] = 2000, 2000, 1300
+    options = {"class_prior": prior, "z_loss": 0.1, "label_smoothing": 0.0, "reduction": "none"}
+    found = []
+    for mode in ("portable", "require"):
+        with ax.kernels(mode):
+            value, pullback = ax.cross_entropy.vjp(z, labels, return_logsumexp=True, **options)
+            found.append((*value, pullback(np.ones(7))[0]))
+    assert np.isnan(found[0][0]).tolist() == [i in (0, 2) for i in range(7)]
+    for portable, kernel in zip(*found, strict=True):
+        bound = tolerance("float64", 64)
+        np.testing.assert_allclose(kernel, portable, rtol=bound, atol=1e-300)
+
+
 class EdgeCase:
     """Rows of logits, their labels and what comes out of them, a term and a log-sum-exp each."""
 

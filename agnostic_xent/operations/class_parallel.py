@@ -76,7 +76,7 @@ class ClassParallelLoss:
         xp, u = array_namespace(self.tempered), self.tempered
         if self.log_prior is None:
             return u, constant(0, u)
-        offset = self.communicator.maximum(xp.max(u, axis=1))
+        offset = self.communicator.maximum(xp.max(u + self.log_prior, axis=1))
         return (u - offset[:, None]) + self.log_prior, offset
 
     @cached_property

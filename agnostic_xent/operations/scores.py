@@ -75,7 +75,7 @@ class Scores:
         log_prior = xp.reshape(self.log_prior, tuple(shape))
         if 0 in u.shape:
             return u + log_prior, None
-        offset = xp.max(u, axis=self.axis, keepdims=True)
+        offset = xp.max(u + log_prior, axis=self.axis, keepdims=True)
         return (u - offset) + log_prior, offset
 
 

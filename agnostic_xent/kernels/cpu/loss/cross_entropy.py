@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from ....core.arrays import widen
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..toolchain.arguments import why_not
-from .plans import Plan, SoftPlan
+from .plans import ARRAYS, Plan, SoftPlan
 
 operation = OPERATIONS["cross_entropy"]
 OPTIONS = (
@@ -18,58 +19,59 @@ OPTIONS = (
     "ignore_index",
     "label_smoothing",
     "temperature",
+    "class_prior",
+    "z_loss",
     "reduction",
     "normalize",
     "on_empty",
+    "return_logsumexp",
     "overwrite_logits",
 )
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
     """Return why these arguments are not taken, or None."""
-    return why_not(logits, target, options["weight"], options["sample_weight"])
+    if options["class_prior"] is not None and options["temperature"] == math.inf:
+        return "it takes a finite temperature beside class_prior"
+    return why_not(logits, target, *(options[name] for name in ARRAYS))
 
 
-def value(logits: Any, target: Any, *, weight: Any, sample_weight: Any, **options: Any) -> Any:
+def value(logits: Any, target: Any, **options: Any) -> Any:
     """Return the loss."""
-    made = plan(logits, target, weight, sample_weight, options)
-    return made.value(logits, target, weight, sample_weight)
+    arrays, options = parted(options)
+    return plan(logits, target, arrays, options).value(logits, target, **arrays)
 
 
-def vjp(
-    logits: Any,
-    target: Any,
-    *,
-    wrt: frozenset[int],
-    weight: Any,
-    sample_weight: Any,
-    **options: Any,
-) -> tuple[Any, Pullback]:
+def vjp(logits: Any, target: Any, *, wrt: frozenset[int], **options: Any) -> tuple[Any, Pullback]:
     """Return the loss and its pullback; the gradient for a cotangent of 1 is there already."""
-    made = plan(logits, target, weight, sample_weight, options)
-    return made.vjp(logits, target, weight, sample_weight, wrt=wrt)
+    arrays, options = parted(options)
+    return plan(logits, target, arrays, options).vjp(logits, target, wrt=wrt, **arrays)
 
 
-def specialized(
-    check_values: Any, logits: Any, target: Any, *, weight: Any, sample_weight: Any, **options: Any
-) -> Implementation:
+def specialized(check_values: Any, logits: Any, target: Any, **options: Any) -> Implementation:
     """Return the kernel for calls like this one, which looks for bad labels by itself."""
-    made = plan(logits, target, weight, sample_weight, options, check_values)
+    made = plan(logits, target, *parted(options), check_values)
     return Implementation(kernel.name, made.value, made.vjp)
+
+
+def parted(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that are arrays, and the others."""
+    arrays = {name: options[name] for name in ARRAYS}
+    return arrays, {name: x for name, x in options.items() if name not in ARRAYS}
 
 
 def plan(
     logits: Any,
     target: Any,
-    weight: Any,
-    sample_weight: Any,
+    arrays: dict[str, Any],
     options: dict[str, Any],
     check_values: Callable[..., None] | None = None,
 ) -> Plan:
     """Return the plan of a call."""
     made = (SoftPlan if target.dtype.kind == "f" else Plan)(logits, options)
-    by_class = weight is not None
-    made.set_up(target.dtype, by_class, by_class or sample_weight is not None, check_values)
+    by_class = arrays["weight"] is not None
+    weighted = by_class or arrays["sample_weight"] is not None
+    made.set_up(target.dtype, by_class, weighted, check_values)
     return made
 
 
@@ -84,8 +86,9 @@ linear = OPERATIONS["linear_cross_entropy"]
 
 def takes_linear(x: Any, weight: Any, target: Any, bias: Any, **options: Any) -> str | None:
     """Return why the blocks of these arguments are not taken, or None."""
-    arrays = {"weight": options["class_weight"], "sample_weight": options["sample_weight"]}
-    return takes(widen(x), target, **arrays)
+    names = ("sample_weight", "class_prior", "temperature")
+    given = {name: options[name] for name in names} | {"weight": options["class_weight"]}
+    return takes(widen(x), target, **given)
 
 
 linear.add_kernel(

@@ -14,7 +14,7 @@ from numba import types
 from ..simd.elementary import borrowed, emit_exp, inlined, plain
 from ..simd.few import Tile, load_tile, store_tile
 from ..simd.vectors import I32, VECTOR_BYTES, Vectors, cgutils, intrinsic
-from .labels import HIDDEN, describe, label_gradient, row_scale, write_terms
+from .labels import HIDDEN, ROWS, describe, label_gradient, row_scale, write_terms
 
 
 class LabelledTile(Tile):
@@ -28,31 +28,47 @@ class LabelledTile(Tile):
         """Emit the mask of the samples whose label is class c."""
         return self.v.equal(self.tags, self.v.builder.trunc(c, I32))
 
-    def weight_of(self, c: Any) -> Any:
-        """Emit a class's weight, in all lanes."""
-        return self.v.splat(self.v.builder.load(self.v.at(self.weight, c)))
+    def splat_of(self, numbers: Any, c: Any) -> Any:
+        """Emit a class's number, in all lanes."""
+        return self.v.splat(self.v.builder.load(self.v.at(numbers, c)))
 
-    def sums(self, factor: Any, weighed: bool) -> list[Any]:
-        """Emit the exponentials, in place; return own, others, shift and shifts of `Samples`."""
+    def moved_maximum(self, offset: Any) -> Any:
+        """Emit the maximum of each lane's logits with the classes' offsets."""
+        v, b = self.v, self.v.builder
+        top = cgutils.alloca_once_value(b, v.constant(float("-inf")))
+        with self.each() as (c, place):
+            x, best = b.fadd(v.load(place), self.splat_of(offset, c)), b.load(top)
+            b.store(b.select(b.fcmp_ordered(">", x, best), x, best), top)
+        return b.load(top)
+
+    def sums(self, factor: Any, weighed: bool, offset: Any) -> list[Any]:
+        """Emit the exponentials, in place; return own, others, shift, maximum and shifts.
+
+        ``offset`` is None where there is none.
+        """
         v, b, zero = self.v, self.v.builder, self.v.zero
-        top, factor, wide = self.maximum(), v.splat(factor), v.doubles()
+        top = self.maximum() if offset is None else self.moved_maximum(offset)
+        factor, wide = v.splat(factor), v.doubles()
         own, others, shift = (cgutils.alloca_once_value(b, zero) for _ in range(3))
         shifts = cgutils.alloca_once_value(b, wide.zero)
         with self.each() as (c, place):
             here = self.labelled(c)
-            d = b.fmul(b.fsub(v.load(place), top), factor)
+            d = b.fsub(v.load(place), top)
+            if offset is not None:
+                d = b.fadd(d, self.splat_of(offset, c))
+            d = b.fmul(d, factor)
             e = emit_exp(b, self.kind, d)
             v.store(e, place)
             b.store(b.select(here, e, b.load(own)), own)
             b.store(b.select(here, d, b.load(shift)), shift)
             b.store(b.fadd(b.load(others), b.select(here, zero, e)), others)
             if weighed:  # a weight of 0 leaves out -inf
-                w = self.weight_of(c)
+                w = self.splat_of(self.weight, c)
                 absent = b.fcmp_ordered("==", d, v.constant(float("-inf")))
                 absent = b.and_(absent, b.fcmp_ordered("==", w, zero))
                 part = v.widened(b.select(absent, zero, b.fmul(w, d)))
                 b.store(b.fadd(b.load(shifts), part), shifts)
-        return [b.load(place) for place in (own, others, shift, shifts)]
+        return [*(b.load(place) for place in (own, others, shift)), top, b.load(shifts)]
 
     def gradient(self, scale: Any, at_label: Any, spread: Any) -> None:
         """Emit the gradient, in place of the exponentials; ``spread`` is None without smoothing."""
@@ -62,38 +78,47 @@ class LabelledTile(Tile):
             here = self.labelled(c)
             g = b.fmul(v.load(place), scale)
             if spread is not None:
-                g = b.fsub(g, b.fmul(self.weight_of(c), spread))
+                g = b.fsub(g, b.fmul(self.splat_of(self.weight, c), spread))
             g = b.select(here, at_label, b.select(hidden, v.zero, g))
             v.store(g, place)
 
 
 @intrinsic
 def sum_tile(
-    context: Any, tiles: Any, weight: Any, tag: Any, own: Any, others: Any, shift: Any, shifts: Any,
-    start: Any, classes: Any, k: Any, factor: Any, unbias: Any, smooths: Any,
+    context: Any, tiles: Any, weight: Any, offset: Any, tag: Any, own: Any, others: Any, shift: Any,
+    shifts: Any, log_sum: Any, start: Any, classes: Any, k: Any, factor: Any, unbias: Any,
+    sharpness: Any, smooths: Any, moves: Any,
 ) -> Any:  # fmt: skip
     """Take the exponentials of tile ``start``, in place, and complete the samples from k on."""
     kind = tiles.dtype
 
     def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
         v = Vectors(context, b, kind)
-        tiles, weight, tag, *numbers = (v.data(signature.args[i], args[i]) for i in range(7))
-        start, classes, k, factor, unbias, smooths = args[7:]
+        arrays = (v.data(signature.args[i], args[i]) for i in range(9))
+        tiles, weight, offset, tag, own_, others_, shift_, shifts_, log_sum_ = arrays
+        start, classes, k, factor, unbias, sharpness, smooths, moves = args[9:]
         wide = v.doubles()
         tile = LabelledTile(v, kind, v.at(tiles, start), classes, v.at(tag, k), weight)
-        unbias = wide.splat(unbias)
-        with b.if_else(smooths) as branches:
-            for branch, weighed in zip(branches, (True, False), strict=True):
-                with branch:
-                    own, others, shift, shifts = tile.sums(factor, weighed)
-                    found = [b.fmul(v.widened(x), unbias) for x in (own, others)]
-                    for x, place in zip((*found, v.widened(shift), shifts), numbers, strict=True):
-                        wide.store(x, v.at(place, k))
+        unbias, sharpness = wide.splat(unbias), wide.splat(sharpness)
+        for moved in (True, False):
+            with b.if_then(moves if moved else b.not_(moves)), b.if_else(smooths) as branches:
+                for branch, weighed in zip(branches, (True, False), strict=True):
+                    with branch:
+                        found = tile.sums(factor, weighed, offset if moved else None)
+                        own, others, shift, top, shifts = found
+                        for x, place in (
+                            (b.fmul(v.widened(own), unbias), own_),
+                            (b.fmul(v.widened(others), unbias), others_),
+                            (v.widened(shift), shift_),
+                            (shifts, shifts_),
+                            (b.fmul(v.widened(top), sharpness), log_sum_),
+                        ):
+                            wide.store(x, v.at(place, k))
         return context.get_dummy_value()
 
-    integers = [types.int64] * 3
-    given = tiles, weight, tag, own, others, shift, shifts
-    return types.void(*given, *integers, kind, types.float64, types.boolean), emit
+    integers, doubles, flags = [types.int64] * 3, [types.float64] * 2, [types.boolean] * 2
+    given = tiles, weight, offset, tag, own, others, shift, shifts, log_sum
+    return types.void(*given, *integers, kind, *doubles, *flags), emit
 
 
 @intrinsic
@@ -137,7 +162,7 @@ def space_for(rows: Any, classes: Any, numbers: Any) -> Any:
     """Return the `Space` of so many rows of an array's dtype; a narrow tile is written square."""
     lanes = VECTOR_BYTES // numbers.itemsize
     tiles = np.empty(rows * classes + lanes * lanes, numbers.dtype)
-    tag, memory = np.empty(rows, np.int32), np.empty((6, rows))
+    tag, memory = np.empty(rows, np.int32), np.empty((ROWS, rows))
     return Space(tiles, tag, memory, np.empty((3, rows), numbers.dtype))
 
 
@@ -151,19 +176,20 @@ def few_rows(
     tiles, tag, scales = borrowed(space.tiles), borrowed(space.tag), borrowed(space.scales)
     factor = x.dtype.type(problem.inverse_temperature)
     samples = describe(labels, first, classes, problem, tag[:count], borrowed(space.memory))
-    _, a, weight, own, others, shift, shifts = samples
+    _, a, weight, own, others, shift, shifts, log_sum = samples
     for k in range(0, count, lanes):
         rows, start = min(lanes, count - k), k * classes
         load_tile(x, (first + k) * classes, rows, classes, lanes, tiles, start)
-        sum_tile(tiles, problem.weight, tag, own, others, shift, shifts,
-                 start, classes, k, factor, problem.unbias, smooths)  # fmt: skip
+        sum_tile(tiles, problem.weight, problem.offset, tag, own, others, shift, shifts, log_sum,
+                 start, classes, k, factor, problem.unbias, problem.inverse_temperature, smooths,
+                 problem.offset.size > 0)  # fmt: skip
     write_terms(samples, first, problem, terms)
     if g.size == 0:
         return
     scale, at_label, spread = scales[0], scales[1], scales[2]
     for k in range(count):
-        scale[k] = row_scale(a[k], weight[k], own[k], others[k], problem)
-        at_label[k] = label_gradient(a[k], weight[k], own[k], others[k], problem)
+        scale[k] = row_scale(a[k], weight[k], own[k], others[k], log_sum[k], problem)
+        at_label[k] = label_gradient(a[k], weight[k], own[k], others[k], log_sum[k], problem)
         spread[k] = problem.unit * a[k] * problem.spread
     for k in range(0, count, lanes):
         rows, start = min(lanes, count - k), k * classes

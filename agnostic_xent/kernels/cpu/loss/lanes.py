@@ -11,26 +11,27 @@ from typing import Any
 import numpy as np
 
 from ..simd.elementary import borrowed, exp_biased, inlined, plain
-from .labels import HIDDEN, NOBODY, Samples, describe, label_gradient, row_scale, write_terms
+from .labels import HIDDEN, NOBODY, ROWS, Samples, describe, label_gradient, row_scale, write_terms
 
 GROUP = 64  # classes that are summed in the dtype of the logits; groups are added in float64
 
 
 @inlined
-def raise_to(x: Any, top: Any) -> None:
-    """Raise ``top`` to x where that is larger; NaN spoils the sum later, kept here or not."""
+def raise_to(x: Any, offset: Any, top: Any) -> None:
+    """Raise ``top`` to x + offset where it is larger; NaN spoils the sum later, kept or not."""
     for p in range(x.size):
-        top[p] = x[p] if x[p] > top[p] else top[p]
+        moved = x[p] + offset
+        top[p] = moved if moved > top[p] else top[p]
 
 
 @inlined
 def add_exponentials(
-    x: Any, top: Any, inverse_temperature: Any, tag: Any, c: Any, e: Any, others: Any
+    x: Any, offset: Any, top: Any, inverse_temperature: Any, tag: Any, c: Any, e: Any, others: Any
 ) -> None:
     """Store a class's exponentials and add them to the sums, except where it is the label."""
     zero = x.dtype.type(0)
     for p in range(x.size):
-        value = exp_biased((x[p] - top[p]) * inverse_temperature)
+        value = exp_biased(((x[p] - top[p]) + offset) * inverse_temperature)
         e[p] = value
         others[p] += zero if tag[p] == c else value
 
@@ -59,31 +60,41 @@ def take_off(e: Any, w: Any, b: Any, tag: Any) -> None:
         e[p] -= zero if tag[p] == HIDDEN else w * b[p]
 
 
+@inlined
+def offset_of(c: Any, problem: Any) -> Any:
+    """Return the offset of class c."""
+    return problem.offset[c] if problem.offset.size > 0 else problem.offset.dtype.type(0)
+
+
 @plain
 def sum_classes(
     x: Any, start: Any, top: Any, samples: Samples, problem: Any, e: Any, part: Any, scratch: Any
 ) -> None:
     """Store the exponentials of a block, and sum them; ``e`` as ``g`` of `block`."""
-    tag, _, _, own, others, shift, shifts = samples
+    tag, _, _, own, others, shift, shifts, log_sum = samples
     inverse_temperature, stop = x.dtype.type(problem.inverse_temperature), start + top.size
     for p in range(top.size):
-        part[p] = (x[max(tag[p], 0), start + p] - top[p]) * inverse_temperature
+        c = max(tag[p], 0)
+        part[p] = ((x[c, start + p] - top[p]) + offset_of(c, problem)) * inverse_temperature
         shift[p] = part[p]
     for p in range(top.size):
-        own[p] = np.float64(exp_biased(part[p])) * problem.unbias
+        log_sum[p] = np.float64(top[p]) * problem.inverse_temperature
+    for p in range(top.size):
+        own[p] = 0.0 if tag[p] < 0 else np.float64(exp_biased(part[p])) * problem.unbias
     part[:] = 0
     for c in range(x.shape[0]):
-        logits = x[c, start:stop]
+        logits, offset = x[c, start:stop], offset_of(c, problem)
         stored = e[c, start:stop] if e.shape[0] == x.shape[0] else scratch
         if problem.smoothing > 0:
             add_shifts(logits, top, inverse_temperature, problem.weight[c], shifts)
-        add_exponentials(logits, top, inverse_temperature, tag, np.int32(c), stored, part)
+        add_exponentials(logits, offset, top, inverse_temperature, tag, np.int32(c), stored, part)
         if (c + 1) % GROUP == 0 or c + 1 == x.shape[0]:
             for p in range(top.size):
                 others[p] += np.float64(part[p])
                 part[p] = 0
     for p in range(top.size):
         others[p] *= problem.unbias
+        shifts[p] += problem.offset_sum
 
 
 @plain
@@ -96,21 +107,21 @@ def block(
     """
     classes, pixels = x.shape[0], stop - start
     x, g = borrowed(x), borrowed(g)
-    tag, memory = np.empty(pixels, np.int32), np.zeros((6, pixels))
+    tag, memory = np.empty(pixels, np.int32), np.zeros((ROWS, pixels))
     samples = describe(labels, first, classes, problem, tag, memory)
-    tag, factor, weight, own, others, _, _ = samples
-    top, scratch = x[0, start:stop].copy(), np.empty(pixels, x.dtype)
+    tag, factor, weight, own, others, _, _, log_sum = samples
+    top, scratch = np.full(pixels, -np.inf, x.dtype), np.empty(pixels, x.dtype)
     a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)
-    for c in range(1, classes):
-        raise_to(x[c, start:stop], top)
+    for c in range(classes):
+        raise_to(x[c, start:stop], offset_of(c, problem), top)
     sum_classes(x, start, top, samples, problem, g, a, scratch)
     write_terms(samples, first, problem, terms)
     if g.shape[0] < classes:
         return
     for p in range(pixels):
-        a[p] = row_scale(factor[p], weight[p], own[p], others[p], problem)
+        a[p] = row_scale(factor[p], weight[p], own[p], others[p], log_sum[p], problem)
     for p in range(pixels):
-        at_label[p] = label_gradient(factor[p], weight[p], own[p], others[p], problem)
+        at_label[p] = label_gradient(factor[p], weight[p], own[p], others[p], log_sum[p], problem)
     for c in range(classes):
         scale_pixels(g[c, start:stop], a, tag)
     if problem.smoothing > 0:

@@ -50,6 +50,9 @@ class Options(NamedTuple):
     """The mean of nothing."""
     checks: bool
     """Whether a label out of range is an IndexError, raised before anything is written."""
+    z_loss: float
+    sums: bool
+    """Whether log-sum-exps are written, to the second half of the terms."""
     weight_sum: float = 0.0
     """The sum of the weights of all classes, once it is known."""
 
@@ -102,20 +105,25 @@ def surveyed(labels: Any, classes: Any, weight: Any, sample_weight: Any, options
     return Options(
         options.ignore, options.ignores, options.smoothing, options.temperature, options.unbias,
         options.reduction, divisor, options.by_count, options.by_class, options.empty,
-        options.checks, weight_sum,
+        options.checks, options.z_loss, options.sums, weight_sum,
     )  # fmt: skip
 
 
 @plain
-def problem_of(classes: Any, weight: Any, sample_weight: Any, options: Options) -> Any:
+def problem_of(classes: Any, weight: Any, sample_weight: Any, offset: Any, options: Options) -> Any:
     """Return the `Problem` that all blocks of samples have in common."""
-    unit, inverse_temperature = 1.0, 1 / options.temperature
+    unit, inverse_temperature, offset_sum = 1.0, 1 / options.temperature, 0.0
+    if options.smoothing > 0:
+        for c in range(offset.size):
+            if weight[c] != 0:
+                offset_sum += np.float64(weight[c] * offset[c]) * inverse_temperature
     if options.reduction == MEAN:
         unit = 1 / options.divisor if options.divisor != 0 else options.empty
     return Problem(
         borrowed(weight), borrowed(sample_weight), options.ignore, options.ignores,
         options.weight_sum, options.smoothing, options.smoothing / classes, inverse_temperature,
-        options.unbias, unit / options.temperature,
+        options.unbias, unit / options.temperature, borrowed(offset), offset_sum, options.z_loss,
+        options.sums,
     )  # fmt: skip
 
 
@@ -156,20 +164,20 @@ def summed(terms: Doubles, options: OptionsIn) -> float:
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def long(
-    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
-    g: Write2, terms: WrittenDoubles, parts: int, part: int,
+    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, offset: Read1,
+    options: OptionsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the rows x of many classes, in blocks that do not depend on the parts."""
     options, step = Options(*options), max(1, BLOCK // x.shape[1])
     if parts == 1:
         options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
-    problem = problem_of(x.shape[1], weight, sample_weight, options)
+    problem = problem_of(x.shape[1], weight, sample_weight, offset, options)
     blocks = (x.shape[0] + step - 1) // step
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         last = min(i * step + step, x.shape[0])
         long_rows(x, labels, i * step, last, problem, g, terms)
-    return loss_of(terms, options) if parts == 1 else 0.0
+    return loss_of(terms[: labels.size], options) if parts == 1 else 0.0
 
 
 @pasted
@@ -180,22 +188,22 @@ def rows_of_short(classes: Any) -> Any:
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def short(
-    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
-    g: Write2, terms: WrittenDoubles, parts: int, part: int,
+    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, offset: Read1,
+    options: OptionsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the rows x of few classes."""
     options, step = Options(*options), rows_of_short(x.shape[1])
     if parts == 1:
         options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
-    problem = problem_of(x.shape[1], weight, sample_weight, options)
+    problem = problem_of(x.shape[1], weight, sample_weight, offset, options)
     classes, count = x.shape[1], x.shape[0]
     blocks, space = (count + step - 1) // step, space_for(step, classes, x)
     x, g = borrowed(x).reshape(-1), borrowed(g).reshape(-1)
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         first, rows = i * step, min(step, count - i * step)
         few_rows(x, classes, borrowed(labels), first, rows, problem, g, borrowed(terms), space)
-    return loss_of(terms, options) if parts == 1 else 0.0
+    return loss_of(terms[: labels.size], options) if parts == 1 else 0.0
 
 
 @plain
@@ -238,19 +246,19 @@ def planes_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) 
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def planes(
-    x: Read3, labels: Integers, weight: Read1, sample_weight: Read1, options: OptionsIn,
-    g: Write3, terms: WrittenDoubles, parts: int, part: int,
+    x: Read3, labels: Integers, weight: Read1, sample_weight: Read1, offset: Read1,
+    options: OptionsIn, g: Write3, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the pixels of x (outer, classes, inner)."""
     options, length = Options(*options), pixels_of_a_block(x.shape[1])
     if parts == 1:
         options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
-    problem = problem_of(x.shape[1], weight, sample_weight, options)
+    problem = problem_of(x.shape[1], weight, sample_weight, offset, options)
     blocks = x.shape[0] * ((x.shape[2] + length - 1) // length)
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         planes_block(i, x, labels, problem, g, terms)
-    return loss_of(terms, options) if parts == 1 else 0.0
+    return loss_of(terms[: labels.size], options) if parts == 1 else 0.0
 
 
 @plain

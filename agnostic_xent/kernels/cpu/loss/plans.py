@@ -23,6 +23,8 @@ FEW_PIXELS = 32
 
 REDUCTIONS = {"mean": loops.MEAN, "sum": loops.TOTAL, "none": loops.NONE}
 NO_TERMS = np.empty(0)
+ARRAYS = ("weight", "sample_weight", "class_prior")
+"""The options that are arrays."""
 
 portable = OPERATIONS["cross_entropy"].portable
 
@@ -61,21 +63,15 @@ class Plan:
         self.no_weight = np.ones(self.classes if smooth else 0, self.dtype)
         self.no_sample_weight = NOTHING[self.dtype]
 
-    def value(self, logits: Any, target: Any, weight: Any = None, sample_weight: Any = None) -> Any:
-        """Return the loss."""
-        return self.run(target, self.read(logits, target, weight, sample_weight), self.nothing)
+    def value(self, logits: Any, target: Any, **arrays: Any) -> Any:
+        """Return the loss; ``arrays`` are those among the options."""
+        return self.run(target, self.read(logits, target, **arrays), self.nothing)
 
     def vjp(
-        self,
-        logits: Any,
-        target: Any,
-        weight: Any = None,
-        sample_weight: Any = None,
-        *,
-        wrt: frozenset[int],
+        self, logits: Any, target: Any, *, wrt: frozenset[int], **arrays: Any
     ) -> tuple[Any, Pullback]:
         """Return the loss and its pullback."""
-        given, wanted = self.read(logits, target, weight, sample_weight), 0 in wrt
+        given, wanted = self.read(logits, target, **arrays), 0 in wrt
         over = wanted and self.overwrites and logits.flags.c_contiguous and logits.flags.writeable
         x, *_ = given
         ready = [x if over else self.new(self.form, self.dtype) if wanted else self.nothing]
@@ -99,7 +95,14 @@ class Plan:
 
         return loss, pullback
 
-    def read(self, logits: Any, target: Any, weight: Any, sample_weight: Any) -> tuple[Any, ...]:
+    def read(
+        self,
+        logits: Any,
+        target: Any,
+        weight: Any = None,
+        sample_weight: Any = None,
+        class_prior: Any = None,
+    ) -> tuple[Any, ...]:
         """Return the arrays as the loops read them."""
         x = np.ascontiguousarray(np.moveaxis(logits, self.axis, -1) if self.moves else logits)
         labels = np.ascontiguousarray(target, np.int64)
@@ -108,12 +111,21 @@ class Plan:
             labels if labels.ndim == 1 else labels.reshape(-1),
             self.no_weight if weight is None else np.ascontiguousarray(weight),
             self.no_sample_weight if sample_weight is None else flat(sample_weight),
+            NOTHING[self.dtype] if class_prior is None else self.offset(class_prior),
         )
+
+    def offset(self, class_prior: Any) -> Any:
+        """Return what the logits of each class are moved by."""
+        with quiet():  # of a class that does not occur it is -inf
+            return (np.log(class_prior, dtype=float) * self.options["temperature"]).astype(
+                self.dtype
+            )
 
     def run(self, target: Any, given: tuple[Any, ...], g: Any) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if that has elements."""
-        none = self.reduction == "none"
-        terms = NO_TERMS if self.alone and not none else np.empty(self.count)
+        none, sums = self.reduction == "none", self.options["return_logsumexp"]
+        kept = none or sums or not self.alone
+        terms = np.empty(self.count * (1 + sums)) if kept else NO_TERMS
         try:
             if self.alone:
                 loss = self.loop.part(*given, self.loop_options, g, terms, 1, 0)
@@ -123,17 +135,23 @@ class Plan:
             x, *_ = given
             self.check_values(x, target)
             raise
-        return self.as_loss(terms) if none else self.kind(loss)
+        return self.result(terms, loss)
+
+    def result(self, terms: Any, loss: float) -> Any:
+        """Return the terms or the loss that they add up to; log-sum-exps as well, if asked for."""
+        found = self.as_loss(terms[: self.count]) if self.reduction == "none" else self.kind(loss)
+        sums = self.options["return_logsumexp"]
+        return (found, self.as_loss(terms[self.count :])) if sums else found
 
     def run_in_parts(self, given: tuple[Any, ...], g: Any, terms: Any) -> float:
         """Return the mean or the sum of the terms, which several threads write."""
-        _, *others = given
+        _, labels, weight, sample_weight, _ = given
         survey = loops.survey[self.dtype]
-        divisor, weight_sum = survey(*others, self.classes, self.loop_options)
+        divisor, weight_sum = survey(labels, weight, sample_weight, self.classes, self.loop_options)
         options = loops.Options(*self.loop_options)
         known = tuple(options._replace(divisor=divisor, weight_sum=weight_sum))
         self.loop(*given, known, g, terms)
-        loss: float = loops.summed[()](terms, known)
+        loss: float = loops.summed[()](terms[: self.count], known)
         return loss
 
     def as_loss(self, terms: Any) -> Any:
@@ -170,6 +188,8 @@ class Plan:
             by_class=by_class,
             empty=0.0 if options["on_empty"] == "zero" else math.nan,
             checks=checks,
+            z_loss=options["z_loss"],
+            sums=options["return_logsumexp"],
         )
         return tuple(found)
 
@@ -188,37 +208,31 @@ class SoftPlan(Plan):
         self.no_sample_weight = NOTHING[self.dtype]
 
     def vjp(
-        self,
-        logits: Any,
-        target: Any,
-        weight: Any = None,
-        sample_weight: Any = None,
-        *,
-        wrt: frozenset[int],
+        self, logits: Any, target: Any, *, wrt: frozenset[int], **arrays: Any
     ) -> tuple[Any, Pullback]:
         """Return the loss and its pullback, which knows the gradient of the target, too."""
-        loss, of_logits = super().vjp(logits, target, weight, sample_weight, wrt=wrt)
+        loss, of_logits = super().vjp(logits, target, wrt=wrt, **arrays)
 
         def pullback(dy: Any) -> tuple[Any, Any]:
             dt = None
             if 1 in wrt:
-                options = self.options | {"weight": weight, "sample_weight": sample_weight}
-                dt = portable.vjp(logits, target, **options)[1](dy)[1]
+                missing = dict.fromkeys(ARRAYS)
+                dt = portable.vjp(logits, target, **self.options | missing | arrays)[1](dy)[1]
             return of_logits(dy)[0], dt
 
         return loss, pullback
 
-    def read(self, logits: Any, target: Any, weight: Any, sample_weight: Any) -> tuple[Any, ...]:
+    def read(self, logits: Any, target: Any, *others: Any, **arrays: Any) -> tuple[Any, ...]:
         """Return the arrays as the loops read them, after labels that `scaled` can read."""
         labels = np.zeros(self.count, np.int64)
         t = flat(np.moveaxis(target, self.axis, -1)).reshape(self.form)
-        return *super().read(logits, labels, weight, sample_weight), t
+        return *super().read(logits, labels, *others, **arrays), t
 
     def run(self, target: Any, given: tuple[Any, ...], g: Any) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if that has elements."""
-        x, _, weight, sample_weight, t = given
-        terms, divisor, unit = np.empty(self.count), self.divisor(t, weight, sample_weight), 1.0
-        options = self.options
+        x, _, weight, sample_weight, offset, t = given
+        options, divisor, unit = self.options, self.divisor(t, weight, sample_weight), 1.0
+        terms = np.empty(self.count * (1 + options["return_logsumexp"]))
         empty_mean = 0.0 if options["on_empty"] == "zero" else math.nan
         if self.reduction == "mean":
             unit = 1 / divisor if divisor else empty_mean
@@ -230,14 +244,15 @@ class SoftPlan(Plan):
             unbias=1 / BIAS[self.dtype],
             weight_sum=float(np.sum(weight, dtype=float)),
             unit=unit / temperature,
+            z_loss=options["z_loss"],
+            sums=options["return_logsumexp"],
         )
-        self.loop(x, t, weight, sample_weight, tuple(numbers), g, terms, alone=self.alone)
-        if self.reduction == "none":
-            return self.as_loss(terms)
-        total = float(np.sum(terms))
+        numbers_in, alone = tuple(numbers), self.alone
+        self.loop(x, t, weight, sample_weight, offset, numbers_in, g, terms, alone=alone)
+        total = float(np.sum(terms[: self.count]))
         if self.reduction == "mean":
             total = total / divisor if divisor else empty_mean
-        return self.kind(total)
+        return self.result(terms, total)
 
     def divisor(self, t: Any, weight: Any, sample_weight: Any) -> float:
         """Return what a mean divides by."""

@@ -1,9 +1,9 @@
 """Softmax cross entropy over probabilities: rows of logits and rows of targets.
 
-With ``d = (z - max(z)) / T``, s the sum of ``exp(d)`` and Q the sum of q, the term of a row is
-``a (Q log s - sum q d)`` and its gradient ``a (Q exp(d) / s - q)``. A row whose q is all in one
-class is treated as that label: its gradient there is ``-a Q others / s``. Notation of
-``labels.py``.
+With ``d = (z - max(z)) / T``, where offsets are added to z if there are any, s the sum of
+``exp(d)`` and Q the sum of q, the term of a row is ``a (Q log s - sum q d)`` and its gradient
+``a (Q exp(d) / s - q)``. A row whose q is all in one class is treated as that label: its gradient
+there is ``-a Q others / s``. Notation of ``labels.py``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ class Numbers(NamedTuple):
     weight_sum: float
     unit: float
     """The gradient of the loss with respect to a term, over the temperature."""
+    z_loss: float
+    sums: bool
+    """Whether log-sum-exps are written, to the second half of the terms."""
 
 
 NumbersIn = Annotated[Any, Unnamed(Numbers)]
@@ -61,9 +64,16 @@ def subtract_target(e: Any, a: Any, t: Any, weight: Any, kept: Any, spread: Any,
         e[j] = e[j] * a - weight[j] * (t[j] * kept + spread) * b
 
 
+@inlined
+def move(x: Any, base: Any, offset: Any, moved: Any) -> None:
+    """Write logits to ``moved``, less ``base`` and with their offsets."""
+    for j in range(x.size):
+        moved[j] = (x[j] - base) + offset[j]
+
+
 @plain
-def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> Any:
-    """Write the gradient of the row x with target t to e; return its term."""
+def soft_row(x: Any, base: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> Any:
+    """Write the gradient of the row ``x + base`` to e; return its term and log-sum-exp."""
     kind, top, classes = x.dtype.type, row_max(x), x.size
     kept, spread = kind(numbers.kept), kind(numbers.spread)
     inverse_temperature = kind(numbers.inverse_temperature)
@@ -86,7 +96,11 @@ def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> A
     one = 1 / numbers.unbias
     beside_top = sum_beside_maximum(e, total, numbers.unbias)
     log_sum, total = log1p(beside_top * numbers.unbias), beside_top + one
-    loss = a * (0.0 if (mass == 0) & (log_sum == np.inf) else mass * log_sum - pull)
+    loss = 0.0 if (mass == 0) & (log_sum == np.inf) else mass * log_sum - pull
+    log_sum += (np.float64(base) + np.float64(top)) * numbers.inverse_temperature
+    z_pull = 0.0
+    if numbers.z_loss > 0:
+        loss, z_pull = loss + numbers.z_loss * log_sum * log_sum, 2 * numbers.z_loss * log_sum
     b = numbers.unit * a
     label, at_label = -1, 0.0
     if numbers.spread == 0 and largest == of_target and mass > 0:
@@ -94,32 +108,38 @@ def soft_row(x: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e: Any) -> A
             if weight[j] * t[j] == largest:
                 label = j
         beside = beside_top if e[label] == kind(one) else total - np.float64(e[label])
-        at_label = -b * mass * beside / total
+        at_label = b * (z_pull * (total - beside) - mass * beside) / total
     for start in range(0, classes, PIECE):
         stop = start + PIECE
         subtract_target(
-            e[start:stop], kind(b * mass / total), t[start:stop], weight[start:stop], kept, spread,
-            kind(b),
+            e[start:stop], kind(b * (mass + z_pull) / total), t[start:stop], weight[start:stop],
+            kept, spread, kind(b),
         )  # fmt: skip
     if label >= 0:
         e[label] = at_label
-    return loss
+    return a * loss, log_sum
 
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def soft(
-    x: Read2, t: Read2, weight: Read1, sample_weight: Read1, numbers: NumbersIn, g: Write2,
-    terms: WrittenDoubles, parts: int, part: int,
+    x: Read2, t: Read2, weight: Read1, sample_weight: Read1, offset: Read1, numbers: NumbersIn,
+    g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> None:  # fmt: skip
     """Write the terms of rows of logits x and targets t, and the gradient unless g is empty."""
     x, t, weight, g = borrowed(x), borrowed(t), borrowed(weight), borrowed(g)
-    numbers = Numbers(*numbers)
+    numbers, moved = Numbers(*numbers), np.empty(offset.size, x.dtype)
     scratch = np.empty(0 if g.size else x.shape[1], x.dtype)
     for n in range(x.shape[0] * part // parts, x.shape[0] * (part + 1) // parts):
-        e = g[n] if g.size else scratch
+        e, row, base = g[n] if g.size else scratch, x[n], x.dtype.type(0)
         a = np.float64(sample_weight[n]) if sample_weight.size else 1.0
+        if a != 0 or numbers.sums:
+            if offset.size:
+                base = row_max(row)
+                move(row, base, offset, moved)
+                row = borrowed(moved)
+            terms[n], log_sum = soft_row(row, base, t[n], weight, a, numbers, e)
+            if numbers.sums:
+                terms[x.shape[0] + n] = log_sum
         if a == 0:
             terms[n] = 0
             e[:] = 0
-        else:
-            terms[n] = soft_row(x[n], t[n], weight, a, numbers, e)
