@@ -36,13 +36,19 @@ from .network.models import lenet, logistic, resnet, small_cnn
 from .network.synchronized import synchronize_batch_norm
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .operations.addition import add
-from .operations.binary_losses import binary_cross_entropy, binary_cross_entropy_with_logits
+from .operations.binary_losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    binary_focal_loss,
+)
 from .operations.convolution import conv2d
 from .operations.dense import dense
+from .operations.divergences import jensen_shannon_divergence, kl_divergence
 from .operations.linear_loss import linear_cross_entropy
 from .operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .operations.normalization import batch_norm, dropout
 from .operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
+from .operations.robust_losses import focal_loss, generalized_cross_entropy
 from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History
@@ -98,6 +104,7 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "binary_focal_loss",
     "brier_score",
     "calibration_bins",
     "categorical_cross_entropy",
@@ -117,9 +124,13 @@ __all__ = [
     "fit",
     "fit_temperature",
     "fold_batch_norm",
+    "focal_loss",
+    "generalized_cross_entropy",
     "global_avg_pool2d",
     "info",
+    "jensen_shannon_divergence",
     "kernels",
+    "kl_divergence",
     "lenet",
     "linear_cross_entropy",
     "load_checkpoint",

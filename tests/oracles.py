@@ -239,3 +239,61 @@ def binary_cross_entropy_with_logits(logits, target, *, reduction="mean"):
         for z, t in zip(logits.ravel(), target.ravel(), strict=True)
     ]
     return reduced(np.array(terms).reshape(logits.shape), reduction)
+
+
+def _cost_terms(logits, target, axis, cost):
+    """Terms of a loss that is a cost of log p, summed with the target's probabilities."""
+    log_p = log_softmax(logits, axis=axis)
+    return _class_terms(-np.vectorize(cost, otypes=[float])(log_p), target, axis)
+
+
+def focal_loss(logits, target, *, gamma=2.0, axis=-1, reduction="mean"):
+    def cost(v):
+        return -((1 - math.exp(v)) ** gamma) * v
+
+    return reduced(_cost_terms(logits, target, axis, cost), reduction)
+
+
+def generalized_cross_entropy(logits, target, *, q=0.7, axis=-1, reduction="mean"):
+    return reduced(
+        _cost_terms(logits, target, axis, lambda v: (1 - math.exp(v) ** q) / q), reduction
+    )
+
+
+def binary_focal_loss(logits, target, *, gamma=2.0, reduction="mean"):
+    terms = []
+    for z, t in zip(logits.ravel(), target.ravel(), strict=True):
+        p = 1 / (1 + math.exp(-z))
+        terms.append(-t * (1 - p) ** gamma * math.log(p) - (1 - t) * p**gamma * math.log(1 - p))
+    return reduced(np.array(terms).reshape(logits.shape), reduction)
+
+
+def _rows(x, axis):
+    moved = np.moveaxis(x, axis, -1)
+    return moved.reshape(-1, moved.shape[-1]), moved.shape[:-1]
+
+
+def kl_divergence(logits, target_logits, *, temperature=1.0, axis=-1, reduction="mean"):
+    (log_p, shape), (log_r, _) = (
+        _rows(log_softmax(x / temperature, axis=axis), axis) for x in (logits, target_logits)
+    )
+    terms = [
+        temperature**2 * math.fsum(math.exp(r) * (r - p) for p, r in zip(*rows, strict=True))
+        for rows in zip(log_p, log_r, strict=True)
+    ]
+    return reduced(np.array(terms).reshape(shape), reduction)
+
+
+def jensen_shannon_divergence(logits, target, *, mixing=0.5, axis=-1, reduction="mean"):
+    probs, shape = _rows(np.exp(log_softmax(logits, axis=axis)), axis)
+    if target.dtype.kind in "iu":
+        targets = np.eye(probs.shape[1])[target.ravel()]
+    else:
+        targets, _ = _rows(target, axis)
+    terms = []
+    for p, t in zip(probs, targets, strict=True):
+        m = mixing * t + (1 - mixing) * p
+        of_t = math.fsum(v * math.log(v / w) for v, w in zip(t, m, strict=True) if v > 0)
+        of_p = math.fsum(v * math.log(v / w) for v, w in zip(p, m, strict=True))
+        terms.append(mixing * of_t + (1 - mixing) * of_p)
+    return reduced(np.array(terms).reshape(shape), reduction)

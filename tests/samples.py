@@ -174,4 +174,30 @@ SAMPLES = [
             (5, probabilities(-1, 5, 5), normal(5), 320),
         ]
     ),
+    *(
+        Sample(name, (2 * normal(*shape), target), options=options | {"reduction": reduction},
+               terms=64)
+        for name, options in [
+            ("focal_loss", {}), ("focal_loss", {"gamma": 0.5}), ("generalized_cross_entropy", {}),
+            ("jensen_shannon_divergence", {}), ("jensen_shannon_divergence", {"mixing": 0.1}),
+        ]
+        for shape, target, reduction in [
+            ((5, 4), labels(4, 5), "mean"), ((5, 4), probabilities(-1, 5, 4), "none"),
+        ]
+    ),
+    *(
+        Sample(name, (normal(2, 3, 4), target), options={"axis": 1, "reduction": "sum"}, terms=64)
+        for name, target in [
+            ("focal_loss", labels(3, 2, 4)),
+            ("generalized_cross_entropy", probabilities(1, 2, 3, 4)),
+            ("jensen_shannon_divergence", probabilities(1, 2, 3, 4)),
+            ("kl_divergence", normal(2, 3, 4)),
+        ]
+    ),
+    Sample("kl_divergence", (normal(5, 4), normal(5, 4)), options={"temperature": 2.5}, terms=64),
+    Sample("kl_divergence", (normal(5, 4), normal(5, 4)), options={"reduction": "none"}, terms=64),
+    *(
+        Sample("binary_focal_loss", (3 * normal(4, 3), RNG.random((4, 3))), (), options, 64)
+        for options in ({}, {"gamma": 0.5, "reduction": "none"}, {"reduction": "sum"})
+    ),
 ]  # fmt: skip

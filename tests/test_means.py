@@ -27,6 +27,12 @@ LOSSES = {
     "binary": (
         ax.binary_cross_entropy_with_logits, {"weight": WEIGHT, "normalize": "weight"}, SOFT,
     ),
+    "focal": (ax.focal_loss, {"weight": WEIGHT, "ignore_index": 0}, LABELS),
+    "generalized": (ax.generalized_cross_entropy, {"normalize": "weight"}, SOFT),
+    "divergence of labels": (ax.jensen_shannon_divergence, {"ignore_index": 0}, LABELS),
+    "distillation": (ax.kl_divergence, {"normalize": "weight"}, np.log(SOFT + 0.1)),
+    "binary focal": (ax.binary_focal_loss, {"weight": WEIGHT, "normalize": "weight"}, SOFT),
+    "prior and z-loss": (ax.cross_entropy, {"class_prior": WEIGHT, "z_loss": 0.1}, LABELS),
     "plain": (ax.cross_entropy, {}, LABELS),
 }  # fmt: skip
 MODEL = ax.Sequential(ax.Dense(3, bias=False))
@@ -70,6 +76,7 @@ def test_a_batch_without_weight_changes_nothing():
     [
         (ax.binary_cross_entropy_with_logits, 3.0, -3.0),
         (ax.binary_cross_entropy, 0.9, 0.1),
+        (ax.binary_focal_loss, 3.0, -3.0),
     ],
 )
 @pytest.mark.parametrize("outputs", [1, 2, 5])

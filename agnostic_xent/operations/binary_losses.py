@@ -1,4 +1,4 @@
-"""Losses over two classes: binary cross entropy of probabilities and of logits.
+"""Losses over two classes: binary cross entropy of probabilities and of logits, and focal loss.
 
 Notation as in ``losses.py``: z logits, p probabilities, t target, one term l an element.
 """
@@ -13,8 +13,9 @@ from ..core.checks import check_shape, float_namespace, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 from .activations import log_sigmoid_of
 from .reductions import Reduction, reduction_options, times, times_log
+from .robust_losses import focal_cost, focal_slope
 
-__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits"]
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal_loss"]
 
 LOG_FLOOR = -100.0
 """Where `binary_cross_entropy` clamps a logarithm, as torch does."""
@@ -215,7 +216,108 @@ def _logit_terms(z: Array, t: Array, pos_weight: Array | None) -> Array:
     return -(positive + times_log(1 - t, log_sigmoid_of(-z)))
 
 
-# --- what the two share --------------------------------------------------------------------------
+@operation
+def binary_focal_loss(
+    logits: Array,
+    target: Array,
+    *,
+    gamma: float = 2.0,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    normalize: str | float | None = None,
+    on_empty: str = "nan",
+) -> Array:
+    """Binary focal loss of logits.
+
+    ``l = -w (q t (1 - p)^g log p + (1 - t) p^g log(1 - p))``, p the sigmoid of the logit; g = 0 is
+    `binary_cross_entropy_with_logits`. The balance alpha of the paper is ``pos_weight = alpha / (1
+    - alpha)`` with a weight of ``1 - alpha``.
+
+    Parameters
+    ----------
+    logits : array
+        Any shape, real floating dtype.
+    gamma : float
+        g >= 0.
+    target, weight, pos_weight, sample_weight, label_smoothing, reduction, normalize, on_empty
+        As for `binary_cross_entropy_with_logits`.
+
+    Returns
+    -------
+    array
+        A scalar, or with "none" the shape of ``logits``; the dtype of ``logits``.
+
+    References
+    ----------
+    T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár. Focal loss for dense object detection.
+    ICCV 2017, arXiv:1708.02002.
+
+    Examples
+    --------
+    >>> z = xp.asarray([-2.0, 2.0])
+    >>> y = binary_focal_loss(z, xp.asarray([1.0, 1.0]), reduction="none")
+    >>> round(float(y[0]), 6), round(float(y[1]), 6)
+    (1.650078, 0.001804)
+    """
+    if pos_weight is not None:
+        float_namespace(logits=logits, pos_weight=pos_weight)
+        _check_broadcasts("pos_weight", pos_weight, logits)
+    return _arguments(
+        "logits", logits, target, weight, sample_weight, label_smoothing, reduction, normalize,
+        on_empty, pos_weight=pos_weight, gamma=number("gamma", gamma, "[0, inf)"),
+    )  # fmt: skip
+
+
+@binary_focal_loss.definition
+def _(
+    z: Array,
+    t: Array,
+    *,
+    gamma: float,
+    label_smoothing: float,
+    pos_weight: Array | None,
+    **options: Any,
+) -> Array:
+    terms = _focal_terms(widen(z), _smoothed(widen(t), label_smoothing), gamma, pos_weight)
+    weights, reduction = weights_and_reduction(z, options)
+    return narrow(reduction.value(times(weights, terms)), z)
+
+
+@binary_focal_loss.pullback
+def _(
+    z: Array,
+    t: Array,
+    *,
+    gamma: float,
+    label_smoothing: float,
+    pos_weight: Array | None,
+    **options: Any,
+) -> tuple[Array, Pullback]:
+    xp, wide, smooth = array_namespace(z), widen(z), _smoothed(widen(t), label_smoothing)
+    weights, reduction = weights_and_reduction(z, options)
+    terms = times(weights, _focal_terms(wide, smooth, gamma, pos_weight))
+
+    def pullback(dy: Array) -> tuple[Array, Array]:
+        scale = reduction.cotangents(widen(dy), terms)
+        log_p, log_q = log_sigmoid_of(wide), log_sigmoid_of(-wide)
+        of_p, of_q = focal_slope(log_p, gamma), focal_slope(log_q, gamma)
+        dz = times(pos_weight, smooth * of_p * xp.exp(log_q)) - (1 - smooth) * of_q * xp.exp(log_p)
+        dt = times(pos_weight, focal_cost(log_p, gamma)) - focal_cost(log_q, gamma)
+        dt = (1 - label_smoothing) * dt
+        return narrow(times(weights, scale * dz), z), narrow(times(weights, scale * dt), z)
+
+    return narrow(reduction.value(terms), z), pullback
+
+
+def _focal_terms(z: Array, t: Array, gamma: float, pos_weight: Array | None) -> Array:
+    of_p, of_q = (focal_cost(log_sigmoid_of(x), gamma) for x in (z, -z))
+    return times(pos_weight, times_log(t, of_p)) + times_log(1 - t, of_q)
+
+
+# --- what they share -----------------------------------------------------------------------------
 
 
 def _arguments(

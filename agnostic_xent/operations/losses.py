@@ -135,7 +135,7 @@ def cross_entropy(
     [0.014925, 0.796614]
     """
     float_namespace(logits=logits, class_prior=class_prior)
-    return _arguments(
+    return class_arguments(
         "logits", logits, target, axis, weight, sample_weight, ignore_index, label_smoothing,
         reduction, normalize, on_empty, check_labels,
         **score_options(
@@ -161,7 +161,7 @@ def _logits_loss(
 ) -> tuple[Scores, ClassLoss, Callable[[], Any]]:
     """Return the scores, their loss, and what gives the value in the dtype of the logits."""
     scores = Scores(widen(z), options["axis"], temperature, softcap, log_of(class_prior))
-    loss = _class_loss(scores.log_p, target, options)
+    loss = class_loss_of(scores.log_p, target, options)
     if z_loss:
         loss = replace(loss, penalty=z_loss * scores.log_sum**2)
 
@@ -192,7 +192,7 @@ def _(z: Array, target: Array, *, z_loss: float, **options: Any) -> tuple[Any, P
         slope = xp.where(q == total, total * xp.expm1(log_p), total * xp.exp(log_p) - q)
         if z_loss:
             slope = slope + (2 * z_loss) * scores.log_sum * xp.exp(log_p)
-        return _gradients(loss, dy, scores.gradient(slope), z)
+        return class_gradients(loss, dy, scores.gradient(slope), z)
 
     return value(), pullback
 
@@ -232,7 +232,7 @@ on_empty, check_labels
     >>> float(nll_loss(xp.asarray([[-0.5, -1.0]]), xp.asarray([1])))
     1.0
     """
-    return _arguments(
+    return class_arguments(
         "log_probs", log_probs, target, axis, weight, sample_weight, ignore_index, label_smoothing,
         reduction, normalize, on_empty, check_labels,
     )  # fmt: skip
@@ -240,13 +240,13 @@ on_empty, check_labels
 
 @nll_loss.definition
 def _(log_p: Array, target: Array, **options: Any) -> Array:
-    return narrow(_class_loss(widen(log_p), target, options).value, log_p)
+    return narrow(class_loss_of(widen(log_p), target, options).value, log_p)
 
 
 @nll_loss.pullback
 def _(log_p: Array, target: Array, **options: Any) -> tuple[Array, Pullback]:
-    loss = _class_loss(widen(log_p), target, options)
-    return narrow(loss.value, log_p), lambda dy: _gradients(loss, dy, -loss.q, log_p)
+    loss = class_loss_of(widen(log_p), target, options)
+    return narrow(loss.value, log_p), lambda dy: class_gradients(loss, dy, -loss.q, log_p)
 
 
 @operation
@@ -288,7 +288,7 @@ on_empty, check_labels
     >>> round(float(loss), 6)
     1.386294
     """
-    return _arguments(
+    return class_arguments(
         "probs", probs, target, axis, weight, sample_weight, ignore_index, label_smoothing,
         reduction, normalize, on_empty, check_labels,
     )  # fmt: skip
@@ -297,25 +297,25 @@ on_empty, check_labels
 @categorical_cross_entropy.definition
 def _(p: Array, target: Array, **options: Any) -> Array:
     log_p = array_namespace(p).log(widen(p))
-    return narrow(_class_loss(log_p, target, options).value, p)
+    return narrow(class_loss_of(log_p, target, options).value, p)
 
 
 @categorical_cross_entropy.pullback
 def _(p: Array, target: Array, **options: Any) -> tuple[Array, Pullback]:
     xp, wide = array_namespace(p), widen(p)
-    loss = _class_loss(xp.log(wide), target, options)
+    loss = class_loss_of(xp.log(wide), target, options)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         met = xp.where(loss.q == 0, constant(1, wide), wide)
-        return _gradients(loss, dy, -loss.q, p, met)
+        return class_gradients(loss, dy, -loss.q, p, met)
 
     return narrow(loss.value, p), pullback
 
 
-# --- what the three share ------------------------------------------------------------------------
+# --- what losses over classes share --------------------------------------------------------------
 
 
-def _arguments(
+def class_arguments(
     name: str,
     scores: Array,
     target: Array,
@@ -344,12 +344,13 @@ def _arguments(
     if on_empty == "raise" and reduction == "mean":
         if check is not None:
             check(scores, target)
-        check_not_empty(_class_loss(widen(scores), target, options).denominator)
+        check_not_empty(class_loss_of(widen(scores), target, options).denominator)
         return normalized(scores, target, **options, **others)
     return repeatable(scores, target, check_values=check, **options, **others)
 
 
-def _class_loss(log_p: Array, target: Array, options: Any) -> ClassLoss:
+def class_loss_of(log_p: Array, target: Array, options: Any) -> ClassLoss:
+    """Return the loss of log-probabilities, or of whatever is to be linear in the target."""
     wide = {
         name: None if options[name] is None else widen(options[name])
         for name in ("weight", "sample_weight")
@@ -358,9 +359,10 @@ def _class_loss(log_p: Array, target: Array, options: Any) -> ClassLoss:
     return ClassLoss(log_p, target, **(options | wide))
 
 
-def _gradients(
+def class_gradients(
     loss: ClassLoss, dy: Array, slope: Array, like: Array, over: Array | None = None
 ) -> tuple[Array | None, ...]:
+    """Return the gradients of the scores and the target, by `ClassLoss.gradient`, as ``like``."""
     dy = widen(dy)
     dt = loss.target_gradient(dy)
     return narrow(loss.gradient(dy, slope, over), like), None if dt is None else narrow(dt, like)

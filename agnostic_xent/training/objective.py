@@ -15,18 +15,32 @@ from ..core.operation import Operation, Pullback
 from ..operations.binary_losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    binary_focal_loss,
     weights_and_reduction,
 )
 from ..operations.class_loss import ClassLoss
+from ..operations.divergences import jensen_shannon_divergence, kl_divergence
 from ..operations.labels import as_indices, is_labels, not_ignored
 from ..operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
+from ..operations.robust_losses import focal_loss, generalized_cross_entropy
 from .totals import Totals
 
 Loss: TypeAlias = Operation[Any, Any] | functools.partial[Any]
 """An operation (output, target) -> mean loss, or a partial of one that sets its options."""
 
-CLASS_LOSSES: tuple[Any, ...] = (cross_entropy, nll_loss, categorical_cross_entropy)
-THRESHOLDS: dict[Any, float] = {binary_cross_entropy: 0.5, binary_cross_entropy_with_logits: 0.0}
+CLASS_LOSSES: tuple[Any, ...] = (
+    cross_entropy,
+    nll_loss,
+    categorical_cross_entropy,
+    focal_loss,
+    generalized_cross_entropy,
+    jensen_shannon_divergence,
+)
+THRESHOLDS: dict[Any, float] = {
+    binary_cross_entropy: 0.5,
+    binary_cross_entropy_with_logits: 0.0,
+    binary_focal_loss: 0.0,
+}
 """The binary losses, and the score above which each decides for 1."""
 
 
@@ -83,6 +97,8 @@ def divisor_of(loss: Loss, target: Array, like: Array) -> Any:
     """
     options = options_of(loss)
     by, ignored = options.get("normalize"), options.get("ignore_index")
+    if operation_of(loss) is kl_divergence:  # its targets are logits, whose probabilities sum to 1
+        by = "count"
     weights = {name: options.get(name) for name in ("weight", "sample_weight")}
     plain = all(w is None for w in weights.values())
     if operation_of(loss) in THRESHOLDS:
