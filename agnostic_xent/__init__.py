@@ -50,6 +50,7 @@ from .operations.normalization import batch_norm, dropout
 from .operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
 from .operations.robust_losses import focal_loss, generalized_cross_entropy
 from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
+from .training.clipping import ClipByNorm
 from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History
 from .training.loop import evaluate, fit, predict
@@ -78,6 +79,7 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm2d",
     "Callback",
+    "ClipByNorm",
     "Conv2d",
     "Dense",
     "DivergenceError",
@@ -123,8 +125,8 @@ __all__ = [
     "find_learning_rate",
     "fit",
     "fit_temperature",
-    "fold_batch_norm",
     "focal_loss",
+    "fold_batch_norm",
     "generalized_cross_entropy",
     "global_avg_pool2d",
     "info",

@@ -8,6 +8,7 @@ import pytest
 from distributed_case import SAMPLES, one_after_the_other, train_all
 from ranks import on_ranks
 
+from agnostic_xent import SGD, ClipByNorm
 from agnostic_xent.training.ranks.sums import LARGE
 
 LIMITS = {"float32": 1e-5, "float64": 1e-12}
@@ -36,6 +37,18 @@ def test_ranks_follow_one(ranks, alone):
                     # of a loss near 0, logits that differ by so much are the error
                     found_column = own[case][1][name]
                     np.testing.assert_allclose(found_column, column, 10 * limit, limit)
+
+
+def test_clipped_gradients_of_the_whole_batch():
+    """The norm is that of the sums: each rank's own is larger, as its samples are fewer."""
+    optimizer = ClipByNorm(SGD(0.02, momentum=0.9), norm=0.5)
+    options = {"cases": ["plain"], "optimizer": optimizer, "epochs": 2}
+    expected = train_all(None, "float64", **options)["plain"][0]
+    plain = train_all(None, "float64", cases=["plain"], epochs=2)["plain"][0]
+    assert any(abs(plain[name] - w).max() > 1e-3 for name, w in expected.items())
+    for found in on_ranks(2, train_all, "float64", **options):
+        for name, w in expected.items():
+            assert abs(found["plain"][0][name] - w).max() < LIMITS["float64"] * abs(w).max()
 
 
 def alike(a, b):

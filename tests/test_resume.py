@@ -13,6 +13,7 @@ from agnostic_xent import (
     SGD,
     AdamW,
     Callback,
+    ClipByNorm,
     EarlyStopping,
     JsonLines,
     KeepBest,
@@ -31,6 +32,7 @@ OPTIMIZERS = {
     "sgd": SGD(0.1),
     "momentum": SGD(step_decay(0.1, every=7), momentum=0.9, weight_decay=0.01),
     "adamw": AdamW(cosine(0.01, steps=30)),
+    "clipped": ClipByNorm(SGD(0.1, momentum=0.9), norm=0.25),
 }
 
 
