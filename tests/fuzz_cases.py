@@ -242,6 +242,7 @@ def class_loss(rng: Rng, name: str) -> Arguments:
         scores = with_extremes(rng, scores)
         options["temperature"] = one_of(rng, 1.0, 1.0, 2.0, 0.5)
         options["overwrite_logits"] = rng.random() < 0.2
+        options |= score_options(rng, shape[axis])
     elif name == "nll_loss":
         scores = -np.abs(scores)
     else:
@@ -250,19 +251,56 @@ def class_loss(rng: Rng, name: str) -> Arguments:
                      "float32", "float64"))  # fmt: skip
 
 
+def score_options(rng: Rng, classes: int) -> dict[str, Any]:
+    """Return what is done to logits before the softmax, and with their log-sum-exp."""
+    return {
+        "softcap": one_of(rng, None, None, None, 3.0),
+        "class_prior": some(rng, classes),
+        "z_loss": one_of(rng, 0.0, 0.0, 0.1),
+        "return_logsumexp": bool(rng.random() < 0.3),
+    }
+
+
+@draws("focal_loss", "generalized_cross_entropy", "jensen_shannon_divergence")
+def robust_loss(rng: Rng, name: str) -> Arguments:
+    shape = shape_of(rng, 1, 4, 3000)
+    axis = int(rng.integers(len(shape)))
+    options = mean_options(rng) | {"axis": axis}
+    options["sample_weight"] = some(rng, shape[:axis] + shape[axis + 1 :])
+    if name == "jensen_shannon_divergence":
+        options["mixing"] = one_of(rng, 0.1, 0.5, 0.9)
+    else:
+        options |= {"weight": some(rng, shape[axis]), "label_smoothing": one_of(rng, *SMOOTHING)}
+        options |= {"q": one_of(rng, 0.3, 1.0)} if name[0] == "g" else {"gamma": one_of(rng, 0, 2)}
+    target = target_of(rng, shape, axis, options)
+    scores = numbers(rng, shape, one_of(rng, 1, 5))
+    return Arguments(name, [scores, target], options=options, terms=256)
+
+
+@draws("kl_divergence")
+def divergence(rng: Rng, name: str) -> Arguments:
+    shape = shape_of(rng, 1, 4, 3000)
+    axis = int(rng.integers(len(shape)))
+    options = mean_options(rng) | {"axis": axis, "temperature": one_of(rng, 1.0, 1.0, 2.0)}
+    options["sample_weight"] = some(rng, shape[:axis] + shape[axis + 1 :])
+    arrays = [numbers(rng, shape, one_of(rng, 1, 5)) for _ in range(2)]
+    return Arguments(name, arrays, options=options, terms=256)
+
+
 @draws("linear_cross_entropy")
 def linear_loss(rng: Rng, name: str) -> Arguments:
     rows, features, classes = one_of(rng, 1, 7, 40), one_of(rng, 1, 5, 32), one_of(rng, 1, 3, 30)
     options = mean_options(rng) | {"label_smoothing": one_of(rng, *SMOOTHING)}
     options |= {"class_weight": some(rng, classes), "sample_weight": some(rng, rows)}
     options |= {"memory": one_of(rng, 2**20, 2**12), "temperature": one_of(rng, 1.0, 2.0)}
+    options |= score_options(rng, classes)
     target = target_of(rng, (rows, classes), 1, options)
     b = numbers(rng, classes) if rng.random() < 0.5 else None
     arrays = [numbers(rng, (rows, features)), numbers(rng, (classes, features)), target, b]
     return Arguments(name, arrays, options=options, terms=512)
 
 
-@draws("binary_cross_entropy", "binary_cross_entropy_with_logits")
+@draws("binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal_loss")
 def binary_loss(rng: Rng, name: str) -> Arguments:
     shape = shape_of(rng, 1, 3, 20_000)
     options = mean_options(rng) | {"label_smoothing": one_of(rng, *SMOOTHING)}
@@ -276,6 +314,8 @@ def binary_loss(rng: Rng, name: str) -> Arguments:
     else:
         scores = with_extremes(rng, numbers(rng, shape, one_of(rng, 1, 30)))
         options["pos_weight"] = some(rng, one_of(rng, shape, shape[-1:]))
+    if name == "binary_focal_loss":
+        scores, options["gamma"] = numbers(rng, shape, one_of(rng, 1, 5)), one_of(rng, 0.0, 2.0)
     return Arguments(name, [scores, target], options=options, terms=256)
 
 

@@ -88,6 +88,13 @@ NUMBERS = {
     "label_smoothing": (lambda v: losses(label_smoothing=v), 0.125),
     "temperature": (lambda v: losses(temperature=v), 0.5),
     "normalize": (lambda v: losses(normalize=v), 0.5),
+    "z_loss": (lambda v: losses(z_loss=v), 0.125),
+    "softcap": (lambda v: losses(softcap=v), 0.5),
+    "gamma": (lambda v: ax.focal_loss(LOGITS, Y[:2], gamma=v), 0.5),
+    "q": (lambda v: ax.generalized_cross_entropy(LOGITS, Y[:2], q=v), 0.5),
+    "mixing": (lambda v: ax.jensen_shannon_divergence(LOGITS, Y[:2], mixing=v), 0.25),
+    "kl_divergence": (lambda v: ax.kl_divergence(LOGITS, LOGITS * 2, temperature=v), 0.5),
+    "norm": (lambda v: fit(ax.ClipByNorm(ax.SGD(0.1), norm=v)), 0.125),
     "binary normalize": (
         lambda v: ax.binary_cross_entropy_with_logits(LOGITS, LOGITS, normalize=v), 0.5,
     ),

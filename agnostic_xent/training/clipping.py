@@ -74,4 +74,4 @@ class ClipByNorm:
         top = xp.max(xp.stack([xp.max(xp.abs(g)) for g in wide]))  # no square may overflow
         unit = xp.where(top == 0, constant(1, top), top)
         total = unit * xp.sqrt(sum(xp.sum((g / unit) ** 2) for g in wide))
-        return xp.where(total > self.norm, self.norm / total, total * 0 + 1)
+        return self.norm / xp.where(total > self.norm, total, constant(self.norm, total))
