@@ -29,7 +29,7 @@ from agnostic_xent.core.operation import ROUTINES, load_kernels
 
 pytest.importorskip("numba")
 
-from agnostic_xent.kernels.cpu.linear_sgd import MANY
+from agnostic_xent.kernels.cpu.linear.sgd import MANY
 
 SEED, SAMPLES, EPOCHS = 5, 83, 3
 LOSSES = {"binary": binary_cross_entropy_with_logits, "classes": cross_entropy}

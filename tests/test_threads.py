@@ -135,7 +135,7 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
     "sgd_step": [steps(ax.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01))],
     "adamw_step": [steps(ax.AdamW(0.1))],
 }
-ONE_THREAD = {"linear_sgd"}
+ONE_THREAD = {"linear_sgd", "sparse_sgd"}
 """Routines whose kernels have no parallel loop."""
 
 ax.relu(np.ones(1))  # registers the kernels

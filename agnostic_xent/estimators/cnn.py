@@ -17,10 +17,11 @@ from ..network.containers import Sequential
 from ..network.inference import predictor_for
 from ..network.layers import Layer, MaxPool2d, Params
 from ..network.models import lenet
+from ..training.averages import Averaged
 from ..training.loop import Callback
 from ..training.optimizers import AdamW, Optimizer
 from .classifier import Classifier, first
-from .fitting import Steps, problem, train
+from .fitting import problem, train
 from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
 
 __all__ = ["CNNClassifier"]
@@ -202,7 +203,7 @@ class CNNClassifier(Classifier):
         given = self.optimizer
         optimizer: Optimizer = self._instead_of_none["optimizer"] if given is None else given
         if partial:
-            optimizer = Steps(optimizer, state=self._state if continued else None)
+            optimizer = Averaged(optimizer, state=self._state if continued else None)
         trained = train(
             problem(model, len(data.classes), data, shape),
             params,

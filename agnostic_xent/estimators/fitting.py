@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,61 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from ..core.arrays import Array, array_namespace, constant
+from ..core.arrays import Array, array_namespace
 from ..core.communication import Communicator
+from ..core.sparse import CSR
 from ..network.containers import Sequential
-from ..network.layers import Layer, Params, Pass, WithPullback
+from ..network.layers import Layer, Params
 from ..operations.binary_losses import binary_cross_entropy_with_logits
 from ..operations.losses import cross_entropy
+from ..training.averages import Averaged
 from ..training.batches import is_stored
 from ..training.callbacks import EarlyStopping
 from ..training.loop import Callback, Epoch, History, Loss, evaluate, fit
 from ..training.optimizers import Optimizer, State
+from ..training.sparse_epochs import ZeroLogit
 from .samples import Batches, Labelled, Samples
-
-DECAY = 3.0
-"""Averages forget: iterate i of t counts about as ``(i / t) ** DECAY``."""
-
-
-@dataclass
-class Steps:
-    """An optimizer that averages, and can be continued.
-
-    The average is of polynomial decay (Shamir and Zhang, Stochastic gradient descent for
-    non-smooth optimization, ICML 2013): Polyak's, but the first iterates fade.
-    """
-
-    optimizer: Optimizer
-    average: bool = False
-    state: State | None = None
-    """After the last step; what to continue from."""
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        return self.optimizer.rate(step)
-
-    def init(self, params: Mapping[str, Array]) -> State:
-        """Return the state before the next step."""
-        if self.state is None:
-            self.state = state_after(0, self.optimizer.init(params), params)
-        return self.state
-
-    def update(
-        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State
-    ) -> tuple[Params, State]:
-        """Return the parameters and the state after a step; nothing is written to."""
-        params, inner = self.optimizer.update(params, grads, state["inner"])
-        step, mean = state["step"] + 1, state["mean"]
-        if self.average:
-            share = (DECAY + 1) / (DECAY + step)
-            mean = {name: mean[name] + share * (w - mean[name]) for name, w in params.items()}
-        self.state = {"step": step, "inner": inner, "mean": mean, "last": params}
-        return params, self.state
-
-
-def state_after(steps: int, inner: State, params: Mapping[str, Array]) -> State:
-    """Return the state of `Steps` that have not averaged, given that of the inner optimizer."""
-    return {"step": steps, "inner": inner, "mean": dict(params), "last": dict(params)}
 
 
 class Trained(NamedTuple):
@@ -74,7 +33,7 @@ class Trained(NamedTuple):
 
     params: Params
     state: State | None
-    """Of `Steps`, to continue from; None of another optimizer."""
+    """Of `Averaged`, to continue from; None of another optimizer."""
     steps: int
     """How many were taken, of samples in memory."""
     history: History
@@ -107,10 +66,10 @@ class Problem:
         if is_stored(self.samples.x):
             return Batches(self.samples, self.shape, self.targets, rows, batch_size, rng)
         x, y = self.samples.x, self.targets
-        xp = array_namespace(x)
+        xp = array_namespace(y)
         if len(rows) < len(self.samples):
             x, y = self.samples.take(rows), xp.take(y, self.samples.indices(rows), axis=0)
-        return xp.reshape(x, (-1, *self.shape)), y
+        return (x if isinstance(x, CSR) else xp.reshape(x, (-1, *self.shape))), y
 
 
 def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) -> Problem:
@@ -126,7 +85,7 @@ def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) ->
         targets = samples.numbers(labels[:, None])
         return Problem(model, binary_cross_entropy_with_logits, samples, shape, labels, targets)
     if units == 1:
-        model = Sequential(*model.children().values(), _ZeroLogit())
+        model = Sequential(*model.children().values(), ZeroLogit())
     one_hot = labels[:, None] == np.arange(max(units, 2))
     targets = samples.numbers(one_hot * (weights / weights.mean())[:, None])
     loss = functools.partial(cross_entropy, normalize="count")
@@ -169,7 +128,7 @@ def train(
         callbacks=[*callbacks] if best is None else [*callbacks, best],
         communicator=communicator,
     )
-    state = optimizer.state if isinstance(optimizer, Steps) else None
+    state = optimizer.state if isinstance(optimizer, Averaged) else None
     steps = len(history) * math.ceil(len(rows) / batch_size)
     if best is None:
         return Trained(_result(optimizer, last), state, steps, history, [])
@@ -179,7 +138,7 @@ def train(
 
 def _result(optimizer: Optimizer, params: Params) -> Params:
     """Return the average, where there is one, instead of the last parameters."""
-    if isinstance(optimizer, Steps) and optimizer.average and optimizer.state:
+    if isinstance(optimizer, Averaged) and optimizer.average and optimizer.state:
         mean: Params = optimizer.state["mean"]
         return mean
     return params
@@ -207,12 +166,3 @@ class _Best(EarlyStopping):
         if self.best_epoch in (0, epoch.epoch):  # 0 where no loss has been finite yet
             self.params = dict(found)
         return ends
-
-
-@dataclass(frozen=True)
-class _ZeroLogit(Layer):
-    """(N, 1) -> (N, 2): a logit of 0 for the first class; the softmax becomes the sigmoid."""
-
-    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
-        y = array_namespace(x).concat([constant(0, x) * x, x], axis=1)
-        return y, lambda dy: (dy[:, 1:], {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..core.arrays import Array, array_namespace, device
@@ -11,6 +13,11 @@ from .logistic_objective import LogisticObjective, Preconditioner, dot
 
 MEMORY = 20
 """How many changes of w and of the gradient the estimate of the Hessian remembers."""
+
+MEMORY_OF_MANY = 10
+"""The same of more than `MANY` numbers, where more would cost time and memory and save no step."""
+
+MANY = 1 << 16
 
 SMALL_LOSS = 1e-4
 """Below it the tolerance is no longer relative: the loss of separable classes goes to 0."""
@@ -112,7 +119,8 @@ class _InverseHessian:
         xp, new = array_namespace(s), [s, self.precondition(y)]
         new = [xp.reshape(x, (1, -1)) for x in new]
         kept = [] if self.rows is None else [self.rows]
-        if len(self.sy) == MEMORY:
+        most = MEMORY if math.prod(s.shape) <= MANY else MEMORY_OF_MANY
+        if len(self.sy) == most:
             kept, self.sy, self.ypy = [kept[0][2:, :]], self.sy[1:, 1:], self.ypy[1:, 1:]
         self.rows = xp.concat([*kept, *new], axis=0)
         by_s, by_py = self._along(y).reshape(-1, 2).T

@@ -7,24 +7,29 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
 from ..core.arrays import Array, array_namespace
 from ..core.checks import check_choice, integer, number
 from ..core.communication import Communicator
+from ..core.sparse import CSR
 from ..network.containers import Sequential
 from ..network.layers import Dense, Params
-from ..operations.dense import dense
+from ..training.averages import Averaged, state_after
 from ..training.batches import is_stored
 from ..training.history import History
 from ..training.optimizers import SGD, State
 from ..training.schedules import Later, Schedule
+from ..training.sparse_epochs import SparseDense
 from .classifier import Classifier
-from .fitting import Steps, problem, state_after, train
+from .fitting import problem, train
 from .lbfgs import minimize
 from .logistic_objective import LogisticObjective
-from .sample_space import sample_space
+from .rows import affine
+from .sample_space import SampleSpace, sample_space
 from .samples import Labelled, Samples, checked_samples, dtype_name
+from .used_columns import UsedColumns, used_columns
 
 __all__ = ["LogisticRegression"]
 
@@ -108,6 +113,9 @@ class LogisticRegression(Classifier):
     are read block by block and never whole. Predictions of the former are NumPy arrays, of the
     latter dask arrays: block by block, when they are asked for, wherever dask computes.
 
+    Sparse matrices and arrays of SciPy, and CSR matrices of CuPy, are never made dense. The result
+    is that of the dense array of the same rows, to rounding.
+
     Examples
     --------
     >>> x = xp.asarray([[0.0], [1.0], [2.0], [3.0]])
@@ -158,8 +166,8 @@ class LogisticRegression(Classifier):
 
         Parameters
         ----------
-        X : array or array-like, shape (N, features)
-            Samples, dense and finite.
+        X : array, sparse matrix or array-like, shape (N, features)
+            Finite numbers.
         y : array or array-like, shape (N,)
             Labels of any type.
         sample_weight : array or array-like, shape (N,), or float, optional
@@ -213,7 +221,9 @@ class LogisticRegression(Classifier):
     def _minimize(self, params: Params, data: Labelled) -> None:
         samples, total, w = data.samples, data.total, params["0.weight"]
         weights = samples.numbers(np.ones(len(samples)) if data.weights is None else data.weights)
-        space = sample_space(samples, weights) if self._ranks.size == 1 else None
+        space: SampleSpace | UsedColumns | None = used_columns(samples)
+        if self._ranks.size == 1:
+            space = sample_space(samples, weights) or space
         if space is not None:
             samples, w = space.samples, space.coordinates(w)
         objective = LogisticObjective(
@@ -254,11 +264,12 @@ class LogisticRegression(Classifier):
         if by_itself and callable(rate):
             rate = Later(rate, begun)
         sgd = SGD(rate, weight_decay=1 / (float(self.C) * seen), decay_bias=False)
-        optimizer = sgd if by_itself else Steps(sgd, average=self.average, state=state)
+        optimizer = sgd if by_itself else Averaged(sgd, average=self.average, state=state)
+        layer = SparseDense if isinstance(data.samples.x, CSR) else Dense
         if not self.fit_intercept:
             params = {"0.weight": params["0.weight"]}
         trained = train(
-            problem(Sequential(Dense(units, self.fit_intercept)), units, data, (features,)),
+            problem(Sequential(layer(units, self.fit_intercept)), units, data, (features,)),
             params,
             optimizer,
             epochs=1 if partial else int(self.max_iter or 20),
@@ -274,6 +285,11 @@ class LogisticRegression(Classifier):
         last = trained.state or plain
         self._remember(trained, last | {"seen": seen}, partial)
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     # --- pieces ----------------------------------------------------------------------------------
 
     def _zeros(self, data: Labelled) -> Params:
@@ -283,11 +299,11 @@ class LogisticRegression(Classifier):
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         dtypes = ("float64", "float32") if reset else (dtype_name(self.coef_),)
-        return checked_samples(self, X, reset=reset, dtypes=dtypes)
+        return checked_samples(self, X, reset=reset, dtypes=dtypes, sparse=True)
 
     def _logits(self, samples: Samples) -> Array:
         logits = [
-            dense(samples.take(span), self.coef_, self.intercept_) for span in samples.spans()
+            affine(samples.take(span), self.coef_, self.intercept_) for span in samples.spans()
         ]
         scores = array_namespace(logits[0]).concat(logits, axis=0)
         return scores[:, 0] if scores.shape[1] == 1 else scores

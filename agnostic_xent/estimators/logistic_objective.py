@@ -18,9 +18,9 @@ from ..core.arrays import Array, array_namespace, constant, device
 from ..core.communication import Alone, Communicator
 from ..operations.activations import sigmoid, softmax
 from ..operations.binary_losses import binary_cross_entropy_with_logits
-from ..operations.dense import dense
 from ..operations.losses import cross_entropy
 from ..training.ranks.shares import share
+from .rows import Rows, affine, affine_vjp, products_about, squares_about, sums
 from .samples import Samples, check_squares
 
 Preconditioner = Callable[[Array], Array]
@@ -54,11 +54,11 @@ class LogisticObjective:
         gradient = penalty * xp.concat([w[:, :-1], xp.zeros_like(w[:, -1:])], axis=1)
         value = dot(gradient, w) / 2
         for x, labels, a in self._blocks():
-            logits, of_dense = dense.vjp(x, w[:, :-1], w[:, -1], wrt=(1, 2))
+            logits, of_affine = affine_vjp(x, w[:, :-1], w[:, -1])
             loss, of_loss = self._loss_vjp(logits, labels, a)
             value = value + loss
-            slopes: Any = of_dense(of_loss(constant(1, loss))[0])
-            gradient = gradient + xp.concat([slopes[1], self._kept(slopes[2][:, None])], axis=1)
+            dw, db = of_affine(of_loss(constant(1, loss))[0])
+            gradient = gradient + xp.concat([dw, self._kept(db[:, None])], axis=1)
         return float(self.communicator.sum(value)), self.communicator.sum(gradient)
 
     def by_variances(self, units: int) -> Preconditioner:
@@ -84,15 +84,13 @@ class LogisticObjective:
         """
         mean, _ = self._moments
         xp, size = array_namespace(w), w.shape[1]
-        products, sums, total = self.samples.zeros(size - 1, size - 1), 0.0 * mean, 0.0 * w[:1, :1]
+        products, row, total = self.samples.zeros(size - 1, size - 1), 0.0 * mean, 0.0 * w[:1, :1]
         for x, _, a in self._blocks():
-            slope = self._slopes(dense(x, w[:, :-1], w[:, -1])) * (a / self.total)
-            centred = x - mean
-            scaled = slope[:, None] * centred
-            products = products + xp.matrix_transpose(scaled) @ centred
-            sums = sums + xp.sum(scaled, axis=0, keepdims=True)
+            slope = self._slopes(affine(x, w[:, :-1], w[:, -1])) * (a / self.total)
+            of_block = products_about(mean, slope, x)
+            products, row = products + of_block[0], row + of_block[1]
             total = total + xp.sum(slope)
-        last = self._kept(xp.concat([sums, total], axis=1))
+        last = self._kept(xp.concat([row, total], axis=1))
         upper = xp.concat([products, xp.matrix_transpose(last[:, :-1])], axis=1)
         hessian = self.communicator.sum(xp.concat([upper, last], axis=0))
         eye = xp.eye(size, dtype=w.dtype, device=device(w))
@@ -111,7 +109,7 @@ class LogisticObjective:
 
         return precondition
 
-    def _blocks(self) -> Iterator[tuple[Array, Array, Array]]:
+    def _blocks(self) -> Iterator[tuple[Rows, Array, Array]]:
         own = share(len(self.samples), self.communicator)
         for span in self.samples.spans():
             part = slice(max(span.start, own.start), min(span.stop, own.stop))
@@ -140,10 +138,10 @@ class LogisticObjective:
         mean = variance = self.samples.zeros(1, self.samples.features)
         if self.fit_intercept:
             for x, _, a in self._blocks():
-                mean = mean + (a / self.total)[None, :] @ x
+                mean = mean + sums((a / self.total)[None, :], x)
             mean = self.communicator.sum(mean)
         for x, _, a in self._blocks():
-            variance = variance + (a / self.total)[None, :] @ (x - mean) ** 2
+            variance = variance + squares_about(mean, a / self.total, x)
         variance = self.communicator.sum(variance)
         check_squares(float(array_namespace(variance).sum(variance)))
         return mean, variance

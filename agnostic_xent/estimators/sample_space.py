@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..core.arrays import Array, array_namespace
+from ..core.sparse import CSR
 from ..training.batches import is_stored
+from .rows import Rows, affine, inner_products, sums
 from .samples import Samples, check_squares, dtype_name
 
 MOST_SAMPLES = 512
@@ -20,7 +22,7 @@ class SampleSpace:
     principal axes of the weighted samples, which are ``mix^T x``.
     """
 
-    x: Array
+    x: Rows
     """Shape (N, features)."""
     mix: Array
     """Shape (N, coordinates)."""
@@ -29,25 +31,25 @@ class SampleSpace:
 
     def coordinates(self, w: Array) -> Array:
         """Return the coordinates of what of coefficients lies in the space."""
-        return (w @ array_namespace(w).matrix_transpose(self.x)) @ self.mix
+        return array_namespace(w).matrix_transpose(affine(self.x, w)) @ self.mix
 
     def coefficients(self, v: Array) -> Array:
         """Return the coefficients that have these coordinates."""
-        return (v @ array_namespace(v).matrix_transpose(self.mix)) @ self.x
+        return sums(v @ array_namespace(v).matrix_transpose(self.mix), self.x)
 
 
 def sample_space(samples: Samples, weights: Array) -> SampleSpace | None:
     """Return the space of weighted samples in memory, if they are few, and fewer than features.
 
     None also where rounding of ``x x^T`` would be seen in the coefficients: for float32, and for
-    samples, weights or features of very different sizes.
+    samples, weights or features of very different sizes; and for sparse samples that repeat.
     """
     x, few = samples.x, min(MOST_SAMPLES, samples.features - 1)
     if is_stored(x) or len(samples) > few or dtype_name(samples.like) != "float64":
         return None
-    xp = array_namespace(x)
+    xp = array_namespace(weights)
     root = xp.sqrt(weights)[:, None]
-    products = x @ xp.matrix_transpose(x) * root * xp.matrix_transpose(root)
+    products = inner_products(x) * root * xp.matrix_transpose(root)
     check_squares(float(xp.linalg.trace(products)))
     squares, vectors = xp.linalg.eigh(products)
     eps, largest = float(xp.finfo(x.dtype).eps), squares[-1]
@@ -59,7 +61,9 @@ def sample_space(samples: Samples, weights: Array) -> SampleSpace | None:
     inverse = xp.where(root > 0, 1 / xp.where(root > 0, root, 1.0), 0.0)
     own = replace(samples, x=inverse * vectors * lengths)
     space = SampleSpace(x, root * vectors / lengths, own)
-    return space if count == len(samples) or _holds(space, root) else None
+    if count == len(samples):
+        return space
+    return None if isinstance(x, CSR) or not _holds(space, root) else space
 
 
 def _holds(space: SampleSpace, root: Array) -> bool:

@@ -26,13 +26,22 @@ from ..core.arrays import (
     library,
 )
 from ..core.conversion import detached, to_numpy
+from ..core.sparse import CSR, as_csr, numbers_in, sparse_library
 from ..training.batches import Batch, fetched, is_stored, numbers
+from .rows import Rows, squares
 
 BLOCK_BYTES = 64 << 20
 """How much of the samples is worked on at a time."""
 
 CACHE_BYTES = 4 << 20
 """The same on a processor, whose cache then has what is read a second time."""
+
+
+ENTRY_BYTES = 12
+"""What an entry of a sparse matrix takes: its number and its column."""
+
+ENTRIES_A_FEATURE = 8
+"""So many entries a block of sparse rows has at least: each block costs a pass over the weights."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Samples:
     converted, to NumPy, when they are asked for.
     """
 
-    x: Array
+    x: Rows
     """Shape (N, features)."""
     like: Array
     """An array of the library, device and dtype that rows are handed out in."""
@@ -56,8 +65,10 @@ class Samples:
         """The number of columns."""
         return int(self.x.shape[1])
 
-    def take(self, rows: slice | NDArray[Any]) -> Array:
+    def take(self, rows: slice | NDArray[Any]) -> Rows:
         """Return some of the rows."""
+        if isinstance(self.x, CSR):
+            return self.x[rows]
         if is_stored(self.x):
             return numbers(fetched(self.x[rows]), self.like)
         if isinstance(rows, slice):
@@ -70,11 +81,17 @@ class Samples:
         if is_dask(self.x):
             ends = np.cumsum(self.x.chunks[0]).tolist()
         else:
-            on_cpu = "cpu" in str(device(self.like)).lower()
-            size = min(BLOCK_BYTES, CACHE_BYTES) if on_cpu else BLOCK_BYTES
-            rows = max(1, size // (8 * self.features))
+            rows = self._rows_of_a_block()
             ends = [*range(rows, len(self), rows), len(self)]
         return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def _rows_of_a_block(self) -> int:
+        on_cpu = "cpu" in str(device(self.like)).lower()
+        size = min(BLOCK_BYTES, CACHE_BYTES) if on_cpu else BLOCK_BYTES
+        if not isinstance(self.x, CSR):
+            return max(1, size // (8 * self.features))
+        entries = max(size // ENTRY_BYTES, ENTRIES_A_FEATURE * self.features)
+        return max(1, entries * len(self) // max(1, self.x.entries))
 
     def numbers(self, values: NDArray[Any]) -> Array:
         """Return numbers of the host as an array like the rows."""
@@ -110,11 +127,10 @@ class Labelled:
         """Return the weighted mean of |x|^2."""
         total = 0.0
         for span in self.samples.spans():
-            x = self.samples.take(span)
-            squares = array_namespace(x).sum(x * x, axis=1)
+            found = squares(self.samples.take(span))
             if self.weights is not None:
-                squares = squares * self.samples.numbers(self.weights[span])
-            total += float(array_namespace(x).sum(squares))
+                found = found * self.samples.numbers(self.weights[span])
+            total += float(array_namespace(found).sum(found))
         check_squares(total)
         return total / self.total
 
@@ -166,20 +182,24 @@ class Batches:
             yield rows[start : start + self.batch_size]
 
 
-def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, ...]) -> Samples:
+def checked_samples(
+    estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, ...], sparse: bool = False
+) -> Samples:
     """Check what was given as X, as scikit-learn would, in the library that it belongs to.
 
     Parameters
     ----------
     estimator : estimator
         Remembers the number and names of the features, or knows them.
-    X : array or array-like, shape (N, features)
-        Arrays that follow the Array API standard stay in their library; anything else becomes
-        NumPy.
+    X : array, sparse matrix or array-like, shape (N, features)
+        Arrays that follow the Array API standard, and sparse matrices of CuPy, stay in their
+        library; anything else becomes NumPy.
     reset : bool
         Whether to remember or to compare.
     dtypes : tuple of str
         The accepted dtypes; the first is what others are converted to.
+    sparse : bool
+        Whether sparse matrices are taken: they become `CSR`.
 
     Raises
     ------
@@ -187,9 +207,11 @@ def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, .
         If X is no finite numbers in two dimensions, or has not the known features.
     """
     _check_kind(X)
-    if not _keeps_its_library(X):
-        X = validate_data(estimator, X, dtype=list(dtypes), reset=reset)
-        return Samples(X, X[:0])
+    if not _keeps_its_library(X, sparse):
+        accepted = "csr" if sparse else False
+        X = validate_data(estimator, X, dtype=list(dtypes), reset=reset, accept_sparse=accepted)
+        return _of_rows(as_csr(X) if sparse_library(X) else X)
+    X = X.tocsr() if sparse_library(X) else X
     if X.ndim != 2 or any(math.isnan(n) for n in X.shape):
         raise ValueError(
             f"Expected 2D array, got {X.ndim}D array of shape {tuple(X.shape)} instead. Reshape "
@@ -202,13 +224,13 @@ def checked_samples(estimator: Any, X: Any, *, reset: bool, dtypes: tuple[str, .
                 f"Found array with 0 {name}(s) (shape={tuple(X.shape)}) while a minimum of 1 is "
                 f"required along axis {axis}."
             )
-    kind = dtype_kind(array_namespace(X), X.dtype)
+    kind = dtype_kind(array_namespace(X.data if sparse_library(X) else X), X.dtype)
     if kind not in ("real floating", "integral", "bool"):
         raise ValueError(f"X must be real numbers, got {X.dtype}. Complex data not supported")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     samples = _floating(detached(X), dtypes)
     for span in samples.spans():
-        block = samples.take(span)
+        block = numbers_in(samples.take(span))
         if not bool(array_namespace(block).all(array_namespace(block).isfinite(block))):
             raise ValueError("Input X contains NaN or infinity, or a value too large for its dtype")
     return samples
@@ -342,11 +364,21 @@ def _sample_weights(sample_weight: Any, count: int) -> NDArray[np.float64]:
     return weights
 
 
-def _keeps_its_library(X: Any) -> bool:
+def _keeps_its_library(X: Any, sparse: bool) -> bool:
+    found = sparse_library(X)
+    if found:
+        return sparse and found != "numpy"
     return is_stored(X) or (array_api_compat.is_array_api_obj(X) and library(X) != "numpy")
 
 
+def _of_rows(X: Rows) -> Samples:
+    """Return samples that are handed out as they are."""
+    return Samples(X, numbers_in(X)[:0])
+
+
 def _floating(X: Array, dtypes: tuple[str, ...]) -> Samples:
+    if sparse_library(X):
+        return _of_rows(as_csr(X if dtype_name(X) in dtypes else X.astype(dtypes[0])))
     if is_stored(X):
         return Samples(X, np.empty(0, X.dtype if str(X.dtype) in dtypes else dtypes[0]))
     if dtype_name(X) not in dtypes:

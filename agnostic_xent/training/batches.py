@@ -19,6 +19,7 @@ from ..core.arrays import (
 )
 from ..core.checks import namespace
 from ..core.conversion import detached, to_numpy, uploaded
+from ..core.sparse import CSR, numbers_in
 from ..operations.labels import is_labels
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def as_source(name: str, data: Any, like: Array, *, passes: int = 1) -> Source:
             if is_stored(array):
                 _check_numbers(name, part, array)
             else:
-                namespace(params=like, **{f"{name} ({part})": array})
+                namespace(params=like, **{f"{name} ({part})": numbers_in(array)})
         return ArraySource(detached(x), _takeable(detached(y)), like)
     if isinstance(data, Iterator) and passes > 1:
         raise ValueError(
@@ -179,6 +180,8 @@ class ArraySource:
 
         Stored ones come in NumPy, converted to what can be moved to where ``like`` is.
         """
+        if isinstance(x, CSR):
+            return lambda rows: x[rows if order is None else order[rows]]
         if is_stored(x):
             return lambda rows: converted(
                 fetched(x[rows if order is None else order[rows]]), self.like

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.arrays import Array, array_namespace
+from ..core.sparse import numbers_in
 from ..network.containers import mapped
 from ..network.layers import Layer, Params, Pass, WithPullback
 from .batches import Batch, IterableSource
@@ -131,7 +132,7 @@ def _cause(
     task: Task, params: Params, batch: Batch, rng: Any, finite_loss: bool, gone: list[str]
 ) -> tuple[str, str | None]:
     """Return what was not finite first in the step on a batch, and in which layer."""
-    if not is_finite(batch[:1]):
+    if not is_finite([numbers_in(batch[0])]):
         return "its batch has NaN or infinity in x", None
     spoiled = [name for name, w in params.items() if not is_finite([w])]
     if spoiled and not finite_loss:

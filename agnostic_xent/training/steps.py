@@ -16,7 +16,11 @@ from .batches import ArraySource, Batch, Source, samples_of
 from .linear_epochs import Steps, linear_steps
 from .objective import Loss, loss_vjp, operation_of, options_of, totals_of_loss
 from .optimizers import Optimizer, State
+from .sparse_epochs import sparse_steps
 from .totals import Totals
+
+COUNTS = (None, "count")
+"""How a mean over samples is normalised: where each counts as one."""
 
 Stepper: TypeAlias = Callable[[Params, State, Any], Steps]
 """Takes the steps of an epoch, given parameters, the optimizer's state and the rng."""
@@ -34,10 +38,12 @@ class Task:
 
     def stepper(self, params: Params) -> Stepper:
         """Return what takes the steps of an epoch: a kernel for many at once where there is one."""
-        if options_of(self.loss).keys() <= {"check_labels"}:  # which are checked already
+        options = options_of(self.loss)
+        # labels are checked already; and no loss of these has weights that a mean could count
+        if options.keys() <= {"check_labels", "normalize"} and options.get("normalize") in COUNTS:
             loss = operation_of(self.loss)
             task = self.model, params, self.source, loss, self.optimizer, self.batch_size
-            fast = linear_steps(*task)
+            fast = linear_steps(*task) or sparse_steps(*task)
             if fast is not None:
                 return fast
         return self._epoch

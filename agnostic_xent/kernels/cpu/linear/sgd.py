@@ -11,12 +11,12 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ...core.operation import ROUTINES, Implementation
-from .simd.elementary import BIAS, borrowed, exp_biased, log1p, njit, plain, row_max, row_sum
-from .simd.vectors import Vectors, cgutils, intrinsic
-from .toolchain.arguments import why_not
-from .toolchain.compiling import compiled
-from .toolchain.signatures import (
+from ....core.operation import ROUTINES, Implementation
+from ..simd.elementary import BIAS, borrowed, exp_biased, log1p, njit, plain, row_max, row_sum
+from ..simd.vectors import Vectors, cgutils, intrinsic
+from ..toolchain.arguments import why_not
+from ..toolchain.compiling import compiled
+from ..toolchain.signatures import (
     FLOATS,
     Array,
     Doubles,

@@ -1,0 +1,1 @@
+"""Linear models: products with sparse rows, and epochs of plain SGD."""

@@ -1,0 +1,198 @@
+"""Plain SGD of a linear model of sparse samples, many steps in one call of a kernel."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.arrays import Array, array_namespace, constant
+from ..core.operation import Operation, Routine
+from ..core.sparse import CSR
+from ..network.containers import as_chain, prefix_of
+from ..network.layers import Layer, Params, Pass, WithPullback
+from ..operations.binary_losses import binary_cross_entropy_with_logits as binary_loss
+from ..operations.losses import cross_entropy
+from ..operations.sparse import sparse_affine_vjp
+from .averages import Averaged, share
+from .batches import ArraySource, Source
+from .linear_epochs import CHUNK, Steps
+from .optimizers import SGD, Optimizer, State
+from .schedules import rates_of
+from .totals import Totals
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PASSES = 8
+"""Entries of a call for each weight: a call reads and writes all of them."""
+
+
+@dataclass(frozen=True)
+class SparseDense(Layer):
+    """`Dense` of sparse rows, which have no gradient of their own."""
+
+    units: int
+    bias: bool = True
+
+    def forward(self, params: Mapping[str, Array], x: Any, how: Pass) -> WithPullback:
+        """Return the logits and their pullback."""
+        y, pullback = sparse_affine_vjp(x, params["weight"], params.get("bias"))
+
+        def of_layer(dy: Array) -> tuple[None, Params]:
+            dw, db = pullback(dy)
+            return None, {"weight": dw, "bias": db} if self.bias else {"weight": dw}
+
+        return y, of_layer
+
+
+@dataclass(frozen=True)
+class ZeroLogit(Layer):
+    """(N, 1) -> (N, 2): a logit of 0 for the first class; the softmax becomes the sigmoid."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return both logits and their pullback."""
+        y = array_namespace(x).concat([constant(0, x) * x, x], axis=1)
+        return y, lambda dy: (dy[:, 1:], {})
+
+
+@Routine
+def sparse_sgd(
+    params: list[Array | None],
+    rows: tuple[Array, Array, Array],
+    targets: list[Array],
+    means: list[Array | None],
+    *,
+    order: np.ndarray,
+    rates: np.ndarray,
+    shares: np.ndarray,
+    batch_size: int,
+    weight_decay: float,
+    decay_bias: bool,
+) -> tuple[list[Array | None], list[Array | None], float, int]:
+    """Take the steps of SGD over batches of the rows ``order`` of a `CSR`, as `linear_sgd` does.
+
+    Parameters
+    ----------
+    params : list of array
+        Weights (units, columns), and bias (units,) or None.
+    rows : tuple of array
+        The arrays of a `CSR`.
+    targets : list of array
+        One: labels (N,); or each class's share of a sample's weight, (N, classes), 2 of one unit.
+    means : list of array
+        The averages of weights and bias; None where there are none.
+    order, rates, shares : numpy.ndarray
+        Row numbers, and a learning rate for each batch; and the share that the parameters after
+        each have in the averages, nothing where there are none.
+
+    Returns
+    -------
+    params, means : list of array
+        After the steps.
+    loss : float
+        The sum of the samples' losses, before the step that each took part in.
+    correct : int
+        How many predictions were right.
+    """
+    raise NotImplementedError("where no kernel takes the arguments, `fit` takes the steps")
+
+
+@dataclass(frozen=True)
+class SparseSteps:
+    """Takes the steps of an epoch of a linear model of sparse samples by a kernel."""
+
+    kernel: Callable[..., Any]
+    weight: str
+    """The parameter's name; likewise the bias."""
+    bias: str
+    x: CSR
+    y: Array
+    optimizer: Any
+    """`SGD`, or `Averaged` of it."""
+    batch_size: int
+
+    def __call__(self, params: Params, state: State, rng: np.random.Generator) -> Steps:
+        """Yield parameters, state and the samples' totals after each call of the kernel."""
+        import numpy as np
+
+        order, names = rng.permutation(len(self.x)), [self.weight, self.bias]
+        averages = isinstance(self.optimizer, Averaged) and self.optimizer.average
+        size = self.batch_size * self._batches(math.prod(params[self.weight].shape))
+        for start in range(0, len(order), size):
+            chunk = order[start : start + size]
+            steps = state["step"] + np.arange(math.ceil(len(chunk) / self.batch_size))
+            of_params, of_means, loss, correct = self.kernel(
+                [params.get(name) for name in names],
+                self.x.arrays,
+                [self.y],
+                [state["mean"].get(name) if averages else None for name in names],
+                order=chunk,
+                rates=rates_of(_sgd(self.optimizer).learning_rate, steps),
+                shares=np.asarray([share(step) for step in steps + 1] if averages else []),
+            )
+            params = params | _present(names, of_params)
+            state = self._after(state, len(steps), params, _present(names, of_means))
+            yield params, state, Totals(len(chunk), loss, correct, len(chunk), len(chunk))
+
+    def _batches(self, weights: int) -> int:
+        """Return how many batches a call does, at most."""
+        units = weights // self.x.columns
+        of_batch = self.batch_size * max(1, self.x.entries // len(self.x)) * units
+        return max(1, max(CHUNK, PASSES * weights) // of_batch)
+
+    def _after(self, state: State, steps: int, params: Params, means: Params) -> State:
+        """Return the optimizer's state after some steps."""
+        if not isinstance(self.optimizer, Averaged):
+            return state | {"step": state["step"] + steps}
+        inner = state["inner"] | {"step": state["inner"]["step"] + steps}
+        known = {"step": state["step"] + steps, "inner": inner, "last": params}
+        self.optimizer.state = known | {"mean": means or state["mean"]}
+        return self.optimizer.state
+
+
+def sparse_steps(
+    model: Layer,
+    params: Mapping[str, Array],
+    source: Source,
+    loss: Operation[Any, Any],
+    optimizer: Optimizer,
+    batch_size: int,
+) -> SparseSteps | None:
+    """Return what takes the steps of an epoch, where `sparse_sgd` has a kernel for it.
+
+    That may be for one `SparseDense`, perhaps before `ZeroLogit`, and SGD without momentum, perhaps
+    averaged.
+    """
+    (name, first), *after = as_chain(model).children().items()
+    if type(first) is not SparseDense or not isinstance(source, ArraySource):
+        return None
+    sgd, prefix = _sgd(optimizer), prefix_of(name)
+    binary = loss is binary_loss and first.units == 1 and not after
+    of_classes = loss is cross_entropy and [type(layer) for _, layer in after] in ([], [ZeroLogit])
+    if type(sgd) is not SGD or sgd.momentum or not (binary or of_classes):
+        return None
+    y, (weight, bias) = source.y, (f"{prefix}weight", f"{prefix}bias")
+    if binary:
+        y = array_namespace(y).concat([1 - y, y], axis=1)
+    options = {
+        "batch_size": batch_size,
+        "weight_decay": sgd.weight_decay,
+        "decay_bias": sgd.decay_bias,
+    }
+    arrays = params[weight], params.get(bias), *source.x.arrays, y
+    kernel = sparse_sgd.kernel(*arrays, **options)
+    if kernel is None:
+        return None
+    value = functools.partial(kernel.value, **options)
+    return SparseSteps(value, weight, bias, source.x, y, optimizer, batch_size)
+
+
+def _sgd(optimizer: Any) -> Any:
+    return optimizer.optimizer if isinstance(optimizer, Averaged) else optimizer
+
+
+def _present(names: list[str], arrays: list[Array | None]) -> Params:
+    return {name: x for name, x in zip(names, arrays, strict=True) if x is not None}
