@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("scipy")
 
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 
@@ -22,8 +24,9 @@ from agnostic_xent import (
     cosine,
     kernels,
     save_report,
+    to_numpy,
 )
-from agnostic_xent.core.sparse import CSR
+from agnostic_xent.core.sparse import CSR, LIBRARIES
 from agnostic_xent.estimators import logistic as estimator
 from agnostic_xent.estimators.samples import checked_samples
 from agnostic_xent.estimators.used_columns import used_columns
@@ -268,6 +271,55 @@ def test_a_confident_answer_keeps_its_digits():
         model.partial_fit(x[:1], y[:1])
         moved = (model.coef_[-1 if classes == 2 else 1, 0] - 40.0) / 1e18
         np.testing.assert_allclose(moved, (classes - 1) * np.exp(-40), rtol=1e-12)
+
+
+# --- another library -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd", "few samples"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_matrices_of_another_library(classes, solver, monkeypatch):
+    """Those of CuPy go through the same lines."""
+    pytest.importorskip("array_api_strict")
+    from sparse_stand_in import DEVICE, MODULE, Matrix, there
+
+    monkeypatch.setitem(LIBRARIES, "array_api_strict", "a_stand_in")
+    monkeypatch.setitem(sys.modules, "a_stand_in", MODULE)
+    rng = np.random.default_rng(0)
+    x = sparse.random(20 if solver == "few samples" else 90, 30, 0.2, format="csr", rng=rng)
+    x = unordered(x)
+    y = np.arange(x.shape[0]) % classes
+    options = {"solver": "sgd", "max_iter": 2, "random_state": 0} if solver == "sgd" else {}
+    for average in (False, True) if solver == "sgd" else (False,):
+        model = LogisticRegression(average=average, **options)
+        expected = clone(model).fit(x.toarray(), y)
+        found = model.fit(Matrix.of(x), there(y))
+        assert found.coef_.device == DEVICE
+        for name in ("coef_", "intercept_"):
+            both = to_numpy(getattr(found, name)), getattr(expected, name)
+            np.testing.assert_allclose(*both, rtol=1e-8, atol=1e-10)
+        predicted = to_numpy(found.predict_proba(Matrix.of(x)))
+        np.testing.assert_allclose(predicted, expected.predict_proba(x.toarray()), rtol=1e-8)
+        assert to_numpy(found.predict(Matrix.of(x.astype("float32")))).shape == (x.shape[0],)
+
+
+def test_empty_columns_of_another_library(monkeypatch):
+    pytest.importorskip("array_api_strict")
+    from sparse_stand_in import MODULE, Matrix, there
+
+    monkeypatch.setitem(LIBRARIES, "array_api_strict", "a_stand_in")
+    monkeypatch.setitem(sys.modules, "a_stand_in", MODULE)
+    x, _ = hashed()
+    y = np.random.default_rng(1).integers(0, 3, 600)
+    found, expected = (
+        LogisticRegression().fit(Matrix.of(x), there(y)),
+        LogisticRegression().fit(x, y),
+    )
+    np.testing.assert_allclose(to_numpy(found.coef_), expected.coef_, rtol=1e-8, atol=1e-12)
+    broken = x.copy()
+    broken.data[3] = np.inf
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        found.predict(Matrix.of(broken))
 
 
 # --- in use --------------------------------------------------------------------------------------

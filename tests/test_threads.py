@@ -20,6 +20,8 @@ from conftest import needs_fork
 
 import agnostic_xent as ax
 from agnostic_xent.core.operation import OPERATIONS, ROUTINES
+from agnostic_xent.core.sparse import CSR
+from agnostic_xent.operations.sparse import sparse_product, sparse_sums
 
 numba = pytest.importorskip("numba")
 
@@ -74,6 +76,14 @@ def steps(optimizer: Any) -> Callable[[], list[Any]]:
 def convolution(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Callable[[], list[Any]]:
     return gradients(ax.conv2d, normal(*x), normal(*w), normal(w[0]), **options)
 
+
+ENTRIES = 40  # a row
+ROWS = CSR(
+    normal(997 * ENTRIES),
+    np.sort(labels(4003 // ENTRIES, 997, ENTRIES) + np.arange(ENTRIES) * (4003 // ENTRIES)).ravel(),
+    np.arange(998) * ENTRIES,
+    4003,
+)
 
 WORK: dict[str, list[Callable[[], list[Any]]]] = {
     **{
@@ -130,6 +140,10 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
     ],
     "binary_cross_entropy_with_logits": [
         gradients(ax.binary_cross_entropy_with_logits, normal(1009, 31), probabilities(1009, 31))
+    ],
+    "sparse_product": [lambda: [sparse_product([normal(n, 4003)], ROWS.arrays) for n in (1, 5)]],
+    "sparse_sums": [
+        lambda: [sparse_sums([normal(997, n)], ROWS.arrays, columns=4003) for n in (1, 5)]
     ],
     "dropout": [gradients(ax.dropout, normal(301, 303), rate=0.3, rng=0)],
     "sgd_step": [steps(ax.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01))],

@@ -103,8 +103,8 @@ def as_csr(matrix: Any) -> CSR:
     """
     matrix = type(matrix)((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
     rows = _parts(matrix)
-    xp, (data, indices, indptr) = array_namespace(rows.data), rows.arrays
-    ordered = int(indptr[0]) == 0 and int(indptr[-1]) == len(data) == len(indices)
+    xp, (_, indices, indptr) = array_namespace(rows.data), rows.arrays
+    ordered = int(indptr[0]) == 0 and int(indptr[-1]) == rows.entries == indices.shape[0]
     if not ordered or bool(xp.any(indptr[1:] < indptr[:-1])):
         raise ValueError("X is no whole CSR matrix: its indptr does not rise from 0 to its entries")
     if rows.entries and not 0 <= int(xp.min(indices)) <= int(xp.max(indices)) < rows.columns:

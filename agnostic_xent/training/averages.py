@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..core.arrays import Array
 from .optimizers import Optimizer, Params, State
@@ -47,8 +48,11 @@ class Averaged:
         return params, self.state
 
 
-def share(step: int) -> float:
-    """Return the share of the average that the iterate of a step, counted from 1, has then."""
+def share(step: Any) -> Any:
+    """Return the share of the average that the iterate of a step, counted from 1, has then.
+
+    Of an array of steps, an array.
+    """
     return (DECAY + 1) / (DECAY + step)
 
 

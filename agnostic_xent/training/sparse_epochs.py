@@ -131,7 +131,7 @@ class SparseSteps:
                 [state["mean"].get(name) if averages else None for name in names],
                 order=chunk,
                 rates=rates_of(_sgd(self.optimizer).learning_rate, steps),
-                shares=np.asarray([share(step) for step in steps + 1] if averages else []),
+                shares=share(steps + 1) if averages else np.empty(0),
             )
             params = params | _present(names, of_params)
             state = self._after(state, len(steps), params, _present(names, of_means))

@@ -79,7 +79,7 @@ def row_product(w: Any, data: Any, indices: Any, start: Any, stop: Any) -> Any:
     """Return the inner product of a row's entries with the weights of one unit."""
     total = w.dtype.type(0)
     for p in range(start, stop):
-        total += data[p] * w[indices[p], 0]
+        total += data[p] * w[np.uint64(indices[p]), 0]
     return total
 
 
@@ -129,7 +129,7 @@ def column_sums(
 def spread(g: Any, factor: Any, data: Any, indices: Any, start: Any, stop: Any) -> None:
     """Add a multiple of a row's entries to the sums of one unit."""
     for p in range(start, stop):
-        g[indices[p], 0] += factor * data[p]
+        g[np.uint64(indices[p]), 0] += factor * data[p]
 
 
 @sums

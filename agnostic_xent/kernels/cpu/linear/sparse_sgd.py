@@ -6,7 +6,7 @@ is ``p u + q v``; a step moves v, and u against it, where the samples have entri
 Stochastic gradient descent tricks (2012), sections 5.1 and 5.2.
 
 Steps follow each other, so this runs on one thread. z are logits, d slopes of the loss at them.
-Weights are read and written as (columns, units).
+Weights are read and written as (columns, units), those of u behind those of v.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from ....core.operation import ROUTINES, Implementation
 from ..simd.elementary import BIAS, borrowed, exp_biased, log1p, plain
+from ..simd.lines import prefetch_to_read, prefetch_to_write
 from ..toolchain.compiling import compiled
 from ..toolchain.signatures import FLOATS, Doubles, Integers, Read1, Read2, Write1, Write2
 from .sgd import Decay, softmax_slope
@@ -54,8 +55,7 @@ def value(
     (w, b), (mean_w, mean_b), (y,) = params, means, targets
     dtype, units, averaged = w.dtype, len(w), mean_w is not None
     data, indices, indptr = flat_rows(rows)
-    v, bias = _turned(w), np.zeros(units, dtype) if b is None else np.array(b)
-    u = _turned(mean_w) if averaged else np.zeros((1, units), dtype)
+    v, bias = _turned(w, mean_w), np.zeros(units, dtype) if b is None else np.array(b)
     mean = np.array(mean_b) if averaged and b is not None else np.zeros(units, dtype)
     decay = Decay(float(weight_decay), float(weight_decay if decay_bias else 0), b is not None)
     y = np.take(y, order, axis=0)
@@ -64,23 +64,29 @@ def value(
     shares_of_classes = np.zeros((1, units), dtype) if form.labels else np.ascontiguousarray(y)
     total, correct = take_steps[dtype, indices.dtype](
         labels, shares_of_classes, data, indices, indptr, order, rates, shares, decay, form,
-        v, bias, u, mean, np.empty(units, dtype), np.empty((batch_size, units), dtype),
+        v, bias, mean, np.empty(units, dtype), np.empty((batch_size, v.shape[1]), dtype),
         1 / BIAS[dtype],
     )  # fmt: skip
     with_bias = b is not None
-    found = [u.T, mean if with_bias else None] if averaged else [None, None]
-    return [v.T, bias if with_bias else None], found, total, correct
+    w, found = np.ascontiguousarray(v[:, :units]).T, [None, None]
+    if averaged:
+        found = [np.ascontiguousarray(v[:, units:]).T, mean if with_bias else None]
+    return [w, bias if with_bias else None], found, total, correct
 
 
-def _turned(w: Any) -> Any:
-    """Return a copy as (columns, units): as it lies, of an array that a call has returned."""
-    return np.array(w.T, order="C")
+def _turned(w: Any, mean: Any) -> Any:
+    """Return a copy as (columns, units), or (columns, 2 units) together with the average."""
+    parts = [w] if mean is None else [w, mean]
+    v, units = np.empty((w.shape[1], len(parts) * len(w)), w.dtype), len(w)
+    for i, part in enumerate(parts):
+        v[:, i * units : (i + 1) * units] = part.T
+    return v
 
 
 @compiled(kind=FLOATS, index=INDICES)
 def take_steps(
     labels: Integers, t: Read2, data: Read1, indices: Columns, indptr: Integers, order: Integers,
-    rates: Doubles, shares: Doubles, decay: Decay, form: Form, v: Write2, b: Write1, u: Write2,
+    rates: Doubles, shares: Doubles, decay: Decay, form: Form, v: Write2, b: Write1,
     mean: Write1, z: Write1, d: Write2, unbias: float,
 ) -> tuple[float, int]:  # fmt: skip
     """Take a step a batch; return the sum of the losses and how many predictions were right."""
@@ -89,14 +95,19 @@ def take_steps(
         first = step * d.shape[0]
         rows = order[first : first + d.shape[0]]
         for k in range(rows.size):
+            later = order[min(first + k + 2, order.size - 1)]
+            fetch(data, indices, indptr[later], indptr[later + 1])
+            if z.size == 1:
+                later = order[min(first + k + 1, order.size - 1)]
+                fetch_weights(v, indices, indptr[later], indptr[later + 1])
             score(z, s, v, b, data, indices, indptr[rows[k]], indptr[rows[k] + 1])
             own = t[0 if form.labels else first + k]
-            loss, hit = sample_slope(z, labels[first + k], own, form.labels, d[k], unbias)
+            loss, hit = sample_slope(z, labels[first + k], own, form.labels, d[k, : z.size], unbias)
             total += loss
             correct += hit
         s *= 1 - rates[step] * decay.weights
         if abs(s) < SMALL or p < SMALL:
-            multiply_out(v, u, s, p, q, form.averaged)
+            multiply_out(v, z.size, s, p, q)
             s, p, q = 1.0, 1.0, 0.0
         for k in range(rows.size):
             rate = rates[step] / rows.size
@@ -105,20 +116,17 @@ def take_steps(
                 if decay.with_bias:
                     b[c] = b.dtype.type(keep * b[c] - rate * d[k, c])
                 d[k, c] *= d.dtype.type(-rate / s)
-            start, stop = indptr[rows[k]], indptr[rows[k] + 1]
-            move(v, d, k, data, indices, start, stop)
-            if form.averaged and q != 0:
-                for c in range(z.size):
-                    d[k, c] *= d.dtype.type(-q / p)
-                move(u, d, k, data, indices, start, stop)
+                if form.averaged:
+                    d[k, z.size + c] = d.dtype.type(-q / p) * d[k, c]
+            move(v, d, k, data, indices, indptr[rows[k]], indptr[rows[k] + 1])
         if form.averaged:
             rest, share = 1 - shares[step], shares[step]
             for c in range(z.size):
                 mean[c] = mean.dtype.type(rest * mean[c] + share * b[c])
             if rest == 0:
-                u[:] = 0
+                v[:, z.size :] = 0
             p, q = p * rest if rest != 0 else 1.0, q * rest + share * s
-    multiply_out(v, u, s, p, q, form.averaged)
+    multiply_out(v, z.size, s, p, q)
     return total, correct
 
 
@@ -132,9 +140,25 @@ def score(z: Any, s: Any, v: Any, b: Any, data: Any, indices: Any, start: Any, s
     for i in range(start, stop):
         factor = data[i]
         for c in range(z.size):
-            z[c] += factor * v[indices[i], c]
+            z[c] += factor * v[np.uint64(indices[i]), c]
     for c in range(z.size):
         z[c] = z.dtype.type(s * z[c]) + b[c]
+
+
+@plain
+def fetch(data: Any, indices: Any, start: Any, stop: Any) -> None:
+    """Ask for the entries of a sample, which lies anywhere."""
+    for i in range(start, stop, 8):  # numbers in a line of memory
+        prefetch_to_read(data, i)
+    for i in range(start, stop, 16):
+        prefetch_to_read(indices, i)
+
+
+@plain
+def fetch_weights(v: Any, indices: Any, start: Any, stop: Any) -> None:
+    """Ask for the weights of a sample's columns."""
+    for i in range(start, stop):
+        prefetch_to_write(v, np.int64(indices[i]) * v.shape[1])
 
 
 @plain
@@ -142,21 +166,23 @@ def move(v: Any, d: Any, k: Any, data: Any, indices: Any, start: Any, stop: Any)
     """Add row k of d, times a sample's entries, to the weights of their columns."""
     if v.shape[1] == 1:
         spread(v, d[k, 0], data, indices, start, stop)
+    elif v.shape[1] == 2:  # as below, without the loop's own cost
+        for i in range(start, stop):
+            j = np.uint64(indices[i])
+            v[j, 0] += d[k, 0] * data[i]
+            v[j, 1] += d[k, 1] * data[i]
     else:
         for i in range(start, stop):
             add(v, indices[i], data[i], d, k)
 
 
 @plain
-def multiply_out(v: Any, u: Any, s: Any, p: Any, q: Any, averaged: Any) -> None:
-    """Let v be the weights, and u their average, where there is one.
-
-    The average is that of v as it was before its last factor s was to be taken in.
-    """
+def multiply_out(v: Any, units: Any, s: Any, p: Any, q: Any) -> None:
+    """Let v be the weights, and what follows them, if anything does, their average."""
     for j in range(v.shape[0]):
-        for c in range(v.shape[1]):
-            if averaged:
-                u[j, c] = u.dtype.type(p * u[j, c] + q * v[j, c])
+        for c in range(units, v.shape[1]):
+            v[j, c] = v.dtype.type(p * v[j, c] + q * v[j, c - units])
+        for c in range(units):
             v[j, c] = v.dtype.type(s * v[j, c])
 
 
