@@ -1,6 +1,6 @@
 """Arrays of any library: namespace, device, dtype, and what is told of them at a glance.
 
-Above ``kernels/``, this file and ``conversion.py`` alone name an array library.
+Above ``kernels/``, this file, ``conversion.py`` and ``sparse.py`` alone name an array library.
 """
 
 from __future__ import annotations

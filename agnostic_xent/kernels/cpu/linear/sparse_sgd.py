@@ -68,9 +68,8 @@ def value(
         1 / BIAS[dtype],
     )  # fmt: skip
     with_bias = b is not None
-    w, found = np.ascontiguousarray(v[:, :units]).T, [None, None]
-    if averaged:
-        found = [np.ascontiguousarray(v[:, units:]).T, mean if with_bias else None]
+    parts = [np.ascontiguousarray(v[:, i : i + units]).T for i in range(0, v.shape[1], units)]
+    w, found = parts[0], [parts[-1] if averaged else None, mean if averaged and with_bias else None]
     return [w, bias if with_bias else None], found, total, correct
 
 
