@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from ....core.operation import ROUTINES, Implementation
-from ..simd.elementary import njit
 from ..toolchain.arguments import flat, why_not
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Read2, Write2
+from .sgd import sums
 
 INDICES = (np.dtype(np.int32), np.dtype(np.int64))
 Columns = Annotated[Any, Array("index", 1)]
@@ -25,9 +25,6 @@ SAMPLE = 1024
 
 FEW = 1 << 14
 """Entries times units up to which a product is done in the thread of the caller."""
-
-sums = njit(fastmath={"reassoc", "contract"}, error_model="numpy")
-"""Sums in lanes, in an order that the machine code fixes; infinities and NaN keep their meaning."""
 
 
 def why_no_rows(like: Any, data: Any, indices: Any, indptr: Any) -> str | None:
