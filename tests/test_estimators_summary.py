@@ -90,7 +90,7 @@ REFUSED = {
     "class weights": ({"class_weight": "balanced"}, lambda x, y: (x, y), "class_weight=None"),
     "many features": ({}, lambda x, y: (np.tile(x, 1100), y), "at most 1024 features"),
     "sums": ({"C": math.inf}, lambda x, y: (np.hstack([x, x]), y), "no standard errors"),
-    "a constant": ({"C": math.inf}, lambda x, y: (0 * x + 1, y), "no standard errors"),
+    "zeros": ({"C": math.inf}, lambda x, y: (np.hstack([x, 0 * x]), y), "no standard errors"),
 }
 
 
