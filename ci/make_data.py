@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agnostic_xent.datasets import _find_files, _read_idx
+from agnostic_xent.datasets.known import _find_files, _read_idx
 
 TARGET = Path(__file__).parents[1] / "agnostic_xent" / "data" / "fashion_mnist_12k.npz"
 

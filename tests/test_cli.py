@@ -102,6 +102,7 @@ def test_data_names(toys, capsys, tmp_path, monkeypatch, data):
 
     monkeypatch.setattr(cli.data, "load_fashion_mnist", load)
     value = str(tmp_path) if data == "folder" else data
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").touch()
     out = tmp_path / "out"
     assert cli.main(["train", "--data", value, "--epochs", "1", "--out", str(out)]) == 0
     expected = {
@@ -229,7 +230,7 @@ def test_negative_values_name_their_option(toys, capsys):
 @pytest.mark.parametrize("data", ["embedded", "digits"])
 def test_logistic_takes_spambase_only(toys, capsys, data):
     assert cli.main(["train", "logistic", "--data", data]) == 2
-    assert "must be spambase or an .npz file for logistic" in one_error_line(capsys)
+    assert "must be spambase, a .csv" in one_error_line(capsys)
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "transformer"], ["info", "--fast"]])

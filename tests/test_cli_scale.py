@@ -350,9 +350,9 @@ def test_pictures_for_a_model_of_other_channels_are_an_error(tmp_path, capsys):
     assert "takes no pictures of 1 or 3 channels" in refused(tmp_path, capsys, shape=(4, 8, 8))
 
 
-def test_a_folder_of_folders_is_an_error(tmp_path, capsys):
+def test_a_folder_of_folders_without_pictures_is_an_error(tmp_path, capsys):
     (tmp_path / "pictures" / "cats").mkdir(parents=True)
-    assert "folders in it are not looked into" in refused(tmp_path, capsys)
+    assert ": it has no .avif, .bmp, .gif, .jpeg" in refused(tmp_path, capsys)
 
 
 def test_channels_that_come_last_are_an_error(tmp_path, capsys):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from agnostic_xent import datasets
-from agnostic_xent.datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
+from agnostic_xent.datasets import Dataset, known, load_digits, load_fashion_mnist, load_spambase
 
 SPLIT_LOADERS = [load_spambase, load_digits]
 MAKE_DATA = Path(__file__).parents[1] / "ci" / "make_data.py"
@@ -35,7 +35,7 @@ def no_network(monkeypatch):
 def nowhere(monkeypatch, tmp_path):
     """Hide any official file that this machine has."""
     monkeypatch.delenv("AGNOSTIC_XENT_DATA", raising=False)
-    monkeypatch.setattr(datasets, "_DEBIAN", tmp_path / "absent")
+    monkeypatch.setattr(known, "_DEBIAN", tmp_path / "absent")
 
 
 @pytest.fixture
@@ -48,16 +48,16 @@ def tiny(monkeypatch, nowhere):
         arrays[f"{part}_labels"] = np.arange(count, dtype=np.uint8) % 10
     files = {
         key: file._replace(shape=arrays[key].shape, crc32=zlib.crc32(idx(arrays[key])))
-        for key, file in datasets._FILES.items()
+        for key, file in known._FILES.items()
     }
-    monkeypatch.setattr(datasets, "_FILES", files)
+    monkeypatch.setattr(known, "_FILES", files)
     return arrays
 
 
 def write(folder, arrays, *, packed=True):
     folder.mkdir(exist_ok=True)
     for key, array in arrays.items():
-        name = datasets._FILES[key].name
+        name = known._FILES[key].name
         if packed:
             (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
         else:
@@ -153,14 +153,14 @@ def test_full_from_folder(tiny, tmp_path, packed):
 
 
 def test_full_from_variable_then_debian(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_DEBIAN", write(tmp_path / "debian", tiny))
+    monkeypatch.setattr(known, "_DEBIAN", write(tmp_path / "debian", tiny))
     monkeypatch.setenv("AGNOSTIC_XENT_DATA", "")
     assert_holds(load_fashion_mnist("full"), tiny)
     monkeypatch.setenv("AGNOSTIC_XENT_DATA", str(tmp_path / "empty"))
     with pytest.raises(FileNotFoundError, match=r"AGNOSTIC_XENT_DATA='.*empty' has neither"):
         load_fashion_mnist("full")
     monkeypatch.setenv("AGNOSTIC_XENT_DATA", str(write(tmp_path / "variable", tiny)))
-    monkeypatch.setattr(datasets, "_DEBIAN", tmp_path / "absent")
+    monkeypatch.setattr(known, "_DEBIAN", tmp_path / "absent")
     assert_holds(load_fashion_mnist("full"), tiny)
 
 
@@ -169,11 +169,11 @@ def test_folder_goes_before_variable(tiny, tmp_path, monkeypatch):
     assert_holds(load_fashion_mnist("full", folder=write(tmp_path / "files", tiny)), tiny)
 
 
-@pytest.mark.parametrize("key", list(datasets._FILES))
+@pytest.mark.parametrize("key", list(known._FILES))
 def test_named_folder_that_lacks_a_file(tiny, tmp_path, monkeypatch, key):
     folder = write(tmp_path / "files", tiny)
-    monkeypatch.setattr(datasets, "_DEBIAN", write(tmp_path / "debian", tiny))
-    name = datasets._FILES[key].name
+    monkeypatch.setattr(known, "_DEBIAN", write(tmp_path / "debian", tiny))
+    name = known._FILES[key].name
     (folder / f"{name}.gz").unlink()
     with pytest.raises(FileNotFoundError, match=rf"folder='.*files' has neither {name}.gz nor"):
         load_fashion_mnist("full", folder=folder)
@@ -210,7 +210,7 @@ DAMAGE = {
 @pytest.mark.parametrize(("suffix", "damage", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_bad_file_is_named(tiny, tmp_path, suffix, damage, message):
     folder = write(tmp_path / "files", tiny, packed=bool(suffix))
-    path = folder / (datasets._FILES["train_images"].name + suffix)
+    path = folder / (known._FILES["train_images"].name + suffix)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=rf"train-images-idx3-ubyte{suffix} .*{message}"):
         load_fashion_mnist("full", folder=folder)
@@ -229,8 +229,7 @@ def test_download(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", pooch)
     assert_holds(load_fashion_mnist("full"), tiny)
     assert asked == {
-        f"{datasets._URL}{file.name}.gz": f"sha256:{file.sha256}"
-        for file in datasets._FILES.values()
+        f"{known._URL}{file.name}.gz": f"sha256:{file.sha256}" for file in known._FILES.values()
     }
 
 
@@ -253,9 +252,9 @@ def test_real_pooch_takes_these_arguments(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "os_cache", lambda name: cache)
     files = {
         key: file._replace(sha256=pooch.file_hash(str(cache / f"{file.name}.gz")))
-        for key, file in datasets._FILES.items()
+        for key, file in known._FILES.items()
     }
-    monkeypatch.setattr(datasets, "_FILES", files)
+    monkeypatch.setattr(known, "_FILES", files)
     assert_holds(load_fashion_mnist("full"), tiny)
 
 
@@ -393,4 +392,5 @@ def test_dataset_is_frozen_and_prints_short():
 
 
 def test_public_names():
-    assert datasets.__all__ == ["Dataset", "load_digits", "load_fashion_mnist", "load_spambase"]
+    modules = (datasets.dataset, datasets.images, datasets.known, datasets.tables)
+    assert datasets.__all__ == sorted(name for module in modules for name in module.__all__)

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from agnostic_xent import LogisticRegression, to_backend, to_numpy
-from agnostic_xent.datasets import _packaged
+from agnostic_xent.datasets.known import _packaged
 
 SEED = 5
 WORDS = np.array(["ham", "spam", "virus"])

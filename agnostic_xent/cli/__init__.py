@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from ..core.texts import printable
 from . import bench, evaluate, export, info, predict, train, warmup
 from .options import Parser
-from .output import printable
 
 COMMANDS = (train, evaluate, predict, export, bench, info, warmup)
 

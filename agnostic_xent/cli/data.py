@@ -1,4 +1,4 @@
-"""What the option ``--data`` names: data sets of the package, or a file of the user's own."""
+"""What the option ``--data`` names: data sets of the package, or files of the user's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
-from .own_data import read_dataset, read_test
+from ..datasets.known import holds_fashion_mnist
+from .options import argument
+from .own_data import holds_arrays, is_table, read_dataset, read_test
 from .saved import Settings
 from .scale import Scale
 
@@ -20,28 +22,30 @@ LOADERS: dict[tuple[str, str], Callable[[], Dataset]] = {
 """Data sets of the package, by model and name."""
 
 
-def load(model: str, data: str) -> tuple[Dataset, Scale]:
+def load(model: str, data: str, label: str | None = None) -> tuple[Dataset, Scale]:
     """Return what an option names to train a model on, and the scale of its numbers."""
-    if (loader := _known(model, data)) is not None:
-        found = loader()
-        return found, Scale.of(found.train_x)
-    return read_dataset(_own(model, data), images=model == "cnn")
+    with argument("--data"):
+        if (loader := _known(model, data)) is not None:
+            found = loader()
+            return found, Scale.of(found.train_x)
+        return read_dataset(_own(model, data), images=model == "cnn", label=label)
 
 
 def load_test(settings: Settings, data: str) -> Dataset:
     """Return what an option names to test a trained model on, as that takes it."""
-    if (loader := _known(settings.model, data)) is None:
-        return read_test(_own(settings.model, data), settings)
-    found = loader()
-    if (found.classes, found.test_x.shape[1:]) != (settings.classes, settings.input_shape):
-        raise ValueError(
-            f"argument --data: {data} has samples of shape {found.test_x.shape[1:]} in the classes "
-            f"{', '.join(found.classes)}, but the model was trained on others: "
-            f"{settings.input_shape}, {', '.join(settings.classes)}"
-        )
-    x = found.test_x
-    x = settings.pictures(x) if x.ndim == 4 else settings.numbers(data, x)
-    return replace(found, test_x=x)
+    with argument("--data"):
+        if (loader := _known(settings.model, data)) is None:
+            return read_test(_own(settings.model, data), settings)
+        found = loader()
+        if (found.classes, found.test_x.shape[1:]) != (settings.classes, settings.input_shape):
+            raise ValueError(
+                f"{data} has samples of shape {found.test_x.shape[1:]} in the classes "
+                f"{', '.join(found.classes)}, but the model was trained on others: "
+                f"{settings.input_shape}, {', '.join(settings.classes)}"
+            )
+        x = found.test_x
+        x = settings.pictures(x) if x.ndim == 4 else settings.numbers(data, x)
+        return replace(found, test_x=x)
 
 
 def lasting_name(model: str, data: str) -> str:
@@ -49,26 +53,47 @@ def lasting_name(model: str, data: str) -> str:
     return data if (model, data) in LOADERS else str(Path(data).absolute())
 
 
+def is_own(model: str, data: str) -> bool:
+    """Return whether an option names files of the user's own."""
+    return _known(model, data) is None
+
+
+def holds_pictures(model: str, data: str) -> bool:
+    """Return whether an option names a folder of pictures of the user's own."""
+    return is_own(model, data) and Path(data).is_dir() and not holds_arrays(Path(data))
+
+
+def decided(data: Dataset, scale: Scale, *, pictures: bool) -> str:
+    """Return what was decided about data of the user's own, in a line."""
+    names = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
+    count = f"{len(data.train_x):,} samples to train on and {len(data.test_x):,} to test on"
+    shape = data.train_x.shape[1:]
+    if data.columns is not None:
+        how = str(data.columns)
+    elif pictures:
+        channels, height, width = shape
+        colours = "grey" if channels == 1 else "in colour"
+        how = f"pictures resized and cropped to {width} x {height}, {colours}, black 0, white 1"
+    else:
+        how = f"samples of shape {shape}, numbers from {scale}"
+    return f"{data.name}: {count}; {len(data.classes)} classes: {names}; {how}"
+
+
 def _known(model: str, data: str) -> Callable[[], Dataset] | None:
     """Return what loads a data set of the package, also one whose files are in a folder."""
-    if model == "cnn" and (model, data) not in LOADERS and Path(data).is_dir():
-        return lambda: _fashion_mnist_in(data)
+    if model == "cnn" and (model, data) not in LOADERS and holds_fashion_mnist(Path(data)):
+        return lambda: load_fashion_mnist("full", folder=data)
     return LOADERS.get((model, data))
 
 
-def _fashion_mnist_in(folder: str) -> Dataset:
-    try:
-        return load_fashion_mnist("full", folder=folder)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"argument --data: {folder} must hold the four IDX files of Fashion-MNIST; to train on "
-            "pictures of your own, write them as arrays of one size into an .npz file"
-        ) from error
-
-
 def _own(model: str, data: str) -> Path:
-    """Return the path of a user's own file."""
-    if Path(data).suffix.lower() == ".npz":
-        return Path(data)
-    ways = "spambase" if model == "logistic" else "embedded, full, digits, a folder of IDX files"
-    raise ValueError(f"argument --data: must be {ways} or an .npz file for {model}, got {data!r}")
+    """Return the path of a user's own file or folder."""
+    path = Path(data)
+    if holds_arrays(path) or is_table(path) or (model == "cnn" and path.is_dir()):
+        return path
+    ways = (
+        "spambase, a .csv, .tsv, .parquet or .npz file or a folder of .npy files"
+        if model == "logistic"
+        else "embedded, full, digits, a folder of pictures, of .npy or of IDX files or an .npz file"
+    )
+    raise ValueError(f"must be {ways} for {model}, got {data!r}")

@@ -10,7 +10,7 @@ from typing import Any
 from .. import evaluate, to_backend
 from .data import load_test
 from .options import BACKENDS, check_writable, working_backend
-from .recipes import RECIPES
+from .recipes import loss_of, targets
 from .result import write_report
 from .saved import read
 
@@ -27,8 +27,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
     parser.add_argument(
         "--data",
-        help="as for train, with the same classes; an .npz file of test_x and test_y is enough "
-        "(default: what it was trained on)",
+        help="as for train, with the same classes; all of it, or its test part where it has one; "
+        "of what the model was trained on, the part that was held out (default: that)",
     )
     parser.add_argument(
         "--backend", choices=BACKENDS, help="array library (default: that of the training)"
@@ -40,16 +40,13 @@ def run(options: argparse.Namespace) -> None:
     """Evaluate, write the report, and print loss and accuracy."""
     settings, params, history = read(options.folder)
     check_writable("DIR", options.folder)
-    settings = replace(
-        settings,
-        data=options.data or settings.data,
-        backend=options.backend or settings.backend,
-    )
-    xp, recipe = working_backend(settings.backend), RECIPES[settings.model]
-    data = load_test(settings, settings.data)
+    backend, named = options.backend or settings.backend, options.data or settings.data
+    xp, loss_here = working_backend(backend), loss_of(settings.model, len(settings.classes))
+    data = load_test(settings, named)
+    settings = replace(settings, data=named, backend=backend)
     params = to_backend(params, xp)
-    test = (to_backend(data.test_x, xp), to_backend(recipe.targets(data.test_y), xp))
-    loss, accuracy = evaluate(settings.network(), params, test, loss=recipe.loss)
+    test = (to_backend(data.test_x, xp), to_backend(targets(loss_here, data.test_y), xp))
+    loss, accuracy = evaluate(settings.network(), params, test, loss=loss_here)
     write_report(options.folder, settings, params, history, data)
     print(f"test loss: {loss:.4g}")
     print(f"test accuracy: {accuracy:.4f}")

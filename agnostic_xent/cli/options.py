@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +22,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Raise what `main` prints."""
         raise ValueError(message)
+
+
+@contextmanager
+def argument(name: str) -> Iterator[None]:
+    """Have a ValueError begin with the argument that it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"argument {name}: {error}") from error
 
 
 def count(text: str) -> int:

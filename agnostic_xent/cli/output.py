@@ -9,17 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..core.files import write_atomically
+from ..core.texts import printable
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What a spreadsheet may take the rest of a cell for a formula after."""
-
-
-def printable(text: str) -> str:
-    """Return a text with escapes for what does not show, or would command a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def write_table(rows: Iterable[Sequence[str]], path: Path | None) -> None:

@@ -1,40 +1,154 @@
-"""Data of a user's own: the arrays of an .npz file, to train a model on or to test it."""
+"""Data of a user's own, to train a model on or to test it: arrays, pictures and tables in files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Dataset
-from .labels import as_labels, class_indices, class_names
-from .output import printable
-from .pictures import as_images
-from .reading import arrays_of, naming, reading
+from ..core.checks import check_channels_first
+from ..core.texts import printable
+from ..datasets import Dataset, load_images
+from ..datasets.dataset import split_by_class
+from ..datasets.images import held_out, labelled
+from ..datasets.labels import as_labels, class_indices, class_names
+from ..datasets.pictures import read_pictures
+from ..datasets.reading import arrays_of, naming, reading
+from ..datasets.tables import SUFFIXES, labels_of, read_frame, table_dataset
 from .saved import Settings
 from .scale import Scale, as_floats
 
 LEAST_SIDE = 4
 """Of images: the two pools of the CNN leave a quarter."""
+LABELS = ("label", "target", "class", "y")
+"""Columns that are the labels of a table unless another one is named."""
 Part = tuple[NDArray[Any], NDArray[Any]]
 """Samples and their labels."""
 
 
-def read_dataset(path: Path, *, images: bool) -> tuple[Dataset, Scale]:
+def is_table(path: Path) -> bool:
+    """Return whether a file has the name of a table with a header."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def holds_arrays(path: Path) -> bool:
+    """Return whether a path is an .npz file or a folder of .npy files."""
+    return path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*.npy")))
+
+
+def read_dataset(path: Path, *, images: bool, label: str | None) -> tuple[Dataset, Scale]:
     """Return what to train and test on, as the model takes it, and the scale of its numbers.
 
     Raises
     ------
     ValueError
-        If an array is missing, or they do not fit each other or a model.
+        If something is missing, or does not fit something else or a model.
     """
-    (train_x, train_y), (test_x, test_y) = _parts(path, ("train", "test"), images=images)
-    with naming("--data", path):
+    if holds_arrays(path):
+        return _read_arrays(path, images=images)
+    if is_table(path):
+        if images:
+            raise ValueError(f"{path} is a table: `train logistic` takes tables")
+        frame = read_frame(path)
+        with naming(path):
+            data = table_dataset(path, frame, _label(label, [*frame.columns]))
+        return data, Scale.of(data.train_x)
+    return load_images(path), Scale(1, 0.0, 1.0, whole=False)
+
+
+def _label(label: str | None, columns: list[str]) -> str:
+    """Return the name of the column of labels."""
+    names = [name for name in columns if name.lower() in LABELS]
+    if label is None and len(names) != 1:
+        known = ", ".join(map(repr, columns))
+        raise ValueError(f"name the column of its labels by --label: one of {known}")
+    return names[0] if label is None else label
+
+
+def read_test(path: Path, settings: Settings) -> Dataset:
+    """Return what to test a model on, as it takes it: a data set without a training part.
+
+    Of what it was trained on that is the part that was held out.
+
+    Raises
+    ------
+    ValueError
+        If something is missing, or does not fit the model.
+    """
+    trained_on = str(path.absolute()) == settings.data
+    if holds_arrays(path):
+        x, y = _test_arrays(path, settings, trained_on)
+    elif is_table(path):
+        x, y = _test_rows(path, settings, trained_on)
+    else:
+        x, y = _test_pictures(path, settings, trained_on)
+    with naming(path):
+        y = class_indices("test_y", y, settings.classes)
+    return Dataset(x[:0], y[:0], x, y, classes=settings.classes, name=printable(path.stem))
+
+
+# --- pictures and tables -------------------------------------------------------------------------
+
+
+def _test_pictures(path: Path, settings: Settings, trained_on: bool) -> Part:
+    with naming(path):
+        pictures = held_out(path)[1] if trained_on else labelled(path)
+    x = read_pictures(
+        pictures.files,
+        settings.input_shape,
+        resized=settings.resized,
+        white_of_16_bits=settings.white_of_16_bits,
+    )
+    with naming(path):
+        return settings.pictures(x), np.asarray(pictures.labels)
+
+
+def _test_rows(path: Path, settings: Settings, trained_on: bool) -> Part:
+    frame = read_frame(path)
+    with naming(path):
+        if settings.columns is None:
+            raise ValueError("it is a table, but the model was trained on arrays")
+        y = labels_of(frame, settings.columns.label)
+        rows = split_by_class(y, 0.2, 0)[1] if trained_on else slice(None)
+        return settings.columns.rows(frame)[rows], y[rows]
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+PARTS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "val", "valid", "validation"),
+}
+ARRAYS = {
+    "x": ("x", "images", "data", "samples", "features"),
+    "y": ("y", "labels", "label", "targets", "target"),
+}
+"""What others call the arrays, such as x_train and train_labels, in any case."""
+
+
+def as_images(name: str, x: NDArray[Any]) -> NDArray[Any]:
+    """Return images as (N, C, H, W), also those without an axis of channels.
+
+    Raises
+    ------
+    ValueError
+        If the channels are the last axis.
+    """
+    if x.ndim == 3:
+        x = x[:, None]  # (N, H, W) -> (N, 1, H, W)
+    check_channels_first(name, x.shape)
+    return x
+
+
+def _read_arrays(path: Path, *, images: bool) -> tuple[Dataset, Scale]:
+    parts = _parts(path, ("train", "test"), images=images)
+    with naming(path):
+        (train_x, train_y), (test_x, test_y) = _both(parts)
         as_floats("train_x", train_x)
         scale, classes = Scale.of(train_x), class_names("train_y", train_y)
-        if len(classes) > 2 and not images:
-            raise ValueError(f"train_y must hold 2 classes for logistic, got {len(classes)}")
         if train_x.shape[1:] != test_x.shape[1:]:
             raise ValueError(
                 f"train_x and test_x must hold samples of one shape, "
@@ -51,47 +165,85 @@ def read_dataset(path: Path, *, images: bool) -> tuple[Dataset, Scale]:
     return data, scale
 
 
-def read_test(path: Path, settings: Settings) -> Dataset:
-    """Return what to test a model on, as it takes it: a data set without a training part.
-
-    Raises
-    ------
-    ValueError
-        If an array is missing, or does not fit the model.
-    """
-    [(x, y)] = _parts(path, ("test",), images=len(settings.input_shape) == 3)
-    with naming("--data", path):
+def _test_arrays(path: Path, settings: Settings, trained_on: bool) -> Part:
+    images = len(settings.input_shape) == 3
+    parts = _parts(path, ("train", "test") if trained_on else ("test",), images=images)
+    with naming(path):
+        x, y = _both(parts)[1] if trained_on else next(iter(parts.values()))
         if x.shape[1:] != settings.input_shape:
             raise ValueError(
                 f"test_x must hold samples of shape {settings.input_shape}, on which the model was "
                 f"trained, got {x.shape[1:]}"
             )
-        x, y = settings.numbers("test_x", x), class_indices("test_y", y, settings.classes)
-    return Dataset(x[:0], y[:0], x, y, classes=settings.classes, name=printable(path.stem))
+        return settings.numbers("test_x", x), y
 
 
-def _parts(path: Path, parts: tuple[str, ...], *, images: bool) -> list[Part]:
-    """Return the samples and the labels of parts, such as "train", and check their shapes."""
-    names = [f"{part}_{array}" for part in parts for array in "xy"]
-    with reading("--data", path):
-        arrays = dict(zip(names, arrays_of(path, lambda there: _find(names, there)), strict=True))
-    with naming("--data", path):
-        return [_part(part, arrays, images=images) for part in parts]
+def _both(parts: dict[str, Part]) -> tuple[Part, Part]:
+    """Return what to train on and what to test on, held out where there is but one part."""
+    if len(parts) > 1:
+        return parts["train"], parts["test"]
+    ((x, y),) = parts.values()
+    train, test = split_by_class(y, 0.2, 0)
+    return (x[train], y[train]), (x[test], y[test])
 
 
-def _find(names: list[str], there: list[str]) -> list[str]:
-    """Return what arrays are called in a file, such as train_x, or x_train as Keras has it."""
+def _parts(path: Path, wanted: tuple[str, ...], *, images: bool) -> dict[str, Part]:
+    """Return the samples and the labels of parts, such as "train", or the only part, named ""."""
+    names: dict[str, str] = {}
+
+    def choose(there: list[str]) -> list[str]:
+        names.update(_find(wanted, there))
+        return [*names.values()]
+
+    with naming(path) if path.is_dir() else reading(path):
+        arrays = dict(zip(names, arrays_of(path, choose), strict=True))
+    with naming(path):
+        return {
+            name[:-2]: _part(name, arrays[name], arrays[f"{name[:-1]}y"], images=images)
+            for name in names
+            if name.endswith("x")
+        }
+
+
+def _find(wanted: tuple[str, ...], there: list[str]) -> dict[str, str]:
+    """Return what arrays such as train_x are called in a file.
+
+    Where none has the name of a part they may be x and y alone, and where none is of a test part,
+    that is left out.
+    """
     known = {name.lower(): name for name in reversed(there)}
-    keras = {name: "_".join(reversed(name.split("_"))) for name in names}
-    found = {name: known.get(name, known.get(keras[name], "")) for name in names}
-    if missing := [f"{name} (or {keras[name]})" for name in names if not found[name]]:
+    found = {
+        f"{part}_{array}": next((known[n] for n in _called(part, array) if n in known), "")
+        for part in ("", *wanted)
+        for array in "xy"
+    }
+    own = {name: found.pop(name) for name in ("_x", "_y")}
+    if not any(found.values()) and any(own.values()):
+        found = own
+    elif "train" in wanted and not (found["test_x"] or found["test_y"]) and found["train_x"]:
+        found = {name: found[name] for name in ("train_x", "train_y")}
+    if missing := [_shown(name) for name, own_name in found.items() if not own_name]:
         raise ValueError(f"it has no {', '.join(missing)}")
-    return [*found.values()]
+    return found
 
 
-def _part(part: str, arrays: dict[str, NDArray[Any]], *, images: bool) -> Part:
-    x_name, y_name = f"{part}_x", f"{part}_y"
-    x, y = arrays[x_name], arrays[y_name]
+def _called(part: str, array: str) -> Iterator[str]:
+    """Yield what an array may be called, the usual names first."""
+    if not part:
+        yield from ARRAYS[array]
+    else:
+        for name in ARRAYS[array]:
+            for own in PARTS[part]:
+                yield from (f"{own}_{name}", f"{name}_{own}")
+
+
+def _shown(name: str) -> str:
+    part, array = name.split("_")
+    return f"{name} (or {array}_{part})" if part else array
+
+
+def _part(x_name: str, x: NDArray[Any], y: NDArray[Any], *, images: bool) -> Part:
+    x_name = x_name.removeprefix("_")
     if images:
         x = as_images(x_name, x)
     if x.ndim != (4 if images else 2):
@@ -104,4 +256,4 @@ def _part(part: str, arrays: dict[str, NDArray[Any]], *, images: bool) -> Part:
         )
     if not x.size:
         raise ValueError(f"{x_name} must hold a sample, got shape {x.shape}")
-    return x, as_labels(y_name, y, len(x))
+    return x, as_labels(f"{x_name[:-1]}y", y, len(x))

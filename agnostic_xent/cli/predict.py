@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import predict, to_backend
-from .options import BACKENDS, check_writable, working_backend
+from .options import BACKENDS, argument, check_writable, working_backend
 from .output import write_table
 from .recipes import probabilities
 from .samples import read_samples
@@ -23,8 +23,9 @@ def add_to(commands: Any) -> None:
         "for each its name or position, the most probable class, and the probability of every "
         "class. Samples have to be as the model was trained on: of the same shape, on the same "
         "scale (numbers on another one are an error), dark ground as 0; rows of Spambase "
-        "transformed in the same way. A name that a spreadsheet would run as a formula gets an "
-        "apostrophe before it.",
+        "transformed in the same way. Pictures are resized and cropped, and columns of a table "
+        "made numbers, as those of the training were. A name that a spreadsheet would run as a "
+        "formula gets an apostrophe before it.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what train --out has written")
     parser.add_argument(
@@ -32,8 +33,8 @@ def add_to(commands: Any) -> None:
         type=Path,
         metavar="SAMPLES",
         help="a .npy or .npz file of numbers as the model's training had them, of any dtype; a "
-        ".csv file of such rows, without header; or a folder of pictures of any mode that is not "
-        "transparent (needs Pillow)",
+        ".csv file of such rows, without header; of a model of a table, one with the same columns; "
+        "or a picture, or a folder with pictures in it or in its folders (needs Pillow)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write there instead of to standard output"
@@ -50,7 +51,8 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_writable("--out", options.out.parent)
     xp = working_backend(options.backend)
-    names, x = read_samples(options.samples, settings)
+    with argument("SAMPLES"):
+        names, x = read_samples(options.samples, settings)
     logits = predict(settings.network(), to_backend(params, xp), to_backend(x, xp))
     classes = settings.classes
     rows = [["sample", "class", *classes]]

@@ -28,24 +28,16 @@ class Recipe:
     """What is trained, and how unless options say otherwise."""
 
     network: Callable[[int], Sequential]
-    loss: Operation[Any, Any]
     momentum: float
     data: str
     epochs: int
     batch_size: int
     learning_rate: float
 
-    def targets(self, labels: NDArray[np.int64]) -> NDArray[Any]:
-        """Return labels as the loss takes them."""
-        if self.loss is binary_cross_entropy_with_logits:
-            return labels[:, None].astype(np.float32)  # (N, 1)
-        return labels.astype(np.int32)  # JAX has no int64 unless it is told to
-
 
 RECIPES = {
     "cnn": Recipe(
         network=small_cnn,
-        loss=cross_entropy,
         momentum=0.9,
         data="embedded",
         epochs=3,
@@ -54,7 +46,6 @@ RECIPES = {
     ),
     "logistic": Recipe(
         network=logistic,
-        loss=binary_cross_entropy_with_logits,
         momentum=0.0,
         data="spambase",
         epochs=5,
@@ -62,6 +53,19 @@ RECIPES = {
         learning_rate=0.02,
     ),
 }
+
+
+def loss_of(model: str, classes: int) -> Operation[Any, Any]:
+    """Return the loss of a model of so many classes."""
+    one_logit = model == "logistic" and classes == 2
+    return binary_cross_entropy_with_logits if one_logit else cross_entropy
+
+
+def targets(loss: Operation[Any, Any], labels: NDArray[np.int64]) -> NDArray[Any]:
+    """Return labels as a loss takes them."""
+    if loss is binary_cross_entropy_with_logits:
+        return labels[:, None].astype(np.float32)  # (N, 1)
+    return labels.astype(np.int32)  # JAX has no int64 unless it is told to
 
 
 def probabilities(logits: Array) -> NDArray[np.floating]:

@@ -11,14 +11,14 @@ from .. import SGD, History, predict, to_backend, to_numpy
 from ..core.arrays import Array
 from ..core.conversion import backend
 from ..core.requirements import installing
+from ..core.texts import printable
 from ..datasets import Dataset
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import curves_of, save_picture
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
-from .output import printable
-from .recipes import RECIPES, probabilities
+from .recipes import loss_of, probabilities, targets
 from .saved import Settings
 
 
@@ -26,7 +26,8 @@ def write_report(
     folder: Path, settings: Settings, params: dict[str, Array], history: History, data: Dataset
 ) -> None:
     """Write report.html and report.png; without their packages, say how to get them."""
-    xp, model, recipe = backend(settings.backend), settings.network(), RECIPES[settings.model]
+    xp, model = backend(settings.backend), settings.network()
+    loss = loss_of(settings.model, len(settings.classes))
     shown: dict[str, Any] = {
         "title": f"{settings.model} on {data.name}, {settings.backend}",
         "labels": data.test_y,
@@ -35,12 +36,12 @@ def write_report(
         "classes": data.classes,
     }
     size = min(settings.batch_size, len(data.test_x))
-    x, y = (to_backend(part[:size], xp) for part in (data.test_x, recipe.targets(data.test_y)))
+    x, y = (to_backend(part[:size], xp) for part in (data.test_x, targets(loss, data.test_y)))
     first = params["0.weight"]
     optimizer = SGD(settings.learning_rate, momentum=settings.momentum)
     source = as_source("data", (x, y), first)
     note = how_measured(size, settings.backend)
-    if linear_steps(model, params, source, recipe.loss, optimizer, size) is not None:
+    if linear_steps(model, params, source, loss, optimizer, size) is not None:
         note += " In training, whole epochs of this model run in one kernel, faster than this."
     numbers = {
         "parameters": f"{sum(math.prod(w.shape) for w in params.values()):,}",
@@ -57,7 +58,7 @@ def write_report(
             curves=curves_of(history),
             unit="epoch",
             filters=to_numpy(first) if first.ndim == 4 else None,
-            layers=layer_times(model, params, x, y, recipe.loss),
+            layers=layer_times(model, params, x, y, loss),
             layers_note=note,
             settings=_readable(settings),
             versions=machine(settings.backend),

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .pictures import as_images, read_pictures
-from .reading import arrays_of, naming, reading, rows_of
+from ..datasets.pictures import SUFFIXES, is_picture, pictures_in, read_pictures
+from ..datasets.reading import arrays_of, naming, reading, rows_of
+from ..datasets.tables import read_frame
+from .own_data import as_images, is_table
 from .saved import Settings
 
 
@@ -21,14 +23,16 @@ def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.
     ValueError
         If they are of another shape or on another scale, or there is none.
     """
+    if path.is_dir() or is_picture(path):
+        return _pictures(path, settings)
+    if settings.columns is not None and is_table(path):
+        frame = read_frame(path)
+        with naming(path):
+            return [str(i) for i in range(len(frame))], settings.columns.rows(frame)
     shape = settings.input_shape
-    if path.is_dir():
-        names, pixels = read_pictures("SAMPLES", path, shape, settings.white_of_16_bits)
-        with naming("SAMPLES", path):
-            return names, settings.pictures(pixels)
-    with reading("SAMPLES", path):
+    with reading(path):
         x = _array(path)
-    with naming("SAMPLES", path):
+    with naming(path):
         given = x.shape
         if len(shape) == 3:
             x = as_images("it", x)
@@ -39,6 +43,23 @@ def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.
         return [str(i) for i in range(len(x))], settings.numbers("it", x)
 
 
+def _pictures(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the names of the pictures in a tree of folders, or of one, and their pixels."""
+    shape = settings.input_shape
+    with naming(path):
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            kind = "it is a folder" if path.is_dir() else "it is a picture"
+            raise ValueError(f"{kind}, but the model takes no pictures of 1 or 3 channels")
+        files = pictures_in(path) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"it has no {', '.join(SUFFIXES)} files")
+    white = settings.white_of_16_bits
+    pixels = read_pictures(files, shape, resized=settings.resized, white_of_16_bits=white)
+    names = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
+    with naming(path):
+        return names, settings.pictures(pixels)
+
+
 def _array(path: Path) -> NDArray[Any]:
     suffix = path.suffix.lower()
     if suffix == ".npy":
@@ -47,7 +68,7 @@ def _array(path: Path) -> NDArray[Any]:
         return arrays_of(path, _one)[0]
     if suffix == ".csv":
         return rows_of(path)
-    raise ValueError("it must be a .npy, .npz or .csv file or a folder of pictures")
+    raise ValueError("it must be a .npy, .npz or .csv file, a picture or a folder of pictures")
 
 
 def _one(names: list[str]) -> list[str]:

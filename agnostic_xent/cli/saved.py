@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from .. import History, Sequential, load_params, match_params, save_params
 from ..core.arrays import Array
 from ..core.files import write_atomically
+from ..core.texts import printable
+from ..datasets.columns import Columns
+from ..datasets.reading import reading
 from ..training.history import Callback, Epoch
-from .options import BACKENDS
-from .output import printable
-from .reading import reading
+from .options import BACKENDS, argument
 from .recipes import RECIPES
 from .scale import WHITES, Scale, as_floats
 
@@ -41,6 +42,10 @@ class Settings:
     input_shape: tuple[int, ...]
     scale: Scale | None = None
     """None in files of before it was kept: then the dtype of each file decides."""
+    resized: bool = False
+    """Whether pictures are resized and cropped to the shape, as those of the training were."""
+    columns: Columns | None = None
+    """Of a table: what its columns became."""
 
     def network(self) -> Sequential:
         """Return the model."""
@@ -99,14 +104,15 @@ def read(folder: Path) -> tuple[Settings, dict[str, Array], History]:
             f"argument DIR: {printable(str(folder))} must be a folder that train --out has "
             f"written, but has no {', '.join(missing)}"
         )
-    with reading("DIR", folder / RUN):
-        settings = _settings(json.loads((folder / RUN).read_text("utf-8")))
-    with reading("DIR", folder / MODEL):
-        params = _params(settings, load_params(folder / MODEL))
-    with reading("DIR", folder / HISTORY):
-        history = History.from_json((folder / HISTORY).read_text("utf-8"))
-        if not history:
-            raise ValueError("it has no epoch")
+    with argument("DIR"):
+        with reading(folder / RUN):
+            settings = _settings(json.loads((folder / RUN).read_text("utf-8")))
+        with reading(folder / MODEL):
+            params = _params(settings, load_params(folder / MODEL))
+        with reading(folder / HISTORY):
+            history = History.from_json((folder / HISTORY).read_text("utf-8"))
+            if not history:
+                raise ValueError("it has no epoch")
     return settings, params, history
 
 
@@ -141,6 +147,10 @@ def _settings(values: Any) -> Settings:
     values |= {name: tuple(values[name]) for name in ("classes", "input_shape")}
     if values.get("scale") is not None:
         values["scale"] = Scale(**values["scale"])
+    if values.get("columns") is not None:
+        values["columns"] = Columns(**values["columns"])
+        if (values["columns"].features,) != values["input_shape"]:
+            raise ValueError("its columns and its input_shape do not fit")
     return Settings(**values)
 
 

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import SGD, Progress, cosine, fit, to_backend
+from ..core.arrays import Array
 from ..core.communication import world
-from .data import lasting_name, load
+from ..core.texts import printable
+from ..training.batches import is_stored
+from .data import decided, holds_pictures, is_own, lasting_name, load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
-from .recipes import RECIPES
+from .recipes import RECIPES, loss_of, targets
 from .result import write_report
 from .saved import Save, Settings
 
 DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
     "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; for logistic: "
-    "spambase (e-mails); or your own: an .npz file of the arrays train_x, train_y, test_x and "
-    "test_y (or x_train, ...), with labels of any type, and images (N, C, H, W) or (N, H, W) or, "
-    "for logistic, rows in two classes. Images of levels up to 255, 1023, 4095, 16383 or "
-    "65535, and rows of uint8, are divided by that; the model remembers it"
+    "spambase (e-mails). Or your own: a folder that has a folder of pictures for each class (needs "
+    "Pillow); for logistic a .csv, .tsv or .parquet table (needs pandas); or an .npz file, or a "
+    "folder of .npy files, of the arrays train_x, train_y, test_x and test_y, x_train and so on, "
+    "or x and y alone, of which a fifth is then held out: labels of any type or one-hot, images "
+    "(N, C, H, W) or (N, H, W) or, for logistic, rows. Images of levels up to 255, 1023, 4095, "
+    "16383 or 65535, and rows of uint8, are divided by that; a line tells what was decided, and "
+    "the model remembers it"
 )
 
 
@@ -44,6 +54,11 @@ def add_to(commands: Any) -> None:
         help="cnn (default): two convolutions on images; logistic: logistic regression on rows",
     )
     add("--data", help=f"{DATA} ({_defaults('data')})")
+    add(
+        "--label",
+        metavar="COLUMN",
+        help="of a table: the column of the labels (default: label, target, class or y)",
+    )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
     add("--epochs", type=count, metavar="N", help=f"passes over the data ({_defaults('epochs')})")
     add(
@@ -98,8 +113,17 @@ def run(options: argparse.Namespace) -> None:
         if folder is not None:
             check_writable(name, folder)
     xp = working_backend(options.backend)
-    data, scale = load(options.model, recipe.data)
+    data, scale = load(options.model, recipe.data, options.label)
+    pictures = holds_pictures(options.model, recipe.data)
+    if is_own(options.model, recipe.data) and ranks.rank == 0:
+        print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
     steps = recipe.epochs * math.ceil(len(data.train_x) / recipe.batch_size)
+
+    loss = loss_of(options.model, len(data.classes))
+
+    def part(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Array, Array]:
+        y = targets(loss, y)
+        return (x, y) if is_stored(x) else (to_backend(x, xp), to_backend(y, xp))
 
     model = recipe.network(len(data.classes))
     params = to_backend(model.init(options.seed, data.train_x.shape[1:])[0], xp)
@@ -115,17 +139,19 @@ def run(options: argparse.Namespace) -> None:
         classes=data.classes,
         input_shape=data.train_x.shape[1:],
         scale=scale,
+        resized=pictures,
+        columns=data.columns,
     )
     params, history = fit(
         model,
         params,
-        (to_backend(data.train_x, xp), to_backend(recipe.targets(data.train_y), xp)),
-        loss=recipe.loss,
+        part(data.train_x, data.train_y),
+        loss=loss,
         optimizer=SGD(cosine(recipe.learning_rate, steps=steps), momentum=recipe.momentum),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         rng=options.seed,
-        validation=(to_backend(data.test_x, xp), to_backend(recipe.targets(data.test_y), xp)),
+        validation=part(data.test_x, data.test_y),
         callbacks=[Progress()] if out is None else [Save(out, settings), Progress()],
         checkpoint=options.checkpoint,
         communicator=ranks,

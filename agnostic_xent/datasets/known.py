@@ -9,7 +9,6 @@ import math
 import os
 import struct
 import zlib
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,41 +16,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .core.checks import generator, number
-from .core.requirements import installing, missing
+from ..core.requirements import installing, missing
+from .dataset import Dataset, split
 
-__all__ = ["Dataset", "load_digits", "load_fashion_mnist", "load_spambase"]
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A training part and a held-out part of labelled examples.
-
-    Attributes
-    ----------
-    train_x, test_x : ndarray of float32
-        Examples, images ``(N, C, H, W)`` in [0, 1] or rows ``(N, features)``.
-    train_y, test_y : ndarray of int64, shape (N,)
-        Labels from 0 to ``len(classes) - 1``.
-    classes : tuple of str
-        Name of each label.
-    name : str
-        Name of the data set.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x, y = np.zeros((3, 2), np.float32), np.asarray([0, 1, 1])
-    >>> Dataset(x[:2], y[:2], x[2:], y[2:], classes=("no", "yes"), name="toy")
-    Dataset(classes=('no', 'yes'), name='toy')
-    """
-
-    train_x: NDArray[np.float32] = field(repr=False)
-    train_y: NDArray[np.int64] = field(repr=False)
-    test_x: NDArray[np.float32] = field(repr=False)
-    test_y: NDArray[np.int64] = field(repr=False)
-    classes: tuple[str, ...]
-    name: str
+__all__ = ["load_digits", "load_fashion_mnist", "load_spambase"]
 
 
 class _IdxFile(NamedTuple):
@@ -211,7 +179,7 @@ def load_spambase(
     ((3681, 57), (920, 57), ('ham', 'spam'))
     """
     arrays = _packaged("spambase.npz")
-    train, test = _split(len(arrays["y"]), test_fraction, rng)
+    train, test = split(len(arrays["y"]), test_fraction, rng)
     x, y = np.log1p(arrays["X"].astype(np.float64)), arrays["y"].astype(np.int64)
     mean, std = x[train].mean(axis=0), x[train].std(axis=0)
     std[std == 0] = 1  # a rare word may be missing from a small training part
@@ -261,7 +229,7 @@ def load_digits(
     except ImportError as error:
         raise missing("load_digits", "scikit-learn") from error
     digits = datasets.load_digits()
-    train, test = _split(len(digits.target), test_fraction, rng)
+    train, test = split(len(digits.target), test_fraction, rng)
     x = (digits.images[:, None] / 16).astype(np.float32)  # (N, 1, 8, 8)
     y = digits.target.astype(np.int64)
     classes = tuple(str(digit) for digit in digits.target_names)
@@ -273,20 +241,6 @@ def _packaged(name: str) -> dict[str, NDArray[Any]]:
     path = resources.files("agnostic_xent") / "data" / name
     with path.open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
-
-
-def _split(
-    count: int, test_fraction: float, rng: int | np.random.Generator | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Shuffle `count` row numbers and split them into a training and a held-out part."""
-    held_out = round(count * number("test_fraction", test_fraction, "(0, 1)"))
-    if not 0 < held_out < count:
-        raise ValueError(
-            f"test_fraction must leave some of the {count} rows in both parts, "
-            f"got {test_fraction!r}"
-        )
-    rows = generator(rng).permutation(count)
-    return rows[held_out:], rows[:held_out]
 
 
 def _find_files(folder: str | os.PathLike[str] | None) -> dict[str, Path]:
@@ -319,6 +273,12 @@ def _find_files(folder: str | os.PathLike[str] | None) -> dict[str, Path]:
             ) from error
         paths[key] = Path(cached)
     return paths
+
+
+def holds_fashion_mnist(folder: Path) -> bool:
+    """Return whether a folder has a file that is named as one of Fashion-MNIST's."""
+    names = [file.name + end for file in _FILES.values() for end in ("", ".gz")]
+    return any((folder / name).is_file() for name in names)
 
 
 def _files_in(folder: Path, label: str) -> dict[str, Path]:

@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .output import printable
+from ..core.texts import printable
 
 
 @contextmanager
-def naming(argument: str, path: Path) -> Iterator[None]:
-    """Have a ValueError begin with the argument and the file that it is about."""
+def naming(path: Path) -> Iterator[None]:
+    """Have a ValueError begin with the file that it is about."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"argument {argument}: {printable(str(path))}: {error}") from error
+        raise ValueError(f"{printable(str(path))}: {error}") from error
 
 
 @contextmanager
-def reading(argument: str, path: Path) -> Iterator[None]:
-    """Make one kind of error, with names, of whatever goes wrong while a file is read.
+def reading(path: Path) -> Iterator[None]:
+    """Make one kind of error, with the file's name, of whatever goes wrong while it is read.
 
     A damaged file raises what its parser, its decompressor or the memory happens to raise.
     """
@@ -39,11 +39,17 @@ def reading(argument: str, path: Path) -> Iterator[None]:
             yield
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ValueError(f"argument {argument}: {printable(str(path))}: {reason}") from error
+        raise ValueError(f"{printable(str(path))}: {reason}") from error
 
 
 def arrays_of(path: Path, choose: Callable[[list[str]], Sequence[str]]) -> list[NDArray[Any]]:
-    """Return some arrays of an .npz file, those that a function chooses from all names."""
+    """Return some arrays of an .npz file, those that a function chooses from all names.
+
+    Or of a folder of .npy files, whose names are theirs.
+    """
+    if path.is_dir():
+        files = {file.stem: file for file in sorted(path.glob("*.npy"))}
+        return [_array_in(files[name]) for name in choose([*files])]
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("it is no .npz file")
@@ -61,6 +67,11 @@ def _array(found: Any, name: str) -> NDArray[Any]:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} is no array")
     return array
+
+
+def _array_in(file: Path) -> NDArray[Any]:
+    with reading(file):
+        return np.lib.format.open_memmap(file, mode="r")
 
 
 def rows_of(path: Path) -> NDArray[np.float64]:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .output import printable
+from ..core.texts import printable
 
 KINDS = "biufSUM"
 """Of NumPy: truth values, numbers, texts and dates."""
 
 
 def as_labels(name: str, y: NDArray[Any], samples: int) -> NDArray[Any]:
-    """Return labels (N,), also of a column (N, 1).
+    """Return labels (N,), also of a column (N, 1) and of one-hot rows (N, classes).
 
     Raises
     ------
@@ -24,10 +24,12 @@ def as_labels(name: str, y: NDArray[Any], samples: int) -> NDArray[Any]:
     """
     if y.shape == (samples, 1):
         y = y[:, 0]
+    if _is_one_hot(y):
+        y = y.argmax(axis=1)
     if y.shape != (samples,):
-        hint = ": of one-hot labels, save y.argmax(axis=1)" if y.ndim == 2 else ""
         raise ValueError(
-            f"{name} must hold a label for each sample, shape ({samples},), got {y.shape}{hint}"
+            f"{name} must hold a label for each sample, shape ({samples},), or rows of a 1 and "
+            f"zeros, got {y.shape}"
         )
     if y.dtype.kind not in KINDS:
         raise ValueError(f"{name} must hold integers or texts, got dtype {y.dtype}")
@@ -37,6 +39,12 @@ def as_labels(name: str, y: NDArray[Any], samples: int) -> NDArray[Any]:
     if y.dtype.kind == "f" and (fractions := y[y != np.trunc(y)]).size:
         raise ValueError(f"{name} must hold classes, got fractions such as {fractions[0]}")
     return y
+
+
+def _is_one_hot(y: NDArray[Any]) -> bool:
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
+        return False
+    return bool(((y == 0) | (y == 1)).all() and ((y == 1).sum(axis=1) == 1).all())
 
 
 def class_names(name: str, y: NDArray[Any]) -> tuple[str, ...]:

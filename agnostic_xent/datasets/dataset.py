@@ -1,0 +1,82 @@
+"""A data set in memory, and how samples are held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.checks import generator, number
+from .columns import Columns
+
+__all__ = ["Dataset"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training part and a held-out part of labelled examples.
+
+    Attributes
+    ----------
+    train_x, test_x : ndarray of float32
+        Examples, images ``(N, C, H, W)`` in [0, 1] or rows ``(N, features)``.
+    train_y, test_y : ndarray of int64, shape (N,)
+        Labels from 0 to ``len(classes) - 1``.
+    classes : tuple of str
+        Name of each label.
+    name : str
+        Name of the data set.
+    columns : Columns or None
+        Of a table: ``columns.rows(frame)`` makes the rows of another one numbers in the same way.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.zeros((3, 2), np.float32), np.asarray([0, 1, 1])
+    >>> Dataset(x[:2], y[:2], x[2:], y[2:], classes=("no", "yes"), name="toy")
+    Dataset(classes=('no', 'yes'), name='toy')
+    """
+
+    train_x: NDArray[np.float32] = field(repr=False)
+    train_y: NDArray[np.int64] = field(repr=False)
+    test_x: NDArray[np.float32] = field(repr=False)
+    test_y: NDArray[np.int64] = field(repr=False)
+    classes: tuple[str, ...]
+    name: str
+    columns: Columns | None = field(default=None, repr=False)
+
+
+Rows = NDArray[np.int64]
+
+
+def split(
+    count: int, test_fraction: float, rng: int | np.random.Generator | None
+) -> tuple[Rows, Rows]:
+    """Shuffle `count` row numbers and split them into a training and a held-out part."""
+    held_out = round(count * number("test_fraction", test_fraction, "(0, 1)"))
+    if not 0 < held_out < count:
+        raise ValueError(
+            f"test_fraction must leave some of the {count} rows in both parts, "
+            f"got {test_fraction!r}"
+        )
+    rows = generator(rng).permutation(count)
+    return rows[held_out:], rows[:held_out]
+
+
+def split_by_class(
+    labels: NDArray[Any], test_fraction: float, rng: int | np.random.Generator | None
+) -> tuple[Rows, Rows]:
+    """Split row numbers as `split` does, but each class for itself; one sample is for training."""
+    fraction, rng = number("test_fraction", test_fraction, "(0, 1)"), generator(rng)
+    train, test = [], []
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        held_out = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
+        test.append(rows[:held_out])
+        train.append(rows[held_out:])
+    parts = rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
+    if not len(parts[1]):
+        raise ValueError("a class must have at least 2 samples, for one to be held out")
+    return parts
