@@ -31,8 +31,9 @@ from .network.layers import (
     GlobalAvgPool2d,
     MaxPool2d,
     ReLU,
+    Standardize,
 )
-from .network.models import lenet, logistic, resnet, small_cnn
+from .network.models import convnet, lenet, logistic, resnet, small_cnn
 from .network.synchronized import synchronize_batch_norm
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .operations.addition import add
@@ -57,6 +58,7 @@ from .training.loop import evaluate, fit, predict
 from .training.optimizers import SGD, AdamW
 from .training.progress import Progress
 from .training.rate_finder import LearningRates, find_learning_rate
+from .training.recipe import standardized
 from .training.runs import load_checkpoint
 from .training.schedules import constant, cosine, step_decay, warmup
 
@@ -99,6 +101,7 @@ __all__ = [
     "ReLU",
     "Residual",
     "Sequential",
+    "Standardize",
     "TensorBoard",
     "accuracy",
     "add",
@@ -114,6 +117,7 @@ __all__ = [
     "confusion_matrix",
     "constant",
     "conv2d",
+    "convnet",
     "cosine",
     "cross_entropy",
     "dense",
@@ -152,6 +156,7 @@ __all__ = [
     "sigmoid",
     "small_cnn",
     "softmax",
+    "standardized",
     "step_decay",
     "synchronize_batch_norm",
     "to_backend",

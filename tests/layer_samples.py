@@ -19,6 +19,7 @@ from agnostic_xent import (
     ReLU,
     Residual,
     Sequential,
+    Standardize,
 )
 from agnostic_xent.core.checks import generator
 from agnostic_xent.network.containers import Chain, outer_params, parts
@@ -98,6 +99,8 @@ CASES = {  # name: layer, shape of a sample, shape of an output
     "avg-pool": (AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False), IMAGE, (4, 3, 2)),
     "global-avg-pool": (GlobalAvgPool2d(), IMAGE, (4,)),
     "dropout": (Dropout(0.25), IMAGE, IMAGE),
+    "standardize": (Standardize(), IMAGE, IMAGE),
+    "standardize-rows": (Standardize(), (5,), (5,)),
     "flatten": (Flatten(), IMAGE, (144,)),
     "residual": (Residual(Conv2d(4, 3, padding=1)), IMAGE, IMAGE),
     "residual-shortcut": (BLOCK, IMAGE, (6, 3, 3)),

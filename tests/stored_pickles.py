@@ -27,7 +27,9 @@ def objects() -> dict[str, Any]:
     model = ax.Sequential(ax.Conv2d(2, 3), ax.ReLU(), ax.Flatten(), ax.Dense(2))
     epoch = ax.Epoch(1, 0.5, 0.75, 0.1, 2.0, 100.0)
     schedule = ax.warmup(ax.cosine(0.1, steps=100), steps=10)
-    cnn = ax.CNNClassifier(model, epochs=1, batch_size=3, random_state=0)
+    cnn = ax.CNNClassifier(  # with the optimizer that was the default when it was stored
+        model, optimizer=ax.AdamW(1e-3), epochs=1, batch_size=3, random_state=0
+    )
     made = [
         ax.SGD(schedule, momentum=0.9),
         ax.AdamW(ax.step_decay(0.1, every=10)),
@@ -42,6 +44,7 @@ def objects() -> dict[str, Any]:
         ax.Dense(3),
         ax.ReLU(),
         ax.Flatten(),
+        ax.Standardize(),
         ax.Dropout(0.25),
         ax.BatchNorm2d(),
         ax.MaxPool2d(2),

@@ -63,11 +63,12 @@ def test_defaults_are_what_help_says(toys, settings, capsys):
         cli.main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     cnn, logistic = settings
-    for name in ("epochs", "batch_size"):
-        a, b = getattr(cnn, name), getattr(logistic, name)
-        assert f"(default: cnn {a}, logistic {b})" in text
-    rates = (run.optimizer.rate(0) for run in settings)
-    assert "(default: cnn {}, logistic {})".format(*rates) in text
+    assert f"(default: cnn {cnn.batch_size}, logistic {logistic.batch_size})" in text
+    assert f"(default: cnn 3 to {cnn.epochs}, fewer for more samples, logistic 5)" in text
+    assert (logistic.epochs, cli.recipes.RECIPES["cnn"].epochs_of(10_000)) == (5, 5)
+    steps = range(cnn.epochs * 2)  # 80 samples are 2 batches
+    greatest = max(map(cnn.optimizer.rate, steps)), logistic.optimizer.rate(0)
+    assert "(default: cnn {:.3f}, logistic {})".format(*greatest) in text
     assert "cnn embedded, logistic spambase" in text
     assert logistic.batch_size == 1
 
@@ -76,7 +77,8 @@ def test_options_reach_the_training(toys, settings):
     options = ["--epochs", "2", "--batch-size", "7", "--learning-rate", "0.3", "--seed", "5"]
     assert cli.main(["train", "cnn", *options]) == 0
     (run,) = settings
-    assert (run.epochs, run.batch_size, run.rng, run.optimizer.rate(0)) == (2, 7, 5, 0.3)
+    assert (run.epochs, run.batch_size, run.rng) == (2, 7, 5)
+    assert run.optimizer.rate(0) == 0.3  # a twentieth of 24 steps is one
     last_step = 2 * 12 - 1  # 80 samples are 12 batches of 7
     assert 0 < run.optimizer.rate(last_step) < 0.01
     assert run.optimizer.rate(last_step + 1) == 0

@@ -33,7 +33,7 @@ def cnn(toys, tmp_path):
 
 def probabilities(model, folder, x):
     """Return what the saved parameters say, in float64 from the logits."""
-    network = cli.recipes.RECIPES[model].network(2)
+    network = cli.recipes.RECIPES[model].network(2, x.shape[1:])
     logits = predict(network, load_params(folder / "model.safetensors"), x).astype(np.float64)
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
@@ -133,7 +133,7 @@ def test_predict_writes_the_probabilities(trained, tmp_path, capsys, kind):
     expected = probabilities(model, folder, x)
     assert [row[1] for row in rows] == [classes[i] for i in expected.argmax(axis=1)]
     found = np.asarray([row[2:] for row in rows], float)
-    np.testing.assert_allclose(found, expected, rtol=2e-5)  # six digits are written
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-30)  # six digits are written
 
 
 def test_predict_takes_tables(toys, tmp_path, capsys):
@@ -170,7 +170,7 @@ def test_predict_takes_images(cnn, tmp_path, capsys):
     scaled = np.asarray(x[::-1, None], np.float32) / np.float32(255)
     expected = probabilities("cnn", cnn, scaled)
     found = np.asarray([row[2:] for row in tables[0][1:]], float)
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-30)
     image.fromarray(x[0][:4]).save(folder / "c.png")
     assert cli.main(["predict", str(cnn), str(folder)]) == 2
     assert "c.png: it has 8 x 4 pixels, but the model takes 8 x 8" in one_error_line(capsys)
@@ -243,7 +243,7 @@ def test_export_computes_the_same(trained, tmp_path, capsys):
     assert cli.main(["export", str(folder), str(file)]) == 0
     x = TOYS[model]().test_x[:5]
     (found,) = reference.ReferenceEvaluator(str(file)).run(None, {"input": x})
-    network = cli.recipes.RECIPES[model].network(2)
+    network = cli.recipes.RECIPES[model].network(2, x.shape[1:])
     expected = predict(network, load_params(folder / "model.safetensors"), x)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert cli.main(["export", str(folder), str(tmp_path / "model.pt")]) == 2

@@ -43,8 +43,8 @@ def filled(model, shape, dtype="float32"):
     rng = np.random.default_rng(SEED)
     params, _ = model.init(SEED, shape)
     for name, w in params.items():
-        if w.ndim == 1:
-            shift = 1.0 if name.endswith(("running_var", "weight")) else 0.0
+        if w.ndim in (1, 3):
+            shift = 1.0 if name.endswith(("running_var", "std", "weight")) else 0.0
             params[name] = shift + rng.uniform(-0.3, 0.3, w.shape)
     return {name: w.astype(dtype) for name, w in params.items()}
 

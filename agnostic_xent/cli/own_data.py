@@ -21,8 +21,6 @@ from ..datasets.tables import SUFFIXES, labels_of, read_frame, table_dataset
 from .saved import Settings
 from .scale import Scale, as_floats
 
-LEAST_SIDE = 4
-"""Of images: the two pools of the CNN leave a quarter."""
 LABELS = ("label", "target", "class", "y")
 """Columns that are the labels of a table unless another one is named."""
 Part = tuple[NDArray[Any], NDArray[Any]]
@@ -249,11 +247,6 @@ def _part(x_name: str, x: NDArray[Any], y: NDArray[Any], *, images: bool) -> Par
     if x.ndim != (4 if images else 2):
         wanted = "(N, C, H, W) or (N, H, W)" if images else "(N, features)"
         raise ValueError(f"{x_name} must have shape {wanted}, got {x.shape}")
-    if images and 0 < min(x.shape[2:]) < LEAST_SIDE:
-        raise ValueError(
-            f"{x_name} must hold images of at least {LEAST_SIDE} x {LEAST_SIDE} pixels, "
-            f"got shape {x.shape}"
-        )
     if not x.size:
         raise ValueError(f"{x_name} must hold a sample, got shape {x.shape}")
     return x, as_labels(f"{x_name[:-1]}y", y, len(x))

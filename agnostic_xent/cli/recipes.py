@@ -10,45 +10,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import (
+    SGD,
+    AdamW,
     Sequential,
     binary_cross_entropy_with_logits,
+    convnet,
+    cosine,
     cross_entropy,
     logistic,
     sigmoid,
-    small_cnn,
     softmax,
     to_numpy,
 )
 from ..core.arrays import Array
 from ..core.operation import Operation
+from ..training.recipe import RATE, recipe_optimizer
+
+SAMPLES = 50_000
+"""Of all epochs together."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is trained, and how unless options say otherwise."""
 
-    network: Callable[[int], Sequential]
-    momentum: float
+    network: Callable[[int, tuple[int, ...]], Sequential]
+    """Of so many classes and samples of a shape."""
+    optimizer: Callable[[float, int], SGD | AdamW]
+    """Of a learning rate and so many steps."""
     data: str
-    epochs: int
+    epochs: tuple[int, int]
+    """The most, and the fewest: so many as `SAMPLES` samples in all allow."""
     batch_size: int
     learning_rate: float
+
+    def epochs_of(self, samples: int) -> int:
+        """Return the epochs over so many samples."""
+        most, fewest = self.epochs
+        return min(most, max(fewest, SAMPLES // samples))
 
 
 RECIPES = {
     "cnn": Recipe(
-        network=small_cnn,
-        momentum=0.9,
+        network=lambda classes, shape: convnet(classes, shape=shape),
+        optimizer=recipe_optimizer,
         data="embedded",
-        epochs=3,
+        epochs=(30, 3),
         batch_size=64,
-        learning_rate=0.05,
+        learning_rate=RATE,
     ),
     "logistic": Recipe(
-        network=logistic,
-        momentum=0.0,
+        network=lambda classes, shape: logistic(classes),
+        optimizer=lambda rate, steps: SGD(cosine(rate, steps=steps)),
         data="spambase",
-        epochs=5,
+        epochs=(5, 5),
         batch_size=1,  # the stochastic gradient descent of textbooks
         learning_rate=0.02,
     ),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import SGD, History, predict, to_backend, to_numpy
+from .. import History, predict, to_backend, to_numpy
 from ..core.arrays import Array
 from ..core.conversion import backend
 from ..core.requirements import installing
@@ -18,7 +18,7 @@ from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import curves_of, save_picture
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
-from .recipes import loss_of, probabilities, targets
+from .recipes import RECIPES, loss_of, probabilities, targets
 from .saved import Settings
 
 
@@ -37,8 +37,8 @@ def write_report(
     }
     size = min(settings.batch_size, len(data.test_x))
     x, y = (to_backend(part[:size], xp) for part in (data.test_x, targets(loss, data.test_y)))
-    first = params["0.weight"]
-    optimizer = SGD(settings.learning_rate, momentum=settings.momentum)
+    first = next(w for name, w in params.items() if name.endswith("weight"))
+    optimizer = RECIPES[settings.model].optimizer(settings.learning_rate, 1)
     source = as_source("data", (x, y), first)
     note = how_measured(size, settings.backend)
     if linear_steps(model, params, source, loss, optimizer, size) is not None:

@@ -36,7 +36,6 @@ class Settings:
     epochs: int
     batch_size: int
     learning_rate: float
-    momentum: float
     seed: int
     classes: tuple[str, ...]
     input_shape: tuple[int, ...]
@@ -49,7 +48,7 @@ class Settings:
 
     def network(self) -> Sequential:
         """Return the model."""
-        return RECIPES[self.model].network(len(self.classes))
+        return RECIPES[self.model].network(len(self.classes), self.input_shape)
 
     def numbers(self, name: str, x: NDArray[Any]) -> NDArray[np.float32]:
         """Return the numbers of a file as the model takes them, or raise a ValueError."""
@@ -123,7 +122,6 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "epochs": lambda value: _is_count(value),
     "batch_size": lambda value: _is_count(value),
     "learning_rate": lambda value: 0 < value < math.inf,
-    "momentum": lambda value: 0 <= value < math.inf,
     "seed": lambda value: value == 0 or _is_count(value),
     "classes": lambda value: len(value) > 1 and all(isinstance(name, str) for name in value),
     "input_shape": lambda value: len(value) in (1, 3) and all(map(_is_count, value)),

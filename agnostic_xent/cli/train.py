@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import SGD, Progress, cosine, fit, to_backend
+from .. import Progress, fit, standardized, to_backend
 from ..core.arrays import Array
 from ..core.communication import world
 from ..core.texts import printable
 from ..training.batches import is_stored
+from ..training.recipe import AtChance, chance_loss, some_of, standardizes
 from .data import decided, holds_pictures, is_own, lasting_name, load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, loss_of, targets
@@ -41,9 +42,9 @@ def add_to(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a model and print its test accuracy",
-        description="Train a model by SGD, with a learning rate that falls to 0 along a half "
-        "cosine. Progress goes to standard error; the last line on standard output is the "
-        "test accuracy.",
+        description="Train a model: cnn by AdamW, with a learning rate that rises for a twentieth "
+        "of the steps, logistic by SGD; the rate falls to 0 along a half cosine. Progress goes to "
+        "standard error; the last line on standard output is the test accuracy.",
     )
     add = train.add_argument
     add(
@@ -51,7 +52,8 @@ def add_to(commands: Any) -> None:
         nargs="?",
         choices=tuple(RECIPES),
         default="cnn",
-        help="cnn (default): two convolutions on images; logistic: logistic regression on rows",
+        help="cnn (default): convolutions with batch normalization, on images; logistic: logistic "
+        "regression, on rows",
     )
     add("--data", help=f"{DATA} ({_defaults('data')})")
     add(
@@ -60,7 +62,14 @@ def add_to(commands: Any) -> None:
         help="of a table: the column of the labels (default: label, target, class or y)",
     )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
-    add("--epochs", type=count, metavar="N", help=f"passes over the data ({_defaults('epochs')})")
+    most, fewest = RECIPES["cnn"].epochs
+    add(
+        "--epochs",
+        type=count,
+        metavar="N",
+        help=f"passes over the data (default: cnn {fewest} to {most}, fewer for more samples, "
+        f"logistic {RECIPES['logistic'].epochs[0]})",
+    )
     add(
         "--batch-size",
         type=count,
@@ -71,7 +80,7 @@ def add_to(commands: Any) -> None:
         "--learning-rate",
         type=rate,
         metavar="RATE",
-        help=f"of the first step ({_defaults('learning_rate')})",
+        help=f"the greatest ({_defaults('learning_rate')})",
     )
     add(
         "--seed",
@@ -105,7 +114,7 @@ def _defaults(option: str) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Train, keep what ``--out`` asks for, and print the test accuracy."""
-    names = ("data", "epochs", "batch_size", "learning_rate")
+    names = ("data", "batch_size", "learning_rate")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     ranks = world(options.backend)
     recipe, out = replace(RECIPES[options.model], **given), options.out
@@ -117,7 +126,9 @@ def run(options: argparse.Namespace) -> None:
     pictures = holds_pictures(options.model, recipe.data)
     if is_own(options.model, recipe.data) and ranks.rank == 0:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
-    steps = recipe.epochs * math.ceil(len(data.train_x) / recipe.batch_size)
+    samples = len(data.train_x)
+    epochs = options.epochs or recipe.epochs_of(samples)
+    steps = epochs * math.ceil(samples / recipe.batch_size)
 
     loss = loss_of(options.model, len(data.classes))
 
@@ -125,16 +136,18 @@ def run(options: argparse.Namespace) -> None:
         y = targets(loss, y)
         return (x, y) if is_stored(x) else (to_backend(x, xp), to_backend(y, xp))
 
-    model = recipe.network(len(data.classes))
-    params = to_backend(model.init(options.seed, data.train_x.shape[1:])[0], xp)
+    model = recipe.network(len(data.classes), data.train_x.shape[1:])
+    start = model.init(options.seed, data.train_x.shape[1:])[0]
+    if standardizes(model):
+        start = standardized(model, start, data.train_x[some_of(samples)])
+    params = to_backend(start, xp)
     settings = Settings(
         model=options.model,
         data=lasting_name(options.model, recipe.data),
         backend=options.backend,
-        epochs=recipe.epochs,
+        epochs=epochs,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
-        momentum=recipe.momentum,
         seed=options.seed,
         classes=data.classes,
         input_shape=data.train_x.shape[1:],
@@ -142,17 +155,19 @@ def run(options: argparse.Namespace) -> None:
         resized=pictures,
         columns=data.columns,
     )
+    chance = chance_loss(np.bincount(data.train_y))
+    at_chance = AtChance(chance, recipe.batch_size, lambda text: print(text, file=sys.stderr))
     params, history = fit(
         model,
         params,
         part(data.train_x, data.train_y),
         loss=loss,
-        optimizer=SGD(cosine(recipe.learning_rate, steps=steps), momentum=recipe.momentum),
-        epochs=recipe.epochs,
+        optimizer=recipe.optimizer(recipe.learning_rate, steps),
+        epochs=epochs,
         batch_size=recipe.batch_size,
         rng=options.seed,
         validation=part(data.test_x, data.test_y),
-        callbacks=[Progress()] if out is None else [Save(out, settings), Progress()],
+        callbacks=[*([] if out is None else [Save(out, settings)]), Progress(), at_chance],
         checkpoint=options.checkpoint,
         communicator=ranks,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -10,22 +11,32 @@ import numpy as np
 from sklearn.utils import Tags
 
 from ..core.arrays import Array, array_namespace, device
-from ..core.checks import check_channels_first, integer
+from ..core.checks import check_channels_first, integer, number
 from ..core.communication import Communicator
-from ..core.conversion import to_backend
-from ..network.containers import Sequential
+from ..core.conversion import to_backend, to_numpy
 from ..network.inference import predictor_for
-from ..network.layers import Layer, MaxPool2d, Params
-from ..network.models import lenet
+from ..network.layers import Layer, Params
+from ..network.models import convnet
 from ..training.averages import Averaged
 from ..training.loop import Callback
 from ..training.optimizers import AdamW, Optimizer
+from ..training.recipe import (
+    RATE,
+    AtChance,
+    chance_loss,
+    recipe_optimizer,
+    some_of,
+    standardized,
+    standardizes,
+)
 from .classifier import Classifier, first
 from .fitting import problem, train
 from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
 
 __all__ = ["CNNClassifier"]
 
+OWN_RATE = 1e-3
+"""The learning rate of a model that is not the default one."""
 PREDICTED = 512
 """Images that are predicted at a time."""
 
@@ -37,12 +48,17 @@ class CNNClassifier(Classifier):
     ----------
     model : layer, optional
         Such as ``Sequential(..., Dense(classes))``: one logit for each class, also of two. By
-        default `lenet`; for images of one row or column the same without its pooling.
+        default `convnet`. One that begins by `Standardize` gets the statistics of the images.
     image_shape : tuple of int, optional
         (H, W) or (C, H, W), where X is flat. By default a square of the features where their number
         is one, else a row. Where X has images, it must be theirs.
     optimizer : optimizer, optional
-        `SGD` or `AdamW`, whose learning rate may be a schedule; by default ``AdamW(1e-3)``.
+        `SGD` or `AdamW`, whose learning rate may be a schedule. By default `AdamW` with a weight
+        decay of 0.05, whose rate rises for a twentieth of the steps and then falls to 0 along half
+        a cosine; in ``partial_fit``, which cannot know the last step, it is constant.
+    learning_rate : float, optional
+        The greatest rate of the default optimizer. By default 5e-3 for the default model, whose
+        batch normalization bears it, and 1e-3 for another one.
     epochs : int
         Passes through the images.
     batch_size : int
@@ -109,7 +125,7 @@ class CNNClassifier(Classifier):
     """
 
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
-    _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(1e-3)}
+    _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(OWN_RATE)}
     model_: Layer
     params_: Params
 
@@ -119,6 +135,7 @@ class CNNClassifier(Classifier):
         *,
         image_shape: tuple[int, ...] | None = None,
         optimizer: Optimizer | None = None,
+        learning_rate: float | None = None,
         epochs: int = 20,
         batch_size: int = 128,
         class_weight: Any = None,
@@ -133,6 +150,7 @@ class CNNClassifier(Classifier):
         self.model = model
         self.image_shape = image_shape
         self.optimizer = optimizer
+        self.learning_rate = learning_rate
         self.epochs = epochs
         self.batch_size = batch_size
         self.class_weight = class_weight
@@ -200,8 +218,10 @@ class CNNClassifier(Classifier):
             model, params = self.model_, self._continued(self.params_, data)
         else:
             model, params = self._start(shape, data, rng)
-        given = self.optimizer
-        optimizer: Optimizer = self._instead_of_none["optimizer"] if given is None else given
+        held_out = None if partial else self._held_out()
+        samples = len(data.samples) * (1 - held_out.fraction if held_out else 1)
+        steps = 0 if partial else epochs * math.ceil(samples / batch_size)
+        optimizer = self._optimizer(steps)
         if partial:
             optimizer = Averaged(optimizer, state=self._state if continued else None)
         trained = train(
@@ -212,25 +232,47 @@ class CNNClassifier(Classifier):
             batch_size=batch_size,
             rng=rng,
             communicator=self._ranks,
-            held_out=None if partial else self._held_out(),
-            callbacks=self.callbacks,
+            held_out=held_out,
+            callbacks=[*self.callbacks, self._at_chance(data, batch_size)],
         )
         self.model_, self.params_ = model, trained.params
         self.classes_, self.image_shape_ = data.classes, shape
         self._remember(trained, trained.state, partial)
         return self
 
+    def _optimizer(self, steps: int) -> Optimizer:
+        """Return what trains for so many steps, or, if they are 0, for no known number."""
+        if self.optimizer is not None:
+            if self.learning_rate is not None:
+                raise ValueError(
+                    "learning_rate is that of the default optimizer: give it to the optimizer, or "
+                    "set optimizer__learning_rate"
+                )
+            return self.optimizer
+        rate = RATE if self.model is None else OWN_RATE
+        if self.learning_rate is not None:
+            rate = number("learning_rate", self.learning_rate, "(0, inf)")
+        return recipe_optimizer(rate, steps) if steps else AdamW(rate)
+
+    def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
+        """Return what warns of a training that learns nothing."""
+        chance = chance_loss(np.bincount(data.labels, data.weights))
+        return AtChance(chance, batch_size, lambda text: warnings.warn(text, stacklevel=2))
+
     def _start(
         self, shape: tuple[int, ...], data: Labelled, rng: np.random.Generator
     ) -> tuple[Layer, Params]:
         classes, like = len(data.classes), data.samples.like
-        model = _default_model(shape, classes) if self.model is None else self.model
+        model = convnet(classes, shape=shape) if self.model is None else self.model
         params, made = model.init(rng, shape)
         if made != (classes,):
             raise ValueError(
                 f"model must make one logit for each of {classes} classes from an image of shape "
                 f"{shape}, but it makes {made}"
             )
+        if standardizes(model):
+            images = to_numpy(data.samples.take(some_of(len(data.samples)))).reshape(-1, *shape)
+            params = standardized(model, params, images)
         host = {name: w.astype(dtype_name(like)) for name, w in params.items()}
         return model, to_backend(host, array_namespace(like), device(like))
 
@@ -276,11 +318,3 @@ class CNNClassifier(Classifier):
             logits.append(predicted(xp.reshape(x, (-1, *self.image_shape_))))
         scores = xp.concat(logits, axis=0)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
-
-
-def _default_model(shape: tuple[int, ...], classes: int) -> Sequential:
-    if min(shape[1:]) > 1:
-        return lenet(classes)
-    return Sequential(
-        *(layer for layer in lenet(classes).layers if not isinstance(layer, MaxPool2d))
-    )

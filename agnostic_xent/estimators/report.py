@@ -128,8 +128,8 @@ def _images(classifier: CNNClassifier, X: Any) -> NDArray[Any] | None:
 
 
 def _filters(classifier: CNNClassifier) -> NDArray[Any] | None:
-    weight = next(iter(classifier.params_.values()))
-    return to_numpy(weight) if weight.ndim == 4 else None
+    first = next((w for w in classifier.params_.values() if w.ndim == 4), None)
+    return None if first is None else to_numpy(first)
 
 
 def _layers(

@@ -136,7 +136,7 @@ class Chain(Layer):
         for part in parts(self, params).values():
             x, pullback = part.vjp(x, how)
             pullbacks.append(pullback)
-            if part.params and not how.input_grad:
+            if part.params and part.layer.trained and not how.input_grad:
                 how = how._replace(input_grad=True)  # below the first parameters nobody asks for dx
 
         def of_chain(dy: Array | None) -> tuple[Array | None, Params]:

@@ -41,6 +41,7 @@ __all__ = [
     "GlobalAvgPool2d",
     "MaxPool2d",
     "ReLU",
+    "Standardize",
 ]
 
 Params: TypeAlias = dict[str, Array]
@@ -85,6 +86,9 @@ class Layer:
     A layer has to define `forward`; `init` if it has parameters; `to_onnx` if it can be exported;
     `children` and `rebuilt` if it is made of layers.
     """
+
+    trained: ClassVar[bool] = True
+    """Whether the parameters, if it has some, are learnt from gradients."""
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
@@ -470,6 +474,33 @@ class Flatten(Layer):
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
         """Append the layer's node, for the input named x, to a graph; return its output's name."""
         return graph.node("Flatten", x, axis=1)
+
+
+class Standardize(Layer):
+    """Standardised numbers: ``(x - mean) / std``, by channel of images, by feature of rows.
+
+    The statistics are parameters, so that they are kept and exported with a model, but are not
+    trained: `standardized` takes them from data.
+    """
+
+    trained = False
+
+    def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
+        """Return parameters that change nothing, and the shape of one output sample."""
+        import numpy as np
+
+        own = (shape[0], *(1 for _ in shape[1:]))  # (C, 1, 1) or (features,)
+        return {"mean": np.zeros(own, "float32"), "std": np.ones(own, "float32")}, shape
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        std = params["std"]
+        return (x - params["mean"]) / std, lambda dy: (dy / std if how.input_grad else None, {})
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's nodes, for the input named x, to a graph; return its output's name."""
+        mean, std = graph.parameters("mean", "std")
+        return graph.node("Div", graph.node("Sub", x, mean), std)
 
 
 def _onnx_windows(

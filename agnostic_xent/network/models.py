@@ -1,12 +1,23 @@
-"""Models: logistic regression, two small CNNs, and ResNets."""
+"""Models: logistic regression, small CNNs, and ResNets."""
 
 from __future__ import annotations
 
 from ..core.checks import integer
 from .containers import Residual, Sequential
-from .layers import BatchNorm2d, Conv2d, Dense, Flatten, GlobalAvgPool2d, MaxPool2d, ReLU
+from .layers import (
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+    ReLU,
+    Shape,
+    Standardize,
+)
 
-__all__ = ["lenet", "logistic", "resnet", "small_cnn"]
+__all__ = ["convnet", "lenet", "logistic", "resnet", "small_cnn"]
 
 
 def logistic(classes: int = 2) -> Sequential:
@@ -64,6 +75,56 @@ def lenet(classes: int = 10) -> Sequential:
         ReLU(),
         Dense(classes),
     )
+
+
+FILTERS = (32, 64, 128, 256)
+"""Of the convolutions of `convnet`; those of large images go on with the last number."""
+LEAST_POOLED = 6
+"""The side of an image that is still halved."""
+
+
+def convnet(classes: int = 10, *, shape: Shape = (1, 28, 28)) -> Sequential:
+    """Return a CNN for images of any size, with batch normalization and global average pooling.
+
+    Samples are standardised first (see `standardized`). Then come convolutions over 3x3 pixels, or
+    1x3 of a single row, of 32, 64, 128 and 256 filters, each with batch normalization and ReLU, and
+    2x2 max-pools while the image has a side of at least 6 pixels.
+
+    Parameters
+    ----------
+    classes : int
+        Number of logits.
+    shape : tuple of int
+        (C, H, W) of one image.
+
+    Examples
+    --------
+    >>> convnet(5, shape=(3, 64, 48)).init(0, (3, 64, 48))[1]
+    (5,)
+
+    References
+    ----------
+    Ioffe and Szegedy, Batch normalization, arXiv:1502.03167; Lin et al., Network in network,
+    arXiv:1312.4400.
+    """
+    classes = integer("classes", classes)
+    if len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {shape!r}")
+    sides = [integer("shape", side) for side in shape[1:]]
+    window = (3 if sides[0] > 1 else 1), (3 if sides[1] > 1 else 1)
+    layers: list[Layer] = [Standardize()]
+    filters = list(FILTERS)
+    while filters or max(sides) >= LEAST_POOLED:
+        layers += _convolution(filters.pop(0) if filters else FILTERS[-1], window)
+        if max(sides) >= LEAST_POOLED:
+            pool = min(2, sides[0]), min(2, sides[1])
+            layers.append(MaxPool2d(pool))
+            sides = [side // step for side, step in zip(sides, pool, strict=True)]
+    return Sequential(*layers, GlobalAvgPool2d(), Dense(classes))
+
+
+def _convolution(filters: int, window: tuple[int, int]) -> tuple[Layer, ...]:
+    return Conv2d(filters, window, padding="same", bias=False), BatchNorm2d(), ReLU()
 
 
 def resnet(depth: int = 20, classes: int = 10) -> Sequential:

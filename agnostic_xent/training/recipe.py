@@ -1,0 +1,129 @@
+"""How networks are trained unless somebody says otherwise, and a word where that does not work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..network.containers import Sequential
+from ..network.layers import Layer, Params, Standardize
+from .history import Callback, Epoch
+from .optimizers import AdamW
+from .schedules import cosine, warmup
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["standardized"]
+
+RATE = 5e-3
+"""The greatest learning rate, of `convnet`."""
+LOOKED_AT = 10_000
+"""Samples whose statistics are those of all."""
+DECAY = 0.05
+"""Of weights."""
+WARM = 20
+"""A part of the steps, one in so many, has a rate that still rises."""
+
+
+def standardizes(model: Layer) -> bool:
+    """Return whether a model begins by `Standardize`."""
+    return isinstance(model, Sequential) and isinstance(model.layers[0], Standardize)
+
+
+def some_of(samples: int) -> NDArray[np.int64]:
+    """Return the rows of samples that are looked at for the statistics of all."""
+    import numpy as np
+
+    return np.unique(np.linspace(0, samples - 1, LOOKED_AT).astype("int64"))
+
+
+def standardized(model: Layer, params: Mapping[str, Any], x: NDArray[Any]) -> Params:
+    """Return parameters with the statistics of data, where a model begins by `Standardize`.
+
+    Their means and standard deviations, by channel of images and by feature of rows; 1 where
+    numbers do not differ.
+
+    Parameters
+    ----------
+    model : layer
+        A `Sequential` whose first layer is `Standardize`; of another one nothing changes.
+    params : dict of str to ndarray
+        From ``model.init``.
+    x : ndarray, shape (N, C, H, W) or (N, features)
+        The samples of the training, or some of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> model, x = Sequential(Standardize(), Dense(2)), np.asarray([[0.0, 5.0], [2.0, 5.0]])
+    >>> params = standardized(model, model.init(0, (2,))[0], x)
+    >>> params["0.mean"].tolist(), params["0.std"].tolist()
+    ([1.0, 5.0], [1.0, 1.0])
+    """
+    if not standardizes(model):
+        return dict(params)
+    axes = (0, *range(2, x.ndim))
+    mean = x.mean(axis=axes, dtype="float64", keepdims=True)[0]
+    std = x.std(axis=axes, dtype="float64", keepdims=True)[0]
+    std[std == 0] = 1
+    like: np.ndarray[Any, Any] = params["0.mean"]
+    return {**params, "0.mean": mean.astype(like.dtype), "0.std": std.astype(like.dtype)}
+
+
+def recipe_optimizer(rate: float, steps: int) -> AdamW:
+    """Return AdamW whose rate rises to the given one, then falls to 0 along half a cosine."""
+    schedule = warmup(cosine(rate, steps=steps), steps=max(1, steps // WARM))
+    return AdamW(schedule, weight_decay=DECAY)
+
+
+# --- a training that learns nothing --------------------------------------------------------------
+
+PATIENCE = 3
+"""Epochs after which a loss should have left chance."""
+LEAST_STEPS = 30
+"""And steps."""
+CHANCE = 0.98
+"""The share of the loss of chance above which a loss has not left it."""
+
+
+class AtChance(Callback):
+    """Say so, once, if the loss has not left chance after the first epochs.
+
+    Parameters
+    ----------
+    chance : float
+        The loss of a model that knows the shares of the classes alone.
+    batch_size : int
+        Samples a step.
+    tell : callable
+        Takes the text.
+    """
+
+    def __init__(self, chance: float, batch_size: int, tell: Callable[[str], None]):
+        self._chance, self._batch_size, self._tell = chance, batch_size, tell
+        self._steps = 0
+
+    def on_start(self, epochs: int, samples: int | None) -> None:
+        """Count anew."""
+        self._steps = math.ceil((samples or 0) / self._batch_size)
+
+    def on_epoch(self, epoch: Epoch, params: Params) -> None:
+        """Look at the loss of one epoch."""
+        if epoch.epoch != max(PATIENCE, math.ceil(LEAST_STEPS / max(1, self._steps))):
+            return
+        if self._steps and epoch.loss > CHANCE * self._chance:
+            self._tell(
+                f"after {epoch.epoch} epochs the loss, {epoch.loss:.4g}, is still that of chance, "
+                f"{self._chance:.4g}. The likely reasons: a learning rate that is too high (ReLUs "
+                "that no sample reaches any more) or too low, samples that are not scaled, or "
+                "labels that do not belong to the samples"
+            )
+
+
+def chance_loss(counts: NDArray[Any]) -> float:
+    """Return the entropy of labels, of which there are so many of each class."""
+    total, some = float(counts.sum()), [float(count) for count in counts if count > 0]
+    return -sum(count / total * math.log(count / total) for count in some)
