@@ -31,6 +31,7 @@ from ..training.recipe import (
 )
 from .classifier import Classifier, first
 from .fitting import problem, train
+from .levels import Levels
 from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
 
 __all__ = ["CNNClassifier"]
@@ -108,8 +109,10 @@ class CNNClassifier(Classifier):
     Notes
     -----
     X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
-    standard, and the parameters and predictions are of the same. Integers become float32; networks
-    train best on numbers of about -1 to 1. Memory-mapped and dask arrays are read batch by batch
+    standard, and the parameters and predictions are of the same. Integers become float32. Images of
+    uint8 are divided by 255, and then so are all later ones, whatever their dtype; a classifier of
+    numbers from 0 to 1 takes uint8 as levels. The default model takes numbers of any scale; others
+    train best on those of about -1 to 1. Memory-mapped and dask arrays are read batch by batch
     and never whole. Predictions of the former are NumPy arrays, of the latter dask arrays: block by
     block, when they are asked for, wherever dask computes.
 
@@ -126,6 +129,7 @@ class CNNClassifier(Classifier):
 
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
     _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(OWN_RATE)}
+    _levels = Levels()
     model_: Layer
     params_: Params
 
@@ -308,7 +312,11 @@ class CNNClassifier(Classifier):
                 )
             X = array_namespace(X).reshape(X, (given[0], math.prod(given[1:])))
         dtypes = ("float32", "float64") if reset else (dtype_name(first(self.params_)),)
-        return checked_samples(self, X, reset=reset, dtypes=dtypes)
+        samples = checked_samples(self, X, reset=reset, dtypes=dtypes)
+        looked_at = X if hasattr(X, "dtype") else samples.x
+        if reset:
+            self._levels = Levels.of(looked_at)
+        return samples.divided(self._levels.divisor(looked_at))
 
     def _logits(self, samples: Samples) -> Array:
         xp = array_namespace(samples.like)

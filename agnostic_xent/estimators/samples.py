@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -56,6 +56,8 @@ class Samples:
     """Shape (N, features)."""
     like: Array
     """An array of the library, device and dtype that rows are handed out in."""
+    divisor: int = 1
+    """Of rows that are fetched."""
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -70,11 +72,20 @@ class Samples:
         if isinstance(self.x, CSR):
             return self.x[rows]
         if is_stored(self.x):
-            return numbers(fetched(self.x[rows]), self.like)
+            x = numbers(fetched(self.x[rows]), self.like)
+            return x if self.divisor == 1 else x / self.divisor
         if isinstance(rows, slice):
             return self.x[rows, :]
         xp = array_namespace(self.x)
         return xp.take(self.x, xp.asarray(rows, device=device(self.x)), axis=0)
+
+    def divided(self, divisor: int) -> Samples:
+        """Return the same with all numbers divided."""
+        if divisor == 1:
+            return self
+        if is_stored(self.x):
+            return replace(self, divisor=divisor)
+        return replace(self, x=self.x / divisor)
 
     def spans(self) -> list[slice]:
         """Return where the rows are cut into blocks; of a dask array, where its chunks end."""

@@ -1,0 +1,62 @@
+"""Images of levels, 0 to 255, and of shares, 0 to 1: which of them training saw holds for later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.arrays import Array, array_namespace, dtype_kind
+from ..training.batches import is_stored
+
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What training decided about levels."""
+
+    divided: bool = False
+    """Whether it saw uint8, which are divided by 255; so are all later numbers."""
+    shares: bool = False
+    """Whether it saw numbers from 0 to 1; later uint8 are divided by 255, as they are levels."""
+
+    @classmethod
+    def of(cls, X: Array) -> Levels:
+        """Return what images of a training decide. Those in files and graphs are not looked at."""
+        divided = _is_uint8(X) and (is_stored(X) or _greatest(X) > 1)
+        return cls(divided, not _is_uint8(X) and not is_stored(X) and _of_shares(X))
+
+    def divisor(self, X: Array) -> int:
+        """Return what images are divided by.
+
+        Raises
+        ------
+        ValueError
+            If they are shares, and training saw levels.
+        """
+        if not self.divided:
+            return WHITE if self.shares and _is_uint8(X) and _greatest(X) > 1 else 1
+        if not is_stored(X) and _of_shares(X) and _has_fractions(X):
+            raise ValueError(
+                "X holds numbers from 0 to 1, but the classifier was fitted on levels from 0 to "
+                "255; multiply X by 255"
+            )
+        return WHITE
+
+
+def _is_uint8(X: Array) -> bool:
+    return str(X.dtype).rpartition(".")[2] == "uint8"
+
+
+def _greatest(X: Array) -> float:
+    return float(array_namespace(X).max(X))
+
+
+def _of_shares(X: Array) -> bool:
+    xp = array_namespace(X)
+    floats = dtype_kind(xp, X.dtype) == "real floating"
+    return floats and float(xp.min(X)) >= 0 and _greatest(X) <= 1
+
+
+def _has_fractions(X: Array) -> bool:
+    xp = array_namespace(X)
+    return bool(xp.any(xp.trunc(X) != X))
