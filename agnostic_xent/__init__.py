@@ -5,6 +5,7 @@ and width, KH KW window, OH OW output. Options are keyword-only.
 """
 
 import importlib
+import importlib.util
 from typing import Any
 
 from . import kernels as _kernels  # noqa: F401  (a package; the name is a function from here on)
@@ -65,9 +66,17 @@ from .training.schedules import constant, cosine, step_decay, warmup
 __version__ = "0.1.0"
 
 
+_OF_SCIKIT_LEARN = ("CNNClassifier", "LogisticRegression", "save_report")
+
+
+def __dir__() -> list[str]:
+    """Return all names, also those of what is not imported yet."""
+    return sorted({*globals(), *_OF_SCIKIT_LEARN})
+
+
 def __getattr__(name: str) -> Any:
     """Import the estimators where they are used: they need scikit-learn."""
-    if name not in ("CNNClassifier", "LogisticRegression", "save_report"):
+    if name not in _OF_SCIKIT_LEARN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return getattr(importlib.import_module(".estimators", __name__), name)
@@ -167,3 +176,6 @@ __all__ = [
 
 for _name in __all__:  # so that a pickle names no file of the package, which may move
     globals()[_name].__module__ = __name__
+
+if importlib.util.find_spec("sklearn"):  # else `import *` would fail
+    __all__ += _OF_SCIKIT_LEARN

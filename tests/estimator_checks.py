@@ -24,6 +24,19 @@ ESTIMATORS = {
 }
 
 
+EXPECTED = {
+    "cnn": {
+        "check_sample_weight_equivalence_on_dense_data": "batch normalization takes the statistics "
+        "of all images of a batch, whatever their weights",
+        "check_classifiers_train": "lists become float32, in which the logarithm of a probability "
+        "near 1 is 0, while predict_log_proba is exact",
+        "check_class_weight_classifiers": "20 steps on 50 rows of noise do not make a network of "
+        "this size predict one class alone",
+    }
+}
+"""Why a check fails, by estimator."""
+
+
 class Hidden:
     """What says of a library that it is not installed."""
 
@@ -36,6 +49,11 @@ if __name__ == "__main__":
     meta_path: list[Any] = sys.meta_path
     meta_path.insert(0, Hidden())
     warnings.simplefilter("ignore")  # such as of few samples a class; errors are what counts here
-    results = check_estimator(ESTIMATORS[sys.argv[1]], on_skip=None, on_fail=None)
+    results = check_estimator(
+        ESTIMATORS[sys.argv[1]],
+        expected_failed_checks=EXPECTED.get(sys.argv[1]),
+        on_skip=None,
+        on_fail=None,
+    )
     keys = ("check_name", "status", "exception")
     print(json.dumps([{key: str(result[key]) for key in keys} for result in results]))

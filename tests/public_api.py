@@ -19,7 +19,7 @@ NEED_SCIKIT_LEARN = ["CNNClassifier", "LogisticRegression", "save_report"]
 def public_api() -> str:
     """Return a line for each public name, and for each public member of a class."""
     lines = []
-    for name in sorted([*ax.__all__, *NEED_SCIKIT_LEARN]):
+    for name in sorted({*ax.__all__, *NEED_SCIKIT_LEARN}):
         member = getattr(ax, name)
         lines.append(name + signature(member))
         if isinstance(member, type):

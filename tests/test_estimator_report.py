@@ -13,8 +13,14 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from agnostic_xent import (
     CNNClassifier,
@@ -160,3 +166,60 @@ def test_without_its_packages_it_says_what_to_install(tmp_path, monkeypatch):
     ):
         save_report(tmp_path / "report.html", cnn().fit(x, y), x, y)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- pipelines, searches and scikit-learn's own ---------------------------------------------------
+
+
+def rows(count=90):
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 3, count)
+    return rng.standard_normal((count, 4)) + 2 * np.eye(4)[y], y
+
+
+OTHERS = {
+    "pipeline": lambda: make_pipeline(StandardScaler(), LogisticRegression()),
+    "pipeline of one": lambda: make_pipeline(LogisticRegression()),
+    "search": lambda: GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=3),
+    "search of a pipeline": lambda: GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        {"logisticregression__C": [0.1, 1.0]},
+        cv=3,
+    ),
+    "forest": lambda: RandomForestClassifier(10, random_state=0),
+    "pipeline of another": lambda: make_pipeline(StandardScaler(), GaussianNB()),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_of_what_scikit_learn_makes(tmp_path, name):
+    x, y = rows()
+    model = OTHERS[name]().fit(x[:60], WORDS[y[:60]])
+    found = page(tmp_path, model, x[60:], WORDS[y[60:]])
+    said = numbers(found)
+    assert said["test accuracy"] == f"{model.score(x[60:], WORDS[y[60:]]):.4f}"
+    expected = log_loss(WORDS[y[60:]], model.predict_proba(x[60:]), labels=sorted(WORDS))
+    assert float(said["test loss"]) == pytest.approx(expected, rel=1e-2)
+    if "another" not in name and name != "forest":
+        assert found.words[0] == "LogisticRegression"
+        assert said["parameters"] == "15"
+    short = WORDS[y[60:-1]]
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        save_report(tmp_path / "x.html", model, x[60:], short)
+
+
+def test_of_a_search_over_images(tmp_path):
+    x, y = images(80)
+    search = GridSearchCV(cnn(), {"learning_rate": [1e-3, 1e-2]}, cv=2)
+    search.fit(x[:50].astype("f4"), WORDS[y[:50]])
+    found = page(tmp_path, search, x[50:].astype("f4"), WORDS[y[50:]])
+    assert found.words[0] == "CNNClassifier"
+    assert ["learning_rate", str(search.best_params_["learning_rate"])] in found.rows
+
+
+def test_of_what_has_no_probabilities(tmp_path):
+    x, y = rows()
+    with pytest.raises(
+        TypeError, match=r"a fitted classifier with predict_proba, .* got LinearSVC"
+    ):
+        save_report(tmp_path / "x.html", LinearSVC().fit(x, y), x, y)

@@ -84,7 +84,7 @@ def test_public_names_are_those_that_the_modules_define():
     for module in MODULES:
         with contextlib.suppress(NoKernels):
             found = importlib.import_module(module)
-            defined |= vars(ax).keys() & getattr(found, "__all__", ())
+            defined |= set(dir(ax)) & {*getattr(found, "__all__", ())}
     assert set(ax.__all__) == defined
     assert OPERATIONS.keys() <= defined
 

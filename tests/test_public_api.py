@@ -6,6 +6,8 @@ import base64
 import json
 import pickle
 import pickletools
+import subprocess
+import sys
 
 import numpy as np
 import public_api
@@ -62,3 +64,22 @@ def test_a_pickle_names_no_file_of_the_package(name):
 @pytest.mark.parametrize("name", [name for name in ax.__all__ if name.islower()])
 def test_a_function_is_pickled_by_its_public_name(name):
     assert pickle.loads(pickle.dumps(getattr(ax, name))) is getattr(ax, name)
+
+
+def test_a_star_and_completion_know_the_estimators():
+    space: dict = {}
+    exec("from agnostic_xent import *", space)
+    assert {*public_api.NEED_SCIKIT_LEARN, "relu"} <= space.keys()
+    assert {*public_api.NEED_SCIKIT_LEARN, "relu", "__version__"} <= {*dir(ax)}
+    assert sorted(set(ax.__all__)) == sorted(ax.__all__)
+
+
+def test_a_star_without_scikit_learn(tmp_path):
+    (tmp_path / "finder.py").write_text(
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'sklearn' else find(name, *more)\n"
+        "from agnostic_xent import *\nprint('CNNClassifier' in dir(), relu.__name__)\n"
+    )
+    command = [sys.executable, str(tmp_path / "finder.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False relu\n", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import Progress, fit, standardized, to_backend
+from .. import Callback, Progress, Sequential, fit, standardized, to_backend
 from ..core.arrays import Array
 from ..core.communication import world
 from ..core.texts import printable
@@ -62,6 +63,27 @@ def add_to(commands: Any) -> None:
         help="of a table: the column of the labels (default: label, target, class or y)",
     )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
+    _add_steps(add)
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write model.safetensors, history.json and run.json there after every epoch, and at "
+        "the end report.html, and report.png with its main pictures (both need "
+        "matplotlib and jinja2)",
+    )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep the run there after every epoch; the same command goes on where it was "
+        "interrupted",
+    )
+    train.set_defaults(command=run)
+
+
+def _add_steps(add: Callable[..., Any]) -> None:
+    """Add the options of how many steps are taken, and which."""
     most, fewest = RECIPES["cnn"].epochs
     add(
         "--epochs",
@@ -89,22 +111,6 @@ def add_to(commands: Any) -> None:
         metavar="N",
         help="of the initial weights and the order of the samples (default: 0)",
     )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="write model.safetensors, history.json and run.json there after every epoch, and at "
-        "the end report.html, and report.png with its main pictures (both need "
-        "matplotlib and jinja2)",
-    )
-    add(
-        "--checkpoint",
-        type=Path,
-        metavar="DIR",
-        help="keep the run there after every epoch; the same command goes on where it was "
-        "interrupted",
-    )
-    train.set_defaults(command=run)
 
 
 def _defaults(option: str) -> str:
@@ -133,14 +139,8 @@ def run(options: argparse.Namespace) -> None:
     loss = loss_of(options.model, len(data.classes))
 
     def part(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Array, Array]:
-        y = targets(loss, y)
-        return (x, y) if is_stored(x) else (to_backend(x, xp), to_backend(y, xp))
+        return x if is_stored(x) else to_backend(x, xp), to_backend(targets(loss, y), xp)
 
-    model = recipe.network(len(data.classes), data.train_x.shape[1:])
-    start = model.init(options.seed, data.train_x.shape[1:])[0]
-    if standardizes(model):
-        start = standardized(model, start, data.train_x[some_of(samples)])
-    params = to_backend(start, xp)
     settings = Settings(
         model=options.model,
         data=lasting_name(options.model, recipe.data),
@@ -155,11 +155,10 @@ def run(options: argparse.Namespace) -> None:
         resized=pictures,
         columns=data.columns,
     )
-    chance = chance_loss(np.bincount(data.train_y))
-    at_chance = AtChance(chance, recipe.batch_size, lambda text: print(text, file=sys.stderr))
+    model = settings.network()
     params, history = fit(
         model,
-        params,
+        to_backend(_start(model, options.seed, data.train_x), xp),
         part(data.train_x, data.train_y),
         loss=loss,
         optimizer=recipe.optimizer(recipe.learning_rate, steps),
@@ -167,7 +166,7 @@ def run(options: argparse.Namespace) -> None:
         batch_size=recipe.batch_size,
         rng=options.seed,
         validation=part(data.test_x, data.test_y),
-        callbacks=[*([] if out is None else [Save(out, settings)]), Progress(), at_chance],
+        callbacks=_callbacks(settings, out, data.train_y),
         checkpoint=options.checkpoint,
         communicator=ranks,
     )
@@ -176,3 +175,15 @@ def run(options: argparse.Namespace) -> None:
     if out is not None:
         write_report(out, settings, params, history, data)
     print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
+
+
+def _start(model: Sequential, seed: int, x: NDArray[Any]) -> dict[str, Array]:
+    """Return the first parameters, with the statistics of samples where they are standardised."""
+    params = model.init(seed, x.shape[1:])[0]
+    return standardized(model, params, x[some_of(len(x))]) if standardizes(model) else params
+
+
+def _callbacks(settings: Settings, out: Path | None, labels: NDArray[np.int64]) -> list[Callback]:
+    chance = chance_loss(np.bincount(labels))
+    at_chance = AtChance(chance, settings.batch_size, lambda text: print(text, file=sys.stderr))
+    return [*([] if out is None else [Save(out, settings)]), Progress(), at_chance]

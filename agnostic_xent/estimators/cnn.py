@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -112,7 +113,8 @@ class CNNClassifier(Classifier):
     standard, and the parameters and predictions are of the same. Integers become float32. Images of
     uint8 are divided by 255, and then so are all later ones, whatever their dtype; a classifier of
     numbers from 0 to 1 takes uint8 as levels. The default model takes numbers of any scale; others
-    train best on those of about -1 to 1. Memory-mapped and dask arrays are read batch by batch
+    train best on those of about -1 to 1. Its batch normalization takes the statistics of all images
+    of a batch, whatever their weights. Memory-mapped and dask arrays are read batch by batch
     and never whole. Predictions of the former are NumPy arrays, of the latter dask arrays: block by
     block, when they are asked for, wherever dask computes.
 
@@ -129,7 +131,7 @@ class CNNClassifier(Classifier):
 
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
     _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(OWN_RATE)}
-    _levels = Levels()
+    _levels = astuple(Levels())  # a pickle has no class that may move
     model_: Layer
     params_: Params
 
@@ -315,8 +317,8 @@ class CNNClassifier(Classifier):
         samples = checked_samples(self, X, reset=reset, dtypes=dtypes)
         looked_at = X if hasattr(X, "dtype") else samples.x
         if reset:
-            self._levels = Levels.of(looked_at)
-        return samples.divided(self._levels.divisor(looked_at))
+            self._levels = astuple(Levels.of(looked_at))
+        return samples.divided(Levels(*self._levels).divisor(looked_at))
 
     def _logits(self, samples: Samples) -> Array:
         xp = array_namespace(samples.like)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ..core.arrays import array_namespace, library
 from ..core.conversion import to_numpy
@@ -16,8 +17,8 @@ from ..evaluation.layer_times import LayerTime, how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import Curves, curves_of
 from ..operations.losses import cross_entropy
+from .classifier import Classifier
 from .cnn import CNNClassifier
-from .logistic import LogisticRegression
 from .samples import Samples, as_indices, checked_labels, host
 
 __all__ = ["save_report"]
@@ -25,7 +26,7 @@ __all__ = ["save_report"]
 
 def save_report(
     path: str | os.PathLike[str],
-    classifier: CNNClassifier | LogisticRegression,
+    classifier: Any,
     X: Any,
     y: Any,
     *,
@@ -42,8 +43,9 @@ def save_report(
     ----------
     path : path
         The file, such as report.html; an older one is replaced only when the new one is complete.
-    classifier : CNNClassifier or LogisticRegression
-        Fitted.
+    classifier : CNNClassifier, LogisticRegression or another classifier of scikit-learn
+        Fitted, with ``predict_proba``; also the last step of a Pipeline, or the best one of a
+        search such as GridSearchCV. The curves and the layers are those of the first two alone.
     X, y : array or array-like
         Test samples and their labels, as for ``classifier.score``.
     title : str, optional
@@ -66,16 +68,23 @@ def save_report(
     True
     """
     check_is_fitted(classifier)
-    samples = classifier._samples(X, reset=False)
-    labels = as_indices(checked_labels(classifier, y, samples), classifier.classes_)
-    log_probabilities = np.asarray(host(classifier.predict_log_proba(X)), dtype=np.float64)
-    name, where = type(classifier).__name__, library(samples.like)
-    size = min(int(classifier.batch_size), len(samples))
+    classifier, X = _last_step(classifier, X)
+    name, where, size = type(classifier).__name__, "numpy", 0
     images, filters, layers = None, None, []
-    if isinstance(classifier, CNNClassifier):
-        images, filters = _images(classifier, X), _filters(classifier)
-        layers = _layers(classifier, samples, labels, size)
-    unit = "epoch" if classifier.history_ else "iteration"
+    if not isinstance(classifier, Classifier):
+        check_consistent_length(X, y)
+        labels = as_indices(column_or_1d(y, warn=True), np.asarray(classifier.classes_))
+        p = np.asarray(classifier.predict_proba(X), np.float64)
+        log_probabilities = np.log(np.maximum(p, np.finfo(np.float64).eps))
+    else:
+        samples = classifier._samples(X, reset=False)
+        labels = as_indices(checked_labels(classifier, y, samples), classifier.classes_)
+        log_probabilities = np.asarray(host(classifier.predict_log_proba(X)), dtype=np.float64)
+        where, size = library(samples.like), min(int(classifier.batch_size), len(samples))
+        if isinstance(classifier, CNNClassifier):
+            images, filters = _images(classifier, X), _filters(classifier)
+            layers = _layers(classifier, samples, labels, size)
+    unit = "epoch" if getattr(classifier, "history_", None) else "iteration"
     save_page(
         path,
         title=title or name,
@@ -95,7 +104,27 @@ def save_report(
     )
 
 
-def _numbers(classifier: CNNClassifier | LogisticRegression, unit: str) -> dict[str, str]:
+def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Return the classifier within a search or a pipeline, and samples as that takes them."""
+    while True:
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            estimator = estimator[-1]
+        else:
+            break
+    if not hasattr(estimator, "predict_proba") or not hasattr(estimator, "classes_"):
+        raise TypeError(
+            "classifier must be a fitted classifier with predict_proba, or a Pipeline or a search "
+            f"of one, got {type(estimator).__name__}"
+        )
+    return estimator, X
+
+
+def _numbers(classifier: Any, unit: str) -> dict[str, str]:
+    if not isinstance(classifier, Classifier):
+        return {}
     if isinstance(classifier, CNNClassifier):
         arrays = [*classifier.params_.values()]
     else:
@@ -107,14 +136,16 @@ def _numbers(classifier: CNNClassifier | LogisticRegression, unit: str) -> dict[
     return numbers
 
 
-def _curves(classifier: CNNClassifier | LogisticRegression) -> Curves:
+def _curves(classifier: Any) -> Curves:
+    if not isinstance(classifier, Classifier):
+        return {}
     if classifier.history_:
         return curves_of(classifier.history_)
     losses = classifier.loss_curve_
     return {"objective": {"training": losses}} if losses else {}
 
 
-def _settings(classifier: CNNClassifier | LogisticRegression) -> dict[str, Any]:
+def _settings(classifier: Any) -> dict[str, Any]:
     params: dict[str, Any] = classifier.get_params(deep=False)
     return {k: v for k, v in params.items() if k not in ("callbacks", "communicator")}
 
