@@ -85,6 +85,8 @@ def problems() -> Iterator[Problem]:
     images, rows, plain = (np.ones(shape, np.float32) for shape in (IMAGES, ROWS, ELEMENTS))
     for op, each in ((ax.relu, 2), (ax.sigmoid, 6), (ax.log_sigmoid, 8)):
         yield f"{op.name} {ELEMENTS}", "require", each * plain.size, both(op, plain)
+    work = both(ax.add, plain, plain, activation="relu")
+    yield f"add {ELEMENTS}", "require", 3 * plain.size, work
     for op, each in ((ax.softmax, 8), (ax.log_softmax, 8)):
         yield f"{op.name} {ROWS}", "require", each * rows.size, both(op, rows)
     for shape in LOSSES:

@@ -30,7 +30,7 @@ def test_ranks_print_once_what_one_process_prints(ranks, one_process, tmp_path):
     lines = [line for line in job.stderr.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
-    assert "0.weight" in load_params(tmp_path / "out" / "model.safetensors")
+    assert "1.weight" in load_params(tmp_path / "out" / "model.safetensors")
 
 
 def test_an_error_ends_the_job():

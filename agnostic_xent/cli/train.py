@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import Callback, Progress, Sequential, fit, standardized, to_backend
+from .. import (
+    Callback,
+    Progress,
+    Sequential,
+    fit,
+    standardized,
+    synchronize_batch_norm,
+    to_backend,
+)
 from ..core.arrays import Array
 from ..core.communication import world
 from ..core.texts import printable
@@ -157,7 +165,7 @@ def run(options: argparse.Namespace) -> None:
     )
     model = settings.network()
     params, history = fit(
-        model,
+        synchronize_batch_norm(model, ranks) if ranks.size > 1 else model,
         to_backend(_start(model, options.seed, data.train_x), xp),
         part(data.train_x, data.train_y),
         loss=loss,

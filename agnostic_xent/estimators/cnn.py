@@ -18,6 +18,7 @@ from ..core.conversion import to_backend, to_numpy
 from ..network.inference import predictor_for
 from ..network.layers import Layer, Params
 from ..network.models import convnet
+from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
 from ..training.loop import Callback
 from ..training.optimizers import AdamW, Optimizer
@@ -230,14 +231,16 @@ class CNNClassifier(Classifier):
         optimizer = self._optimizer(steps)
         if partial:
             optimizer = Averaged(optimizer, state=self._state if continued else None)
+        ranks = self._ranks
+        together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
         trained = train(
-            problem(model, len(data.classes), data, shape),
+            problem(together, len(data.classes), data, shape),
             params,
             optimizer,
             epochs=epochs,
             batch_size=batch_size,
             rng=rng,
-            communicator=self._ranks,
+            communicator=ranks,
             held_out=held_out,
             callbacks=[*self.callbacks, self._at_chance(data, batch_size)],
         )

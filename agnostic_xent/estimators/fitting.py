@@ -24,7 +24,7 @@ from ..training.batches import is_stored
 from ..training.callbacks import EarlyStopping
 from ..training.loop import Callback, Epoch, History, Loss, evaluate, fit
 from ..training.optimizers import Optimizer, State
-from ..training.sparse_epochs import ZeroLogit
+from ..training.sparse_epochs import _ZeroLogit
 from .samples import Batches, Labelled, Samples
 
 
@@ -85,7 +85,7 @@ def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) ->
         targets = samples.numbers(labels[:, None])
         return Problem(model, binary_cross_entropy_with_logits, samples, shape, labels, targets)
     if units == 1:
-        model = Sequential(*model.children().values(), ZeroLogit())
+        model = Sequential(*model.children().values(), _ZeroLogit())
     one_hot = labels[:, None] == np.arange(max(units, 2))
     targets = samples.numbers(one_hot * (weights / weights.mean())[:, None])
     loss = functools.partial(cross_entropy, normalize="count")

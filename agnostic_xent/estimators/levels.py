@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.arrays import Array, array_namespace, dtype_kind
+from ..core.conversion import detached
 from ..training.batches import is_stored
 
 WHITE = 255
@@ -22,6 +23,7 @@ class Levels:
     @classmethod
     def of(cls, X: Array) -> Levels:
         """Return what images of a training decide. Those in files and graphs are not looked at."""
+        X = detached(X)
         divided = _is_uint8(X) and (is_stored(X) or _greatest(X) > 1)
         return cls(divided, not _is_uint8(X) and not is_stored(X) and _of_shares(X))
 
@@ -33,6 +35,7 @@ class Levels:
         ValueError
             If they are shares, and training saw levels.
         """
+        X = detached(X)
         if not self.divided:
             return WHITE if self.shares and _is_uint8(X) and _greatest(X) > 1 else 1
         if not is_stored(X) and _of_shares(X) and _has_fractions(X):

@@ -24,7 +24,7 @@ from ..training.batches import is_stored
 from ..training.history import History
 from ..training.optimizers import SGD, State
 from ..training.schedules import Later, Schedule
-from ..training.sparse_epochs import SparseDense
+from ..training.sparse_epochs import _SparseDense
 from .classifier import Classifier
 from .fitting import problem, train
 from .inference import standard_errors, table
@@ -331,7 +331,7 @@ class LogisticRegression(Classifier):
             rate = Later(rate, begun)
         sgd = SGD(rate, weight_decay=1 / (float(self.C) * seen), decay_bias=False)
         optimizer = sgd if by_itself else Averaged(sgd, average=self.average, state=state)
-        layer = SparseDense if isinstance(data.samples.x, CSR) else Dense
+        layer = _SparseDense if isinstance(data.samples.x, CSR) else Dense
         if not self.fit_intercept:
             params = {"0.weight": params["0.weight"]}
         trained = train(

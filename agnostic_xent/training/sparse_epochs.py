@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..core.arrays import Array, array_namespace, constant
+from ..core.arrays import Array, array_namespace
 from ..core.operation import Operation, Routine
 from ..core.sparse import CSR
 from ..network.containers import as_chain, prefix_of
@@ -31,7 +31,7 @@ PASSES = 8
 
 
 @dataclass(frozen=True)
-class SparseDense(Layer):
+class _SparseDense(Layer):
     """`Dense` of sparse rows, which have no gradient of their own."""
 
     units: int
@@ -49,12 +49,12 @@ class SparseDense(Layer):
 
 
 @dataclass(frozen=True)
-class ZeroLogit(Layer):
+class _ZeroLogit(Layer):
     """(N, 1) -> (N, 2): a logit of 0 for the first class; the softmax becomes the sigmoid."""
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
         """Return both logits and their pullback."""
-        y = array_namespace(x).concat([constant(0, x) * x, x], axis=1)
+        y = array_namespace(x).concat([array_namespace(x).zeros_like(x), x], axis=1)
         return y, lambda dy: (dy[:, 1:], {})
 
 
@@ -163,15 +163,15 @@ def sparse_steps(
 ) -> SparseSteps | None:
     """Return what takes the steps of an epoch, where `sparse_sgd` has a kernel for it.
 
-    That may be for one `SparseDense`, perhaps before `ZeroLogit`, and SGD without momentum, perhaps
-    averaged.
+    That may be for one `_SparseDense`, perhaps before `_ZeroLogit`, and SGD without momentum,
+    perhaps averaged.
     """
     (name, first), *after = as_chain(model).children().items()
-    if type(first) is not SparseDense or not isinstance(source, ArraySource):
+    if type(first) is not _SparseDense or not isinstance(source, ArraySource):
         return None
     sgd, prefix = _sgd(optimizer), prefix_of(name)
     binary = loss is binary_loss and first.units == 1 and not after
-    of_classes = loss is cross_entropy and [type(layer) for _, layer in after] in ([], [ZeroLogit])
+    of_classes = loss is cross_entropy and [type(layer) for _, layer in after] in ([], [_ZeroLogit])
     if type(sgd) is not SGD or sgd.momentum or not (binary or of_classes):
         return None
     y, (weight, bias) = source.y, (f"{prefix}weight", f"{prefix}bias")

@@ -151,9 +151,9 @@ def of_each_signature(function: Callable[..., Any]) -> OfEachSignature:
 
 
 @of_each_signature
-def unpacked(kinds: Any, loop: int, words: int, parts: int, part: int) -> None:
-    """Call the loop at an address with the arguments whose words are at another one."""
-    _unpacked(kinds, loop, words, parts, part)
+def unpacked(kinds: Any, loop: int, words: int, count: int, number: int) -> None:
+    """Call the loop at an address with the arguments whose words are at another one, and a part."""
+    _unpacked(kinds, loop, words, count, number)
 
 
 @functools.cache
