@@ -3,7 +3,8 @@
 A training step makes and drops the same big arrays every time. The system takes big blocks back as
 soon as they are free, and every page of a new one faults at its first touch: up to a third of a
 step. Here a block is lent to one array, is free when the last view of it is gone, and is lent
-again. Free blocks together never hold more than was once lent at the same time.
+again. Free blocks together never hold more than twice what was once
+lent at the same time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ SMALLEST = 1 << 20
 HUGE_PAGE = 2 << 20
 SLACK = 1.25
 """A block may be so much larger than what is asked for."""
+
+KEPT = 2
+"""Times what was lent at most, that free blocks may hold. Sizes differ, so that a training step
+needs up to 1.7 times that; with less, the block that was dropped is the next one to be made."""
 
 
 class Block:
@@ -86,7 +91,7 @@ class Pool:
             block = Block(size)
         self.blocks.append(block)
         self.peak = max(self.peak, _bytes(self.blocks) - _bytes(free))
-        while _bytes(free) > self.peak:
+        while _bytes(free) > KEPT * self.peak:
             self.blocks.remove(free.pop(0))
         return block
 
