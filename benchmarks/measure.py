@@ -140,11 +140,17 @@ def in_subprocess(name: str, quick: bool, environment: dict[str, str], **options
         return json.loads(path.read_text())
 
 
-def of_seeds(name: str, quick: bool, seed: int | None, count: int) -> list[dict[str, Any]]:
+AWAKE = {"OMP_WAIT_POLICY": ""}
+"""Let the threads of peers that wait stay awake for a while, as they do unless they are told."""
+
+
+def of_seeds(
+    name: str, quick: bool, seed: int | None, count: int, environment: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Return what a benchmark finds of all seeds, or of one; each has a process of its own."""
     found = []
     for each in SEEDS if seed is None else (seed,):
-        entries = in_subprocess(name, quick, TUNED, seed=each, count=count)
+        entries = in_subprocess(name, quick, TUNED | (environment or {}), seed=each, count=count)
         found += [{"seed": each} | entry for entry in entries]
     return found
 

@@ -24,7 +24,7 @@ from agnostic_xent.training.steps import loss_and_grads
 
 from .conv import LAYOUTS, OURS, timed
 from .drawn_nets import CLASSES, KINDS, Net, draw_net
-from .measure import SPREAD, described, machine, of_seeds, spread, table, write
+from .measure import AWAKE, SPREAD, described, machine, of_seeds, spread, table, write
 
 COUNT, QUICK = 12, 2
 RATE, MOMENTUM = 0.001, 0.9
@@ -39,8 +39,9 @@ def main(quick: bool, inner: str | None, seed: int | None = None, count: int = 0
         Path(inner).write_text(json.dumps(measure(seed, count)))
         return
     count = count or (QUICK if quick else COUNT)
-    found = of_seeds("nets", quick, seed, count)
-    result = {"machine": machine(), "threads": threads(), "count": count, "nets": found}
+    asleep, awake = (of_seeds("nets", quick, seed, count, each) for each in ({}, AWAKE))
+    result = {"machine": machine(), "threads": threads(), "count": count}
+    result |= {"nets": asleep, "awake": awake}
     write("nets_quick" if quick else "nets", result, report(result))
 
 
@@ -147,6 +148,19 @@ def in_torch(layer: Any, shape: tuple[int, ...]) -> nn.Module:
     return {ax.ReLU: nn.ReLU, ax.Flatten: nn.Flatten}[type(layer)]()
 
 
+def summary(found: list[dict[str, Any]]) -> str:
+    """Return a table of ratios by kind and by seed."""
+    groups = [(kind, [e for e in found if e["kind"] == kind]) for kind in KINDS]
+    seeds = sorted({entry["seed"] for entry in found})
+    groups += [(f"all of seed {seed}", [e for e in found if e["seed"] == seed]) for seed in seeds]
+    rows = [
+        [name, *spread([e["ratio"]["median"] for e in entries])]
+        for name, entries in [*groups, ("all", found)]
+        if entries
+    ]
+    return table(["kind", *SPREAD], rows)
+
+
 def report(result: dict[str, Any]) -> str:
     """Return the results in Markdown."""
     found = result["nets"]
@@ -160,14 +174,9 @@ torch in its faster layout over ours, with quartiles. The first losses of both a
 {described(result["machine"])} {result["threads"]} threads each.
 
 """
-    groups = [(kind, [e for e in found if e["kind"] == kind]) for kind in KINDS]
-    groups += [(f"all of seed {seed}", [e for e in found if e["seed"] == seed]) for seed in seeds]
-    rows = [
-        [name, *spread([e["ratio"]["median"] for e in entries])]
-        for name, entries in [*groups, ("all", found)]
-        if entries
-    ]
-    text += table(["kind", *SPREAD], rows) + "\n"
+    text += "torch's threads that wait sleep, with `OMP_WAIT_POLICY=PASSIVE`:\n\n" + summary(found)
+    text += "\nThey stay awake for a while, as they do unless they are told:\n\n"
+    text += summary(result["awake"]) + "\nEach net, with threads that sleep:\n\n"
     rows = []
     for e in found:
         times = [f"{1e3 * e['seconds'][who]:.2f}" for who in (*LAYOUTS, OURS)]

@@ -17,8 +17,15 @@ GROUP = 64  # classes that are summed in the dtype of the logits; groups are add
 
 
 @inlined
-def raise_to(x: Any, offset: Any, top: Any) -> None:
-    """Raise ``top`` to x + offset where it is larger; NaN spoils the sum later, kept or not."""
+def raise_to(x: Any, top: Any) -> None:
+    """Raise ``top`` to x where that is larger; NaN spoils the sum later, kept here or not."""
+    for p in range(x.size):
+        top[p] = x[p] if x[p] > top[p] else top[p]
+
+
+@inlined
+def raise_to_moved(x: Any, offset: Any, top: Any) -> None:
+    """Raise ``top`` to x + offset where that is larger."""
     for p in range(x.size):
         moved = x[p] + offset
         top[p] = moved if moved > top[p] else top[p]
@@ -26,9 +33,21 @@ def raise_to(x: Any, offset: Any, top: Any) -> None:
 
 @inlined
 def add_exponentials(
-    x: Any, offset: Any, top: Any, inverse_temperature: Any, tag: Any, c: Any, e: Any, others: Any
+    x: Any, top: Any, inverse_temperature: Any, tag: Any, c: Any, e: Any, others: Any
 ) -> None:
     """Store a class's exponentials and add them to the sums, except where it is the label."""
+    zero = x.dtype.type(0)
+    for p in range(x.size):
+        value = exp_biased((x[p] - top[p]) * inverse_temperature)
+        e[p] = value
+        others[p] += zero if tag[p] == c else value
+
+
+@inlined
+def add_exponentials_moved(
+    x: Any, offset: Any, top: Any, inverse_temperature: Any, tag: Any, c: Any, e: Any, others: Any
+) -> None:
+    """Do the same of x + offset."""
     zero = x.dtype.type(0)
     for p in range(x.size):
         value = exp_biased(((x[p] - top[p]) + offset) * inverse_temperature)
@@ -73,21 +92,34 @@ def sum_classes(
     """Store the exponentials of a block, and sum them; ``e`` as ``g`` of `block`."""
     tag, _, _, own, others, shift, shifts, log_sum = samples
     inverse_temperature, stop = x.dtype.type(problem.inverse_temperature), start + top.size
+    moves = problem.offset.size > 0
     for p in range(top.size):
-        c = max(tag[p], 0)
-        part[p] = ((x[c, start + p] - top[p]) + offset_of(c, problem)) * inverse_temperature
+        part[p] = x[max(tag[p], 0), start + p] - top[p]
+    if moves:
+        for p in range(top.size):
+            part[p] += problem.offset[max(tag[p], 0)]
+    for p in range(top.size):
+        part[p] *= inverse_temperature
         shift[p] = part[p]
     for p in range(top.size):
         log_sum[p] = np.float64(top[p]) * problem.inverse_temperature
     for p in range(top.size):
-        own[p] = 0.0 if tag[p] < 0 else np.float64(exp_biased(part[p])) * problem.unbias
+        own[p] = np.float64(exp_biased(part[p])) * problem.unbias
+    for p in range(top.size):  # by itself: behind a condition no exponential goes in lanes
+        own[p] = 0.0 if tag[p] < 0 else own[p]
     part[:] = 0
     for c in range(x.shape[0]):
         logits, offset = x[c, start:stop], offset_of(c, problem)
         stored = e[c, start:stop] if e.shape[0] == x.shape[0] else scratch
         if problem.smoothing > 0:
             add_shifts(logits, top, inverse_temperature, problem.weight[c], shifts)
-        add_exponentials(logits, offset, top, inverse_temperature, tag, np.int32(c), stored, part)
+        label = np.int32(c)
+        if moves:
+            add_exponentials_moved(
+                logits, offset, top, inverse_temperature, tag, label, stored, part
+            )
+        else:
+            add_exponentials(logits, top, inverse_temperature, tag, label, stored, part)
         if (c + 1) % GROUP == 0 or c + 1 == x.shape[0]:
             for p in range(top.size):
                 others[p] += np.float64(part[p])
@@ -113,7 +145,10 @@ def block(
     top, scratch = np.full(pixels, -np.inf, x.dtype), np.empty(pixels, x.dtype)
     a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)
     for c in range(classes):
-        raise_to(x[c, start:stop], offset_of(c, problem), top)
+        if problem.offset.size > 0:
+            raise_to_moved(x[c, start:stop], problem.offset[c], top)
+        else:
+            raise_to(x[c, start:stop], top)
     sum_classes(x, start, top, samples, problem, g, a, scratch)
     write_terms(samples, first, problem, terms)
     if g.shape[0] < classes:
