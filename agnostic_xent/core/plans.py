@@ -45,15 +45,20 @@ PLANNERS: dict[str, Planner] = {}
 """Library -> makes a plan of a function, given an array like the arguments; None if it cannot."""
 
 
+def has_planner(x: Array) -> bool:
+    """Return whether there are plans of functions of arrays like x."""
+    name = library(x)
+    return load_kernels(name) is None and name in PLANNERS
+
+
 def plan_of(function: Callable[[Array], Array], x: Array, constants: Constants) -> Plan | None:
     """Return the plan of a function for arrays like x, if there is a way.
 
     The function has to be one of operations alone, which do the same whatever the values are.
     """
-    name = library(x)
-    if load_kernels(name) is not None or name not in PLANNERS:
+    if not has_planner(x):
         return None
     try:
-        return PLANNERS[name](function, x, constants)
+        return PLANNERS[library(x)](function, x, constants)
     except NoKernels:
         return None

@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..core.arrays import Array, array_namespace, device, library
+from ..core.arrays import Array, array_namespace, device
 from ..core.checks import namespace
 from ..core.conversion import detached
 from ..core.modes import current_mode
-from ..core.plans import Constants, Plan, plan_of
+from ..core.plans import Constants, Plan, has_planner, plan_of
 from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_params, parts
 from .exchange import match_params
 from .folding import fold_batch_norm
@@ -193,7 +193,7 @@ class _Stretch:
 
     def plans_for(self, x: Array) -> list[tuple[int, Plan]]:
         """Return what x goes through: so many samples through each plan; nothing if none can be."""
-        if not self.planned or library(x) != "numpy" or len(x) == 0:
+        if not self.planned or not has_planner(x) or len(x) == 0:
             return []
         one, samples = self._plan(x, 1), len(x)
         if one is None or samples == 1:
@@ -222,7 +222,7 @@ class _Stretch:
 
     def explained(self, x: Array) -> list[str]:
         """Return a line for each step."""
-        plan = self._plan(x, len(x)) if self.planned and library(x) == "numpy" else None
+        plan = self._plan(x, len(x)) if self.planned and has_planner(x) else None
         if plan is None:
             return [f"{type(self.part.layer).__name__}: layer by layer"]
         plan(x)

@@ -165,6 +165,7 @@ def _cycles(g: Geometry, dtype: Any) -> float:
 # --- loops ---------------------------------------------------------------------------------------
 
 MOST_LANES = 16
+"""Of a vector."""
 
 
 @plain
