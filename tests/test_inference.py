@@ -37,9 +37,9 @@ from agnostic_xent import (
     predict,
     small_cnn,
 )
+from agnostic_xent.core.plans import PLANNERS
 from agnostic_xent.kernels.cpu.plans import LoopPlan
 from agnostic_xent.kernels.cpu.pool import pooling
-from agnostic_xent.network import inference
 from agnostic_xent.network.layers import Layer
 
 BOUNDS = {"float32": 1e-6, "float64": 1e-12}
@@ -328,7 +328,7 @@ def test_arrays_share_memory():
         params = drawn_params(model, (8, 16, 16), np.random.default_rng(0))
         predictor = compile_predictor(model, params, (8, 16, 16))
         predictor(np.ones((8, 8, 16, 16), "float32"))
-        return plans_of(predictor, 8)[0].size
+        return plans_of(predictor, 4)[0].size
 
     assert size_of(3) == size_of(9)
 
@@ -361,7 +361,7 @@ def test_plans_of_all_numbers_share_weights():
 
 
 def test_few_plans_are_kept(monkeypatch):
-    monkeypatch.setattr(inference, "PLANS", 4)
+    monkeypatch.setitem(PLANNERS, "numpy", PLANNERS["numpy"]._replace(kept=4))
     model, params, x = a_net()
     predictor = compile_predictor(model, params, x.shape[1:])
     for samples in range(1, 21):

@@ -25,6 +25,9 @@ from agnostic_xent.operations.sparse import sparse_product, sparse_sums
 
 numba = pytest.importorskip("numba")
 
+from agnostic_xent.kernels.cpu.toolchain import sharing  # noqa: E402
+from agnostic_xent.kernels.cpu.toolchain.threads import recorded  # noqa: E402
+
 MANY = 5
 
 # --- work for every kernel, large enough for all threads -----------------------------------------
@@ -304,6 +307,20 @@ print("parent:", call(), threading.active_count() > 1)
 """
 LOSS, POOL = "ax.cross_entropy(x, labels, axis=1) + 1", "ax.max_pool2d(x, 2).size"
 VALUES = {LOSS: str(1 + math.log(8))[:6], POOL: "131072"}
+
+
+def test_each_loop_of_a_plan_has_work_for_all_threads():
+    """Nobody sets how many between two of them."""
+    board = sharing.new_board()
+    words = board.reshape(-1)
+    words[sharing.WANTED // 8] = 2
+    with recorded() as calls:
+        ax.relu(normal(1000))
+    (call,) = calls
+    for _ in range(2):
+        words[sharing.SEATS // 8] = 0  # as those have left it who came
+        call.loop(*call.args, 4, -board.ctypes.data)
+        assert words[sharing.SEATS // 8] == 2
 
 
 @needs_fork

@@ -39,16 +39,26 @@ class Plan(Protocol):
 Constants = MutableMapping[Any, list[Array]]
 """Arrays that do not depend on the argument, by dtype and shape: plans of a function share them."""
 
-Planner = Callable[[Callable[[Array], Array], Array, Constants], "Plan | None"]
+
+class Planner(NamedTuple):
+    """What makes plans for a library."""
+
+    plan: Callable[[Callable[[Array], Array], Array, Constants], Plan | None]
+    """Of a function, given an array like the arguments; None if it cannot."""
+    in_pieces: bool
+    """Whether plans of fewer samples do a batch faster, one piece of it after the other."""
+    kept: int
+    """Plans of a function, for other numbers of samples, that are kept."""
+
 
 PLANNERS: dict[str, Planner] = {}
-"""Library -> makes a plan of a function, given an array like the arguments; None if it cannot."""
+"""Library -> what makes its plans."""
 
 
-def has_planner(x: Array) -> bool:
-    """Return whether there are plans of functions of arrays like x."""
+def planner_for(x: Array) -> Planner | None:
+    """Return what makes plans of functions of arrays like x, if there is something."""
     name = library(x)
-    return load_kernels(name) is None and name in PLANNERS
+    return PLANNERS.get(name) if load_kernels(name) is None else None
 
 
 def plan_of(function: Callable[[Array], Array], x: Array, constants: Constants) -> Plan | None:
@@ -56,9 +66,8 @@ def plan_of(function: Callable[[Array], Array], x: Array, constants: Constants) 
 
     The function has to be one of operations alone, which do the same whatever the values are.
     """
-    if not has_planner(x):
-        return None
+    planner = planner_for(x)
     try:
-        return PLANNERS[library(x)](function, x, constants)
+        return planner and planner.plan(function, x, constants)
     except NoKernels:
         return None

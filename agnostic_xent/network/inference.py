@@ -10,7 +10,7 @@ from ..core.arrays import Array, array_namespace, device
 from ..core.checks import namespace
 from ..core.conversion import detached
 from ..core.modes import current_mode
-from ..core.plans import Constants, Plan, has_planner, plan_of
+from ..core.plans import Constants, Plan, plan_of, planner_for
 from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_params, parts
 from .exchange import match_params
 from .folding import fold_batch_norm
@@ -39,14 +39,17 @@ PLANNED = {
 FEWEST, MOST = 8, 64
 """Samples of a piece of a batch."""
 
+FEWEST_IMAGES = 4
+"""Of half a batch: models of convolutions do two halves in two threads faster than shared steps."""
+
 PIECE_BYTES = 1 << 20
 """What the arrays of a piece may take, so that they stay in a second-level cache."""
 
 WORTH_A_PLAN = 512
 """Samples from which it is faster to compile a model of convolutions first."""
 
-PLANS = 64
-"""Numbers of samples whose plans are kept: more than there are below those of a piece."""
+FORMS = 64
+"""Shapes and types of samples whose plan is found at once."""
 
 
 def compile_predictor(
@@ -138,7 +141,7 @@ class Predictor:
         if len(self._stretches) == 1:
             plans = self._stretches[0].plans_for(x)
             if len(plans) == 1:
-                if len(self._ready) >= PLANS:
+                if len(self._ready) >= FORMS:
                     self._ready.clear()
                 self._ready[form] = plans[0][1]
         for stretch in self._stretches:
@@ -193,18 +196,27 @@ class _Stretch:
 
     def plans_for(self, x: Array) -> list[tuple[int, Plan]]:
         """Return what x goes through: so many samples through each plan; nothing if none can be."""
-        if not self.planned or not has_planner(x) or len(x) == 0:
+        planner, samples = planner_for(x) if self.planned else None, x.shape[0]
+        if planner is None or samples == 0:
             return []
-        one, samples = self._plan(x, 1), len(x)
-        if one is None or samples == 1:
-            return [] if one is None else [(1, one)]
-        fit = PIECE_BYTES // max(1, one.size)
-        piece = min(MOST, max(FEWEST, 1 << fit.bit_length() >> 1))
+        piece = samples
+        if planner.in_pieces:
+            one = self._plan(x, 1)
+            if one is None:
+                return []
+            piece = self._piece(samples, one.size)
         rest = samples % piece
         parts = [(samples - rest, piece), (rest, rest)]
         plans = [(count, self._plan(x, size)) for count, size in parts if count]
         known = [(count, plan) for count, plan in plans if plan is not None]
         return known if len(known) == len(plans) else []
+
+    def _piece(self, samples: int, size: int) -> int:
+        """Return the samples of a piece of so many, given the bytes that one needs."""
+        fit = PIECE_BYTES // max(1, size)
+        piece = min(MOST, samples, max(FEWEST, 1 << fit.bit_length() >> 1))
+        in_halves = samples >= 2 * FEWEST_IMAGES and _has_convolutions(self.part.layer)
+        return min(piece, samples // 2) if in_halves else piece
 
     def _plan(self, x: Array, samples: int) -> Plan | None:
         """Return the plan for so many samples such as x."""
@@ -212,17 +224,18 @@ class _Stretch:
         if key in self.plans:
             return self.plans[key]
         plan = None
-        if current_mode() != "portable":
+        planner = planner_for(x)
+        if current_mode() != "portable" and planner is not None:
             blank = array_namespace(x).zeros((samples, *x.shape[1:]), dtype=x.dtype)
             plan = plan_of(self.part.__call__, blank, self.constants)
-        for oldest in list(self.plans)[: 1 - PLANS]:
-            self.plans.pop(oldest, None)
+            for oldest in list(self.plans)[: 1 - planner.kept]:
+                self.plans.pop(oldest, None)
         self.plans[key] = plan
         return plan
 
     def explained(self, x: Array) -> list[str]:
         """Return a line for each step."""
-        plan = self._plan(x, len(x)) if self.planned and has_planner(x) else None
+        plan = self._plan(x, len(x)) if self.planned else None
         if plan is None:
             return [f"{type(self.part.layer).__name__}: layer by layer"]
         plan(x)

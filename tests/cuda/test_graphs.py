@@ -12,8 +12,9 @@ import recorded
 import watched
 
 import agnostic_xent as ax
+from agnostic_xent.core import plans as core_plans
 from agnostic_xent.core.arrays import array_namespace
-from agnostic_xent.kernels.cuda import optimizers
+from agnostic_xent.kernels.cuda import optimizers, plans
 from agnostic_xent.kernels.cuda.conv import dense
 from agnostic_xent.kernels.cuda.toolchain import capturing
 from agnostic_xent.network.layers import Layer
@@ -232,6 +233,63 @@ def test_watched_a_capture_that_fails_at_its_end_changes_nothing(captures, monke
 
     monkeypatch.setattr(recorded.Stream, "end_capture", fail)
     assert "cudaErrorStreamCaptureInvalidated" in declined(SMALL, FALLING)
+
+
+# --- predictions ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planned(captures, monkeypatch):
+    """Let what plans for NumPy, in the simulator, plan for watched arrays."""
+    current = SimpleNamespace(ptr=0)
+    monkeypatch.setattr(plans, "SIMULATED", False)
+    monkeypatch.setattr(plans.xp.cuda, "get_current_stream", lambda: current, raising=False)
+    monkeypatch.setitem(core_plans.PLANNERS, "cupy", core_plans.PLANNERS["numpy"])
+    return current
+
+
+def predictor_of(model):
+    params = {name: watched.there(w) for name, w in model.init(0, IMAGE)[0].items()}
+    return ax.compile_predictor(model, params, IMAGE), params
+
+
+def samples(count):
+    return watched.there(np.random.default_rng(count).standard_normal((count, *IMAGE), "float32"))
+
+
+@pytest.mark.parametrize("model", [LENET, RESNET], ids=["LeNet", "ResNet"])
+def test_watched_predictions_are_a_graph_a_number_of_samples(planned, model):
+    predictor, params = predictor_of(model)
+    batches = [samples(n) for n in (2, 3, 2)]
+    expected = [np.array(model(params, x)) for x in batches]
+    found = [predictor(x) for x in batches]
+    for y, other in zip(found, expected, strict=True):  # nobody has written over the first one
+        np.testing.assert_allclose(np.asarray(y), other, rtol=1e-6, atol=1e-6)
+    before = recorded.Recording.asked, recorded.Graph.launches
+    predictor(batches[0])
+    after = recorded.Recording.asked, recorded.Graph.launches
+    assert tuple(np.subtract(after, before)) == (2, 1)  # copies of samples and value
+    assert ax.explain(predictor).startswith("CUDA graph: ")
+
+
+def test_watched_predictions_on_another_stream_have_a_graph_of_their_own(planned):
+    predictor, _ = predictor_of(LENET)
+    x = samples(2)
+    first = predictor(x)
+    planned.ptr = 1
+    np.testing.assert_array_equal(predictor(x), first)
+    (plan,) = predictor._stretches[0].plans.values()
+    assert plan.graphs.keys() == {0, 1}
+
+
+def test_watched_predictions_that_cannot_be_captured_run_layer_by_layer(planned, monkeypatch):
+    monkeypatch.setattr(dense, "CAPTURING", SimpleNamespace(now=None))  # so cuBLAS multiplies
+    predictor, params = predictor_of(FLAT)
+    x = samples(2)
+    launches = recorded.Graph.launches
+    np.testing.assert_allclose(np.asarray(predictor(x)), np.asarray(FLAT(params, x)), rtol=1e-6)
+    assert recorded.Graph.launches == launches
+    assert ax.explain(predictor) == "Sequential: layer by layer"
 
 
 # --- mistakes are caught -------------------------------------------------------------------------

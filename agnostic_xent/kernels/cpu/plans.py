@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.plans import PLANNERS, Constants, Step
+from ...core.plans import PLANNERS, Constants, Planner, Step
 from .toolchain.arguments import flat
 from .toolchain.memory import empty
 from .toolchain.replay import (
@@ -256,4 +256,4 @@ def _does_the_same(plan: LoopPlan, function: Callable[[Any], Any]) -> bool:
     return np.array_equal(plan(x), y, equal_nan=True)
 
 
-PLANNERS["numpy"] = recorded_plan
+PLANNERS["numpy"] = Planner(recorded_plan, in_pieces=True, kept=64)

@@ -35,18 +35,18 @@ WORD, BYTE_POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 
 # --- the board -----------------------------------------------------------------------------------
 
-TAKEN, NUMBER, OPEN, CODE, ARGUMENTS, PARTS, NEXT, DONE, FAILED, SEATS, INSIDE, LOOKING = (
-    8 * line * 8 for line in range(12)
+TAKEN, NUMBER, OPEN, CODE, ARGUMENTS, PARTS, NEXT, DONE, FAILED, WANTED, SEATS, INSIDE, LOOKING = (
+    8 * line * 8 for line in range(13)
 )
 """Where the words are, in bytes: whether the board is taken; the number of its loop, and whether
 there are parts of it to do; where its code and arguments are; how many parts there are, the next
-one, how many are done, and one that failed, counted from 1; for how many more threads there is
-work, how many are at it, and how many look for some."""
+one, how many are done, and one that failed, counted from 1; how many other threads a loop is for,
+how many more of them it is for, how many are at it, and how many look for work."""
 
 
 def new_board() -> Any:
     """Return the words of a board that nobody looks at."""
-    return np.zeros((12, 8), np.int64)
+    return np.zeros((13, 8), np.int64)
 
 
 @intrinsic
@@ -214,6 +214,7 @@ def share_out(board: Any, code: Any, arguments: Any, parts: Any) -> Any:
     store(board + NEXT, 0)
     store(board + DONE, 0)
     store(board + FAILED, 0)
+    store(board + SEATS, load(board + WANTED))
     add(board + NUMBER, 1)
     store(board + OPEN, 1)
     work(board)

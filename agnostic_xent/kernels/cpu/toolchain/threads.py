@@ -17,7 +17,7 @@ import numba as _numba
 
 from ....core.forks import as_a_whole, in_child
 from .machine_code import machine_code
-from .sharing import LOOKING, SEATS, look_for_work, new_board
+from .sharing import LOOKING, WANTED, look_for_work, new_board
 from .signatures import signature_of
 
 numba: Any = _numba  # Numba is typed in part only
@@ -59,7 +59,7 @@ class Workers:
         others = threads - 1
         if self.count < others:
             self._start(others)
-        self.words[SEATS // 8] = others
+        self.words[WANTED // 8] = others
         awake = int(self.words[LOOKING // 8]) + self.jobs.qsize()
         for _ in range(min(self.count, others) - awake):
             self.jobs.put(None)

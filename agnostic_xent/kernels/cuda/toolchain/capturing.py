@@ -56,6 +56,11 @@ class Capture:
         self._memory.append(xp.cuda.MemoryPointer(xp.cuda.Memory(size), 0))
         return self._memory[-1]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the graph's memory."""
+        return sum(int(block.mem.size) for block in self._memory)
+
     def hold(self, args: Iterable[Any]) -> None:
         """Keep the arrays among a launch's arguments that were there before the recording."""
         for x in args if self._records else ():
