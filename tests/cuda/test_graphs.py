@@ -14,7 +14,7 @@ import watched
 import agnostic_xent as ax
 from agnostic_xent.core import plans as core_plans
 from agnostic_xent.core.arrays import array_namespace
-from agnostic_xent.kernels.cuda import optimizers, plans
+from agnostic_xent.kernels.cuda import graphs, optimizers
 from agnostic_xent.kernels.cuda.conv import dense
 from agnostic_xent.kernels.cuda.toolchain import capturing
 from agnostic_xent.network.layers import Layer
@@ -242,8 +242,8 @@ def test_watched_a_capture_that_fails_at_its_end_changes_nothing(captures, monke
 def planned(captures, monkeypatch):
     """Let what plans for NumPy, in the simulator, plan for watched arrays."""
     current = SimpleNamespace(ptr=0)
-    monkeypatch.setattr(plans, "SIMULATED", False)
-    monkeypatch.setattr(plans.xp.cuda, "get_current_stream", lambda: current, raising=False)
+    monkeypatch.setattr(graphs, "SIMULATED", False)
+    monkeypatch.setattr(graphs.xp.cuda, "get_current_stream", lambda: current, raising=False)
     monkeypatch.setitem(core_plans.PLANNERS, "cupy", core_plans.PLANNERS["numpy"])
     return current
 

@@ -4,7 +4,6 @@ from . import activations as activations
 from . import dropout as dropout
 from . import graphs as graphs
 from . import optimizers as optimizers
-from . import plans as plans
 from .conv import convolution as convolution
 from .conv import dense as dense
 from .loss import binary_cross_entropy as binary_cross_entropy

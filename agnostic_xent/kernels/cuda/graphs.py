@@ -1,4 +1,4 @@
-"""Steps that are captured in a CUDA graph by CuPy, and replayed.
+"""CUDA graphs: steps, and functions of arrays of a known shape, captured by CuPy and replayed.
 
 A capture records on a stream of its own what kernels would do, in memory that the graph keeps. A
 replay runs on the current stream, behind the copies of the batch that it works on.
@@ -7,12 +7,15 @@ replay runs on the current stream, behind the copies of the batch that it works 
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...core.plans import PLANNERS, Constants, Plan, Planner, Step
 from .toolchain import dtypes
 from .toolchain.capturing import Capture
-from .toolchain.device import SIMULATED, register_routine, xp
+from .toolchain.device import LIBRARY, SIMULATED, on_its_device, register_routine, xp
 
 
 def captured_step(arrays: Sequence[Any], step: Callable[[], Any]) -> Callable[[float, int], None]:
@@ -56,4 +59,72 @@ def record_in_simulator(capture: Capture, step: Callable[[], Any]) -> Callable[[
 
 record = record_in_simulator if SIMULATED else record_on_gpu
 
+
+# --- functions as plans --------------------------------------------------------------------------
+
+
+class Graph:
+    """A function of arrays like one, which reads and writes at the same places each time."""
+
+    def __init__(self, function: Callable[[Any], Any], like: Any):
+        self.x = xp.zeros(like.shape, like.dtype)
+        self.y: Any = None
+        self.capture = Capture()
+
+        def step() -> None:
+            self.y = function(self.x)
+
+        self.capture.run(step)  # which also compiles, and loads, what the recording may not
+        self.launch = record(self.capture, step)
+
+    def __call__(self, x: Any) -> Any:
+        """Return the value for x."""
+        self.x[...] = x
+        self.launch()
+        return self.y.copy()
+
+
+class GraphPlan:
+    """The graphs of a function, one a stream, on which its copies and launches run in order."""
+
+    def __init__(self, function: Callable[[Any], Any], like: Any):
+        self.function = function
+        self.graphs: dict[int, Graph] = {}
+        self.lock = threading.Lock()
+        """Copies and launch of a thread stay together."""
+        self.value = on_its_device(self._value)
+        self.value(like)
+
+    def _value(self, x: Any) -> Any:
+        stream = 0 if SIMULATED else xp.cuda.get_current_stream().ptr
+        with self.lock:
+            if stream not in self.graphs:
+                self.graphs[stream] = Graph(self.function, x)
+            return self.graphs[stream](x)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the graphs keep beside samples and value."""
+        return sum(graph.capture.size for graph in self.graphs.values())
+
+    def __call__(self, x: Any) -> Any:
+        """Return the value for the samples x."""
+        return self.value(x)
+
+    def steps(self, x: Any) -> list[Step]:
+        """Return what is done to the samples: a graph is one step."""
+        start = time.perf_counter()
+        float(self(x).reshape(-1)[0])  # which waits for it
+        return [Step("CUDA graph", 1, time.perf_counter() - start)]
+
+
+def captured_plan(function: Callable[[Any], Any], x: Any, constants: Constants) -> Plan | None:
+    """Return the plan of a function for arrays like x; None if it cannot be captured."""
+    try:
+        return GraphPlan(function, x)
+    except Exception:  # of a device or driver, whatever its type
+        return None
+
+
 register_routine("captured_step", captured_step, dtypes.takes)
+PLANNERS[LIBRARY] = Planner(captured_plan, in_pieces=False, kept=8)
