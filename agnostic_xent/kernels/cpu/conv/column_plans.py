@@ -17,7 +17,7 @@ from . import columns, direct_plans
 from .column_transforms import HIGHEST, LOWEST, POINTS, weight_matrix
 from .columns import Columns, scratch_of, tile_rows_of
 from .direct import tile_of
-from .geometry import SECTIONS, Geometry
+from .geometry import SECTIONS, Geometry, cuts_of
 
 LANES = VECTOR_BYTES // 4
 """All of this is float32."""
@@ -119,9 +119,11 @@ def sizes(g: Geometry) -> Columns:
     pitch = g.output[1] + (g.window[1] - 1) // g.stride[1]
     t = Columns(
         g.images, g.groups, g.channels, g.height, g.width, top, left, *g.stride, g.filters,
-        *g.output, POINTS + 1 - _window(g), pitch, 1, 0,
+        *g.output, POINTS + 1 - _window(g), pitch, 1, 0, 1,
     )  # fmt: skip
-    return _blocked(t, min(RUN, BLOCK_BYTES // (4 * POINTS * _planes(t))))
+    t = _blocked(t, min(RUN, BLOCK_BYTES // (4 * POINTS * _planes(t))))
+    tasks = -(-t.images * tile_rows_of(t) // t.block) * t.groups
+    return t._replace(cuts=cuts_of(-(-t.filters // tile_of(t.filters)), tasks))
 
 
 def _blocked(t: Columns, run: int) -> Columns:

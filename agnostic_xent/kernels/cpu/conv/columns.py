@@ -45,6 +45,8 @@ class Columns(NamedTuple):
     """Tile rows of a block."""
     run: int
     """Numbers of a plane: a block's pixels and some room."""
+    cuts: int
+    """Pieces of the filters that a block is shared out in."""
 
 
 Totals = Annotated[Any, Array("kind", 6, written=True)]
@@ -111,15 +113,18 @@ def forward(
     """Write y from x and the weights u (groups, blocks of filters, points, taps, tile)."""
     tile_rows, depth = tile_rows_of(t), offsets.size
     rows, blocks = t.images * tile_rows, -(-t.filters // tile)
-    tasks = -(-rows // t.block) * t.groups
+    tasks = -(-rows // t.block) * t.groups * t.cuts
     layout = scratch_of(t, tile, lanes)
     v_point, s0 = layout.plane, part * layout.size
     m0 = s0 + layout.others
-    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
-        group, first = task % t.groups, task // t.groups * t.block
+    start = tasks * part // parts
+    for task in range(start, tasks * (part + 1) // parts):
+        cut, group = task % t.cuts, task // t.cuts % t.groups
+        first = task // t.cuts // t.groups * t.block
         last = min(first + t.block, rows)
-        read_block(x, group, first, last, t, space, s0, v_point)
-        for block in range(blocks):
+        if cut == 0 or task == start:
+            read_block(x, group, first, last, t, space, s0, v_point)
+        for block in range(blocks * cut // t.cuts, blocks * (cut + 1) // t.cuts):
             ours = min(tile, t.filters - block * tile)
             weights = (group * blocks + block) * POINTS * depth * tile
             for point in range(POINTS):

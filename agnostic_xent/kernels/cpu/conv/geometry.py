@@ -43,6 +43,11 @@ class Geometry(NamedTuple):
         return self.images * math.prod(self.output) * taps < FEW_PRODUCTS
 
 
+def cuts_of(blocks: int, tasks: int) -> int:
+    """Return in how many pieces blocks of filters are shared out, given how many other tasks."""
+    return max(1, min(blocks, SECTIONS // tasks))
+
+
 def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
     """Return the geometry of normalised arguments."""
     groups = options["groups"]

@@ -33,6 +33,8 @@ class Tiling(NamedTuple):
     out_width: int
     block: int
     """Tile rows of a block."""
+    cuts: int
+    """Pieces of the filters that a block is shared out in."""
     padded_channels: int
     """A multiple of the lanes, as are all padded sizes."""
     padded_filters: int

@@ -166,46 +166,50 @@ def read_tiles(
 @plain
 def write_tiles(
     lanes: Any, space: Any, m0: Any, plane: Any, bias: Any, b0: Any, y: Any, y0: Any, row: Any,
-    t: Any, s0: Any, relu: Any,
+    t: Any, s0: Any, relu: Any, k0: Any, k1: Any,
 ) -> None:  # fmt: skip
     """Transform a row of products m (points, tiles, padded filters) to rows of the output.
 
-    These follow each other without a gap. What the last tile writes behind the end of a row comes
+    Of these, filters k0 to k1. The rows follow each other without a gap. What the last tile writes behind the end of a row comes
     to lie in the next one, where the first tile, which is done last, writes over it.
     """
     tiles, padded = tiles_of(t), t.padded_filters
     line, area = t.out_width * padded, t.out_height * t.out_width
     for i in range(1, tiles + 1):
         j = i % tiles
-        for k in range(0, padded, lanes):
+        for k in range(k0, k1, lanes):
             output_tile(t, space, bias, space, m0 + j * padded + k, t.side * plane, plane, b0 + k,
                         s0 + j * t.written * padded + k, line, padded, relu)  # fmt: skip
     pixels = min(t.written, t.out_height - row * t.written) * t.out_width
-    target = y0 + row * t.written * t.out_width
-    transpose(lanes, space, s0, padded, pixels, t.filters, y, target, area, pixels)
+    target = y0 + row * t.written * t.out_width + k0 * area
+    filters = min(k1, t.filters) - k0
+    transpose(lanes, space, s0 + k0, padded, pixels, filters, y, target, area, pixels)
 
 
 @plain
 def write_pooled_tiles(
     lanes: Any, space: Any, m0: Any, plane: Any, bias: Any, b0: Any, y: Any, winners: Any, y0: Any,
-    row: Any, t: Any, s0: Any, relu: Any,
+    row: Any, t: Any, s0: Any, relu: Any, k0: Any, k1: Any,
 ) -> None:  # fmt: skip
-    """Transform a row of products m to rows of maxima of 2 x 2 outputs, and of who wins them."""
+    """Transform a row of products m to rows of maxima of 2 x 2 outputs, and of who wins them.
+
+    Of these, filters k0 to k1.
+    """
     tiles, padded = tiles_of(t), t.padded_filters
     line, pixels = tiles * 2 * padded, t.out_width // POOL
     area = area_of(t.out_height, t.out_width, True)
-    w0, row0 = s0 + 2 * line, s0 + 4 * line
+    w0, row0, filters = s0 + 2 * line, s0 + 4 * line, min(k1, t.filters) - k0
     for j in range(tiles):
-        for k in range(0, padded, lanes):
+        for k in range(k0, k1, lanes):
             pooled_output_tile(t, space, bias, space, m0 + j * padded + k, t.side * plane, plane,
                                b0 + k, s0 + j * 2 * padded + k, line, padded,
                                w0 + j * 2 * padded + k, relu)  # fmt: skip
     for r in range(min(2, t.out_height // POOL - row * 2)):
-        target = y0 + (row * 2 + r) * pixels
-        transpose(lanes, space, s0 + r * line, padded, pixels, t.filters, y, target, area, pixels)
-        transpose(lanes, space, w0 + r * line, padded, pixels, t.filters,
+        target, place = y0 + (row * 2 + r) * pixels + k0 * area, r * line + k0
+        transpose(lanes, space, s0 + place, padded, pixels, filters, y, target, area, pixels)
+        transpose(lanes, space, w0 + place, padded, pixels, filters,
                   space, row0, pixels, pixels)  # fmt: skip
-        for k in range(t.filters):
+        for k in range(filters):
             for j in range(pixels):
                 winners[target + k * area + j] = np.uint8(space[row0 + k * pixels + j])
 
@@ -232,9 +236,14 @@ def prefetch_rows(
 
 
 @plain
-def multiply(lanes: Any, space: Any, v0: Any, u: Any, u0: Any, m0: Any, tiles: Any, t: Any) -> None:
-    """Set m (tiles, padded filters) = v (tiles, channels) @ u (panels, channels, panel)."""
-    for panel in range(t.padded_filters // t.panel):
+def multiply(
+    lanes: Any, space: Any, v0: Any, u: Any, u0: Any, m0: Any, tiles: Any, t: Any, k0: Any, k1: Any
+) -> None:
+    """Set m (tiles, padded filters) = v (tiles, channels) @ u (panels, channels, panel).
+
+    Of these, filters k0 to k1.
+    """
+    for panel in range(k0 // t.panel, k1 // t.panel):
         right, out = u0 + panel * t.channels * t.panel, m0 + panel * t.panel
         for i in range(0, tiles, NARROW_ROWS if t.panel == lanes else ROWS):
             left, target = v0 + i * t.padded_channels, out + i * t.padded_filters
@@ -264,35 +273,38 @@ def forward(
     x_pooled, y_pooled = x_winners.size > 0, y_winners.size > 0
     x_area = area_of(t.height, t.width, x_pooled)
     y_area = area_of(t.out_height, t.out_width, y_pooled)
-    rows = t.images * tile_rows
-    tasks = -(-rows // t.block) * t.groups
+    rows, panels = t.images * tile_rows, t.padded_filters // t.panel
+    tasks = -(-rows // t.block) * t.groups * t.cuts
     s0 = part * layout.size
     v0, m0, o0 = s0 + layout.v, s0 + layout.m, s0 + layout.out
     clear(space, s0, layout.v)
-    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
-        group, first = task % t.groups, task // t.groups * t.block
-        last = min(first + t.block, rows)
+    start = tasks * part // parts
+    for task in range(start, tasks * (part + 1) // parts):
+        cut, group, block = task % t.cuts, task // t.cuts % t.groups, task // t.cuts // t.groups
+        first, last = block * t.block, min(block * t.block + t.block, rows)
+        k0, k1 = panels * cut // t.cuts * t.panel, panels * (cut + 1) // t.cuts * t.panel
         x0, y0 = group * t.channels * x_area, group * t.filters * y_area
-        for r in range(first, last):
+        for r in range(first, last if cut == 0 or task == start else first):
             read_tiles(lanes, x, x_winners, r // tile_rows, r % tile_rows, group, t, space,
                        s0, o0, space, v0 + (r - first) * tiles * t.padded_channels, v_plane,
                        r > first and r % tile_rows > 0)  # fmt: skip
         for point in range(points):
             prefetch_rows(x, x0, t.channels, t.height, t.width, t, t.step, x_pooled, last,
                           min(last + t.block, rows), point, False)  # fmt: skip
-            prefetch_rows(y, y0, t.filters, t.out_height, t.out_width, t, t.written, y_pooled,
-                          first, last, point, True)  # fmt: skip
+            prefetch_rows(y, y0 + k0 * y_area, min(k1, t.filters) - k0, t.out_height, t.out_width,
+                          t, t.written, y_pooled, first, last, point, True)  # fmt: skip
             multiply(lanes, space, v0 + point * v_plane, u, (group * points + point) * u_plane,
-                     m0 + point * m_plane, (last - first) * tiles, t)  # fmt: skip
+                     m0 + point * m_plane, (last - first) * tiles, t, k0, k1)  # fmt: skip
         for r in range(first, last):
             image = y0 + r // tile_rows * t.groups * t.filters * y_area
             products = m0 + (r - first) * tiles * t.padded_filters
             if y_pooled:
                 write_pooled_tiles(lanes, space, products, m_plane, bias, group * t.filters,
-                                   y, y_winners, image, r % tile_rows, t, o0, relu)  # fmt: skip
+                                   y, y_winners, image, r % tile_rows, t, o0, relu,
+                                   k0, k1)  # fmt: skip
             else:
                 write_tiles(lanes, space, products, m_plane, bias, group * t.filters,
-                            y, image, r % tile_rows, t, o0, relu)  # fmt: skip
+                            y, image, r % tile_rows, t, o0, relu, k0, k1)  # fmt: skip
 
 
 @compiled_in_parts(kind=SINGLE, t=TILINGS)

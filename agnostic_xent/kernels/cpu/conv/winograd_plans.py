@@ -14,7 +14,7 @@ from ..toolchain.arguments import flat
 from ..toolchain.memory import empty, scratch
 from . import winograd
 from . import winograd_gradient as gradient
-from .geometry import SECTIONS, Geometry
+from .geometry import SECTIONS, Geometry, cuts_of
 from .tiling import Stride1, Stride2, Stride2Gradient, Tiling, tile_rows_of, tiles_of
 from .winograd_tiles import POOL
 
@@ -79,12 +79,14 @@ def _tiling(
 ) -> Tiling:  # fmt: skip
     wide = panel_of(filters)
     made: Tiling = cls(
-        *cls.SIZES, g.images, g.groups, channels, *image, *margins, filters, *out, block=1,
+        *cls.SIZES, g.images, g.groups, channels, *image, *margins, filters, *out, block=1, cuts=1,
         padded_channels=_up(channels, LANES), padded_filters=_up(filters, wide * LANES),
         panel=wide * LANES,
     )  # fmt: skip
     rows = g.images * tile_rows_of(made)
-    return made._replace(block=max(1, min(BLOCK[made.side] // tiles_of(made), rows)))
+    block = max(1, min(BLOCK[made.side] // tiles_of(made), rows))
+    cuts = cuts_of(made.padded_filters // made.panel, -(-rows // block) * g.groups)
+    return made._replace(block=block, cuts=cuts)
 
 
 NOT_POOLED = np.empty(0, np.uint8)
