@@ -170,8 +170,9 @@ def write_tiles(
 ) -> None:  # fmt: skip
     """Transform a row of products m (points, tiles, padded filters) to rows of the output.
 
-    Of these, filters k0 to k1. The rows follow each other without a gap. What the last tile writes behind the end of a row comes
-    to lie in the next one, where the first tile, which is done last, writes over it.
+    Of these, filters k0 to k1. The rows follow each other without a gap. What the last tile writes
+    behind the end of a row comes to lie in the next one, where the first tile, which is done last,
+    writes over it.
     """
     tiles, padded = tiles_of(t), t.padded_filters
     line, area = t.out_width * padded, t.out_height * t.out_width
