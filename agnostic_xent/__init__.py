@@ -55,7 +55,9 @@ from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.clipping import ClipByNorm
 from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History
+from .training.layer_rates import LayerRates
 from .training.loop import evaluate, fit, predict
+from .training.moving_average import MovingAverage
 from .training.optimizers import SGD, AdamW
 from .training.progress import Progress
 from .training.rate_finder import LearningRates, find_learning_rate
@@ -102,9 +104,11 @@ __all__ = [
     "History",
     "JsonLines",
     "KeepBest",
+    "LayerRates",
     "LearningRates",
     "MPICommunicator",
     "MaxPool2d",
+    "MovingAverage",
     "NCCLCommunicator",
     "Progress",
     "ReLU",
