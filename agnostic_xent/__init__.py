@@ -36,6 +36,7 @@ from .network.layers import (
 )
 from .network.models import convnet, lenet, logistic, resnet, small_cnn
 from .network.synchronized import synchronize_batch_norm
+from .network.transfer import transfer_params
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .operations.addition import add
 from .operations.binary_losses import (
@@ -175,6 +176,7 @@ __all__ = [
     "to_backend",
     "to_numpy",
     "top_k_accuracy",
+    "transfer_params",
     "warmup",
 ]
 

@@ -222,7 +222,8 @@ class CNNClassifier(Classifier):
         rng = self._rng()
         shape = self._image_shape(getattr(X, "shape", ()), data.samples.features)
         if continued:
-            model, params = self.model_, self._continued(self.params_, data)
+            last = self._state["last"] if partial and self._state else self.params_
+            model, params = self.model_, self._continued(last, data)
         else:
             model, params = self._start(shape, data, rng)
         held_out = None if partial else self._held_out()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..operations.losses import cross_entropy
 from ..training.averages import Averaged
 from ..training.batches import is_stored
 from ..training.callbacks import EarlyStopping
-from ..training.loop import Callback, Epoch, History, Loss, evaluate, fit
+from ..training.loop import Callback, Epoch, History, Loss, fit
 from ..training.optimizers import Optimizer, State
 from ..training.sparse_epochs import _ZeroLogit
 from .samples import Batches, Labelled, Samples
@@ -114,7 +114,7 @@ def train(
             random_state=int(rng.integers(2**31 - 1)),
         )
         validation = problem.part(others, batch_size)
-        best = _Best(held_out.patience, problem, validation, optimizer)
+        best = _Best(held_out.patience)
     last, history = fit(
         problem.model,
         params,
@@ -131,17 +131,9 @@ def train(
     state = optimizer.state if isinstance(optimizer, Averaged) else None
     steps = len(history) * math.ceil(len(rows) / batch_size)
     if best is None:
-        return Trained(_result(optimizer, last), state, steps, history, [])
+        return Trained(last, state, steps, history, [])
     state = state and state | {"last": best.params}
     return Trained(best.params, state, steps, history, best.losses)
-
-
-def _result(optimizer: Optimizer, params: Params) -> Params:
-    """Return the average, where there is one, instead of the last parameters."""
-    if isinstance(optimizer, Averaged) and optimizer.average and optimizer.state:
-        mean: Params = optimizer.state["mean"]
-        return mean
-    return params
 
 
 class _Best(EarlyStopping):
@@ -149,20 +141,15 @@ class _Best(EarlyStopping):
 
     every_rank = True  # each needs the parameters
 
-    def __init__(self, patience: int, problem: Problem, validation: Any, optimizer: Optimizer):
+    def __init__(self, patience: int):
         super().__init__(patience)
-        self.problem, self.validation, self.optimizer = problem, validation, optimizer
         self.losses: list[float] = []
         self.params: Params = {}
 
     def on_epoch(self, epoch: Epoch, params: Params) -> bool:
-        found = _result(self.optimizer, params)
-        if found is not params:  # the validation of `fit` was that of the last ones
-            loss, _ = evaluate(self.problem.model, found, self.validation, loss=self.problem.loss)
-            epoch = replace(epoch, validation_loss=loss)
         assert epoch.validation_loss is not None
         self.losses.append(epoch.validation_loss)
-        ends = super().on_epoch(epoch, found)
+        ends = super().on_epoch(epoch, params)
         if self.best_epoch in (0, epoch.epoch):  # 0 where no loss has been finite yet
-            self.params = dict(found)
+            self.params = dict(params)
         return ends

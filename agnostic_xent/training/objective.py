@@ -163,10 +163,14 @@ def scale_of(loss: Loss, samples: int, divisor: Any) -> Any:
 
 def divisor_of_all(loss: Loss, targets: Iterable[Array], like: Array) -> Any:
     """Return what the mean over several batches together divides by."""
-    number = options_of(loss).get("normalize")
-    if isinstance(number, (int, float)):
-        return float(number)
+    if has_own_divisor(loss):
+        return float(options_of(loss)["normalize"])
     return sum(divisor_of(loss, target, like) for target in targets)
+
+
+def has_own_divisor(loss: Loss) -> bool:
+    """Return whether a mean divides by a number of the user's own."""
+    return not isinstance(options_of(loss).get("normalize"), str | None)
 
 
 def check_divides(loss: Loss, when: str) -> None:

@@ -29,6 +29,7 @@ from ..objective import (
     THRESHOLDS,
     Loss,
     divisor_of_all,
+    has_own_divisor,
     loss_vjp,
     of_part,
     operation_of,
@@ -155,30 +156,30 @@ class DistributedTask(Task):
         It returns the samples of each batch, and what the mean divides by. It raises ValueError
         where some ranks go on with a batch, and others have none.
         """
-        counts = [x.shape[0] for x, _ in group]
-        rest = [0] * (self.accumulate - len(group))
-        own = self._divisor([y for _, y in group], like)
-        sums = np.asarray([len(group), own, *counts, *rest], dtype=float)
+        sums = np.zeros((2, 1 + self.accumulate))
+        sums[0, 0] = self._divisor([y for _, y in group], like)
+        sums[0, 1 : 1 + len(group)] = [x.shape[0] for x, _ in group]
+        sums[1, 1 : 1 + len(group)] = 1
         wait = self.communicator.start_sum(sums)
 
         @functools.cache
         def agreed() -> tuple[list[int], float]:
             wait()
-            found, size = int(sums[0]), self.communicator.size
-            if found != size * len(group):
-                raise ValueError(
-                    "data ended on some ranks before the others: an iterable must yield the same "
-                    "batches on all"
-                )
-            return [int(count) for count in sums[2:]], float(sums[1])
+            size = self.communicator.size
+            for ranks in sums[1, 1:]:
+                if ranks not in (0, size):
+                    raise ValueError(
+                        f"data ended on {size - int(ranks)} of {size} ranks before the others: an "
+                        "iterable must yield the same batches on all"
+                    )
+            return [int(count) for count in sums[0, 1:]], float(sums[0, 0])
 
         return agreed
 
     def _divisor(self, targets: list[Array], like: Array) -> float:
         """Return a share's part of what the mean divides by."""
         divisor = float(divisor_of_all(self.loss, targets, like))
-        number = isinstance(options_of(self.loss).get("normalize"), (int, float))
-        return divisor / self.communicator.size if number else divisor
+        return divisor / self.communicator.size if has_own_divisor(self.loss) else divisor
 
 
 def _count(agreed: Callable[[], tuple[list[int], float]], batch: int) -> int:
