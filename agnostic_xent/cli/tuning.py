@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,5 +91,5 @@ def of_steps(options: argparse.Namespace, params: dict[str, Array]) -> dict[str,
 
 def steps_of(options: argparse.Namespace, samples: int, batch_size: int) -> int:
     """Return the number of steps in an epoch, at least 1."""
-    whole, rest = divmod(samples, batch_size * options.accumulate)
-    return max(1, whole + int(rest > 0 and not options.drop_last))
+    step: int = batch_size * options.accumulate
+    return max(1, samples // step if options.drop_last else math.ceil(samples / step))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from ..core.arrays import Array, array_namespace
 from ..core.communication import Communicator
 from ..core.sparse import CSR
 from ..network.containers import Sequential
-from ..network.layers import Layer, Params
+from ..network.layers import Layer, Params, Pass, WithPullback
 from ..operations.binary_losses import binary_cross_entropy_with_logits
 from ..operations.losses import cross_entropy
 from ..training.averages import Averaged
@@ -58,7 +58,8 @@ class Problem:
     samples: Samples
     shape: tuple[int, ...]
     """Of one sample, as the model takes it."""
-    labels: NDArray[np.int64]
+    strata: NDArray[np.int64] | None
+    """What a part that is held out has as large shares of, if anything: the labels."""
     targets: Array
 
     def part(self, rows: NDArray[np.int64], batch_size: int, rng: Any = None) -> Any:
@@ -78,18 +79,32 @@ def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) ->
     Weights are scaled to a mean of 1 and become the size of the targets: a cross entropy is linear
     in them.
     """
-    samples, labels, weights = data.samples, data.labels, data.weights
-    if weights is None and units > 1:
-        return Problem(model, cross_entropy, samples, shape, labels, samples.indices(labels))
-    if weights is None:
-        targets = samples.numbers(labels[:, None])
-        return Problem(model, binary_cross_entropy_with_logits, samples, shape, labels, targets)
-    if units == 1:
-        model = Sequential(*model.children().values(), _ZeroLogit())
-    one_hot = labels[:, None] == np.arange(max(units, 2))
-    targets = samples.numbers(one_hot * (weights / weights.mean())[:, None])
+    samples, weights = data.samples, data.weights
+    strata = data.labels if data.table is None else None
+    if weights is None and units > 1 and data.table is None:
+        return Problem(model, cross_entropy, samples, shape, strata, samples.indices(data.labels))
+    if weights is None and (units == 1 or data.several):
+        targets = samples.numbers(data.targets if data.several else data.targets[:, 1:])
+        return Problem(model, binary_cross_entropy_with_logits, samples, shape, strata, targets)
+    sizes = np.ones(len(samples)) if weights is None else weights / weights.mean()
+    table = data.targets
+    if units == 1 or data.several:  # the binary cross entropy as one of two classes
+        model = Sequential(
+            *model.children().values(), ZeroLogits() if data.several else _ZeroLogit()
+        )
+    if data.several:
+        table, sizes = np.stack([1 - table, table], axis=2), sizes[:, None]
     loss = functools.partial(cross_entropy, normalize="count")
-    return Problem(model, loss, samples, shape, labels, targets)
+    return Problem(model, loss, samples, shape, strata, samples.numbers(table * sizes[..., None]))
+
+
+class ZeroLogits(Layer):
+    """(N, labels) -> (N, labels, 2): beside each logit one of 0, for a sample without the label."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return both logits of each label, and their pullback."""
+        xp = array_namespace(x)
+        return xp.stack([xp.zeros_like(x), x], axis=2), lambda dy: (dy[..., 1], {})
 
 
 def train(
@@ -110,7 +125,7 @@ def train(
         rows, others = train_test_split(
             rows,
             test_size=held_out.fraction,
-            stratify=problem.labels,
+            stratify=problem.strata,
             random_state=int(rng.integers(2**31 - 1)),
         )
         validation = problem.part(others, batch_size)
