@@ -9,6 +9,7 @@ from typing import Any
 from ....core.arrays import widen
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..toolchain.arguments import why_not
+from .capped import CappedPlan
 from .plans import ARRAYS, Plan, SoftPlan
 
 operation = OPERATIONS["cross_entropy"]
@@ -19,6 +20,7 @@ OPTIONS = (
     "ignore_index",
     "label_smoothing",
     "temperature",
+    "softcap",
     "class_prior",
     "z_loss",
     "reduction",
@@ -66,8 +68,13 @@ def plan(
     arrays: dict[str, Any],
     options: dict[str, Any],
     check_values: Callable[..., None] | None = None,
-) -> Plan:
+) -> Plan | CappedPlan:
     """Return the plan of a call."""
+    softcap = options["softcap"]
+    if softcap is not None:
+        temperature = options["temperature"] / softcap
+        capped = {"temperature": temperature, "softcap": None, "overwrite_logits": False}
+        return CappedPlan(plan(logits, target, arrays, options | capped, check_values), softcap)
     made = (SoftPlan if target.dtype.kind == "f" else Plan)(logits, options)
     by_class = arrays["weight"] is not None
     weighted = by_class or arrays["sample_weight"] is not None
