@@ -71,10 +71,22 @@ def plan(
 ) -> Plan | CappedPlan:
     """Return the plan of a call."""
     softcap = options["softcap"]
-    if softcap is not None:
-        temperature = options["temperature"] / softcap
-        capped = {"temperature": temperature, "softcap": None, "overwrite_logits": False}
-        return CappedPlan(plan(logits, target, arrays, options | capped, check_values), softcap)
+    if softcap is None:
+        return uncapped(logits, target, arrays, options, check_values)
+    temperature = options["temperature"] / softcap
+    others = {"temperature": temperature, "softcap": None, "overwrite_logits": False}
+    inner = uncapped(logits, target, arrays, options | others, check_values)
+    return CappedPlan(inner, softcap)
+
+
+def uncapped(
+    logits: Any,
+    target: Any,
+    arrays: dict[str, Any],
+    options: dict[str, Any],
+    check_values: Callable[..., None] | None,
+) -> Plan:
+    """Return the plan of a call without a cap."""
     made = (SoftPlan if target.dtype.kind == "f" else Plan)(logits, options)
     by_class = arrays["weight"] is not None
     weighted = by_class or arrays["sample_weight"] is not None
