@@ -173,9 +173,10 @@ def test_a_network_of_several_labels(early_stopping):
     options["learning_rate"] = 0.02
     own = CNNClassifier(model, early_stopping=early_stopping, **options).fit(X, MANY > 0)
     decisions = (own.predict(X) == MANY).mean()
-    assert decisions > 0.8
+    guessing = np.maximum(MANY.mean(axis=0), 1 - MANY.mean(axis=0)).mean()
+    assert decisions > guessing + 0.1
     assert own.score(X, MANY) <= decisions  # all labels of a sample have to be right
-    assert own.history_[-1].accuracy > 0.75  # of single decisions
+    assert own.history_[-1].accuracy > guessing + 0.1  # of single decisions
     again = pickle.loads(pickle.dumps(own))
     assert (again.predict(X) == own.predict(X)).all()
 

@@ -24,9 +24,7 @@ def as_table(y: Any) -> NDArray[Any] | None:
     ValueError
         If they are no numbers, or none that mean either.
     """
-    found = host(y)
-    shape = getattr(found, "shape", None)
-    table = np.asarray(found if shape is not None or y is None else list(found))
+    table = np.asarray(host(y))
     if table.ndim != 2 or table.shape[1] < 2:
         return None
     if table.dtype.kind in "biu":
