@@ -10,6 +10,7 @@ from conftest import PRESENT, assert_close
 
 pytest.importorskip("sklearn")
 
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import make_multilabel_classification
 from sklearn.linear_model import LogisticRegression as Peer
@@ -179,6 +180,29 @@ def test_a_network_of_several_labels(early_stopping):
     assert own.history_[-1].accuracy > guessing + 0.1  # of single decisions
     again = pickle.loads(pickle.dumps(own))
     assert (again.predict(X) == own.predict(X)).all()
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
+@pytest.mark.parametrize("kind", ["soft", "several"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sparse_samples(solver, kind, weighted):
+    x = np.where(RNG.random(X.shape) < 0.4, X, 0)
+    table, weights = (SOFT if kind == "soft" else MANY), (WEIGHTS if weighted else None)
+    options = {"solver": solver, "random_state": 0, "tol": 1e-12, "learning_rate": 0.1}
+    own = LogisticRegression(**options).fit(csr_array(x), table, sample_weight=weights)
+    dense = LogisticRegression(**options).fit(x, table, sample_weight=weights)
+    np.testing.assert_allclose(own.coef_, dense.coef_, rtol=1e-5, atol=1e-7)
+
+
+def test_dask_samples():
+    dask = pytest.importorskip("dask.array")
+    own = LogisticRegression().fit(X, MANY)
+    lazy = dask.from_array(X, chunks=(40, 6))
+    for method in ("predict", "predict_proba", "decision_function"):
+        found = getattr(own, method)(lazy)
+        np.testing.assert_allclose(found.compute(), getattr(own, method)(X))
+    again = LogisticRegression().fit(lazy, MANY)
+    np.testing.assert_allclose(again.coef_, own.coef_, rtol=1e-4, atol=1e-6)
 
 
 def test_thresholds():
