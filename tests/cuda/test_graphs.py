@@ -227,7 +227,12 @@ def test_watched_steps_of_other_optimizers_are_declined(captures):
     class Own(ax.SGD):
         pass
 
-    assert "neither SGD nor AdamW" in declined(SMALL, Own(0.1))
+    for optimizer in (
+        Own(0.1),
+        ax.MovingAverage(ax.SGD(0.1)),
+        ax.LayerRates(ax.SGD(0.1), {"weight": 0.1}),
+    ):
+        assert "neither SGD nor AdamW" in declined(SMALL, optimizer)
 
 
 def test_watched_steps_without_a_kernel_are_declined(captures):
