@@ -112,9 +112,9 @@ def test_a_step_is_that_of_all_samples(loss, optimizer):
 def test_every_library(home):
     x, y = images(22)
     arguments = {"loss": functools.partial(cross_entropy, ignore_index=1), "epochs": 2}
-    params = {k: home.array(v) for k, v in start(NET).items()}
+    params = {k: home.array(v) for k, v in start(SOFTMAX).items()}
     data = home.array(x), home.array(y)
-    arguments |= {"model": NET, "optimizer": ClipByNorm(SGD(0.1), norm=0.5)}
+    arguments |= {"model": SOFTMAX, "optimizer": ClipByNorm(SGD(0.1), norm=0.5)}
     found, _ = train(data, params=params, batch_size=4, accumulate=2, **arguments)
     expected, _ = train((x, y), batch_size=8, **arguments)
     for name, w in found.items():

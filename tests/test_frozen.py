@@ -54,11 +54,11 @@ class Only:
 
 
 @each_home
-@pytest.mark.parametrize("layer", ["0", "3", "6"])
-def test_the_steps_are_those_of_the_layer_alone(home, layer):
+def test_the_steps_are_those_of_the_layer_alone(home):
     data = tuple(home.array(a) for a in images())
     own = {k: home.array(v) for k, v in start(PLAIN).items()}
-    names, optimizer = [n for n in own if n.startswith(layer)], SGD(0.1, momentum=0.9)
+    layer, optimizer = "3", SGD(0.1, momentum=0.9)
+    names = [name for name in own if name.startswith(layer)]
     options = {"model": PLAIN, "params": own, "epochs": 2}
     found, history = train(data, trainable=[layer], optimizer=optimizer, **options)
     expected, other = train(data, optimizer=Only(optimizer, names), **options)

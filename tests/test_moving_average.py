@@ -60,19 +60,19 @@ def test_half_precision_is_averaged_in_float32():
 @each_home
 def test_what_is_evaluated_is_what_is_returned(home, tmp_path):
     data = tuple(home.array(a) for a in images())
-    own = {k: home.array(v) for k, v in start(CNN).items()}
+    own = {k: home.array(v) for k, v in start(SOFTMAX).items()}
     seen = []
 
     class Noting(Callback):
         def on_epoch(self, epoch, params):
             seen.append(params)
 
-    options = {"model": CNN, "params": own, "epochs": 3, "validation": data}
+    options = {"params": own, "epochs": 3, "validation": data}
     options |= {"callbacks": [Noting(), KeepBest(tmp_path / "best", "validation_loss")]}
     found, history = train(data, optimizer=MovingAverage(SGD(0.3), 0.5), **options)
-    plain, _ = train(data, model=CNN, params=own, epochs=3, optimizer=SGD(0.3))
+    plain, _ = train(data, params=own, epochs=3, optimizer=SGD(0.3))
     same(found, seen[2])
-    loss, accuracy = evaluate(CNN, found, data, loss=cross_entropy, batch_size=8)
+    loss, accuracy = evaluate(SOFTMAX, found, data, loss=cross_entropy, batch_size=8)
     assert (history[-1].validation_loss, history[-1].validation_accuracy) == (loss, accuracy)
     best = min(range(3), key=lambda i: history[i].validation_loss)
     for name, w in load_params(tmp_path / "best").items():
