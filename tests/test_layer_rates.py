@@ -17,7 +17,7 @@ SHAPES = {
     "10.weight": (3,), "none": (0, 3),
 }  # fmt: skip
 PARAMS = {k: RNG.standard_normal(s) for k, s in SHAPES.items()}
-GRADS = [{k: RNG.standard_normal(s) for k, s in SHAPES.items()} for _ in range(4)]
+GRADS = [{k: RNG.standard_normal(s) for k, s in SHAPES.items()} for _ in range(2)]
 FACTORS = {"0": 0.1, "1": 0.5, "1.body.1": 2.0, "0.bias": 0.0}
 FACTOR = {
     "0.weight": 0.1, "0.bias": 0.0, "1.body.0.weight": 0.5, "1.body.1.weight": 2.0,

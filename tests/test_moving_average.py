@@ -25,10 +25,10 @@ from agnostic_xent import (
 RNG = np.random.default_rng(6)
 SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "2.weight": (), "none": (0, 3)}
 PARAMS = {k: RNG.standard_normal(s) for k, s in SHAPES.items()}
-GRADS = [{k: RNG.standard_normal(s) for k, s in SHAPES.items()} for _ in range(12)]
+GRADS = [{k: RNG.standard_normal(s) for k, s in SHAPES.items()} for _ in range(5)]
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_the_formula(row, decay):
     for dtype in row.dtypes:
         params = {k: row.array(x, dtype) for k, x in PARAMS.items()}
