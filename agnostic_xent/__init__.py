@@ -36,6 +36,7 @@ from .network.layers import (
 )
 from .network.models import convnet, lenet, logistic, resnet, small_cnn
 from .network.synchronized import synchronize_batch_norm
+from .network.transfer import transfer_params
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .operations.addition import add
 from .operations.binary_losses import (
@@ -55,7 +56,9 @@ from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.clipping import ClipByNorm
 from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History
+from .training.layer_rates import LayerRates
 from .training.loop import evaluate, fit, predict
+from .training.moving_average import MovingAverage
 from .training.optimizers import SGD, AdamW
 from .training.progress import Progress
 from .training.rate_finder import LearningRates, find_learning_rate
@@ -102,9 +105,11 @@ __all__ = [
     "History",
     "JsonLines",
     "KeepBest",
+    "LayerRates",
     "LearningRates",
     "MPICommunicator",
     "MaxPool2d",
+    "MovingAverage",
     "NCCLCommunicator",
     "Progress",
     "ReLU",
@@ -171,6 +176,7 @@ __all__ = [
     "to_backend",
     "to_numpy",
     "top_k_accuracy",
+    "transfer_params",
     "warmup",
 ]
 

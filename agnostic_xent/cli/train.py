@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +26,7 @@ from ..core.communication import world
 from ..core.texts import printable
 from ..training.batches import is_stored
 from ..training.recipe import AtChance, chance_loss, some_of, standardizes
+from . import tuning
 from .data import decided, holds_pictures, is_own, lasting_name, load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, loss_of, targets
@@ -119,6 +119,7 @@ def _add_steps(add: Callable[..., Any]) -> None:
         metavar="N",
         help="of the initial weights and the order of the samples (default: 0)",
     )
+    tuning.add_to(add)
 
 
 def _defaults(option: str) -> str:
@@ -142,8 +143,7 @@ def run(options: argparse.Namespace) -> None:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
     samples = len(data.train_x)
     epochs = options.epochs or recipe.epochs_of(samples)
-    steps = epochs * math.ceil(samples / recipe.batch_size)
-
+    steps = epochs * tuning.steps_of(options, samples, recipe.batch_size)
     loss = loss_of(options.model, len(data.classes))
 
     def part(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -164,12 +164,13 @@ def run(options: argparse.Namespace) -> None:
         columns=data.columns,
     )
     model = settings.network()
+    first = tuning.started(options, settings, _start(model, options.seed, data.train_x))
     params, history = fit(
         synchronize_batch_norm(model, ranks) if ranks.size > 1 else model,
-        to_backend(_start(model, options.seed, data.train_x), xp),
+        to_backend(first, xp),
         part(data.train_x, data.train_y),
         loss=loss,
-        optimizer=recipe.optimizer(recipe.learning_rate, steps),
+        optimizer=tuning.optimizer_of(options, recipe.optimizer(recipe.learning_rate, steps)),
         epochs=epochs,
         batch_size=recipe.batch_size,
         rng=options.seed,
@@ -177,6 +178,7 @@ def run(options: argparse.Namespace) -> None:
         callbacks=_callbacks(settings, out, data.train_y),
         checkpoint=options.checkpoint,
         communicator=ranks,
+        **tuning.of_steps(options, first),
     )
     if ranks.rank > 0:
         return

@@ -86,6 +86,8 @@ class CNNClassifier(Classifier):
         Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
         All call ``fit`` with the same arguments and get the same result. A pickled classifier has
         none.
+    thresholds : float or array-like, shape (classes,)
+        Where samples have several labels: the probability above which ``predict`` gives a label.
 
     Attributes
     ----------
@@ -153,6 +155,7 @@ class CNNClassifier(Classifier):
         random_state: Any = None,
         callbacks: Sequence[Callback] = (),
         communicator: Communicator | None = None,
+        thresholds: Any = 0.5,
     ):
         self.model = model
         self.image_shape = image_shape
@@ -168,6 +171,7 @@ class CNNClassifier(Classifier):
         self.random_state = random_state
         self.callbacks = callbacks
         self.communicator = communicator
+        self.thresholds = thresholds
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
@@ -177,7 +181,9 @@ class CNNClassifier(Classifier):
         X : array or array-like, shape (N, C, H, W), (N, H, W) or (N, features)
             Images, dense and finite. Lists of them, and datasets of h5py or zarr, are read whole.
         y : array or array-like, shape (N,)
-            Labels of any type.
+            Labels of any type. Or a table (N, classes): of floats, the probabilities of the classes
+            (soft labels); of integers 0 and 1, or booleans, whether a sample has each of several
+            labels. Then classes are numbered.
         sample_weight : array or array-like, shape (N,), or float, optional
             Weight of each image, >= 0.
 
@@ -199,7 +205,7 @@ class CNNClassifier(Classifier):
         X, y, sample_weight
             As for ``fit``.
         classes : array-like, optional
-            All labels that will come; needed at the first call.
+            All labels that will come; needed at the first call, unless y is a table.
 
         Returns
         -------
@@ -207,7 +213,7 @@ class CNNClassifier(Classifier):
             Itself.
         """
         X = as_array(X)
-        data = self._labelled(X, y, sample_weight, self._partial_classes(classes))
+        data = self._labelled(X, y, sample_weight, self._partial_classes(classes, y))
         return self._train(X, data, hasattr(self, "params_"), epochs=1, partial=True)
 
     def __sklearn_tags__(self) -> Tags:
@@ -222,7 +228,8 @@ class CNNClassifier(Classifier):
         rng = self._rng()
         shape = self._image_shape(getattr(X, "shape", ()), data.samples.features)
         if continued:
-            model, params = self.model_, self._continued(self.params_, data)
+            last = self._state["last"] if partial and self._state else self.params_
+            model, params = self.model_, self._continued(last, data)
         else:
             model, params = self._start(shape, data, rng)
         held_out = None if partial else self._held_out()
@@ -245,7 +252,7 @@ class CNNClassifier(Classifier):
             callbacks=[*self.callbacks, self._at_chance(data, batch_size)],
         )
         self.model_, self.params_ = model, trained.params
-        self.classes_, self.image_shape_ = data.classes, shape
+        self.classes_, self._several, self.image_shape_ = data.classes, data.several, shape
         self._remember(trained, trained.state, partial)
         return self
 
@@ -265,7 +272,10 @@ class CNNClassifier(Classifier):
 
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""
-        chance = chance_loss(np.bincount(data.labels, data.weights))
+        chance = chance_loss(data.mass)
+        if data.several:
+            both = np.stack([data.mass, data.total - data.mass], axis=1)
+            chance = sum(map(chance_loss, both)) / len(both)
         return AtChance(chance, batch_size, lambda text: warnings.warn(text, stacklevel=2))
 
     def _start(
@@ -330,4 +340,5 @@ class CNNClassifier(Classifier):
             x = samples.take(slice(start, min(start + PREDICTED, len(samples))))
             logits.append(predicted(xp.reshape(x, (-1, *self.image_shape_))))
         scores = xp.concat(logits, axis=0)
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+        both = scores.shape[1] == 2 and not self._several
+        return scores[:, 1] - scores[:, 0] if both else scores
