@@ -20,11 +20,13 @@ from ..network.layers import Layer, Params
 from ..operations.activations import log_sigmoid, log_softmax, sigmoid, softmax
 from ..training.history import History
 from ..training.optimizers import State
+from .blocks import by_block
 from .fitting import HeldOut, Trained
 from .samples import (
     Labelled,
     Samples,
     as_indices,
+    checked_groups,
     checked_labels,
     checked_weights,
     classes_like,
@@ -56,7 +58,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Of the library of X.
         """
         if is_dask(X):
-            return self._by_block(X, "decision_function")
+            return by_block(self, X, "decision_function")
         return self._scores(X, "decision_function")
 
     def predict(self, X: Any) -> Array:
@@ -74,7 +76,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             a NumPy array.
         """
         if is_dask(X):
-            return self._by_block(X, "predict")
+            return by_block(self, X, "predict")
         scores = self._scores(X, "predict")
         xp = array_namespace(scores)
         best = xp.argmax(scores, axis=1) if scores.ndim > 1 else xp.astype(scores > 0, xp.int32)
@@ -95,7 +97,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Of the library of X, in the order of ``classes_``.
         """
         if is_dask(X):
-            return self._by_block(X, "predict_proba")
+            return by_block(self, X, "predict_proba")
         scores = self._scores(X, "predict_proba")
         return softmax(scores) if scores.ndim > 1 else _of_both(sigmoid, scores)
 
@@ -113,7 +115,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Of the library of X, in the order of ``classes_``.
         """
         if is_dask(X):
-            return self._by_block(X, "predict_log_proba")
+            return by_block(self, X, "predict_log_proba")
         scores = self._scores(X, "predict_log_proba")
         return log_softmax(scores) if scores.ndim > 1 else _of_both(log_sigmoid, scores)
 
@@ -202,24 +204,6 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_home(samples.like, first(getattr(self, self._fitted[0])), method)
         return self._logits(samples)
 
-    def _by_block(self, X: Array, method: str) -> Array:
-        """Return what a method makes of a dask array: another one, of which nothing is computed."""
-        check_is_fitted(self)
-        sample = np.zeros((1, *X.shape[1:]), X.dtype)
-        made = getattr(self, method)(sample)[:0]  # also checks shape and dtype of X
-        axes = list(range(1, X.ndim))
-        return X.rechunk(dict.fromkeys(axes, -1)).map_blocks(
-            _of_block,
-            self,
-            method,
-            made,
-            dtype=made.dtype,
-            meta=made,
-            drop_axis=axes,
-            new_axis=axes[: made.ndim - 1],
-            chunks=(X.chunks[0], *((n,) for n in made.shape[1:])),
-        )
-
     def _check_home(self, x: Array, fitted: Array, method: str) -> None:
         if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
             return
@@ -231,7 +215,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _labelled(
-        self, X: Any, y: Any, sample_weight: Any, classes: NDArray[Any] | None = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        classes: NDArray[Any] | None = None,
+        groups: Any = None,
     ) -> Labelled:
         """Check what is to be trained on; ``classes`` are those of a training in parts."""
         samples = self._samples(X, reset=classes is None or not hasattr(self, "classes_"))
@@ -245,7 +234,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{type(self).__name__} needs samples of at least 2 classes, but y has one class "
                 f"alone (of weight > 0): {known[present[0]]!r}"
             )
-        return Labelled(samples, known, labels, weights)
+        return Labelled(samples, known, labels, weights, checked_groups(groups, len(labels)))
 
     def _partial_classes(self, classes: Any) -> NDArray[Any]:
         """Return the classes of a training in parts, given at its first call."""
@@ -274,12 +263,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         xp = array_namespace(like)
         return {name: xp.astype(w, like.dtype) for name, w in params.items()}
 
-    def _held_out(self) -> HeldOut | None:
+    def _held_out(self, data: Labelled) -> HeldOut | None:
         if not self.early_stopping:
             return None
         return HeldOut(
             number("validation_fraction", self.validation_fraction, "(0, 1)"),
             integer("n_iter_no_change", self.n_iter_no_change),
+            data.groups,
         )
 
     def _remember(self, trained: Trained, state: State | None, partial: bool) -> None:
@@ -337,11 +327,6 @@ def _with_field(name: str, owner: Any, path: str, value: Any) -> Any:
             raise ValueError(f"{name} is no parameter: {within!r} has none")
         value = _with_field(name, within, inner, value)
     return replace(owner, **{first_name: value})
-
-
-def _of_block(x: Array, classifier: Classifier, method: str, nothing: Array) -> Array:
-    """Return what a method makes of a block, which may be empty."""
-    return getattr(classifier, method)(x) if len(x) else nothing
 
 
 def _of_both(function: Callable[[Array], Array], scores: Array) -> Array:

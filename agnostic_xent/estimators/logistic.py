@@ -173,7 +173,7 @@ class LogisticRegression(Classifier):
         self.n_iter_no_change = n_iter_no_change
         self.communicator = communicator
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the coefficients.
 
         Parameters
@@ -184,6 +184,9 @@ class LogisticRegression(Classifier):
             Labels of any type.
         sample_weight : array or array-like, shape (N,), or float, optional
             Weight of each sample, >= 0.
+        groups : array-like, shape (N,), optional
+            What belongs together, such as the person of each sample. With ``early_stopping`` whole
+            groups are held out, and ``validation_fraction`` is a part of them.
 
         Returns
         -------
@@ -191,7 +194,7 @@ class LogisticRegression(Classifier):
             Itself.
         """
         self._check_options()
-        data = self._labelled(X, y, sample_weight)
+        data = self._labelled(X, y, sample_weight, groups=groups)
         params = self._zeros(data)
         if self.warm_start and hasattr(self, "coef_"):
             params = self._continued({"0.weight": self.coef_, "0.bias": self.intercept_}, data)
@@ -342,7 +345,7 @@ class LogisticRegression(Classifier):
             batch_size=int(self.batch_size),
             rng=self._rng(),
             communicator=self._ranks,
-            held_out=None if partial else self._held_out(),
+            held_out=None if partial else self._held_out(data),
         )
         self.coef_ = trained.params["0.weight"]
         self.intercept_ = trained.params.get("0.bias", data.samples.zeros(units))

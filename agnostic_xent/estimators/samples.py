@@ -128,6 +128,8 @@ class Labelled:
     """The positions in ``classes``."""
     weights: NDArray[np.float64] | None
     """None if all are 1."""
+    groups: NDArray[Any] | None = None
+    """What belongs together, such as the person of each sample."""
 
     @property
     def total(self) -> float:
@@ -315,6 +317,18 @@ def classes_like(classes: NDArray[Any], like: Array) -> Array | None:
     except (NotImplementedError, OverflowError, RuntimeError, TypeError, ValueError):
         return None
     return names if exact else None
+
+
+def checked_groups(groups: Any, count: int) -> NDArray[Any] | None:
+    """Return the group of each sample; None if there are none."""
+    if groups is None:
+        return None
+    found: NDArray[Any] = column_or_1d(host(groups))
+    if len(found) != count:
+        raise ValueError(
+            f"groups must have shape ({count},), one for each sample, got {found.shape}"
+        )
+    return found
 
 
 def as_indices(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
