@@ -22,6 +22,7 @@ from agnostic_xent.datasets import (
     load_fashion_mnist,
     load_spambase,
     load_watch,
+    recordings,
 )
 
 SPLIT_LOADERS = [load_spambase, load_digits]
@@ -311,6 +312,23 @@ def test_watch():
     assert np.unique(data.labels, return_counts=True)[1].tolist() == [20] * 7
     gravity = [np.median(np.sqrt((x[:3] ** 2).sum(axis=0))) for x in data.signals]
     assert 0.9 < np.median(gravity) < 1.1
+
+
+def test_make_signals_keeps_recordings_to_its_rounding(tmp_path, monkeypatch):
+    script = MAKE_DATA.with_name("make_signals.py")
+    if not script.is_file():
+        pytest.skip("ci/make_signals.py is only in the source tree")
+    rng = np.random.default_rng(0)
+    x = [rng.uniform(-30, 30, (n, 6)) for n in (50, 9)]
+    found = {"X": x, "y": np.asarray([0, 6]), "subject": np.asarray([3, 10])}
+    np.save(tmp_path / "watch.npy", found | {"side": np.asarray([1.0, 0.0])}, allow_pickle=True)
+    runpy.run_path(str(script))["main"](tmp_path / "watch.npy", tmp_path / "watch.npz")
+    with np.load(tmp_path / "watch.npz", allow_pickle=False) as arrays:
+        monkeypatch.setattr(recordings, "packaged", lambda name: dict(arrays))
+        data = load_watch()
+    for signal, expected in zip(data.signals, x, strict=True):
+        np.testing.assert_allclose(signal, expected.T, rtol=0, atol=1 / 512 + 1e-6)
+    assert (data.labels.tolist(), data.people.tolist()) == ([0, 6], [3, 10])
 
 
 # Spambase and digits

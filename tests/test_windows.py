@@ -7,6 +7,7 @@ import pytest
 from conftest import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_case import Page
 
 pytest.importorskip("sklearn")
 
@@ -17,6 +18,7 @@ from agnostic_xent import (
     LogisticRegression,
     Sequential,
     recording_log_proba,
+    save_report,
     to_numpy,
     windows,
 )
@@ -199,3 +201,21 @@ def test_cross_validation_hands_groups_on():
             model, x, y, cv=GroupKFold(3), params={"groups": person}, return_estimator=True
         )
     assert all(len(e.validation_loss_curve_) > 0 for e in found["estimator"])
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def test_the_report_has_a_row_for_each_person(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    x, y, person = people()
+    names = np.asarray(["<Ann>", "Bob", "Cy"])[person % 3]
+    model = LogisticRegression().fit(x, y)
+    save_report(tmp_path / "report.html", model, x, y, groups=names)
+    right = model.predict(x) == y
+    expected = sorted((f"{right[names == n].mean():.3f}", n, "20") for n in np.unique(names))
+    rows = [row for row in Page(tmp_path / "report.html").rows if row[0] in names]
+    assert rows == [[name, accuracy, count] for accuracy, name, count in expected]
+    with pytest.raises(ValueError, match=r"groups must have shape \(60,\)"):
+        save_report(tmp_path / "report.html", model, x, y, groups=names[1:])
