@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from ..core.arrays import Array, array_namespace, device, is_dask, library
+from ..core.arrays import Array, array_namespace, is_dask
 from ..core.checks import integer, number
 from ..core.communication import Alone, Communicator
 from ..network.layers import Layer, Params
@@ -26,6 +26,7 @@ from .samples import (
     Labelled,
     Samples,
     as_indices,
+    check_home,
     checked_groups,
     checked_labels,
     checked_weights,
@@ -201,18 +202,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any, method: str) -> Array:
         check_is_fitted(self)
         samples = self._samples(X, reset=False)
-        self._check_home(samples.like, first(getattr(self, self._fitted[0])), method)
+        check_home(self, samples.like, first(getattr(self, self._fitted[0])), method)
         return self._logits(samples)
-
-    def _check_home(self, x: Array, fitted: Array, method: str) -> None:
-        if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
-            return
-        raise ValueError(
-            f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and "
-            f"the same device as those passed to fit(): X is of {library(x)} on {device(x)}, the "
-            f"estimator of {library(fitted)} on {device(fitted)}. agnostic_xent.to_backend("
-            "estimator, xp, device) returns the estimator where X is"
-        )
 
     def _labelled(
         self,
@@ -259,7 +250,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"from it (warm_start=True); got {data.classes.tolist()}"
             )
         like = data.samples.like
-        self._check_home(like, first(params), "fit")
+        check_home(self, like, first(params), "fit")
         xp = array_namespace(like)
         return {name: xp.astype(w, like.dtype) for name, w in params.items()}
 

@@ -32,7 +32,7 @@ from .lbfgs import MOST_COLUMNS, minimize
 from .logistic_objective import LogisticObjective
 from .rows import affine
 from .sample_space import SampleSpace, sample_space
-from .samples import Labelled, Samples, checked_samples, checked_weights, dtype_name
+from .samples import Labelled, Samples, check_home, checked_samples, checked_weights, dtype_name
 from .used_columns import UsedColumns, used_columns
 
 __all__ = ["LogisticRegression"]
@@ -268,7 +268,7 @@ class LogisticRegression(Classifier):
                 f"classes and class_weight={self.class_weight!r}"
             )
         samples = self._samples(X, reset=False)
-        self._check_home(samples.like, self.coef_, "summary")
+        check_home(self, samples.like, self.coef_, "summary")
         if samples.features > MOST_COLUMNS:
             raise ValueError(
                 f"summary is for at most {MOST_COLUMNS} features, got {samples.features}"

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -27,7 +27,7 @@ from ..operations.minirocket import (
     positive_proportions,
 )
 from .blocks import by_block
-from .samples import Samples, as_array, checked_samples
+from .samples import Samples, as_array, check_home, checked_samples
 
 __all__ = ["MiniRocket"]
 
@@ -55,9 +55,9 @@ class MiniRocket(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
 
     Attributes
     ----------
-    biases_ : numpy.ndarray, shape (features,)
-        The biases, float32.
-    dilations_ : numpy.ndarray
+    biases_ : array, shape (features,)
+        The biases, float32, of the library and device of X.
+    dilations_ : tuple of int
         The dilations in order.
     n_features_in_, feature_names_in_
         As everywhere in scikit-learn; a signal of (C, L) has C * L features.
@@ -65,10 +65,10 @@ class MiniRocket(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
     Notes
     -----
     X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
-    standard, and the features are of the same, on the same device. It need not be that of the fit.
-    All libraries give the same numbers, those of aeon 1.6 for a ``random_state`` that is no None.
-    Numbers become float32. Memory-mapped arrays are read block by block, and the features of a dask
-    array are one, of which nothing is computed.
+    standard, and the features are of the same. All libraries give the same numbers, those of
+    aeon 1.6 where ``random_state`` is a number. Numbers become float32. Memory-mapped
+    arrays are read block by block, and the features of a dask array are one, of which nothing is
+    computed.
 
     References
     ----------
@@ -104,7 +104,7 @@ class MiniRocket(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Parameters
         ----------
         X : array or array-like, shape (N, C, L) or (N, L)
-            Signals of 9 numbers or more, dense and finite.
+            Signals, dense and finite. Fewer than 9 numbers get zeros behind them.
         y : None
             Not used.
 
@@ -117,13 +117,14 @@ class MiniRocket(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         most = integer("max_dilations_per_kernel", self.max_dilations_per_kernel)
         samples, shape = self._signals(X, reset=True)
         seed = self._seed()
-        plan = planned(shape, of_kernel, most, np.random.RandomState(seed))
+        plan = planned(shape[0], max(shape[1], TAPS), of_kernel, most, np.random.RandomState(seed))
         rows = np.random.RandomState(seed).randint(len(samples), size=len(plan.starts) - 1)
         chosen, places = np.unique(rows, return_inverse=True)
-        signals = to_numpy(samples.take(chosen)).reshape(-1, *shape)
-        plan.biases[:] = quantiles(signals, places, plan)
-        self.biases_, self.dilations_ = plan.biases, plan.dilations
-        self._plan = tuple(plan)  # a pickle names no class that may move
+        signals = as_signals(to_numpy(samples.take(chosen)), shape)
+        biases = quantiles(signals, places, plan)
+        self.biases_ = samples.numbers(biases)
+        self.dilations_ = tuple(plan.dilations.tolist())
+        self._plan = tuple(plan)[1:]  # a pickle names no class that may move
         self._shape = shape
         return self
 
@@ -133,7 +134,7 @@ class MiniRocket(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         Parameters
         ----------
         X : array or array-like, shape (N, C, L) or (N, L)
-            As for ``fit``.
+            As for ``fit``, in the same library and on the same device.
 
         Returns
         -------
@@ -144,28 +145,33 @@ class MiniRocket(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         if is_dask(X):
             return by_block(self, X, "transform")
         samples, shape = self._signals(X, reset=False)
-        xp = array_namespace(samples.like)
-        biases = xp.asarray(self.biases_, device=device(samples.like))
-        plan = Convolutions(*self._plan)._replace(biases=biases)
+        check_home(self, samples.like, self.biases_, "transform")
+        plan = Convolutions(self.biases_, *self._plan)
         found = [
-            positive_proportions([xp.reshape(samples.take(span), (-1, *shape))], plan)
+            positive_proportions([as_signals(samples.take(span), shape)], plan)
             for span in samples.spans()
         ]
-        return found[0] if len(found) == 1 else xp.concat(found, axis=0)
+        if len(found) == 1:
+            return found[0]
+        return array_namespace(samples.like).concat(found, axis=0)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.array_api_support = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
     def __sklearn_array_api_convert__(self, convert: Callable[[Array], Array]) -> Self:
-        """Return itself: it takes arrays of any library; what ``to_backend`` calls."""
-        return self
+        """Return a copy whose biases went through ``convert``; what ``to_backend`` calls."""
+        copy: Self = clone(self)
+        for name, value in vars(self).items():
+            setattr(copy, name, convert(value) if name == "biases_" else value)
+        return copy
 
     @property
     def _n_features_out(self) -> int:
-        return len(self.biases_)
+        return int(self.biases_.shape[0])
 
     def _seed(self) -> int:
         if isinstance(self.random_state, Integral):
@@ -182,34 +188,39 @@ class MiniRocket(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
             X = array_namespace(X).reshape(X, (given[0], given[1] * given[2]))
         samples = checked_samples(self, X, reset=reset, dtypes=("float32",))
         shape = given[1:] if len(given) == 3 else (1, samples.features)
-        if reset and shape[1] < TAPS:
-            raise ValueError(
-                f"X must hold signals of {TAPS} numbers or more, got {shape[1]} of a signal; put "
-                "zeros around shorter ones"
-            )
         if not reset and shape != self._shape:
             raise ValueError(f"X must hold signals of shape {self._shape}, as fitted; got {shape}")
         return samples, shape
+
+
+def as_signals(rows: Array, shape: tuple[int, int]) -> Array:
+    """Return rows as signals (N, C, L), short ones with zeros behind them."""
+    xp = array_namespace(rows)
+    x, missing = xp.reshape(rows, (-1, *shape)), max(0, TAPS - shape[1])
+    if not missing:
+        return x
+    zeros = xp.zeros((*x.shape[:2], missing), dtype=x.dtype, device=device(x))
+    return xp.concat([x, zeros], axis=2)
 
 
 # --- what is fitted ------------------------------------------------------------------------------
 
 
 def planned(
-    shape: tuple[int, int], of_kernel: int, most: int, rng: np.random.RandomState
+    channels: int, length: int, of_kernel: int, most: int, rng: np.random.RandomState
 ) -> Convolutions:
     """Return convolutions for signals (C, L), with biases of 0 and so many features a kernel."""
-    dilations, counts = spread(shape[1], of_kernel, most)
+    dilations, counts = spread(length, of_kernel, most)
     convolutions = len(KERNELS) * len(dilations)
-    exponents = rng.uniform(0, np.log2(min(shape[0], MOST_CHANNELS) + 1), convolutions)
+    exponents = rng.uniform(0, np.log2(min(channels, MOST_CHANNELS) + 1), convolutions)
     sizes = (2**exponents).astype(np.int64)
-    channels = [rng.choice(shape[0], size, replace=False) for size in sizes]
+    chosen = [rng.choice(channels, size, replace=False) for size in sizes]
     return Convolutions(
         np.zeros(len(KERNELS) * of_kernel, np.float32),
         dilations,
         counts,
         np.concatenate([[0], np.cumsum(sizes)]),
-        np.concatenate(channels).astype(np.int64),
+        np.concatenate(chosen).astype(np.int64),
     )
 
 

@@ -259,6 +259,18 @@ def _check_kind(X: Any) -> None:
         raise TypeError("X must be real numbers, got dates or times; subtract and divide them")
 
 
+def check_home(estimator: Any, x: Array, fitted: Array, method: str) -> None:
+    """Raise ValueError unless x is where an estimator was fitted."""
+    if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
+        return
+    raise ValueError(
+        f"Inputs passed to {type(estimator).__name__}.{method}() must use the same namespace and "
+        f"the same device as those passed to fit(): X is of {library(x)} on {device(x)}, the "
+        f"estimator of {library(fitted)} on {device(fitted)}. agnostic_xent.to_backend("
+        "estimator, xp, device) returns the estimator where X is"
+    )
+
+
 def as_array(X: Any) -> Any:
     """Return images that are no array, but in a list or a file, as one; anything else as it is."""
     if array_api_compat.is_array_api_obj(X):
