@@ -16,6 +16,7 @@ from .core.operation import explain
 from .core.requirements import missing as _missing
 from .evaluation.calibration import calibration_bins, expected_calibration_error, fit_temperature
 from .evaluation.metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
+from .evaluation.windows import Windows, recording_log_proba, windows
 from .info import info
 from .network.checkpoints import load_params, save_params
 from .network.containers import Residual, Sequential
@@ -35,6 +36,7 @@ from .network.layers import (
     Standardize,
 )
 from .network.models import convnet, lenet, logistic, resnet, small_cnn
+from .network.signal_augmentation import Jitter, RandomRotation3d, RandomScale
 from .network.synchronized import synchronize_batch_norm
 from .network.transfer import transfer_params
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
@@ -69,7 +71,7 @@ from .training.schedules import constant, cosine, step_decay, warmup
 __version__ = "0.1.0"
 
 
-_OF_SCIKIT_LEARN = ("CNNClassifier", "LogisticRegression", "save_report")
+_OF_SCIKIT_LEARN = ("CNNClassifier", "LogisticRegression", "MiniRocket", "save_report")
 
 
 def __dir__() -> list[str]:
@@ -103,6 +105,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "History",
+    "Jitter",
     "JsonLines",
     "KeepBest",
     "LayerRates",
@@ -112,11 +115,14 @@ __all__ = [
     "MovingAverage",
     "NCCLCommunicator",
     "Progress",
+    "RandomRotation3d",
+    "RandomScale",
     "ReLU",
     "Residual",
     "Sequential",
     "Standardize",
     "TensorBoard",
+    "Windows",
     "accuracy",
     "add",
     "avg_pool2d",
@@ -164,6 +170,7 @@ __all__ = [
     "max_pool2d",
     "nll_loss",
     "predict",
+    "recording_log_proba",
     "relu",
     "resnet",
     "save_params",
@@ -178,6 +185,7 @@ __all__ = [
     "top_k_accuracy",
     "transfer_params",
     "warmup",
+    "windows",
 ]
 
 for _name in __all__:  # so that a pickle names no file of the package, which may move

@@ -13,7 +13,7 @@ from typing import Any
 
 from sklearn.utils.estimator_checks import check_estimator
 
-from agnostic_xent import CNNClassifier, LogisticRegression
+from agnostic_xent import CNNClassifier, LogisticRegression, MiniRocket
 
 ESTIMATORS = {
     "lbfgs": LogisticRegression(),
@@ -21,6 +21,7 @@ ESTIMATORS = {
     "sgd": LogisticRegression(solver="sgd", batch_size=1000),
     "average": LogisticRegression(solver="sgd", batch_size=1000, average=True),
     "cnn": CNNClassifier(),
+    "rocket": MiniRocket(),
 }
 
 

@@ -48,6 +48,9 @@ def objects() -> dict[str, Any]:
         ax.Flatten(),
         ax.Standardize(),
         ax.Dropout(0.25),
+        ax.RandomRotation3d(25),
+        ax.RandomScale(0.1),
+        ax.Jitter(0.05),
         ax.BatchNorm2d(),
         ax.MaxPool2d(2),
         ax.AvgPool2d(2),
@@ -63,6 +66,8 @@ def objects() -> dict[str, Any]:
         ax.DivergenceError("the loss became NaN", epoch=1, step=2, layer="0"),
         ax.LogisticRegression(solver="sgd", max_iter=2, random_state=0).fit(x.reshape(6, -1), y),
         cnn.fit(x, y),
+        ax.windows([x[0, 0]], 3, 1),
+        ax.MiniRocket(84, random_state=0).fit(x.reshape(6, 1, 16)),
     ]
     return {type(x).__name__: x for x in made}
 

@@ -173,7 +173,7 @@ class CNNClassifier(Classifier):
         self.communicator = communicator
         self.thresholds = thresholds
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the network.
 
         Parameters
@@ -186,6 +186,9 @@ class CNNClassifier(Classifier):
             labels. Then classes are numbered.
         sample_weight : array or array-like, shape (N,), or float, optional
             Weight of each image, >= 0.
+        groups : array-like, shape (N,), optional
+            What belongs together, such as the person of each image. With ``early_stopping`` whole
+            groups are held out, and ``validation_fraction`` is a part of them.
 
         Returns
         -------
@@ -193,7 +196,7 @@ class CNNClassifier(Classifier):
             Itself.
         """
         X, epochs = as_array(X), integer("epochs", self.epochs)
-        data = self._labelled(X, y, sample_weight)
+        data = self._labelled(X, y, sample_weight, groups=groups)
         continued = self.warm_start and hasattr(self, "params_")
         return self._train(X, data, continued, epochs=epochs)
 
@@ -232,7 +235,7 @@ class CNNClassifier(Classifier):
             model, params = self.model_, self._continued(last, data)
         else:
             model, params = self._start(shape, data, rng)
-        held_out = None if partial else self._held_out()
+        held_out = None if partial else self._held_out(data)
         samples = len(data.samples) * (1 - held_out.fraction if held_out else 1)
         steps = 0 if partial else epochs * math.ceil(samples / batch_size)
         optimizer = self._optimizer(steps)

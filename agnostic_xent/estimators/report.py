@@ -19,7 +19,7 @@ from ..evaluation.pictures import Curves, curves_of
 from ..operations.losses import cross_entropy
 from .classifier import Classifier
 from .cnn import CNNClassifier
-from .samples import Samples, as_indices, checked_labels, host
+from .samples import Samples, as_indices, checked_groups, checked_labels, host
 from .targets import as_table, tabled
 
 __all__ = ["save_report"]
@@ -32,6 +32,7 @@ def save_report(
     y: Any,
     *,
     title: str | None = None,
+    groups: Any = None,
 ) -> None:
     """Write what a fitted classifier does on test samples as one HTML page.
 
@@ -51,13 +52,16 @@ def save_report(
         Test samples and their labels, as for ``classifier.score``.
     title : str, optional
         By default the name of the class.
+    groups : array-like, shape (N,), optional
+        What each sample belongs to, such as a person: a table has the accuracy of each.
 
     Raises
     ------
     ImportError
         If matplotlib or jinja2 is not installed.
     ValueError
-        If X is not as it was fitted, or y has labels that were not there.
+        If X is not as it was fitted, y has labels that were not there, or there are not as many
+        groups as samples.
 
     Examples
     --------
@@ -102,6 +106,7 @@ def save_report(
         layers_note=how_measured(size, where),
         settings={"estimator": name, **_settings(classifier)},
         versions=machine(where),
+        groups=checked_groups(groups, len(labels)),
     )
 
 

@@ -52,6 +52,7 @@ def save_page(
     layers_note: str,
     settings: Mapping[str, Any],
     versions: Mapping[str, str],
+    groups: NDArray[Any] | None = None,
 ) -> None:
     """Write the page atomically: one file that opens without network, on a phone and on paper.
 
@@ -86,6 +87,8 @@ def save_page(
         table is left out.
     settings, versions : mapping of str
         Tables at the end of the page.
+    groups : ndarray, shape (N,), optional
+        What each test sample belongs to, such as a person; a table has the accuracy of each.
 
     Raises
     ------
@@ -113,6 +116,7 @@ def save_page(
             summary=[*_summary(labels, probabilities, loss), *numbers.items()],
             pictures=_pictures(curves, unit, labels, probabilities, classes),
             scores=_scores(matrix, classes),
+            groups=_groups(groups, probabilities.argmax(axis=1) == labels),
             mistakes=_mistakes(labels, probabilities, images, classes),
             filters=_filters(filters),
             layers=layers,
@@ -184,6 +188,22 @@ def _scores(matrix: NDArray[np.integer], classes: Sequence[str]) -> list[dict[st
         shown = {key: f"{a / b:.3f}" if b else "–" for key, (a, b) in shares.items()}
         rows.append({"name": name, **shown, "samples": f"{true:,}"})
     return rows
+
+
+def _groups(groups: NDArray[Any] | None, right: NDArray[np.bool_]) -> list[dict[str, str]]:
+    """Return the accuracy of each group, from the least one on."""
+    if groups is None:
+        return []
+    names, numbers = np.unique(groups, return_inverse=True)
+    samples, good = np.bincount(numbers), np.bincount(numbers, weights=right)
+    return [
+        {
+            "name": str(names[i]),
+            "accuracy": f"{good[i] / samples[i]:.3f}",
+            "samples": f"{samples[i]:,}",
+        }
+        for i in np.argsort(good / samples, kind="stable")
+    ]
 
 
 def _mistakes(

@@ -27,12 +27,13 @@ from .layers import (
     Params,
     ReLU,
 )
+from .signal_augmentation import Jitter, RandomRotation3d, RandomScale
 
 __all__ = ["compile_predictor"]
 
 PLANNED = {
-    AvgPool2d, BatchNorm2d, Chain, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d,
-    ReLU, Residual, Sequential,
+    AvgPool2d, BatchNorm2d, Chain, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, Jitter,
+    MaxPool2d, RandomRotation3d, RandomScale, ReLU, Residual, Sequential,
 }  # fmt: skip
 """Layers that do the same whatever the numbers of their input are."""
 

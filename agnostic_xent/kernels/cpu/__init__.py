@@ -1,6 +1,7 @@
 """Kernels for NumPy arrays, compiled by Numba; importing a module registers its kernels."""
 
 from . import dense as dense
+from . import minirocket as minirocket
 from . import optimizers as optimizers
 from . import plans as plans
 from .activation import activations as activations
