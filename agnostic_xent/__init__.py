@@ -15,6 +15,9 @@ from .core.modes import kernels
 from .core.operation import explain
 from .core.requirements import missing as _missing
 from .evaluation.calibration import calibration_bins, expected_calibration_error, fit_temperature
+from .evaluation.conformal import ConformalSets, fit_conformal
+from .evaluation.explanations import grad_cam, integrated_gradients, occlusion
+from .evaluation.label_issues import confident_joint, label_issues
 from .evaluation.metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .info import info
 from .network.checkpoints import load_params, save_params
@@ -69,7 +72,11 @@ from .training.schedules import constant, cosine, step_decay, warmup
 __version__ = "0.1.0"
 
 
-_OF_SCIKIT_LEARN = ("CNNClassifier", "LogisticRegression", "save_report")
+_OF_SCIKIT_LEARN = (
+    "CNNClassifier",
+    "LogisticRegression",
+    "save_report",
+)
 
 
 def __dir__() -> list[str]:
@@ -94,6 +101,7 @@ __all__ = [
     "BatchNorm2d",
     "Callback",
     "ClipByNorm",
+    "ConformalSets",
     "Conv2d",
     "Dense",
     "DivergenceError",
@@ -128,6 +136,7 @@ __all__ = [
     "calibration_bins",
     "categorical_cross_entropy",
     "compile_predictor",
+    "confident_joint",
     "confusion_matrix",
     "constant",
     "conv2d",
@@ -142,15 +151,19 @@ __all__ = [
     "export_onnx",
     "find_learning_rate",
     "fit",
+    "fit_conformal",
     "fit_temperature",
     "focal_loss",
     "fold_batch_norm",
     "generalized_cross_entropy",
     "global_avg_pool2d",
+    "grad_cam",
     "info",
+    "integrated_gradients",
     "jensen_shannon_divergence",
     "kernels",
     "kl_divergence",
+    "label_issues",
     "lenet",
     "linear_cross_entropy",
     "load_checkpoint",
@@ -163,6 +176,7 @@ __all__ = [
     "match_params",
     "max_pool2d",
     "nll_loss",
+    "occlusion",
     "predict",
     "relu",
     "resnet",

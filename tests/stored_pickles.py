@@ -60,6 +60,7 @@ def objects() -> dict[str, Any]:
         epoch,
         ax.History([epoch]),
         ax.LearningRates([0.1, 0.2], [2.0, 1.0]),
+        ax.ConformalSets(0.8, penalty=0.1, unpenalized=2),
         ax.DivergenceError("the loss became NaN", epoch=1, step=2, layer="0"),
         ax.LogisticRegression(solver="sgd", max_iter=2, random_state=0).fit(x.reshape(6, -1), y),
         cnn.fit(x, y),
