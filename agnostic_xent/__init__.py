@@ -74,7 +74,9 @@ __version__ = "0.1.0"
 
 _OF_SCIKIT_LEARN = (
     "CNNClassifier",
+    "ConformalClassifier",
     "LogisticRegression",
+    "find_label_issues",
     "save_report",
 )
 

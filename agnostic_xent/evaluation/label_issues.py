@@ -6,6 +6,11 @@ cross-validation. As in ``metrics.py``, everything stays where the arrays are.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core.arrays import Array, array_namespace, constant, device, quiet, widen
 from .metrics import check_scores, confusion_matrix, one_hot
 
@@ -113,3 +118,9 @@ def label_issues(probs: Array, labels: Array) -> Array:
     rank = xp.cumulative_sum(xp.astype(own, order.dtype), axis=0)
     issue = ~xp.any(own & (rank > limit[None, :]), axis=1)
     return xp.take(issue, xp.argsort(order), axis=0)
+
+
+def ranked_issues(probs: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the samples whose label is probably wrong, the least probable label first."""
+    rows = np.flatnonzero(label_issues(probs, labels))
+    return rows[np.argsort(probs[rows, labels[rows]], kind="stable")]
