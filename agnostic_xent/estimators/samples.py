@@ -290,7 +290,7 @@ def as_array(X: Any) -> Any:
     return found if found.ndim in (3, 4) else X
 
 
-def taken(X: Any, rows: NDArray[np.int64]) -> Any:
+def taken(X: Any, rows: NDArray[np.integer]) -> Any:
     """Return some samples of an array, on its device, or of anything else that has rows."""
     if not array_api_compat.is_array_api_obj(X) or is_dask(X):
         return _safe_indexing(X, rows)

@@ -27,6 +27,9 @@ __all__ = ["grad_cam", "integrated_gradients", "occlusion"]
 ROWS = 256
 """Samples that are computed at a time, if there are not more of them to begin with."""
 
+SHOWN_STEPS = 32
+"""Of `integrated_gradients` in a report: more change nothing that can be seen."""
+
 
 def integrated_gradients(
     model: Layer,
