@@ -133,6 +133,15 @@ def test_attributions(home):
         np.testing.assert_array_equal(ax.to_numpy(flat), ax.to_numpy(expected))
 
 
+def test_attributions_come_piece_by_piece(monkeypatch):
+    x, y = images(30)
+    model = ax.CNNClassifier(CNN, epochs=1, random_state=0).fit(x, y)
+    expected = model.attributions(x, y, steps=4)
+    monkeypatch.setattr("agnostic_xent.estimators.cnn.PREDICTED", 7)
+    found = model.attributions(x, y, steps=4)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_attributions_of_levels_are_those_of_numbers_from_0_to_1():
     x, y = images(30)
     levels = np.clip(128 + 40 * x, 0, 255).astype("uint8")

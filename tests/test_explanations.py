@@ -215,6 +215,14 @@ def test_pieces_change_nothing(monkeypatch, size):
         assert_close(found, e, "float64", 256)
 
 
+def test_half_precision_is_summed_in_float32():
+    """Each step adds less than float16 keeps beside the sum."""
+    model, params = ax.Sequential(ax.Dense(1, bias=False)), {"0.weight": np.ones((1, 3), "float16")}
+    found = ax.integrated_gradients(model, params, np.ones((2, 3), "float16"), steps=1000)
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, np.ones((2, 3)))
+
+
 M, P, X = CASES["images"]
 FLAT = CASES["numbers"]
 

@@ -257,15 +257,16 @@ class CNNClassifier(Classifier):
         check_choice("method", method, tuple(EXPLANATIONS))
         samples = self._samples(X, reset=False)
         self._check_home(samples.like, first(self.params_), "attributions")
-        x = samples.take(slice(0, len(samples)))
-        images = array_namespace(x).reshape(x, (-1, *self.image_shape_))
-        target = None
+        xp, labels, found = array_namespace(samples.like), None, []
         if y is not None:
             labels = as_indices(checked_labels(self, y, samples), self.classes_)
-            target = samples.indices(labels)
-        explain = EXPLANATIONS[method]
-        found: Array = explain(self.model_, self.params_, images, target, **options)
-        return found
+        for start in range(0, len(samples), PREDICTED):
+            some = slice(start, min(start + PREDICTED, len(samples)))
+            images = xp.reshape(samples.take(some), (-1, *self.image_shape_))
+            target = None if labels is None else samples.indices(labels[some])
+            explain = EXPLANATIONS[method]
+            found.append(explain(self.model_, self.params_, images, target, **options))
+        return xp.concat(found, axis=0)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

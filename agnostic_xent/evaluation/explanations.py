@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, array_namespace, constant, device
+from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
 from ..core.checks import check_ndim, check_shape, float_namespace, integer, is_number, namespace
 from ..network.containers import Chain, Sequential, parts
 from ..network.layers import Layer, Pass
@@ -84,15 +84,14 @@ def integrated_gradients(
     xp, own = _explained(model, params, x, target)
     base = xp.broadcast_to(_baseline(baseline, x), x.shape)
     nodes, weights = np.polynomial.legendre.leggauss(integer("steps", steps))
-    n, way, total = x.shape[0], x - base, xp.zeros_like(x)
+    n, way, total = x.shape[0], x - base, xp.zeros_like(widen(x))
     for some in _pieces(steps, n):
-        a, weight = (_column(v[some], x) for v in ((nodes + 1) / 2, weights / 2))
-        points = xp.reshape(base + a * way, (-1, *x.shape[1:]))  # (steps * N, ...)
-        y, pullback = model.vjp(params, points, train=False)
+        points = base + _column((nodes[some] + 1) / 2, x) * way  # (steps, N, ...)
+        y, pullback = model.vjp(params, xp.reshape(points, (-1, *x.shape[1:])), train=False)
         of_classes = xp.astype(xp.tile(own, (y.shape[0] // n, 1)), y.dtype)
-        grads = xp.reshape(pullback(of_classes)[0], (-1, *x.shape))  # (steps, N, ...)
-        total = total + xp.sum(weight * grads, axis=0)
-    return total * way
+        grads = widen(xp.reshape(pullback(of_classes)[0], (-1, *x.shape)))
+        total = total + xp.sum(_column(weights[some] / 2, total) * grads, axis=0)
+    return narrow(total * widen(way), x)
 
 
 def occlusion(
