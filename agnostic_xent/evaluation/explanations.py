@@ -56,8 +56,9 @@ def integrated_gradients(
     baseline : float or array, shape (...) or (N, ...)
         What stands for no evidence, such as a black image.
     steps : int
-        Points on the way from the baseline, >= 1. At the kinks of ReLU the error falls as their
-        number rises: 50 leave 0.4 % of the largest logit, 256 leave 0.03 %, of `small_cnn`.
+        Points on the way from the baseline, >= 1. At the kinks of ReLU and max-pools the error
+        falls as their number rises: on test images of Fashion-MNIST 50 leave 0.16 % of the largest
+        difference, 256 leave 0.02 %.
 
     Returns
     -------
