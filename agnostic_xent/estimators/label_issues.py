@@ -56,8 +56,8 @@ def find_label_issues(estimator: Any, X: Any, y: Any, *, cv: Any = 5) -> dict[st
     Examples
     --------
     >>> import numpy as np
-    >>> y = np.arange(40) % 2
-    >>> x = np.random.default_rng(0).standard_normal((40, 2)) + 5 * y[:, None]
+    >>> y = np.arange(100) % 2
+    >>> x = np.random.default_rng(0).standard_normal((100, 2)) + 5 * y[:, None]
     >>> y[7] = 0
     >>> issues = find_label_issues(LogisticRegression(), x, y)
     >>> issues["index"].tolist(), issues["label"].tolist(), issues["suggested"].tolist()
