@@ -15,6 +15,9 @@ from .core.modes import kernels
 from .core.operation import explain
 from .core.requirements import missing as _missing
 from .evaluation.calibration import calibration_bins, expected_calibration_error, fit_temperature
+from .evaluation.conformal import ConformalSets, fit_conformal
+from .evaluation.explanations import grad_cam, integrated_gradients, occlusion
+from .evaluation.label_issues import confident_joint, label_issues
 from .evaluation.metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .evaluation.windows import Windows, recording_log_proba, windows
 from .info import info
@@ -71,7 +74,14 @@ from .training.schedules import constant, cosine, step_decay, warmup
 __version__ = "0.1.0"
 
 
-_OF_SCIKIT_LEARN = ("CNNClassifier", "LogisticRegression", "MiniRocket", "save_report")
+_OF_SCIKIT_LEARN = (
+    "CNNClassifier",
+    "ConformalClassifier",
+    "LogisticRegression",
+    "MiniRocket",
+    "find_label_issues",
+    "save_report",
+)
 
 
 def __dir__() -> list[str]:
@@ -96,6 +106,7 @@ __all__ = [
     "BatchNorm2d",
     "Callback",
     "ClipByNorm",
+    "ConformalSets",
     "Conv2d",
     "Dense",
     "DivergenceError",
@@ -134,6 +145,7 @@ __all__ = [
     "calibration_bins",
     "categorical_cross_entropy",
     "compile_predictor",
+    "confident_joint",
     "confusion_matrix",
     "constant",
     "conv2d",
@@ -148,15 +160,19 @@ __all__ = [
     "export_onnx",
     "find_learning_rate",
     "fit",
+    "fit_conformal",
     "fit_temperature",
     "focal_loss",
     "fold_batch_norm",
     "generalized_cross_entropy",
     "global_avg_pool2d",
+    "grad_cam",
     "info",
+    "integrated_gradients",
     "jensen_shannon_divergence",
     "kernels",
     "kl_divergence",
+    "label_issues",
     "lenet",
     "linear_cross_entropy",
     "load_checkpoint",
@@ -169,6 +185,7 @@ __all__ = [
     "match_params",
     "max_pool2d",
     "nll_loss",
+    "occlusion",
     "predict",
     "recording_log_proba",
     "relu",

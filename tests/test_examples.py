@@ -30,6 +30,11 @@ PROGRAMS = {  # what it needs, a pattern for what it prints, and what has to hol
         rf"step  0: loss {NUMBER}\n(?:.*\n)*largest gradient of a logit: {NUMBER}\n",
         lambda first, gradient: gradient < 0.1 < first,
     ),
+    "trust.py": (
+        "sklearn",
+        rf"samples: {NUMBER} of 90\n.* class: {NUMBER}, of {NUMBER} classes\n",
+        lambda found, covered, size: found > 0.7 and abs(covered - 0.95) < 0.015 and size < 3,
+    ),
     "service.py": (
         None,
         rf"class {NUMBER} of {NUMBER}: {NUMBER}, {NUMBER} s\n",

@@ -1,11 +1,20 @@
-"""Estimators with scikit-learn's conventions, on the arrays of any library, and their report."""
+"""Estimators with scikit-learn's conventions, on the arrays of any library; what judges them."""
 
 from .cnn import CNNClassifier
+from .conformal import ConformalClassifier
+from .label_issues import find_label_issues
 from .logistic import LogisticRegression
 from .minirocket import MiniRocket
 from .report import save_report
 
-__all__ = ["CNNClassifier", "LogisticRegression", "MiniRocket", "save_report"]
+__all__ = [
+    "CNNClassifier",
+    "ConformalClassifier",
+    "LogisticRegression",
+    "MiniRocket",
+    "find_label_issues",
+    "save_report",
+]
 
-for _made in (CNNClassifier, LogisticRegression, MiniRocket, save_report):
-    _made.__module__ = "agnostic_xent"
+for _name in __all__:
+    globals()[_name].__module__ = "agnostic_xent"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
 from ..core.arrays import Array, array_namespace, device
-from ..core.checks import check_channels_first, integer, number
+from ..core.checks import check_channels_first, check_choice, integer, number
 from ..core.communication import Communicator
 from ..core.conversion import to_backend, to_numpy
+from ..evaluation.explanations import grad_cam, integrated_gradients, occlusion
 from ..network.inference import predictor_for
 from ..network.layers import Layer, Params
 from ..network.models import convnet
@@ -34,12 +36,25 @@ from ..training.recipe import (
 from .classifier import Classifier, first
 from .fitting import problem, train
 from .levels import Levels
-from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
+from .samples import (
+    Labelled,
+    Samples,
+    as_array,
+    as_indices,
+    checked_labels,
+    checked_samples,
+    dtype_name,
+)
 
 __all__ = ["CNNClassifier"]
 
 OWN_RATE = 1e-3
 """The learning rate of a model that is not the default one."""
+EXPLANATIONS: dict[str, Callable[..., Array]] = {
+    "integrated_gradients": integrated_gradients,
+    "occlusion": occlusion,
+    "grad_cam": grad_cam,
+}
 PREDICTED = 512
 """Images that are predicted at a time."""
 
@@ -218,6 +233,43 @@ class CNNClassifier(Classifier):
         X = as_array(X)
         data = self._labelled(X, y, sample_weight, self._partial_classes(classes, y))
         return self._train(X, data, hasattr(self, "params_"), epochs=1, partial=True)
+
+    def attributions(
+        self, X: Any, y: Any = None, *, method: str = "integrated_gradients", **options: Any
+    ) -> Array:
+        """Return what in each image speaks for a label, and how much.
+
+        Parameters
+        ----------
+        X : array or array-like
+            Images, as for ``fit``, in the same library and on the same device.
+        y : array or array-like, shape (N,), optional
+            The labels to explain. By default those that are predicted.
+        method : {"integrated_gradients", "occlusion", "grad_cam"}
+            Which explanation: `integrated_gradients`, `occlusion` or `grad_cam`.
+        **options
+            Of that function, such as ``window`` of `occlusion`. Images of uint8 are divided by 255
+            before; a ``baseline`` is not.
+
+        Returns
+        -------
+        array, shape (N, C, H, W), or (N, H, W) of "occlusion" and "grad_cam"
+            Of the library of X.
+        """
+        check_is_fitted(self)
+        check_choice("method", method, tuple(EXPLANATIONS))
+        samples = self._samples(X, reset=False)
+        self._check_home(samples.like, first(self.params_), "attributions")
+        xp, labels, found = array_namespace(samples.like), None, []
+        if y is not None:
+            labels = as_indices(checked_labels(self, y, samples), self.classes_)
+        for start in range(0, len(samples), PREDICTED):
+            some = slice(start, min(start + PREDICTED, len(samples)))
+            images = xp.reshape(samples.take(some), (-1, *self.image_shape_))
+            target = None if labels is None else samples.indices(labels[some])
+            explain = EXPLANATIONS[method]
+            found.append(explain(self.model_, self.params_, images, target, **options))
+        return xp.concat(found, axis=0)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

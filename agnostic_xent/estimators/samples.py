@@ -11,6 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
@@ -302,6 +303,14 @@ def as_array(X: Any) -> Any:
     except ValueError as error:
         raise ValueError(f"X must hold samples of one shape: {error}") from error
     return found if found.ndim in (3, 4) else X
+
+
+def taken(X: Any, rows: NDArray[np.integer]) -> Any:
+    """Return some samples of an array, on its device, or of anything else that has rows."""
+    if not array_api_compat.is_array_api_obj(X) or is_dask(X):
+        return _safe_indexing(X, rows)
+    xp = array_namespace(X)
+    return xp.take(X, xp.asarray(rows, device=device(X)), axis=0)
 
 
 def host(x: Any) -> Any:
