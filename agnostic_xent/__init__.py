@@ -23,14 +23,23 @@ from .network.exchange import export_onnx, match_params
 from .network.folding import fold_batch_norm
 from .network.inference import compile_predictor
 from .network.layers import (
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
     ReLU,
     Standardize,
 )
@@ -44,13 +53,22 @@ from .operations.binary_losses import (
     binary_cross_entropy_with_logits,
     binary_focal_loss,
 )
-from .operations.convolution import conv2d
+from .operations.convolution import conv1d, conv2d, conv3d
 from .operations.dense import dense
 from .operations.divergences import jensen_shannon_divergence, kl_divergence
 from .operations.linear_loss import linear_cross_entropy
 from .operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .operations.normalization import batch_norm, dropout
-from .operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
+from .operations.pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    global_avg_pool,
+    global_avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from .operations.robust_losses import focal_loss, generalized_cross_entropy
 from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.clipping import ClipByNorm
@@ -90,17 +108,24 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "SGD",
     "AdamW",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Callback",
     "ClipByNorm",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "Dense",
     "DivergenceError",
     "Dropout",
     "EarlyStopping",
     "Epoch",
     "Flatten",
+    "GlobalAvgPool",
     "GlobalAvgPool2d",
     "History",
     "JsonLines",
@@ -108,8 +133,10 @@ __all__ = [
     "LayerRates",
     "LearningRates",
     "MPICommunicator",
+    "MaxPool1d",
     "MaxPool2d",
     "MovingAverage",
+    "MaxPool3d",
     "NCCLCommunicator",
     "Progress",
     "ReLU",
@@ -119,7 +146,9 @@ __all__ = [
     "TensorBoard",
     "accuracy",
     "add",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -130,7 +159,9 @@ __all__ = [
     "compile_predictor",
     "confusion_matrix",
     "constant",
+    "conv1d",
     "conv2d",
+    "conv3d",
     "convnet",
     "cosine",
     "cross_entropy",
@@ -146,6 +177,7 @@ __all__ = [
     "focal_loss",
     "fold_batch_norm",
     "generalized_cross_entropy",
+    "global_avg_pool",
     "global_avg_pool2d",
     "info",
     "jensen_shannon_divergence",
@@ -161,7 +193,9 @@ __all__ = [
     "logistic",
     "logsumexp",
     "match_params",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "nll_loss",
     "predict",
     "relu",

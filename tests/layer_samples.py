@@ -24,7 +24,7 @@ from agnostic_xent import (
 from agnostic_xent.core.checks import generator
 from agnostic_xent.network.containers import Chain, outer_params, parts
 from agnostic_xent.network.layers import Layer
-from agnostic_xent.network.synchronized import SynchronizedBatchNorm2d
+from agnostic_xent.network.synchronized import SynchronizedBatchNorm
 
 IMAGE, SEED = (4, 6, 6), 7
 
@@ -92,8 +92,8 @@ CASES = {  # name: layer, shape of a sample, shape of an output
     "conv-pool": (Conv2d(3, 3, padding=1, activation="relu", max_pool=2), IMAGE, (3, 3, 3)),
     "batch-norm": (BatchNorm2d(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
     "batch-norm-relu": (BatchNorm2d(momentum=0.3, activation="relu"), IMAGE, IMAGE),
-    "batch-norm-synchronized": (SynchronizedBatchNorm2d(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
-    "batch-norm-synchronized-relu": (SynchronizedBatchNorm2d(activation="relu"), IMAGE, IMAGE),
+    "batch-norm-synchronized": (SynchronizedBatchNorm(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
+    "batch-norm-synchronized-relu": (SynchronizedBatchNorm(activation="relu"), IMAGE, IMAGE),
     "relu": (ReLU(), IMAGE, IMAGE),
     "max-pool": (MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGE, (4, 4, 4)),
     "avg-pool": (AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False), IMAGE, (4, 3, 2)),

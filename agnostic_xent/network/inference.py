@@ -15,24 +15,35 @@ from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_p
 from .exchange import match_params
 from .folding import fold_batch_norm
 from .layers import (
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
     Layer,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
     Params,
     ReLU,
+    _Convolution,
 )
 
 __all__ = ["compile_predictor"]
 
 PLANNED = {
-    AvgPool2d, BatchNorm2d, Chain, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d,
-    ReLU, Residual, Sequential,
+    AvgPool1d, AvgPool2d, AvgPool3d, BatchNorm1d, BatchNorm2d, BatchNorm3d, Chain, Conv1d, Conv2d,
+    Conv3d, Dense, Dropout, Flatten, GlobalAvgPool, GlobalAvgPool2d, MaxPool1d, MaxPool2d,
+    MaxPool3d, ReLU, Residual, Sequential,
 }  # fmt: skip
 """Layers that do the same whatever the numbers of their input are."""
 
@@ -115,7 +126,7 @@ def predictor_for(
 
 
 def _has_convolutions(layer: Layer) -> bool:
-    return isinstance(layer, Conv2d) or any(map(_has_convolutions, layer.children().values()))
+    return isinstance(layer, _Convolution) or any(map(_has_convolutions, layer.children().values()))
 
 
 class Predictor:

@@ -71,14 +71,14 @@ class OnnxGraph:
         return name
 
     def padded(self, x: str, pads: Sequence[int], value: float) -> str:
-        """Append a node that pads images with a value by (top, left, bottom, right) pixels.
+        """Append a node that pads samples with a value: so much before each axis, then behind each.
 
         Return the name of its output: x, without a node, if there is nothing to add.
         """
         if not any(pads):
             return x
-        top, left, bottom, right = pads
-        sides = self.constant("pads", [0, 0, top, left, 0, 0, bottom, right])
+        rank = len(pads) // 2
+        sides = self.constant("pads", [0, 0, *pads[:rank], 0, 0, *pads[rank:]])
         fill = import_onnx().helper.make_tensor(f"{self.prefix}fill", self.element, [], [value])
         self.constants.append(fill)
         return self.node("Pad", x, sides, fill.name)
