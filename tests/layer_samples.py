@@ -8,14 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agnostic_xent import (
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
     ReLU,
     Residual,
     Sequential,
@@ -27,6 +36,7 @@ from agnostic_xent.network.layers import Layer
 from agnostic_xent.network.synchronized import SynchronizedBatchNorm
 
 IMAGE, SEED = (4, 6, 6), 7
+SIGNAL, VOLUME = (4, 12), (2, 3, 4, 4)
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,16 @@ CASES = {  # name: layer, shape of a sample, shape of an output
     "max-pool": (MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGE, (4, 4, 4)),
     "avg-pool": (AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False), IMAGE, (4, 3, 2)),
     "global-avg-pool": (GlobalAvgPool2d(), IMAGE, (4,)),
+    "conv-1d": (Conv1d(6, 3, stride=2, padding="same", groups=2), SIGNAL, (6, 6)),
+    "conv-3d": (Conv3d(3, (2, 3, 1), padding=(0, 1, 0), activation="relu"), VOLUME, (3, 2, 4, 4)),
+    "batch-norm-1d": (BatchNorm1d(activation="relu"), SIGNAL, SIGNAL),
+    "batch-norm-rows": (BatchNorm1d(momentum=0.3), (5,), (5,)),
+    "batch-norm-3d": (BatchNorm3d(eps=1e-3), VOLUME, VOLUME),
+    "max-pool-1d": (MaxPool1d(3, stride=2, padding=1, ceil_mode=True), SIGNAL, (4, 7)),
+    "max-pool-3d": (MaxPool3d((2, 2, 1), stride=(1, 2, 2)), VOLUME, (2, 2, 2, 2)),
+    "avg-pool-1d": (AvgPool1d(3, padding=1, count_include_pad=False), SIGNAL, (4, 4)),
+    "avg-pool-3d": (AvgPool3d(2, padding=(1, 0, 0), ceil_mode=True), VOLUME, (2, 2, 2, 2)),
+    "global-avg-pool-any": (GlobalAvgPool(), SIGNAL, (4,)),
     "dropout": (Dropout(0.25), IMAGE, IMAGE),
     "standardize": (Standardize(), IMAGE, IMAGE),
     "standardize-rows": (Standardize(), (5,), (5,)),

@@ -80,8 +80,8 @@ def of_volumes(value: Value, vjp: Vjp) -> tuple[Value, Vjp]:
         shape, inner, rows = x.shape, y.shape, z.shape
 
         def pullback(dz: Any) -> tuple[Any]:
-            (dy,) = of_depth(dz.reshape(rows))
-            (dx,) = of_planes(dy.reshape(inner))
+            dy: Any = of_depth(dz.reshape(rows))[0]
+            dx: Any = of_planes(dy.reshape(inner))[0]
             return (dx.reshape(shape),)
 
         return as_volumes(z, x, y), pullback
@@ -109,3 +109,62 @@ def as_rows(y: Any, x: Any) -> Any:
 def as_volumes(z: Any, x: Any, y: Any) -> Any:
     """Return rows (N, C, OD, OH*OW) as volumes, whose planes have the size of those in y."""
     return z.reshape(*x.shape[:2], z.shape[2], *y.shape[2:])
+
+
+# --- volumes of which two axes are one -----------------------------------------------------------
+
+
+def idle_axes(window: Any, options: dict[str, Any]) -> int | None:
+    """Return the first of two axes side by side along which windows over volumes do nothing."""
+    axes = zip(window, options["stride"], options["padding"], strict=True)
+    idle = [(k, s, p) == (1, 1, (0, 0)) for k, s, p in axes]
+    return next((axis for axis in (0, 1) if idle[axis] and idle[axis + 1]), None)
+
+
+def of_idle(value: Value, vjp: Vjp, axis: int, **fixed: Any) -> tuple[Value, Vjp]:
+    """Return the value and vjp of a convolution of volumes with two idle axes, by that of images.
+
+    Parameters
+    ----------
+    value, vjp : callable
+        The kernel for images.
+    axis : int
+        The first of the two, which become one: 0 or 1.
+    **fixed
+        Options that the operation on volumes has not.
+    """
+
+    def split(y: Any, like: Any) -> Any:
+        if y is None or y.ndim != 4:
+            return y
+        return y.reshape(*y.shape[: 2 + axis], *like[2 + axis : 4 + axis], *y.shape[3 + axis :])
+
+    def value_of_idle(*arrays: Any, **options: Any) -> Any:
+        images, settings = as_images(*arrays, axis=axis, **options)
+        return split(value(*images, **settings, **fixed), arrays[0].shape)
+
+    def vjp_of_idle(*arrays: Any, **options: Any) -> tuple[Any, Pullback]:
+        images, settings = as_images(*arrays, axis=axis, **options)
+        y, pullback = vjp(*images, **settings, **fixed)
+        shapes = [() if x is None else x.shape for x in arrays]
+
+        def of_volumes(dy: Any) -> tuple[Any, ...]:
+            return tuple(map(split, pullback(_joined(dy, axis)), shapes))
+
+        return split(y, shapes[0]), of_volumes
+
+    return value_of_idle, vjp_of_idle
+
+
+def as_images(*arrays: Any, axis: int, **options: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return volumes and filters as images, ``axis`` and the next one as one, and options."""
+    settings = {
+        name: (*x[:axis], *x[axis + 1 :]) if name in ONE else x for name, x in options.items()
+    }
+    return [_joined(x, axis) for x in arrays], settings
+
+
+def _joined(x: Any, axis: int) -> Any:
+    if x is None or x.ndim != 5:
+        return x
+    return x.reshape(*x.shape[: 2 + axis], -1, *x.shape[4 + axis :])

@@ -25,10 +25,10 @@ def windows(
     image: Pair, lanes: int, window: Pair, stride: Pair, padding: Margins, dilation: Pair = (1, 1)
 ) -> tuple[Windows, Pair]:
     """Return the geometry as the loops for vectors of so many lanes take it, and (OH, OW)."""
-    outputs = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+    oh, ow = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
     starts = -padding[0][0], -padding[1][0]
-    w = Windows(*image, *outputs, *window, *stride, *dilation, *starts)
-    return classified(w, lanes), outputs
+    w = Windows(*image, oh, ow, *window, *stride, *dilation, *starts)
+    return classified(w, lanes), (oh, ow)
 
 
 @functools.lru_cache
@@ -177,5 +177,6 @@ for operation, pair, options in (
     ("global_avg_pool", (global_value, global_vjp), ()),
     ("global_avg_pool2d", (global_value, global_vjp), ()),
 ):
-    kernel = Implementation("Numba loops", *pair, lambda x, **_: why_not(x), options=options)
+    value, vjp = pair
+    kernel = Implementation("Numba loops", value, vjp, lambda x, **_: why_not(x), options=options)
     OPERATIONS[operation].add_kernel("numpy", kernel)

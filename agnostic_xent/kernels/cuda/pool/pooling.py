@@ -58,9 +58,9 @@ def windows_of(
     image: Pair, window: Pair, stride: Pair, padding: Margins, dilation: Pair = (1, 1)
 ) -> Windows:
     """Return where the windows of normalised options lie in an image."""
-    outputs = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+    oh, ow = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
     (top, _), (left, _) = padding
-    return Windows(*image, *outputs, *window, *stride, *dilation, top, left)
+    return Windows(*image, oh, ow, *window, *stride, *dilation, top, left)
 
 
 def fits(x: Any, *, counted: Any = None, **geometry: Any) -> bool:
