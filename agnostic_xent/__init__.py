@@ -23,6 +23,7 @@ from .network.exchange import export_onnx, match_params
 from .network.folding import fold_batch_norm
 from .network.inference import compile_predictor
 from .network.layers import (
+    GELU,
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
@@ -37,11 +38,16 @@ from .network.layers import (
     Flatten,
     GlobalAvgPool,
     GlobalAvgPool2d,
+    GroupNorm,
+    LayerNorm,
+    LeakyReLU,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
     ReLU,
+    SiLU,
     Standardize,
+    Tanh,
 )
 from .network.models import convnet, lenet, logistic, resnet, small_cnn
 from .network.synchronized import synchronize_batch_norm
@@ -56,6 +62,7 @@ from .operations.binary_losses import (
 from .operations.convolution import conv1d, conv2d, conv3d
 from .operations.dense import dense
 from .operations.divergences import jensen_shannon_divergence, kl_divergence
+from .operations.elementwise import gelu, leaky_relu, silu, tanh
 from .operations.linear_loss import linear_cross_entropy
 from .operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .operations.normalization import batch_norm, dropout
@@ -70,6 +77,7 @@ from .operations.pooling import (
     max_pool3d,
 )
 from .operations.robust_losses import focal_loss, generalized_cross_entropy
+from .operations.sample_normalization import group_norm, layer_norm
 from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.clipping import ClipByNorm
 from .training.divergence import DivergenceError
@@ -106,6 +114,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "GELU",
     "SGD",
     "AdamW",
     "AvgPool1d",
@@ -127,10 +136,13 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "GlobalAvgPool2d",
+    "GroupNorm",
     "History",
     "JsonLines",
     "KeepBest",
     "LayerRates",
+    "LayerNorm",
+    "LeakyReLU",
     "LearningRates",
     "MPICommunicator",
     "MaxPool1d",
@@ -142,7 +154,9 @@ __all__ = [
     "ReLU",
     "Residual",
     "Sequential",
+    "SiLU",
     "Standardize",
+    "Tanh",
     "TensorBoard",
     "accuracy",
     "add",
@@ -176,13 +190,17 @@ __all__ = [
     "fit_temperature",
     "focal_loss",
     "fold_batch_norm",
+    "gelu",
     "generalized_cross_entropy",
     "global_avg_pool",
     "global_avg_pool2d",
+    "group_norm",
     "info",
     "jensen_shannon_divergence",
     "kernels",
     "kl_divergence",
+    "layer_norm",
+    "leaky_relu",
     "lenet",
     "linear_cross_entropy",
     "load_checkpoint",
@@ -202,11 +220,13 @@ __all__ = [
     "resnet",
     "save_params",
     "sigmoid",
+    "silu",
     "small_cnn",
     "softmax",
     "standardized",
     "step_decay",
     "synchronize_batch_norm",
+    "tanh",
     "to_backend",
     "to_numpy",
     "top_k_accuracy",

@@ -89,6 +89,28 @@ def with_extremes(rng: Rng, x: Any, share: float = 0.15) -> Any:
 # --- activations ---------------------------------------------------------------------------------
 
 
+@draws("leaky_relu", "gelu", "tanh", "silu")
+def other_elements(rng: Rng, name: str) -> Arguments:
+    x = with_extremes(rng, numbers(rng, shape_of(rng, 0, 4), one_of(rng, 1, 10)))
+    options = {}
+    if name == "gelu":
+        options["approximate"] = one_of(rng, "none", "tanh")
+    elif name == "leaky_relu":
+        options["negative_slope"] = one_of(rng, 0.01, 0.3)
+    return Arguments(name, [x], options=options, terms=64)
+
+
+@draws("layer_norm", "group_norm")
+def sample_normalization(rng: Rng, name: str) -> Arguments:
+    groups, each = one_of(rng, 1, 2, 4), one_of(rng, 1, 3, 8)
+    sizes = one_of(rng, (), (33,), (5, 7), (2, 3, 4))
+    x = numbers(rng, (one_of(rng, 1, 2, 8), groups * each, *sizes))
+    own = x.shape[1:2] if name == "group_norm" else x.shape[int(rng.integers(1, x.ndim)) :]
+    options = {"eps": one_of(rng, 1e-5, 1e-2)} | ({"groups": groups} if name[0] == "g" else {})
+    arrays = [x, numbers(rng, own), numbers(rng, own)]
+    return Arguments(name, arrays, options=options, terms=512)
+
+
 @draws("relu", "sigmoid", "log_sigmoid")
 def elements(rng: Rng, name: str) -> Arguments:
     x = with_extremes(rng, numbers(rng, shape_of(rng, 0, 4), one_of(rng, 1, 30)))

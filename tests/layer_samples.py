@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agnostic_xent import (
+    GELU,
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
@@ -22,13 +23,18 @@ from agnostic_xent import (
     Flatten,
     GlobalAvgPool,
     GlobalAvgPool2d,
+    GroupNorm,
+    LayerNorm,
+    LeakyReLU,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
     ReLU,
     Residual,
     Sequential,
+    SiLU,
     Standardize,
+    Tanh,
 )
 from agnostic_xent.core.checks import generator
 from agnostic_xent.network.containers import Chain, outer_params, parts
@@ -105,6 +111,13 @@ CASES = {  # name: layer, shape of a sample, shape of an output
     "batch-norm-synchronized": (SynchronizedBatchNorm(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
     "batch-norm-synchronized-relu": (SynchronizedBatchNorm(activation="relu"), IMAGE, IMAGE),
     "relu": (ReLU(), IMAGE, IMAGE),
+    "tanh": (Tanh(), IMAGE, IMAGE),
+    "silu": (SiLU(), IMAGE, IMAGE),
+    "gelu": (GELU(), IMAGE, IMAGE),
+    "gelu-tanh": (GELU("tanh"), (5,), (5,)),
+    "leaky-relu": (LeakyReLU(0.2), IMAGE, IMAGE),
+    "layer-norm": (LayerNorm(2, eps=1e-3), IMAGE, IMAGE),
+    "group-norm": (GroupNorm(2), SIGNAL, SIGNAL),
     "max-pool": (MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGE, (4, 4, 4)),
     "avg-pool": (AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False), IMAGE, (4, 3, 2)),
     "global-avg-pool": (GlobalAvgPool2d(), IMAGE, (4,)),

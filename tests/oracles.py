@@ -19,6 +19,21 @@ sigmoid = elementwise(
 log_sigmoid = elementwise(lambda v: min(v, 0.0) - math.log1p(math.exp(-abs(v))))
 
 
+tanh = elementwise(math.tanh)
+silu = elementwise(lambda v: v * float(sigmoid(np.asarray(v))))
+
+
+def leaky_relu(x, *, negative_slope=0.01):
+    return elementwise(lambda v: v if v > 0 else negative_slope * v)(x)
+
+
+def gelu(x, *, approximate="none"):
+    if approximate == "tanh":
+        inner = lambda v: math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)  # noqa: E731
+        return elementwise(lambda v: v * (1 + math.tanh(inner(v))) / 2)(x)
+    return elementwise(lambda v: v * math.erfc(-v / math.sqrt(2)) / 2)(x)
+
+
 def rows(f):
     """Apply a function of one row along an axis."""
 
@@ -176,6 +191,25 @@ def batch_norm(
             var[c] = (1 - momentum) * running_var[c] + momentum * unbiased
         y[:, c] = (x[:, c] - m) / math.sqrt(v + eps) * weight[c] + bias[c]
     return relu(y) if activation == "relu" else y, mean, var
+
+
+def _standardized(values, eps):
+    mean = math.fsum(values) / values.size
+    var = math.fsum((values - mean) ** 2) / values.size
+    return (values - mean) / math.sqrt(var + eps)
+
+
+def layer_norm(x, weight, bias, *, eps=1e-5):
+    flat = x.reshape(-1, weight.size)
+    y = np.array([_standardized(row, eps) for row in flat]).reshape(x.shape)
+    return y * weight + bias
+
+
+def group_norm(x, weight, bias, *, groups, eps=1e-5):
+    flat = x.reshape(len(x) * groups, -1)
+    y = np.array([_standardized(row, eps) for row in flat]).reshape(x.shape)
+    per_channel = (-1, *(1 for _ in x.shape[2:]))
+    return y * weight.reshape(per_channel) + bias.reshape(per_channel)
 
 
 def add(x1, x2, *, activation=None):

@@ -61,9 +61,12 @@ def pool(name: str, shape: tuple[int, ...], window: Any, **options: Any) -> Samp
 SAMPLES = [
     *(
         Sample(name, (normal(*shape),))
-        for name in ("relu", "sigmoid", "log_sigmoid")
+        for name in ("relu", "sigmoid", "log_sigmoid", "tanh", "silu")
         for shape in [(3, 5), (), (0, 4)]
     ),
+    Sample("gelu", (3 * normal(3, 5),), terms=16),
+    Sample("gelu", (3 * normal(7),), options={"approximate": "tanh"}, terms=16),
+    Sample("leaky_relu", (normal(3, 5),), options={"negative_slope": 0.2}),
     Sample("sigmoid", (np.array([-700.0, -80.0, 0.0, 80.0, 700.0]),)),
     Sample("log_sigmoid", (np.array([-700.0, -80.0, 0.0, 80.0, 700.0]),), terms=16),
     *(
@@ -141,6 +144,10 @@ SAMPLES = [
             ((5, 3), True, "relu"), ((2, 3, 2, 1, 3), True, None),
         ]
     ),
+    Sample("layer_norm", (normal(3, 2, 5), normal(2, 5), normal(2, 5)), terms=64),
+    Sample("layer_norm", (normal(0, 4), normal(4), normal(4)), options={"eps": 0.1}),
+    Sample("group_norm", (normal(2, 6, 3), normal(6), normal(6)), options={"groups": 3}, terms=64),
+    Sample("group_norm", (normal(3, 4), normal(4), normal(4)), options={"groups": 1}, terms=64),
     *(
         Sample("add", (normal(*shape), normal(*shape)), options={"activation": activation})
         for shape in [(3, 5), (), (0, 4)]

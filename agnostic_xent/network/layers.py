@@ -27,6 +27,7 @@ from ..core.operation import Operation, explain, kernels
 from ..operations.activations import relu
 from ..operations.convolution import check_groups, conv1d, conv2d, conv3d
 from ..operations.dense import dense
+from ..operations.elementwise import gelu, leaky_relu, silu, tanh
 from ..operations.normalization import batch_norm, dropout
 from ..operations.pooling import (
     avg_pool1d,
@@ -38,9 +39,11 @@ from ..operations.pooling import (
     max_pool2d,
     max_pool3d,
 )
+from ..operations.sample_normalization import group_norm, layer_norm
 from .onnx_graph import OnnxGraph
 
 __all__ = [
+    "GELU",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -55,11 +58,16 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "GlobalAvgPool2d",
+    "GroupNorm",
+    "LayerNorm",
+    "LeakyReLU",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
     "ReLU",
+    "SiLU",
     "Standardize",
+    "Tanh",
 ]
 
 Params: TypeAlias = dict[str, Array]
@@ -238,6 +246,46 @@ class ReLU(OperationLayer):
     """Rectified linear unit: `relu`."""
 
     operation, onnx_node = relu, "Relu"
+
+
+class Tanh(OperationLayer):
+    """Hyperbolic tangent: `tanh`."""
+
+    operation, onnx_node = tanh, "Tanh"
+
+
+class SiLU(OperationLayer):
+    """Sigmoid linear unit: `silu`."""
+
+    operation = silu
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's nodes, for the input named x, to a graph; return the output's name."""
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+
+
+@dataclass(frozen=True)
+class GELU(OperationLayer):
+    """Gaussian error linear unit: `gelu`."""
+
+    operation = gelu
+    approximate: str = "none"
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node("Gelu", x, approximate=self.approximate)
+
+
+@dataclass(frozen=True)
+class LeakyReLU(OperationLayer):
+    """Leaky rectified linear unit: `leaky_relu`."""
+
+    operation = leaky_relu
+    negative_slope: float = 0.01
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node("LeakyRelu", x, alpha=self.negative_slope)
 
 
 @dataclass(frozen=True)
@@ -500,6 +548,93 @@ class Conv3d(_Convolution):
     """Convolution layer for volumes: `conv3d` with weights (filters, C / groups, KD, KH, KW)."""
 
     operation, rank = conv3d, 3
+
+
+class _SampleNorm(OperationLayer):
+    """Normalization of each sample by itself, with a weight and a bias."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        y, pullback = self.operation.vjp(*self._arrays(params, x), **self._options)
+
+        def of_layer(dy: Array) -> tuple[Array | None, Params]:
+            dx, dweight, dbias = pullback(dy)
+            return dx if how.input_grad else None, {"weight": dweight, "bias": dbias}
+
+        return y, of_layer
+
+    def _arrays(self, params: Mapping[str, Array], x: Array) -> tuple[Array | None, ...]:
+        return x, params["weight"], params["bias"]
+
+    def _fresh(self, own: Shape, shape: Shape) -> tuple[Params, Shape]:
+        """Return parameters of a shape that change nothing, and that of one output sample."""
+        import numpy as np
+
+        params = {"weight": np.ones(own, "float32"), "bias": np.zeros(own, "float32")}
+        return params, self._output_shape(params, shape)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_SampleNorm):
+    """Normalization of each sample over its last axes: `layer_norm`.
+
+    With torch's ``LayerNorm(shape)`` in place of ``LayerNorm(axes)``, ``shape`` has as many sizes.
+    """
+
+    operation = layer_norm
+    axes: int = 1
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        set_integers(self, "axes")
+
+    def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
+        """Return fresh NumPy parameters (float32) and the shape of one output sample."""
+        if len(shape) < self.axes:
+            raise ValueError(f"LayerNorm takes samples of {self.axes} or more axes, got {shape}")
+        return self._fresh(shape[-self.axes :], shape)
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        inputs = x, *graph.parameters("weight", "bias")
+        return graph.node("LayerNormalization", *inputs, axis=-self.axes, epsilon=self.eps)
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        return {"eps": self.eps}
+
+
+@dataclass(frozen=True)
+class GroupNorm(_SampleNorm):
+    """Normalization of each sample over groups of channels: `group_norm`."""
+
+    operation = group_norm
+    groups: int
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        set_integers(self, "groups")
+
+    def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
+        """Return fresh NumPy parameters (float32) and the shape of one output sample."""
+        return self._fresh(shape[:1], shape)
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's nodes, for the input named x, to ``graph``; return the output's name.
+
+        ONNX normalises channels one by one: groups are taken for such.
+        """
+        shape = graph.shapes[x]
+        rows = graph.node("Reshape", x, graph.constant("rows", [0, self.groups, -1]))
+        one, zero = (
+            graph.filled(k, [self.groups], v) for k, v in {"one": 1.0, "zero": 0.0}.items()
+        )
+        unit = graph.node("InstanceNormalization", rows, one, zero, epsilon=self.eps)
+        y = graph.node("Reshape", unit, graph.constant("whole", [0, *shape]))
+        channels = graph.constant("channels", [-1, *(1 for _ in shape[1:])])
+        weight, bias = graph.parameters("weight", "bias")
+        y = graph.node("Mul", y, graph.node("Reshape", weight, channels))
+        return graph.node("Add", y, graph.node("Reshape", bias, channels))
 
 
 @dataclass(frozen=True)

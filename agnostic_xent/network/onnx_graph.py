@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -79,13 +80,18 @@ class OnnxGraph:
             return x
         rank = len(pads) // 2
         sides = self.constant("pads", [0, 0, *pads[:rank], 0, 0, *pads[rank:]])
-        fill = import_onnx().helper.make_tensor(f"{self.prefix}fill", self.element, [], [value])
-        self.constants.append(fill)
-        return self.node("Pad", x, sides, fill.name)
+        return self.node("Pad", x, sides, self.filled("fill", [], value))
 
     def parameters(self, *names: str) -> list[str]:
         """Return the full names of the layer's parameters out of ``names`` that it has."""
         return [self.prefix + name for name in names if self.prefix + name in self.params]
+
+    def filled(self, name: str, shape: Sequence[int], value: float) -> str:
+        """Add an array of the dtype of the input, all of one value, and return its full name."""
+        full, count = self.prefix + name, math.prod(shape)
+        make = import_onnx().helper.make_tensor
+        self.constants.append(make(full, self.element, shape, [value] * count))
+        return full
 
     def constant(self, name: str, values: Sequence[int]) -> str:
         """Add a vector of integers to the graph, and return its full name."""
