@@ -1,7 +1,8 @@
 """Losses and small networks, written once for NumPy, CuPy, torch, JAX and dask arrays.
 
-Shape letters used throughout: N batch, C channels in, K filters (channels out), H W image height
-and width, KH KW window, OH OW output. Options are keyword-only.
+Shape letters used throughout: N batch, C channels in, K filters (channels out), L length of a
+signal, H W image height and width, D depth of a volume, KH KW window, OH OW output and so on.
+Options are keyword-only.
 """
 
 import importlib

@@ -26,12 +26,17 @@ from agnostic_xent import (
     Flatten,
     GlobalAvgPool,
     GlobalAvgPool2d,
+    GroupNorm,
+    LayerNorm,
+    LeakyReLU,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
     ReLU,
     Residual,
     Sequential,
+    SiLU,
+    Tanh,
     export_onnx,
     kernels,
     lenet,
@@ -120,6 +125,17 @@ MODELS = {
         ),
         (2, 4, 6, 7),
     ),
+    "activations": (
+        Sequential(
+            LayerNorm(eps=1e-3),
+            Tanh(),
+            LeakyReLU(0.2),
+            GroupNorm(2, eps=1e-2),
+            SiLU(),
+            LayerNorm(2),
+        ),
+        (4, 5),
+    ),
     "residual": (
         Sequential(
             Residual(Sequential(Conv2d(4, 3, stride=2, padding=1), BatchNorm2d()), SHORTCUT),
@@ -185,6 +201,14 @@ def twin(layer, shape):
                     layer.window, layer.stride, layer.padding, layer.ceil_mode,
                     layer.count_include_pad,
                 ), out  # fmt: skip
+            case LayerNorm():
+                return nn.LayerNorm(shape[-layer.axes :], layer.eps), out
+            case GroupNorm():
+                return nn.GroupNorm(layer.groups, shape[0], layer.eps), out
+            case LeakyReLU():
+                return nn.LeakyReLU(layer.negative_slope), out
+            case Tanh() | SiLU():
+                return like(), out
             case ReLU():
                 return nn.ReLU(), out
             case Flatten():
@@ -275,6 +299,13 @@ def kinds(model):
         Dropout: "Dropout", Conv1d: "Conv", BatchNorm1d: "BatchNormalization", MaxPool1d: "MaxPool",
         AvgPool1d: "AveragePool", GlobalAvgPool: "ReduceMean", Conv3d: "Conv",
         BatchNorm3d: "BatchNormalization", MaxPool3d: "MaxPool", AvgPool3d: "AveragePool",
+        LayerNorm: "LayerNormalization", Tanh: "Tanh", LeakyReLU: "LeakyRelu",
+    }  # fmt: skip
+    several = {
+        SiLU: ["Sigmoid", "Mul"],
+        GroupNorm: [
+            "Reshape", "InstanceNormalization", "Reshape", "Reshape", "Mul", "Reshape", "Add"
+        ],
     }  # fmt: skip
     match model:
         case Sequential():
@@ -282,6 +313,8 @@ def kinds(model):
         case Residual():
             shortcut = kinds(model.shortcut) if model.shortcut is not None else []
             return [*kinds(model.body), *shortcut, "Add"]
+        case SiLU() | GroupNorm():
+            return several[type(model)]
     return [
         *(["Pad"] if isinstance(model, MaxPool2d) and model.dilation != 1 else []),
         names[type(model)],

@@ -169,6 +169,29 @@ def test_explain_names_the_kernels():
     assert "portable" in ax.explain(ax.conv3d, x.astype("float16"), w.astype("float16"))
 
 
+# --- activations of other kinds ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tanh", "silu", "gelu", "gelu tanh"])
+def test_activations_have_limits_at_infinities_and_keep_nan(name):
+    operation, _, approximate = name.partition(" ")
+    options = {"approximate": approximate} if approximate else {}
+    x = np.asarray([-np.inf, -1e30, np.nan, 1e30, np.inf])
+    y, pullback = getattr(ax, operation).vjp(x, **options)
+    (dx,) = pullback(np.ones_like(x))
+    low, high = (-1, 1) if name == "tanh" else (0, np.inf)
+    big = 1 if name == "tanh" else 1e30
+    np.testing.assert_array_equal(y, [low, low, np.nan, big, high])
+    np.testing.assert_array_equal(dx, [0, 0, np.nan, name != "tanh", name != "tanh"])
+
+
+def test_gelu_is_right_relative_to_itself_far_below_zero():
+    mpmath = pytest.importorskip("mpmath")
+    x = np.linspace(-30, 6, 73)
+    expected = [float(v * mpmath.ncdf(v)) for v in map(mpmath.mpf, x.tolist())]
+    np.testing.assert_allclose(ax.gelu(x), expected, rtol=1e-12)
+
+
 # --- models --------------------------------------------------------------------------------------
 
 MODELS = {

@@ -44,8 +44,10 @@ def _tanh(x: Array) -> Array:
 
 @tanh.pullback
 def _(x: Array) -> tuple[Array, Pullback]:
-    e, xp = exp_minus_abs(x + x), array_namespace(x)
-    return xp.tanh(x), lambda dy: (dy * (4 * e / xp.square(constant(1, x) + e)),)
+    xp, z = array_namespace(x), widen(x)
+    e = exp_minus_abs(z + z)
+    slope = 4 * e / xp.square(1 + e)
+    return xp.tanh(x), lambda dy: (narrow(widen(dy) * slope, x),)
 
 
 @operation
@@ -86,14 +88,15 @@ def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Array:
 
 @leaky_relu.definition
 def _leaky_relu(x: Array, *, negative_slope: float) -> Array:
-    return array_namespace(x).where(x <= 0, negative_slope * x, x)
+    return array_namespace(x).where(x <= 0, constant(negative_slope, x) * x, x)
 
 
 @leaky_relu.pullback
 def _(x: Array, *, negative_slope: float) -> tuple[Array, Pullback]:
     xp = array_namespace(x)
     y = _leaky_relu(x, negative_slope=negative_slope)
-    return y, lambda dy: (xp.where(x <= 0, negative_slope * dy, dy),)
+    slope = constant(negative_slope, x)
+    return y, lambda dy: (xp.where(x <= 0, slope * dy, dy),)
 
 
 @operation

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from ..core.arrays import Array, array_namespace, narrow, widen
 from ..core.checks import check_shape, float_namespace, integer, number
 from ..core.operation import Pullback, operation, repeatable
@@ -61,22 +59,26 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Ar
 
 @layer_norm.definition
 def _layer_norm(x: Array, weight: Array, bias: Array, *, eps: float) -> Array:
-    unit, _ = _unit(x, math.prod(weight.shape), eps)
+    unit, _ = _unit(widen(x), _last_axes(x, weight), eps)
     return narrow(unit * widen(weight) + widen(bias), x)
 
 
 @layer_norm.pullback
 def _(x: Array, weight: Array, bias: Array, *, eps: float) -> tuple[Array, Pullback]:
-    xp, count = array_namespace(x), math.prod(weight.shape)
+    xp, axes = array_namespace(x), _last_axes(x, weight)
 
     def pullback(dy: Array) -> tuple[Array, ...]:
-        (unit, inverse), dy = _unit(x, count, eps), widen(dy)
-        samples = tuple(range(x.ndim - weight.ndim))
-        dx = _gradient(dy * widen(weight), unit, inverse, count)
+        (unit, inverse), dy = _unit(widen(x), axes, eps), widen(dy)
+        samples = tuple(range(axes[0]))
+        dx = _gradient(dy * widen(weight), unit, inverse, axes)
         dweight, dbias = xp.sum(dy * unit, axis=samples), xp.sum(dy, axis=samples)
         return narrow(dx, x), narrow(dweight, x), narrow(dbias, x)
 
     return _layer_norm(x, weight, bias, eps=eps), pullback
+
+
+def _last_axes(x: Array, weight: Array) -> tuple[int, ...]:
+    return tuple(range(x.ndim - weight.ndim, x.ndim))
 
 
 @operation
@@ -133,45 +135,46 @@ def group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float 
 
 @group_norm.definition
 def _group_norm(x: Array, weight: Array, bias: Array, *, groups: int, eps: float) -> Array:
-    unit, _ = _unit(x, math.prod(x.shape[1:]) // groups, eps)
+    split = _split(widen(x), groups)
+    unit, _ = _unit(split, tuple(range(2, split.ndim)), eps)
+    unit = array_namespace(x).reshape(unit, x.shape)
     return narrow(unit * per_channel(widen(weight), x) + per_channel(widen(bias), x), x)
 
 
 @group_norm.pullback
 def _(x: Array, weight: Array, bias: Array, *, groups: int, eps: float) -> tuple[Array, Pullback]:
-    xp, count = array_namespace(x), math.prod(x.shape[1:]) // groups
+    xp, axes = array_namespace(x), tuple(range(2, x.ndim + 1))
 
     def pullback(dy: Array) -> tuple[Array, ...]:
-        (unit, inverse), dy = _unit(x, count, eps), widen(dy)
-        dx = _gradient(dy * per_channel(widen(weight), x), unit, inverse, count)
+        (unit, inverse), dy = _unit(_split(widen(x), groups), axes, eps), widen(dy)
+        dsplit = _split(dy * per_channel(widen(weight), x), groups)
+        dx = xp.reshape(_gradient(dsplit, unit, inverse, axes), x.shape)
+        unit = xp.reshape(unit, x.shape)
         dweight, dbias = xp.sum(dy * unit, axis=axes_of(x)), xp.sum(dy, axis=axes_of(x))
         return narrow(dx, x), narrow(dweight, x), narrow(dbias, x)
 
     return _group_norm(x, weight, bias, groups=groups, eps=eps), pullback
 
 
-# --- rows of so many numbers, one after the other ------------------------------------------------
+def _split(x: Array, groups: int) -> Array:
+    """Return x with its groups on an axis of their own: (N, groups, C / groups, ...)."""
+    n, c, *sizes = x.shape
+    return array_namespace(x).reshape(x, (n, groups, c // groups, *sizes))
 
 
-def _unit(x: Array, count: int, eps: float) -> tuple[Array, Array]:
-    """Return x with each ``count`` numbers of mean 0 and variance 1, and what they were scaled by.
+# --- mean 0 and variance 1 -----------------------------------------------------------------------
 
-    The latter is one number a row: (rows, 1).
-    """
+
+def _unit(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array]:
+    """Return x with mean 0 and variance 1 over some axes, and what it was scaled by."""
     xp = array_namespace(x)
-    rows = _rows(widen(x), count)
-    centred = rows - xp.mean(rows, axis=1, keepdims=True)
-    inverse = 1 / xp.sqrt(xp.mean(xp.square(centred), axis=1, keepdims=True) + eps)
-    return xp.reshape(centred * inverse, x.shape), inverse
+    centred = x - xp.mean(x, axis=axes, keepdims=True)
+    inverse = 1 / xp.sqrt(xp.mean(xp.square(centred), axis=axes, keepdims=True) + eps)
+    return centred * inverse, inverse
 
 
-def _gradient(dunit: Array, unit: Array, inverse: Array, count: int) -> Array:
+def _gradient(dunit: Array, unit: Array, inverse: Array, axes: tuple[int, ...]) -> Array:
     """Return the gradient of x, given that of `_unit`'s result."""
     xp = array_namespace(unit)
-    d, u = _rows(dunit, count), _rows(unit, count)
-    slope = d - xp.mean(d, axis=1, keepdims=True) - u * xp.mean(d * u, axis=1, keepdims=True)
-    return xp.reshape(slope * inverse, unit.shape)
-
-
-def _rows(x: Array, count: int) -> Array:
-    return array_namespace(x).reshape(x, (math.prod(x.shape) // count, count))
+    along = xp.mean(dunit * unit, axis=axes, keepdims=True)
+    return (dunit - xp.mean(dunit, axis=axes, keepdims=True) - unit * along) * inverse
