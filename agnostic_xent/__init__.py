@@ -50,7 +50,7 @@ from .network.layers import (
     Standardize,
     Tanh,
 )
-from .network.models import convnet, lenet, logistic, resnet, small_cnn
+from .network.models import convnet, lenet, logistic, resnet, signal_cnn, small_cnn, video_cnn
 from .network.synchronized import synchronize_batch_norm
 from .network.transfer import transfer_params
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
@@ -221,6 +221,7 @@ __all__ = [
     "resnet",
     "save_params",
     "sigmoid",
+    "signal_cnn",
     "silu",
     "small_cnn",
     "softmax",
@@ -232,6 +233,7 @@ __all__ = [
     "to_numpy",
     "top_k_accuracy",
     "transfer_params",
+    "video_cnn",
     "warmup",
 ]
 

@@ -295,6 +295,59 @@ def test_training_learns_which_half_of_a_signal_moves():
     assert history[-1].accuracy > 0.95
 
 
+def moving(samples, seed):
+    """Return volumes of a spot that moves left or right, and which; one frame tells nothing."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, samples)
+    x = 0.1 * rng.standard_normal((samples, 1, 4, 6, 8))
+    starts = zip(y, rng.integers(0, 8, samples), rng.integers(0, 6, samples), strict=True)
+    for i, (label, column, row) in enumerate(starts):
+        for t in range(4):
+            x[i, 0, t, row, (column + (t if label else -t)) % 8] += 3
+    return x.astype("float32"), y
+
+
+def waves(samples, seed):
+    """Return signals (N, 2, 48) whose two channels move together or against each other."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, samples)
+    wave = np.sin(np.arange(48) / 2 + rng.uniform(0, 6, (samples, 1)))
+    x = np.stack([wave, np.where(y[:, None], wave, -wave)], axis=1)
+    return (x + 0.3 * rng.standard_normal(x.shape)).astype("float32"), y
+
+
+@pytest.mark.parametrize(("make", "signals"), [(moving, False), (waves, True)])
+def test_the_classifier_learns_signals_and_volumes(make, signals, tmp_path):
+    pytest.importorskip("sklearn")
+    (x, y), (new, of_new) = make(160, 1), make(80, 2)
+    classifier = ax.CNNClassifier(signals=signals, epochs=10, batch_size=32, random_state=0)
+    assert classifier.fit(x, y).score(new, of_new) > 0.9
+    assert classifier.image_shape_ == x.shape[1:]
+    rows = new.reshape(len(new), -1)
+    np.testing.assert_array_equal(classifier.predict(rows), classifier.predict(new))
+    ax.save_report(tmp_path / "report.html", classifier, new, of_new)
+    flat = ax.CNNClassifier(
+        signals=signals, image_shape=x.shape[1:], epochs=1, batch_size=80, random_state=0
+    ).fit(x.reshape(len(x), -1), y)
+    assert flat.image_shape_ == x.shape[1:]
+    with pytest.raises(ValueError, match=r"image_shape must be \("):
+        ax.CNNClassifier(signals=signals, image_shape=(2, 3)).fit(rows, of_new)
+
+
+def test_what_the_classifier_takes_three_dimensions_for():
+    pytest.importorskip("sklearn")
+    x, y = waves(12, 3)
+    with pytest.warns(UserWarning, match=r"images of 2 x 48 .*signals=True.* 2 channels of 48"):
+        classifier = ax.CNNClassifier(epochs=1, random_state=0).fit(x, y)
+    assert classifier.image_shape_ == (1, 2, 48)
+    row = ax.CNNClassifier(signals=True, epochs=1, random_state=0).fit(x[:, 0], y)
+    assert row.image_shape_ == (1, 48)
+    with pytest.raises(ValueError, match=r"signals must have shape \(N, C, L\) or \(N, L\)"):
+        ax.CNNClassifier(signals=True).fit(x[:, None], y)
+    with pytest.raises(ValueError, match=r"X must hold images of shape \(1, 2, 48\), as fitted"):
+        classifier.predict(x[:, :, :40])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
