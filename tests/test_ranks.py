@@ -319,8 +319,8 @@ def waves(samples, seed):
 @pytest.mark.parametrize(("make", "signals"), [(moving, False), (waves, True)])
 def test_the_classifier_learns_signals_and_volumes(make, signals, tmp_path):
     pytest.importorskip("sklearn")
-    (x, y), (new, of_new) = make(160, 1), make(80, 2)
-    classifier = ax.CNNClassifier(signals=signals, epochs=10, batch_size=32, random_state=0)
+    (x, y), (new, of_new) = make(320, 1), make(80, 2)
+    classifier = ax.CNNClassifier(signals=signals, epochs=20, batch_size=32, random_state=0)
     assert classifier.fit(x, y).score(new, of_new) > 0.9
     assert classifier.image_shape_ == x.shape[1:]
     rows = new.reshape(len(new), -1)

@@ -345,7 +345,7 @@ class CNNClassifier(Classifier):
     def _check_layout(self, given: tuple[int, ...]) -> None:
         """Raise ValueError or warn where X looks as if its axes were meant otherwise."""
         check_channels_first("X", given)
-        if len(given) == 3 and not self.signals and given[1] * LONG <= given[2]:
+        if len(given) == 3 and not self.signals and 2 <= given[1] <= given[2] // LONG:
             n, few, many = given
             warnings.warn(
                 f"X of shape ({n}, {few}, {many}) is taken for images of {few} x {many} pixels; "
