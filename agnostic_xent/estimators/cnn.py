@@ -379,7 +379,6 @@ class CNNClassifier(Classifier):
         scores = xp.concat(logits, axis=0)
         both = scores.shape[1] == 2 and not self._several
         return scores[:, 1] - scores[:, 0] if both else scores
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
 
 def _default_model(classes: int, shape: tuple[int, ...]) -> Layer:
