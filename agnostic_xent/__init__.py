@@ -1,7 +1,8 @@
 """Losses and small networks, written once for NumPy, CuPy, torch, JAX and dask arrays.
 
-Shape letters used throughout: N batch, C channels in, K filters (channels out), H W image height
-and width, KH KW window, OH OW output. Options are keyword-only.
+Shape letters used throughout: N batch, C channels in, K filters (channels out), L length of a
+signal, H W image height and width, D depth of a volume, KH KW window, OH OW output and so on.
+Options are keyword-only.
 """
 
 import importlib
@@ -27,18 +28,33 @@ from .network.exchange import export_onnx, match_params
 from .network.folding import fold_batch_norm
 from .network.inference import compile_predictor
 from .network.layers import (
+    GELU,
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
+    GroupNorm,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
     ReLU,
+    SiLU,
     Standardize,
+    Tanh,
 )
-from .network.models import convnet, lenet, logistic, resnet, small_cnn
+from .network.models import convnet, lenet, logistic, resnet, signal_cnn, small_cnn, video_cnn
 from .network.signal_augmentation import Jitter, RandomRotation3d, RandomScale
 from .network.synchronized import synchronize_batch_norm
 from .network.transfer import transfer_params
@@ -49,14 +65,25 @@ from .operations.binary_losses import (
     binary_cross_entropy_with_logits,
     binary_focal_loss,
 )
-from .operations.convolution import conv2d
+from .operations.convolution import conv1d, conv2d, conv3d
 from .operations.dense import dense
 from .operations.divergences import jensen_shannon_divergence, kl_divergence
+from .operations.elementwise import gelu, leaky_relu, silu, tanh
 from .operations.linear_loss import linear_cross_entropy
 from .operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
 from .operations.normalization import batch_norm, dropout
-from .operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
+from .operations.pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    global_avg_pool,
+    global_avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from .operations.robust_losses import focal_loss, generalized_cross_entropy
+from .operations.sample_normalization import group_norm, layer_norm
 from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.clipping import ClipByNorm
 from .training.divergence import DivergenceError
@@ -100,29 +127,42 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "GELU",
     "SGD",
     "AdamW",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Callback",
     "ClipByNorm",
     "ConformalSets",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "Dense",
     "DivergenceError",
     "Dropout",
     "EarlyStopping",
     "Epoch",
     "Flatten",
+    "GlobalAvgPool",
     "GlobalAvgPool2d",
+    "GroupNorm",
     "History",
     "Jitter",
     "JsonLines",
     "KeepBest",
+    "LayerNorm",
     "LayerRates",
+    "LeakyReLU",
     "LearningRates",
     "MPICommunicator",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "MovingAverage",
     "NCCLCommunicator",
     "Progress",
@@ -131,12 +171,16 @@ __all__ = [
     "ReLU",
     "Residual",
     "Sequential",
+    "SiLU",
     "Standardize",
+    "Tanh",
     "TensorBoard",
     "Windows",
     "accuracy",
     "add",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -148,7 +192,9 @@ __all__ = [
     "confident_joint",
     "confusion_matrix",
     "constant",
+    "conv1d",
     "conv2d",
+    "conv3d",
     "convnet",
     "cosine",
     "cross_entropy",
@@ -164,15 +210,20 @@ __all__ = [
     "fit_temperature",
     "focal_loss",
     "fold_batch_norm",
+    "gelu",
     "generalized_cross_entropy",
+    "global_avg_pool",
     "global_avg_pool2d",
     "grad_cam",
+    "group_norm",
     "info",
     "integrated_gradients",
     "jensen_shannon_divergence",
     "kernels",
     "kl_divergence",
     "label_issues",
+    "layer_norm",
+    "leaky_relu",
     "lenet",
     "linear_cross_entropy",
     "load_checkpoint",
@@ -183,7 +234,9 @@ __all__ = [
     "logistic",
     "logsumexp",
     "match_params",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "nll_loss",
     "occlusion",
     "predict",
@@ -192,15 +245,19 @@ __all__ = [
     "resnet",
     "save_params",
     "sigmoid",
+    "signal_cnn",
+    "silu",
     "small_cnn",
     "softmax",
     "standardized",
     "step_decay",
     "synchronize_batch_norm",
+    "tanh",
     "to_backend",
     "to_numpy",
     "top_k_accuracy",
     "transfer_params",
+    "video_cnn",
     "warmup",
     "windows",
 ]

@@ -1,4 +1,4 @@
-"""A classifier of images with scikit-learn's conventions, on the arrays of any library."""
+"""A classifier of images, signals and volumes with scikit-learn's conventions, on any arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..core.conversion import to_backend, to_numpy
 from ..evaluation.explanations import grad_cam, integrated_gradients, occlusion
 from ..network.inference import predictor_for
 from ..network.layers import Layer, Params
-from ..network.models import convnet
+from ..network.models import convnet, signal_cnn, video_cnn
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
 from ..training.loop import Callback
@@ -57,19 +57,26 @@ EXPLANATIONS: dict[str, Callable[..., Array]] = {
 }
 PREDICTED = 512
 """Images that are predicted at a time."""
+LONG = 4
+"""Times as many columns as rows that an image rarely has, and a signal with channels often."""
 
 
 class CNNClassifier(Classifier):
-    """Classifier of images by a convolutional network, trained on the cross entropy.
+    """Classifier of images, signals or volumes by a convolutional network, on the cross entropy.
 
     Parameters
     ----------
     model : layer, optional
         Such as ``Sequential(..., Dense(classes))``: one logit for each class, also of two. By
-        default `convnet`. One that begins by `Standardize` gets the statistics of the images.
+        default `convnet`; of signals `signal_cnn`, of volumes `video_cnn`. One that begins by
+        `Standardize` gets the statistics of the images.
     image_shape : tuple of int, optional
-        (H, W) or (C, H, W), where X is flat. By default a square of the features where their number
-        is one, else a row. Where X has images, it must be theirs.
+        (H, W), (C, H, W) or (C, D, H, W), of signals (L,) or (C, L), where X is flat. By default a
+        square of the features where their number is one, else a row. Where X has images, it must be
+        theirs.
+    signals : bool
+        Whether X of shape (N, C, L) or (N, L) holds signals. By default X of three dimensions holds
+        images (N, H, W). Four dimensions are images (N, C, H, W), five volumes (N, C, D, H, W).
     optimizer : optimizer, optional
         `SGD` or `AdamW`, whose learning rate may be a schedule. By default `AdamW` with a weight
         decay of 0.05, whose rate rises for a twentieth of the steps and then falls to 0 along half
@@ -113,7 +120,7 @@ class CNNClassifier(Classifier):
     classes_ : numpy.ndarray
         The labels in order.
     image_shape_ : tuple of int
-        (C, H, W).
+        (C, H, W), (C, L) or (C, D, H, W).
     n_iter_ : int
         Epochs done.
     loss_curve_ : list of float
@@ -150,6 +157,7 @@ class CNNClassifier(Classifier):
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
     _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(OWN_RATE)}
     _levels = astuple(Levels())  # a pickle has no class that may move
+    signals = False  # what older pickles, which do not say so, were fitted with
     model_: Layer
     params_: Params
 
@@ -158,6 +166,7 @@ class CNNClassifier(Classifier):
         model: Layer | None = None,
         *,
         image_shape: tuple[int, ...] | None = None,
+        signals: bool = False,
         optimizer: Optimizer | None = None,
         learning_rate: float | None = None,
         epochs: int = 20,
@@ -174,6 +183,7 @@ class CNNClassifier(Classifier):
     ):
         self.model = model
         self.image_shape = image_shape
+        self.signals = signals
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.epochs = epochs
@@ -193,8 +203,9 @@ class CNNClassifier(Classifier):
 
         Parameters
         ----------
-        X : array or array-like, shape (N, C, H, W), (N, H, W) or (N, features)
-            Images, dense and finite. Lists of them, and datasets of h5py or zarr, are read whole.
+        X : array or array-like, shape (N, C, H, W), (N, H, W), (N, C, D, H, W) or (N, features)
+            Images or volumes, with ``signals`` (N, C, L) or (N, L); dense and finite. Lists of
+            them, and datasets of h5py or zarr, are read whole.
         y : array or array-like, shape (N,)
             Labels of any type. Or a table (N, classes): of floats, the probabilities of the classes
             (soft labels); of integers 0 and 1, or booleans, whether a sample has each of several
@@ -337,7 +348,7 @@ class CNNClassifier(Classifier):
         self, shape: tuple[int, ...], data: Labelled, rng: np.random.Generator
     ) -> tuple[Layer, Params]:
         classes, like = len(data.classes), data.samples.like
-        model = convnet(classes, shape=shape) if self.model is None else self.model
+        model = _default_model(classes, shape) if self.model is None else self.model
         params, made = model.init(rng, shape)
         if made != (classes,):
             raise ValueError(
@@ -351,32 +362,58 @@ class CNNClassifier(Classifier):
         return model, to_backend(host, array_namespace(like), device(like))
 
     def _image_shape(self, given: Any, features: int) -> tuple[int, ...]:
-        """Return (C, H, W) of one image."""
-        images = (1, *given[1:])[-3:] if len(given) in (3, 4) else None
+        """Return (C, H, W) of one image, (C, L) of a signal, or (C, D, H, W) of a volume."""
+        images = self._shape_in(given)
         if self.image_shape is None:
             if images is not None:
-                check_channels_first("X", given)
+                self._check_layout(given)
                 return images
             side = math.isqrt(features)
+            if self.signals:
+                return 1, features
             return (1, side, side) if side**2 == features else (1, 1, features)
-        shape = (1, *self.image_shape) if len(self.image_shape) == 2 else tuple(self.image_shape)
+        fewest = 1 if self.signals else 2
+        shape = tuple(self.image_shape)
+        shape = (1, *shape) if len(shape) == fewest else shape
         if images is not None and images != shape:
             raise ValueError(
                 f"image_shape must be that of the images in X, {images}, or None; "
                 f"got {self.image_shape!r}"
             )
-        if len(shape) != 3 or math.prod(shape) != features:
+        ranks = (2,) if self.signals else (3, 4)
+        if len(shape) not in ranks or math.prod(shape) != features:
+            accepted = "(L,) or (C, L)" if self.signals else "(H, W), (C, H, W) or (C, D, H, W)"
             raise ValueError(
-                f"image_shape must be (H, W) or (C, H, W) with the {features} numbers of a row of "
-                f"X, got {self.image_shape!r}"
+                f"image_shape must be {accepted} with the {features} numbers of a row of X, got "
+                f"{self.image_shape!r}"
             )
         return shape
+
+    def _shape_in(self, given: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape of a sample in X of a shape; None where X has rows."""
+        if self.signals and len(given) > 3:
+            raise ValueError(f"signals must have shape (N, C, L) or (N, L), got {tuple(given)}")
+        if len(given) == 3 and not self.signals:
+            return 1, *given[1:]
+        return tuple(given[1:]) if len(given) in (3, 4, 5) else None
+
+    def _check_layout(self, given: tuple[int, ...]) -> None:
+        """Raise ValueError or warn where X looks as if its axes were meant otherwise."""
+        check_channels_first("X", given)
+        if len(given) == 3 and not self.signals and 2 <= given[1] <= given[2] // LONG:
+            n, few, many = given
+            warnings.warn(
+                f"X of shape ({n}, {few}, {many}) is taken for images of {few} x {many} pixels; "
+                f"CNNClassifier(signals=True) takes it for {few} channels of {many} numbers",
+                stacklevel=4,
+            )
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         X = as_array(X)
         given = tuple(getattr(X, "shape", ()))
-        if len(given) in (3, 4):
-            if not reset and (1, *given[1:])[-3:] != self.image_shape_:
+        shape = self._shape_in(given)
+        if shape is not None:
+            if not reset and shape != self.image_shape_:
                 raise ValueError(
                     f"X must hold images of shape {self.image_shape_}, as fitted; got {given}"
                 )
@@ -397,3 +434,10 @@ class CNNClassifier(Classifier):
         scores = xp.concat(logits, axis=0)
         both = scores.shape[1] == 2 and not self._several
         return scores[:, 1] - scores[:, 0] if both else scores
+
+
+def _default_model(classes: int, shape: tuple[int, ...]) -> Layer:
+    """Return the model of signals (C, L), images (C, H, W) or volumes (C, D, H, W)."""
+    if len(shape) == 2:
+        return signal_cnn(classes)
+    return convnet(classes, shape=shape) if len(shape) == 3 else video_cnn(classes)

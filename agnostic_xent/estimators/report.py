@@ -187,8 +187,8 @@ def _settings(classifier: Any) -> dict[str, Any]:
 
 
 def _images(classifier: CNNClassifier, X: Any) -> NDArray[Any] | None:
-    """Return (N, C, H, W), or None where a row of numbers was fitted that is no image."""
-    if min(classifier.image_shape_[1:]) == 1:
+    """Return (N, C, H, W), or None where no images were fitted, or rows of numbers."""
+    if len(classifier.image_shape_) != 3 or min(classifier.image_shape_[1:]) == 1:
         return None
     images: NDArray[Any] = np.asarray(host(X)).reshape(-1, *classifier.image_shape_)
     return images

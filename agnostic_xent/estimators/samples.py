@@ -302,7 +302,7 @@ def as_array(X: Any) -> Any:
         found = np.asarray(X)
     except ValueError as error:
         raise ValueError(f"X must hold samples of one shape: {error}") from error
-    return found if found.ndim in (3, 4) else X
+    return found if found.ndim in (3, 4, 5) else X
 
 
 def taken(X: Any, rows: NDArray[np.integer]) -> Any:

@@ -6,6 +6,8 @@ from . import optimizers as optimizers
 from . import plans as plans
 from .activation import activations as activations
 from .conv import convolution as convolution
+from .conv import signals as signals
+from .conv import volumes as volumes
 from .linear import sgd as sgd
 from .linear import sparse as sparse
 from .linear import sparse_sgd as sparse_sgd
