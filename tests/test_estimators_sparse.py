@@ -276,7 +276,7 @@ def test_a_confident_answer_keeps_its_digits():
 # --- another library -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "sgd", "few samples"])
+@pytest.mark.parametrize("solver", ["lbfgs", "lasso", "sgd", "few samples"])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_matrices_of_another_library(classes, solver, monkeypatch):
     """Those of CuPy go through the same lines."""
@@ -290,6 +290,7 @@ def test_matrices_of_another_library(classes, solver, monkeypatch):
     x = unordered(x)
     y = np.arange(x.shape[0]) % classes
     options = {"solver": "sgd", "max_iter": 2, "random_state": 0} if solver == "sgd" else {}
+    options |= {"l1_ratio": 0.5, "tol": 1e-13} if solver == "lasso" else {}
     for average in (False, True) if solver == "sgd" else (False,):
         model = LogisticRegression(average=average, **options)
         expected = clone(model).fit(x.toarray(), y)
