@@ -2,9 +2,10 @@
 
 from .cnn import CNNClassifier
 from .logistic import LogisticRegression
+from .logistic_cv import LogisticRegressionCV
 from .report import save_report
 
-__all__ = ["CNNClassifier", "LogisticRegression", "save_report"]
+__all__ = ["CNNClassifier", "LogisticRegression", "LogisticRegressionCV", "save_report"]
 
-for _made in (CNNClassifier, LogisticRegression, save_report):
+for _made in (CNNClassifier, LogisticRegression, LogisticRegressionCV, save_report):
     _made.__module__ = "agnostic_xent"
