@@ -62,6 +62,7 @@ def objects() -> dict[str, Any]:
         ax.LearningRates([0.1, 0.2], [2.0, 1.0]),
         ax.DivergenceError("the loss became NaN", epoch=1, step=2, layer="0"),
         ax.LogisticRegression(solver="sgd", max_iter=2, random_state=0).fit(x.reshape(6, -1), y),
+        ax.LogisticRegressionCV(Cs=[1.0], cv=2).fit(x.reshape(6, -1), y),
         cnn.fit(x, y),
     ]
     return {type(x).__name__: x for x in made}

@@ -12,10 +12,10 @@ from ..core.arrays import Array, array_namespace
 from ..core.operation import Operation, Routine
 from ..core.sparse import CSR
 from ..network.containers import as_chain, prefix_of
-from ..network.layers import Layer, Params, Pass, WithPullback
+from ..network.layers import Dense, Layer, Params, Pass, WithPullback
 from ..operations.binary_losses import binary_cross_entropy_with_logits as binary_loss
 from ..operations.losses import cross_entropy
-from ..operations.sparse import sparse_affine_vjp
+from ..operations.sparse import sparse_affine, sparse_affine_vjp
 from .averages import Averaged, share
 from .batches import ArraySource, Source
 from .linear_epochs import CHUNK, Steps, sgd_of, step_options
@@ -31,11 +31,12 @@ PASSES = 8
 
 
 @dataclass(frozen=True)
-class _SparseDense(Layer):
+class _SparseDense(Dense):
     """`Dense` of sparse rows, which have no gradient of their own."""
 
-    units: int
-    bias: bool = True
+    def __call__(self, params: Mapping[str, Array], x: Any) -> Array:
+        """Return the logits."""
+        return sparse_affine(x, params["weight"], params.get("bias"))
 
     def forward(self, params: Mapping[str, Array], x: Any, how: Pass) -> WithPullback:
         """Return the logits and their pullback."""
