@@ -14,9 +14,11 @@ from ..core.requirements import installing
 from ..core.sparse import CSR
 from ..core.texts import printable
 from ..datasets import Dataset
+from ..datasets.texts import Words
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import curves_of, save_picture
+from ..evaluation.strongest import strongest
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
 from .data import there
@@ -65,10 +67,18 @@ def write_report(
             layers_note=note,
             settings=_readable(settings),
             versions=machine(settings.backend),
+            strongest=_strongest(settings, first),
         )
     except ImportError:
         command = installing("matplotlib", "jinja2")
         print(f"no report: {command} brings what draws it", file=sys.stderr)
+
+
+def _strongest(settings: Settings, weights: Array) -> dict[str, list[str]]:
+    """Return the words that speak most for each class, of a model of texts."""
+    if not isinstance(settings.columns, Words):
+        return {}
+    return strongest(to_numpy(weights), settings.columns.words, settings.classes)
 
 
 def _readable(settings: Settings) -> dict[str, str]:

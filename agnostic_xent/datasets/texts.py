@@ -134,11 +134,11 @@ def texts_of(frame: pandas.DataFrame, column: str | None) -> list[str]:
 def texts_in_table(path: Path, frame: pandas.DataFrame, text: str, label: str) -> Dataset:
     """Return the texts of a table, of which a fifth of each class is held out."""
     with naming(path):
-        x, y = np.asarray(texts_of(frame, text), object), labels_of(frame, label)
-        train, test = split_by_class(y, 0.2, 0)
-        return texts_dataset(
-            printable(path.stem), (x[train], x[test]), (y[train], y[test]), text, label
-        )
+        x, y = texts_of(frame, text), labels_of(frame, label)
+        parts = split_by_class(y, 0.2, 0)
+        train, test = ([x[i] for i in rows] for rows in parts)
+        labels = y[parts[0]], y[parts[1]]
+        return texts_dataset(printable(path.stem), (train, test), labels, text, label)
 
 
 # --- files ---------------------------------------------------------------------------------------
