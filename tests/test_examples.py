@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NUMBER = r"(\d+\.?\d*(?:e-?\d+)?)"
 PROGRAMS = {  # what it needs, a pattern for what it prints, and what has to hold for the numbers
     "spam_filter.py": ("sklearn", rf"accuracy: {NUMBER}\n", lambda accuracy: accuracy > 0.92),
+    "texts.py": ("sklearn", rf"accuracy: {NUMBER} on", lambda accuracy: accuracy > 0.95),
     "fashion_mnist.py": (None, rf"test accuracy: {NUMBER}\n", lambda accuracy: accuracy > 0.8),
     "loss_in_jax.py": (
         "jax",
