@@ -12,7 +12,7 @@ from cli_case import no_report as no_report
 from cli_case import one_error_line
 
 from agnostic_xent import cli
-from agnostic_xent.datasets.texts import Words
+from agnostic_xent.datasets.words import Words
 
 pytest.importorskip("sklearn")
 pandas = pytest.importorskip("pandas")

@@ -14,7 +14,7 @@ from ..core.requirements import installing
 from ..core.sparse import CSR
 from ..core.texts import printable
 from ..datasets import Dataset
-from ..datasets.texts import Words
+from ..datasets.words import Words
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import curves_of, save_picture

@@ -13,7 +13,8 @@ from ..core.texts import printable
 from ..datasets.pictures import SUFFIXES, is_picture, pictures_in, read_pictures
 from ..datasets.reading import arrays_of, naming, reading, rows_of
 from ..datasets.tables import read_frame
-from ..datasets.texts import Words, files_in, read_texts
+from ..datasets.texts import files_in, read_texts
+from ..datasets.words import Words
 from .own_data import as_images, is_table
 from .saved import Settings
 

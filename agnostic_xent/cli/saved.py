@@ -18,7 +18,7 @@ from ..core.files import write_atomically
 from ..core.texts import printable
 from ..datasets.columns import Columns
 from ..datasets.reading import reading
-from ..datasets.texts import Words
+from ..datasets.words import Words
 from ..training.history import Callback, Epoch
 from .options import BACKENDS, argument
 from .recipes import RECIPES, TEXTS, Recipe

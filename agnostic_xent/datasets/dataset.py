@@ -12,7 +12,7 @@ from ..core.checks import generator, number
 from .columns import Columns
 
 if TYPE_CHECKING:
-    from .texts import Words
+    from .words import Words
 
 __all__ = ["Dataset"]
 
