@@ -104,6 +104,12 @@ def test_scorers_and_splitters_of_a_users_own():
     assert again.predict(x[:3]).tolist() == model.predict(x[:3]).tolist()
 
 
+def test_several_labels_are_refused():
+    x, y = drawn()
+    with pytest.raises(ValueError, match="y should be a 1d array"):
+        LogisticRegressionCV().fit(x, np.stack([y, 1 - y, y], axis=1))
+
+
 def test_names_and_summary_are_those_of_the_chosen():
     pandas = pytest.importorskip("pandas")
     x, y = drawn()

@@ -179,6 +179,19 @@ def test_a_fit_is_gone_on_with():
     np.testing.assert_array_equal(model.coef_, first)
 
 
+def test_several_labels_are_those_of_fits_alone():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, 6))
+    y = (x[:, :3] + rng.logistic(size=(80, 3)) > 0).astype(int)
+    model = LogisticRegression(l1_ratio=0.8, C=0.5, tol=1e-13)
+    found = model.fit(x, y)
+    pairs = zip(found.coef_.copy(), found.intercept_.copy(), y.T, strict=True)
+    for coef, intercept, labels in pairs:
+        alone = LogisticRegression(l1_ratio=0.8, C=0.5, tol=1e-13).fit(x, labels)
+        np.testing.assert_allclose(alone.coef_[0], coef, atol=1e-5)
+        np.testing.assert_allclose(alone.intercept_[0], intercept, atol=1e-5)
+
+
 def test_empty_columns_stay_0():
     rng = np.random.default_rng(0)
     x = sparse.random(200, 20, 0.3, format="csr", rng=rng)

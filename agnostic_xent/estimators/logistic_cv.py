@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
+from sklearn.utils import Tags
 
 from ..core.checks import integer, number
 from ..core.communication import Communicator
@@ -86,7 +87,7 @@ class LogisticRegressionCV(LogisticRegression):
         "l1_ratios_",
         "scores_",
     )
-    solver, warm_start, batch_size = "lbfgs", False, 1  # no parameters here
+    solver, warm_start, batch_size, thresholds = "lbfgs", False, 1, 0.5  # no parameters here
 
     def __init__(
         self,
@@ -170,6 +171,11 @@ class LogisticRegressionCV(LogisticRegression):
             Weight of each sample.
         """
         return self._score(self, (X, host(y), host(sample_weight)))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = False
+        return tags
 
     @property
     def C(self) -> float:  # type: ignore[override]
