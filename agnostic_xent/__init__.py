@@ -105,6 +105,7 @@ _OF_SCIKIT_LEARN = (
     "CNNClassifier",
     "ConformalClassifier",
     "LogisticRegression",
+    "LogisticRegressionCV",
     "MiniRocket",
     "find_label_issues",
     "save_report",

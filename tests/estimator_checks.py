@@ -13,13 +13,20 @@ from typing import Any
 
 from sklearn.utils.estimator_checks import check_estimator
 
-from agnostic_xent import CNNClassifier, ConformalClassifier, LogisticRegression, MiniRocket
+from agnostic_xent import (
+    CNNClassifier,
+    ConformalClassifier,
+    LogisticRegression,
+    LogisticRegressionCV,
+    MiniRocket,
+)
 
 ESTIMATORS = {
     "lbfgs": LogisticRegression(),
     # one batch of all samples: a check compares weights with repeated samples, to 7 digits
     "sgd": LogisticRegression(solver="sgd", batch_size=1000),
     "average": LogisticRegression(solver="sgd", batch_size=1000, average=True),
+    "cv": LogisticRegressionCV(Cs=3, cv=2),
     "cnn": CNNClassifier(),
     "rocket": MiniRocket(),
     "conformal": ConformalClassifier(LogisticRegression()),

@@ -84,6 +84,7 @@ def objects() -> dict[str, Any]:
         ax.ConformalSets(0.8, penalty=0.1, unpenalized=2),
         ax.DivergenceError("the loss became NaN", epoch=1, step=2, layer="0"),
         logistic,
+        ax.LogisticRegressionCV(Cs=[1.0], cv=2).fit(x.reshape(6, -1), y),
         cnn.fit(x, y),
         ax.windows([x[0, 0]], 3, 1),
         ax.MiniRocket(84, random_state=0).fit(x.reshape(6, 1, 16)),

@@ -27,6 +27,7 @@ STOPS = {"early_stopping": True, "n_iter_no_change": 2, "validation_fraction": 0
 MODELS = {
     "lbfgs": LogisticRegression(),
     "lbfgs, by class": LogisticRegression(class_weight="balanced", C=10, fit_intercept=False),
+    "lasso": LogisticRegression(l1_ratio=0.8, C=0.1, tol=1e-12),
     "sgd": LogisticRegression(**SGD, random_state=SEED),
     "sgd, average": LogisticRegression(**SGD, **STOPS, average=True, random_state=SEED),
     "cnn": CNNClassifier(NETWORK, **CNN, random_state=SEED),

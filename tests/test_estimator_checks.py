@@ -25,7 +25,10 @@ LACKING = re.compile(
 """Why a check may be passed over: it needs a device or a library that is not here."""
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "sgd", "average", "cnn", "rocket", "conformal"])
+NAMES = ["lbfgs", "sgd", "average", "cv", "cnn", "rocket", "conformal"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_all_checks_pass(name, record_property):
     script = Path(__file__).with_name("estimator_checks.py")
     hidden = [] if VERSIONS["cupy"] else ["cupy"]  # the checks try what they can import

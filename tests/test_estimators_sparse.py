@@ -178,6 +178,10 @@ STEPS = {
     "batches": {"batch_size": 7},
     "a batch of all": {"batch_size": 1000, "learning_rate": 0.5},
     "average": {"batch_size": 1, "average": True},
+    "lasso": {"batch_size": 1, "l1_ratio": 1.0},
+    "elastic net": {"batch_size": 3, "l1_ratio": 0.6, "C": 0.01},
+    "strong elastic net": {"l1_ratio": 0.1, "C": 1e-3, "learning_rate": 0.02},
+    "average of lassos": {"l1_ratio": 0.8, "average": True},
     "strong penalty": {"batch_size": 3, "average": True, "C": 1e-3, "learning_rate": 0.01},
     "falling rate": {"batch_size": 2, "learning_rate": cosine(0.5, steps=200), "average": True},
     "early stopping": {"early_stopping": True, "n_iter_no_change": 2},
@@ -276,7 +280,7 @@ def test_a_confident_answer_keeps_its_digits():
 # --- another library -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "sgd", "few samples"])
+@pytest.mark.parametrize("solver", ["lbfgs", "lasso", "sgd", "few samples"])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_matrices_of_another_library(classes, solver, monkeypatch):
     """Those of CuPy go through the same lines."""
@@ -290,6 +294,7 @@ def test_matrices_of_another_library(classes, solver, monkeypatch):
     x = unordered(x)
     y = np.arange(x.shape[0]) % classes
     options = {"solver": "sgd", "max_iter": 2, "random_state": 0} if solver == "sgd" else {}
+    options |= {"l1_ratio": 0.5, "tol": 1e-13} if solver == "lasso" else {}
     for average in (False, True) if solver == "sgd" else (False,):
         model = LogisticRegression(average=average, **options)
         expected = clone(model).fit(x.toarray(), y)

@@ -25,6 +25,7 @@ from agnostic_xent.estimators import samples as estimator_data
 
 MODELS = {
     "lbfgs": LogisticRegression(),
+    "lasso": LogisticRegression(l1_ratio=1.0, tol=1e-12),
     "sgd": LogisticRegression(solver="sgd", random_state=0, max_iter=3),
     "stopping": LogisticRegression(solver="sgd", random_state=0, early_stopping=True, max_iter=3),
     "cnn": CNNClassifier(

@@ -19,6 +19,7 @@ PROGRAMS = {  # what it needs, a pattern for what it prints, and what has to hol
         rf"windows: {NUMBER}\nrecordings: {NUMBER}\n",
         lambda windows, recordings: windows > 0.8 and recordings > 0.8,
     ),
+    "texts.py": ("sklearn", rf"accuracy: {NUMBER} on", lambda accuracy: accuracy > 0.95),
     "fashion_mnist.py": (None, rf"test accuracy: {NUMBER}\n", lambda accuracy: accuracy > 0.8),
     "loss_in_jax.py": (
         "jax",

@@ -26,6 +26,7 @@ from agnostic_xent import (
     kernels,
 )
 from agnostic_xent.core.operation import ROUTINES, load_kernels
+from agnostic_xent.training.proximal import Proximal
 
 pytest.importorskip("numba")
 
@@ -128,6 +129,16 @@ def test_options(loss, bias, rate, weight_decay):
         optimizer = SGD(rate, weight_decay=weight_decay, decay_bias=decay_bias)
         for batch_size in (1, 5):
             agree(loss, params, x, y, optimizer=optimizer, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@each_dtype
+@each_loss
+def test_an_l1_penalty(loss, dtype, batch_size):
+    params, x, y = problem(loss, dtype=dtype)
+    for sgd in (SGD(0.1), SGD(cosine(0.5, steps=150), weight_decay=0.05, decay_bias=False)):
+        changed = {"optimizer": Proximal(sgd, 0.2), "batch_size": batch_size}
+        agree(loss, params, x, y, **changed)
 
 
 @pytest.mark.parametrize("units", [1, 2, 3, 17, 100])

@@ -10,6 +10,7 @@ import pytest
 from conftest import assert_close
 
 from agnostic_xent import SGD, AdamW, constant, step_decay, to_backend
+from agnostic_xent.training.proximal import Proximal
 
 STEPS, SEED = 20, 11
 SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "scale": ()}
@@ -140,6 +141,19 @@ def test_a_schedule_sets_the_rate_of_each_step(kind):
         by_hand, _ = kind(0.1 * 0.5**step).update(by_hand, g, state)
         params, state = optimizer.update(params, g, state)
         np.testing.assert_equal(params, by_hand)
+
+
+def test_a_proximal_step_brings_weights_nearer_to_0():
+    params = {"0.weight": np.asarray([0.5, -0.5, 0.04, -0.04, 0.0]), "0.bias": np.asarray([0.5])}
+    optimizer = Proximal(SGD(step_decay(0.5, every=1, factor=0.5)), 0.2)
+    grads = {name: np.zeros_like(w) for name, w in params.items()}
+    before, state = params, optimizer.init(params)
+    params, state = optimizer.update(params, grads, state)  # by 0.1
+    np.testing.assert_allclose(params["0.weight"], [0.4, -0.4, 0.0, 0.0, 0.0])
+    params, state = optimizer.update(params, grads, state)  # by 0.05
+    np.testing.assert_allclose(params["0.weight"], [0.35, -0.35, 0.0, 0.0, 0.0])
+    assert params["0.bias"] == before["0.bias"] == 0.5
+    assert state["step"] == 2
 
 
 # --- errors ------------------------------------------------------------------------------------

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from .. import to_backend
+from ..core.conversion import backend
+from ..core.sparse import CSR
 from ..datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
 from ..datasets.known import holds_fashion_mnist
+from ..training.batches import is_stored
 from .options import argument
 from .own_data import holds_arrays, is_table, read_dataset, read_test
 from .saved import Settings
@@ -22,13 +28,20 @@ LOADERS: dict[tuple[str, str], Callable[[], Dataset]] = {
 """Data sets of the package, by model and name."""
 
 
-def load(model: str, data: str, label: str | None = None) -> tuple[Dataset, Scale]:
+def load(
+    model: str, data: str, label: str | None = None, text: str | None = None
+) -> tuple[Dataset, Scale]:
     """Return what an option names to train a model on, and the scale of its numbers."""
+    if text is not None and not (model == "logistic" and is_table(Path(data))):
+        raise ValueError(
+            "argument --text: it names a column of a table, a .csv, .tsv or .parquet file, for "
+            f"logistic; got {model} and {data!r}"
+        )
     with argument("--data"):
         if (loader := _known(model, data)) is not None:
             found = loader()
             return found, Scale.of(found.train_x)
-        return read_dataset(_own(model, data), images=model == "cnn", label=label)
+        return read_dataset(_own(model, data), images=model == "cnn", label=label, text=text)
 
 
 def load_test(settings: Settings, data: str) -> Dataset:
@@ -48,6 +61,19 @@ def load_test(settings: Settings, data: str) -> Dataset:
         return replace(found, test_x=x)
 
 
+def there(x: Any, xp: ModuleType) -> Any:
+    """Return samples as arrays of a library; those in files, and rows of texts, stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If the library cannot take texts.
+    """
+    if isinstance(x, CSR) and xp.__name__ != backend("numpy").__name__:
+        raise ValueError("argument --backend: a model of texts runs on numpy alone")
+    return x if is_stored(x) or isinstance(x, CSR) else to_backend(x, xp)
+
+
 def lasting_name(model: str, data: str) -> str:
     """Return what an option names in a way that holds in every folder."""
     return data if (model, data) in LOADERS else str(Path(data).absolute())
@@ -60,7 +86,8 @@ def is_own(model: str, data: str) -> bool:
 
 def holds_pictures(model: str, data: str) -> bool:
     """Return whether an option names a folder of pictures of the user's own."""
-    return is_own(model, data) and Path(data).is_dir() and not holds_arrays(Path(data))
+    own = model == "cnn" and is_own(model, data)
+    return own and Path(data).is_dir() and not holds_arrays(Path(data))
 
 
 def decided(data: Dataset, scale: Scale, *, pictures: bool) -> str:
@@ -89,10 +116,10 @@ def _known(model: str, data: str) -> Callable[[], Dataset] | None:
 def _own(model: str, data: str) -> Path:
     """Return the path of a user's own file or folder."""
     path = Path(data)
-    if holds_arrays(path) or is_table(path) or (model == "cnn" and path.is_dir()):
+    if holds_arrays(path) or is_table(path) or path.is_dir():
         return path
     ways = (
-        "spambase, a .csv, .tsv, .parquet or .npz file or a folder of .npy files"
+        "spambase, a .csv, .tsv, .parquet or .npz file, or a folder of .npy files or of texts"
         if model == "logistic"
         else "embedded, full, digits, a folder of pictures, of .npy or of IDX files or an .npz file"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import evaluate, to_backend
-from .data import load_test
+from .data import load_test, there
 from .options import BACKENDS, check_writable, working_backend
 from .recipes import loss_of, targets
 from .result import write_report
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     data = load_test(settings, named)
     settings = replace(settings, data=named, backend=backend)
     params = to_backend(params, xp)
-    test = (to_backend(data.test_x, xp), to_backend(targets(loss_here, data.test_y), xp))
+    test = (there(data.test_x, xp), to_backend(targets(loss_here, data.test_y), xp))
     loss, accuracy = evaluate(settings.network(), params, test, loss=loss_here)
     write_report(options.folder, settings, params, history, data)
     print(f"test loss: {loss:.4g}")

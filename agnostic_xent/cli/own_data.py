@@ -1,4 +1,4 @@
-"""Data of a user's own, to train a model on or to test it: arrays, pictures and tables in files."""
+"""Data of a user's own, to train or to test a model on: arrays, pictures, tables, texts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from ..datasets.labels import as_labels, class_indices, class_names
 from ..datasets.pictures import read_pictures
 from ..datasets.reading import arrays_of, naming, reading
 from ..datasets.tables import SUFFIXES, labels_of, read_frame, table_dataset
+from ..datasets.texts import TEXTS, read_texts, texts_in_folders, texts_in_table
+from ..datasets.words import Words
 from .saved import Settings
 from .scale import Scale, as_floats
 
 LABELS = ("label", "target", "class", "y")
 """Columns that are the labels of a table unless another one is named."""
-Part = tuple[NDArray[Any], NDArray[Any]]
-"""Samples and their labels."""
+Part = tuple[Any, NDArray[Any]]
+"""Samples, an array or the rows of texts, and their labels."""
 
 
 def is_table(path: Path) -> bool:
@@ -37,8 +39,16 @@ def holds_arrays(path: Path) -> bool:
     return path.suffix.lower() == ".npz" or (path.is_dir() and any(path.glob("*.npy")))
 
 
-def read_dataset(path: Path, *, images: bool, label: str | None) -> tuple[Dataset, Scale]:
+OF_SHARES = Scale(1, 0.0, 1.0, whole=False)
+"""Of pictures and of texts."""
+
+
+def read_dataset(
+    path: Path, *, images: bool, label: str | None, text: str | None = None
+) -> tuple[Dataset, Scale]:
     """Return what to train and test on, as the model takes it, and the scale of its numbers.
+
+    Of a table, ``text`` is the column of texts.
 
     Raises
     ------
@@ -52,9 +62,12 @@ def read_dataset(path: Path, *, images: bool, label: str | None) -> tuple[Datase
             raise ValueError(f"{path} is a table: `train logistic` takes tables")
         frame = read_frame(path)
         with naming(path):
-            data = table_dataset(path, frame, _label(label, [*frame.columns]))
+            label = _label(label, [*frame.columns])
+        if text is not None:
+            return texts_in_table(path, frame, text, label), OF_SHARES
+        data = table_dataset(path, frame, label)
         return data, Scale.of(data.train_x)
-    return load_images(path), Scale(1, 0.0, 1.0, whole=False)
+    return load_images(path) if images else texts_in_folders(path), OF_SHARES
 
 
 def _label(label: str | None, columns: list[str]) -> str:
@@ -81,6 +94,8 @@ def read_test(path: Path, settings: Settings) -> Dataset:
         x, y = _test_arrays(path, settings, trained_on)
     elif is_table(path):
         x, y = _test_rows(path, settings, trained_on)
+    elif isinstance(settings.columns, Words):
+        x, y = _test_texts(path, settings.columns, trained_on)
     else:
         x, y = _test_pictures(path, settings, trained_on)
     with naming(path):
@@ -104,11 +119,17 @@ def _test_pictures(path: Path, settings: Settings, trained_on: bool) -> Part:
         return settings.pictures(x), np.asarray(pictures.labels)
 
 
+def _test_texts(path: Path, words: Words, trained_on: bool) -> Part:
+    with naming(path):
+        files = held_out(path, kind=TEXTS)[1] if trained_on else labelled(path, TEXTS)
+    return words.rows_of(read_texts(files.files)), np.asarray(files.labels)
+
+
 def _test_rows(path: Path, settings: Settings, trained_on: bool) -> Part:
     frame = read_frame(path)
     with naming(path):
-        if settings.columns is None:
-            raise ValueError("it is a table, but the model was trained on arrays")
+        if settings.columns is None or settings.columns.label is None:
+            raise ValueError("it is a table, but the model was trained on arrays or files")
         y = labels_of(frame, settings.columns.label)
         rows = split_by_class(y, 0.2, 0)[1] if trained_on else slice(None)
         return settings.columns.rows(frame)[rows], y[rows]

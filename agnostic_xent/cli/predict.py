@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import predict, to_backend
+from .data import there
 from .options import BACKENDS, argument, check_writable, working_backend
 from .output import write_table
 from .recipes import probabilities
@@ -34,7 +35,8 @@ def add_to(commands: Any) -> None:
         metavar="SAMPLES",
         help="a .npy or .npz file of numbers as the model's training had them, of any dtype; a "
         ".csv file of such rows, without header; of a model of a table, one with the same columns; "
-        "or a picture, or a folder with pictures in it or in its folders (needs Pillow)",
+        "or a picture, or a folder with pictures in it or in its folders (needs Pillow); of a "
+        "model of texts, a file or a folder of them",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write there instead of to standard output"
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     xp = working_backend(options.backend)
     with argument("SAMPLES"):
         names, x = read_samples(options.samples, settings)
-    logits = predict(settings.network(), to_backend(params, xp), to_backend(x, xp))
+    logits = predict(settings.network(), to_backend(params, xp), there(x, xp))
     classes = settings.classes
     rows = [["sample", "class", *classes]]
     for name, row in zip(names, probabilities(logits), strict=True):

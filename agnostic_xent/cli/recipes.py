@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from .. import (
 from ..core.arrays import Array
 from ..core.operation import Operation
 from ..training.recipe import RATE, recipe_optimizer
+from ..training.sparse_epochs import _SparseDense
 
 SAMPLES = 50_000
 """Of all epochs together."""
@@ -68,6 +69,13 @@ RECIPES = {
         learning_rate=0.02,
     ),
 }
+
+TEXTS = replace(
+    RECIPES["logistic"],
+    network=lambda classes, shape: Sequential(_SparseDense(1 if classes == 2 else classes)),
+    learning_rate=2.0,  # rows of texts have length 1
+)
+"""What "logistic" is for texts."""
 
 
 def loss_of(model: str, classes: int) -> Operation[Any, Any]:

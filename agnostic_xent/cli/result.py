@@ -14,15 +14,19 @@ from .. import History, cross_entropy, integrated_gradients, predict, to_backend
 from ..core.arrays import Array
 from ..core.conversion import backend
 from ..core.requirements import installing
+from ..core.sparse import CSR
 from ..core.texts import printable
 from ..datasets import Dataset
+from ..datasets.words import Words
 from ..evaluation.explanations import SHOWN_STEPS
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import curves_of, save_picture
+from ..evaluation.strongest import strongest
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
-from .recipes import RECIPES, loss_of, probabilities, targets
+from .data import there
+from .recipes import loss_of, probabilities, targets
 from .saved import Settings
 
 
@@ -35,14 +39,15 @@ def write_report(
     shown: dict[str, Any] = {
         "title": f"{settings.model} on {data.name}, {settings.backend}",
         "labels": data.test_y,
-        "probabilities": probabilities(predict(model, params, to_backend(data.test_x, xp))),
+        "probabilities": probabilities(predict(model, params, there(data.test_x, xp))),
         "images": data.test_x if data.test_x.ndim == 4 else None,
         "classes": data.classes,
     }
     size = min(settings.batch_size, len(data.test_x))
-    x, y = (to_backend(part[:size], xp) for part in (data.test_x, targets(loss, data.test_y)))
+    x = there(data.test_x[:size], xp)
+    y = to_backend(targets(loss, data.test_y[:size]), xp)
     first = next(w for name, w in params.items() if name.endswith("weight"))
-    optimizer = RECIPES[settings.model].optimizer(settings.learning_rate, 1)
+    optimizer = settings.recipe.optimizer(settings.learning_rate, 1)
     source = as_source("data", (x, y), first)
     note = how_measured(size, settings.backend)
     if linear_steps(model, params, source, loss, optimizer, size) is not None:
@@ -68,14 +73,22 @@ def write_report(
             curves=curves_of(history),
             unit="epoch",
             filters=to_numpy(first) if first.ndim == 4 else None,
-            layers=layer_times(model, params, x, y, loss),
+            layers=[] if isinstance(x, CSR) else layer_times(model, params, x, y, loss),
             layers_note=note,
             settings=_readable(settings),
             versions=machine(settings.backend),
+            strongest=_strongest(settings, first),
         )
     except ImportError:
         command = installing("matplotlib", "jinja2")
         print(f"no report: {command} brings what draws it", file=sys.stderr)
+
+
+def _strongest(settings: Settings, weights: Array) -> dict[str, list[str]]:
+    """Return the words that speak most for each class, of a model of texts."""
+    if not isinstance(settings.columns, Words):
+        return {}
+    return strongest(to_numpy(weights), settings.columns.words, settings.classes)
 
 
 def _readable(settings: Settings) -> dict[str, str]:

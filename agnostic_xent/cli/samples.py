@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.sparse import CSR
+from ..core.texts import printable
 from ..datasets.pictures import SUFFIXES, is_picture, pictures_in, read_pictures
 from ..datasets.reading import arrays_of, naming, reading, rows_of
 from ..datasets.tables import read_frame
+from ..datasets.texts import files_in, read_texts
+from ..datasets.words import Words
 from .own_data import as_images, is_table
 from .saved import Settings
 
 
-def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.float32]]:
+def read_samples(path: Path, settings: Settings) -> tuple[list[str], Any]:
     """Return names and values (N, *shape) of samples, as the model takes them.
 
     Raises
@@ -23,6 +27,8 @@ def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.
     ValueError
         If they are of another shape or on another scale, or there is none.
     """
+    if isinstance(settings.columns, Words) and not is_table(path):
+        return _texts(path, settings.columns)
     if path.is_dir() or is_picture(path):
         return _pictures(path, settings)
     if settings.columns is not None and is_table(path):
@@ -41,6 +47,15 @@ def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.
             one = ": of one sample, save x[None]" if given == shape else ""
             raise ValueError(f"it must have shape (N, {wanted}), got {given}{one}")
         return [str(i) for i in range(len(x))], settings.numbers("it", x)
+
+
+def _texts(path: Path, words: Words) -> tuple[list[str], CSR]:
+    """Return the names of the texts in a tree of folders, or of one, and their rows."""
+    files = files_in(path) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{printable(str(path))}: it has no files")
+    names = [file.relative_to(path).as_posix() if path.is_dir() else file.name for file in files]
+    return names, words.rows_of(read_texts(files))
 
 
 def _pictures(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.float32]]:

@@ -18,12 +18,15 @@ from ..core.files import write_atomically
 from ..core.texts import printable
 from ..datasets.columns import Columns
 from ..datasets.reading import reading
+from ..datasets.words import Words
 from ..training.history import Callback, Epoch
 from .options import BACKENDS, argument
-from .recipes import RECIPES
+from .recipes import RECIPES, TEXTS, Recipe
 from .scale import WHITES, Scale, as_floats
 
 RUN, MODEL, HISTORY = "run.json", "model.safetensors", "history.json"
+WORDS = "words.json"
+"""Of a model of texts: its words, each with its rarity."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,17 @@ class Settings:
     """None in files of before it was kept: then the dtype of each file decides."""
     resized: bool = False
     """Whether pictures are resized and cropped to the shape, as those of the training were."""
-    columns: Columns | None = None
-    """Of a table: what its columns became."""
+    columns: Columns | Words | None = None
+    """Of a table: what its columns became; of texts their words."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the model is trained."""
+        return TEXTS if isinstance(self.columns, Words) else RECIPES[self.model]
 
     def network(self) -> Sequential:
         """Return the model."""
-        return RECIPES[self.model].network(len(self.classes), self.input_shape)
+        return self.recipe.network(len(self.classes), self.input_shape)
 
     def numbers(self, name: str, x: NDArray[Any]) -> NDArray[np.float32]:
         """Return the numbers of a file as the model takes them, or raise a ValueError."""
@@ -84,8 +92,12 @@ class Save(Callback):
         self._write(params)
 
     def _write(self, params: dict[str, Array]) -> None:
-        text = json.dumps(asdict(self._settings), indent=2) + "\n"
-        write_atomically(self._folder / RUN, text.encode())
+        values = asdict(self._settings)
+        if isinstance(self._settings.columns, Words):
+            columns = values["columns"]
+            words = dict(zip(columns.pop("words"), columns.pop("rarity"), strict=True))
+            write_atomically(self._folder / WORDS, json.dumps(words, indent=0).encode())
+        write_atomically(self._folder / RUN, (json.dumps(values, indent=2) + "\n").encode())
         save_params(self._folder / MODEL, params)
         write_atomically(self._folder / HISTORY, self._history.to_json().encode())
 
@@ -105,7 +117,14 @@ def read(folder: Path) -> tuple[Settings, dict[str, Array], History]:
         )
     with argument("DIR"):
         with reading(folder / RUN):
-            settings = _settings(json.loads((folder / RUN).read_text("utf-8")))
+            values = json.loads((folder / RUN).read_text("utf-8"))
+        if _is_of_texts(values):
+            with reading(folder / WORDS):
+                words = json.loads((folder / WORDS).read_text("utf-8"))
+                names, rarity = tuple(words), tuple(words.values())
+                values["columns"] = Words(names, rarity, **values["columns"])
+        with reading(folder / RUN):
+            settings = _settings(values)
         with reading(folder / MODEL):
             params = _params(settings, load_params(folder / MODEL))
         with reading(folder / HISTORY):
@@ -113,6 +132,12 @@ def read(folder: Path) -> tuple[Settings, dict[str, Array], History]:
             if not history:
                 raise ValueError("it has no epoch")
     return settings, params, history
+
+
+def _is_of_texts(values: Any) -> bool:
+    """Return whether run.json tells of a model of texts."""
+    columns = values.get("columns") if isinstance(values, dict) else None
+    return isinstance(columns, dict) and "text" in columns
 
 
 FITS: dict[str, Callable[[Any], bool]] = {
@@ -146,7 +171,8 @@ def _settings(values: Any) -> Settings:
     if values.get("scale") is not None:
         values["scale"] = Scale(**values["scale"])
     if values.get("columns") is not None:
-        values["columns"] = Columns(**values["columns"])
+        if not isinstance(values["columns"], Words):
+            values["columns"] = Columns(**values["columns"])
         if (values["columns"].features,) != values["input_shape"]:
             raise ValueError("its columns and its input_shape do not fit")
     return Settings(**values)

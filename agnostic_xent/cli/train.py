@@ -23,13 +23,13 @@ from .. import (
 )
 from ..core.arrays import Array
 from ..core.communication import world
+from ..core.sparse import CSR
 from ..core.texts import printable
-from ..training.batches import is_stored
 from ..training.recipe import AtChance, chance_loss, some_of, standardizes
 from . import tuning
-from .data import decided, holds_pictures, is_own, lasting_name, load
+from .data import decided, holds_pictures, is_own, lasting_name, load, there
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
-from .recipes import RECIPES, loss_of, targets
+from .recipes import RECIPES, TEXTS, loss_of, targets
 from .result import write_report
 from .saved import Save, Settings
 
@@ -37,7 +37,8 @@ DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
     "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; for logistic: "
     "spambase (e-mails). Or your own: a folder that has a folder of pictures for each class (needs "
-    "Pillow); for logistic a .csv, .tsv or .parquet table (needs pandas); or an .npz file, or a "
+    "Pillow) or, for logistic, of texts; for logistic a .csv, .tsv or .parquet table (needs "
+    "pandas); or an .npz file, or a "
     "folder of .npy files, of the arrays train_x, train_y, test_x and test_y, x_train and so on, "
     "or x and y alone, of which a fifth is then held out: labels of any type or one-hot, images "
     "(N, C, H, W) or (N, H, W) or, for logistic, rows. Images of levels up to 255, 1023, 4095, "
@@ -69,6 +70,12 @@ def add_to(commands: Any) -> None:
         "--label",
         metavar="COLUMN",
         help="of a table: the column of the labels (default: label, target, class or y)",
+    )
+    add(
+        "--text",
+        metavar="COLUMN",
+        help="of a table, for logistic: the column of texts, whose words are what counts, and "
+        "nothing else (needs scikit-learn)",
     )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
     _add_steps(add)
@@ -132,14 +139,17 @@ def run(options: argparse.Namespace) -> None:
     names = ("data", "batch_size", "learning_rate")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     ranks = world(options.backend)
-    recipe, out = replace(RECIPES[options.model], **given), options.out
+    out = options.out
     for name, folder in (("--out", out), ("--checkpoint", options.checkpoint)):
         if folder is not None:
             check_writable(name, folder)
     xp = working_backend(options.backend)
-    data, scale = load(options.model, recipe.data, options.label)
-    pictures = holds_pictures(options.model, recipe.data)
-    if is_own(options.model, recipe.data) and ranks.rank == 0:
+    named = options.data or RECIPES[options.model].data
+    data, scale = load(options.model, named, options.label, options.text)
+    of_texts = isinstance(data.train_x, CSR)
+    recipe = replace(TEXTS if of_texts else RECIPES[options.model], **given)
+    pictures = holds_pictures(options.model, named)
+    if is_own(options.model, named) and ranks.rank == 0:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
     samples = len(data.train_x)
     epochs = options.epochs or recipe.epochs_of(samples)
@@ -147,11 +157,11 @@ def run(options: argparse.Namespace) -> None:
     loss = loss_of(options.model, len(data.classes))
 
     def part(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Array, Array]:
-        return x if is_stored(x) else to_backend(x, xp), to_backend(targets(loss, y), xp)
+        return there(x, xp), to_backend(targets(loss, y), xp)
 
     settings = Settings(
         model=options.model,
-        data=lasting_name(options.model, recipe.data),
+        data=lasting_name(options.model, named),
         backend=options.backend,
         epochs=epochs,
         batch_size=recipe.batch_size,
@@ -190,6 +200,8 @@ def run(options: argparse.Namespace) -> None:
 def _start(model: Sequential, seed: int, x: NDArray[Any]) -> dict[str, Array]:
     """Return the first parameters, with the statistics of samples where they are standardised."""
     params = model.init(seed, x.shape[1:])[0]
+    if isinstance(x, CSR):  # the loss is convex; words of few texts keep what they begin with
+        return {name: 0 * w for name, w in params.items()}
     return standardized(model, params, x[some_of(len(x))]) if standardizes(model) else params
 
 

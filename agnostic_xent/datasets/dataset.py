@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.checks import generator, number
 from .columns import Columns
+
+if TYPE_CHECKING:
+    from .words import Words
 
 __all__ = ["Dataset"]
 
@@ -28,7 +31,7 @@ class Dataset:
         Name of each label.
     name : str
         Name of the data set.
-    columns : Columns or None
+    columns : Columns, Words or None
         Of a table: ``columns.rows(frame)`` makes the rows of another one numbers in the same way.
 
     Examples
@@ -45,7 +48,7 @@ class Dataset:
     test_y: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...]
     name: str
-    columns: Columns | None = field(default=None, repr=False)
+    columns: Columns | Words | None = field(default=None, repr=False)
 
 
 Rows = NDArray[np.int64]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,19 @@ TRAINING = ("train", "training")
 TESTING = ("test", "testing", "val", "valid", "validation")
 
 
-class Pictures(NamedTuple):
-    """Files of pictures, and the names of the folders that they are in: their classes."""
+class Kind(NamedTuple):
+    """What is in the folders of the classes."""
+
+    name: str
+    example: str
+    files_in: Callable[[Path], list[Path]]
+
+
+PICTURES = Kind("pictures", "cat/1.jpg and dog/2.jpg", pictures_in)
+
+
+class Files(NamedTuple):
+    """Files, and the names of the folders that they are in: their classes."""
 
     files: list[Path]
     labels: list[str]
@@ -102,38 +114,41 @@ def load_images(
 
 
 def held_out(
-    folder: Path, test_fraction: float = 0.2, rng: int | np.random.Generator | None = 0
-) -> tuple[Pictures, Pictures]:
-    """Return the pictures to train on, and those that are held out."""
+    folder: Path,
+    test_fraction: float = 0.2,
+    rng: int | np.random.Generator | None = 0,
+    kind: Kind = PICTURES,
+) -> tuple[Files, Files]:
+    """Return the files to train on, and those that are held out."""
     parts = {path.name.lower(): path for path in _folders(folder)}
     names = [next((n for n in some if n in parts), None) for some in (TRAINING, TESTING)]
     if all(names):
-        train, test = (labelled(parts[name]) for name in names if name)
+        train, test = (labelled(parts[name], kind) for name in names if name)
         return train, test
-    pictures = labelled(folder)
-    labels = np.asarray(pictures.labels)
+    found = labelled(folder, kind)
+    labels = np.asarray(found.labels)
     train, test = (
-        Pictures([pictures.files[i] for i in rows], [pictures.labels[i] for i in rows])
+        Files([found.files[i] for i in rows], [found.labels[i] for i in rows])
         for rows in split_by_class(labels, test_fraction, rng)
     )
     return train, test
 
 
-def labelled(folder: Path) -> Pictures:
-    """Return the pictures in the folders of a folder.
+def labelled(folder: Path, kind: Kind = PICTURES) -> Files:
+    """Return the files in the folders of a folder.
 
     Raises
     ------
     ValueError
         If there is none.
     """
-    found = [(file, path.name) for path in _folders(folder) for file in pictures_in(path)]
+    found = [(file, path.name) for path in _folders(folder) for file in kind.files_in(path)]
     if not found:
         raise ValueError(
-            "it must hold a folder of pictures for each class, such as cat/1.jpg and dog/2.jpg, "
+            f"it must hold a folder of {kind.name} for each class, such as {kind.example}, "
             "but has none"
         )
-    return Pictures([file for file, _ in found], [name for _, name in found])
+    return Files([file for file, _ in found], [name for _, name in found])
 
 
 def _folders(folder: Path) -> list[Path]:

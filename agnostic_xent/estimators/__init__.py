@@ -4,6 +4,7 @@ from .cnn import CNNClassifier
 from .conformal import ConformalClassifier
 from .label_issues import find_label_issues
 from .logistic import LogisticRegression
+from .logistic_cv import LogisticRegressionCV
 from .minirocket import MiniRocket
 from .report import save_report
 
@@ -11,6 +12,7 @@ __all__ = [
     "CNNClassifier",
     "ConformalClassifier",
     "LogisticRegression",
+    "LogisticRegressionCV",
     "MiniRocket",
     "find_label_issues",
     "save_report",

@@ -23,6 +23,7 @@ from ..training.averages import Averaged, state_after
 from ..training.batches import is_stored
 from ..training.history import History
 from ..training.optimizers import SGD, State
+from ..training.proximal import Proximal
 from ..training.schedules import Later, Scaled, Schedule
 from ..training.sparse_epochs import _SparseDense
 from .classifier import Classifier
@@ -30,6 +31,7 @@ from .fitting import problem, train
 from .inference import standard_errors, table
 from .lbfgs import MOST_COLUMNS, minimize
 from .logistic_objective import LogisticObjective
+from .orthants import minimize_l1
 from .rows import affine
 from .sample_space import SampleSpace, sample_space
 from .samples import Labelled, Samples, check_home, checked_samples, checked_weights, dtype_name
@@ -47,14 +49,17 @@ def _trains_by_steps(estimator: LogisticRegression) -> bool:
 class LogisticRegression(Classifier):
     """Logistic regression: of two classes by one logit, of more by softmax.
 
-    Minimises ``C sum_i a_i l(y_i, x_i w^T + b) + |w|^2 / 2``, a the weight of a sample and l its
-    cross entropy. The optimum is found on features as they come: their offsets and scales cost no
-    iterations.
+    Minimises ``C sum_i a_i l(y_i, x_i w^T + b) + (1 - l1_ratio) |w|^2 / 2 + l1_ratio sum |w|``, a
+    the weight of a sample and l its cross entropy. The optimum is found on features as they come:
+    their offsets and scales cost no iterations.
 
     Parameters
     ----------
     C : float
-        Inverse strength of the L2 penalty, > 0; infinity for none. Intercepts are not penalised.
+        Inverse strength of the penalty, > 0; infinity for none. Intercepts are not penalised.
+    l1_ratio : float
+        Share of the l1 penalty, in [0, 1]: 0 is ridge, 1 the lasso, between them the elastic net.
+        An l1 penalty sets the coefficients of features that tell little to 0.
     fit_intercept : bool
         Whether there is an intercept b.
     class_weight : dict, "balanced" or None
@@ -144,6 +149,7 @@ class LogisticRegression(Classifier):
         self,
         *,
         C: float = 1.0,
+        l1_ratio: float = 0.0,
         fit_intercept: bool = True,
         class_weight: Any = None,
         solver: str = "lbfgs",
@@ -161,6 +167,7 @@ class LogisticRegression(Classifier):
         thresholds: Any = 0.5,
     ):
         self.C = C
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.class_weight = class_weight
         self.solver = solver
@@ -260,8 +267,8 @@ class LogisticRegression(Classifier):
         Raises
         ------
         ValueError
-            If there are more than two classes or a class_weight, features are more than 1024, or
-            some of them are sums of others.
+            If there are more than two classes, a class_weight or an l1 penalty, features are more
+            than 1024, or some of them are sums of others.
 
         References
         ----------
@@ -272,6 +279,11 @@ class LogisticRegression(Classifier):
             raise ValueError(
                 f"summary is for two classes and class_weight=None, got {len(self.classes_)} "
                 f"classes and class_weight={self.class_weight!r}"
+            )
+        if self.l1_ratio:
+            raise ValueError(
+                f"summary is for l1_ratio=0, got {self.l1_ratio}: coefficients that an l1 penalty "
+                "has chosen have no standard errors"
             )
         samples = self._samples(X, reset=False)
         check_home(self, samples.like, self.coef_, "summary")
@@ -296,8 +308,9 @@ class LogisticRegression(Classifier):
     def _minimize(self, params: Params, data: Labelled) -> None:
         samples, total, w = data.samples, data.total, params["0.weight"]
         weights = samples.numbers(np.ones(len(samples)) if data.weights is None else data.weights)
+        penalty, l1 = self._penalties(total)
         space: SampleSpace | UsedColumns | None = used_columns(samples)
-        if self._ranks.size == 1:
+        if self._ranks.size == 1 and not l1:
             space = sample_space(samples, weights) or space
         if space is not None:
             samples, w = space.samples, space.coordinates(w)
@@ -306,14 +319,19 @@ class LogisticRegression(Classifier):
             samples.indices(data.labels) if data.table is None else samples.numbers(data.table),
             weights,
             total,
-            1 / (float(self.C) * total),
+            penalty,
             self.fit_intercept,
             self._ranks,
             data.several,
         )
         start = array_namespace(w).concat([w, params["0.bias"][:, None]], axis=1)
         max_iter = int(self.max_iter or 1000)
-        w, values, converged = minimize(objective, start, tol=float(self.tol), max_iter=max_iter)
+        tol = float(self.tol)
+        w, values, converged = (
+            minimize_l1(objective, start, l1=l1, tol=tol, max_iter=max_iter)
+            if l1
+            else minimize(objective, start, tol=tol, max_iter=max_iter)
+        )
         if not converged:
             warnings.warn(
                 f"lbfgs ended after max_iter={max_iter} iterations, before tol={self.tol} was "
@@ -339,11 +357,12 @@ class LogisticRegression(Classifier):
         by_itself = not self.average and not is_stored(data.samples.x)  # then kernels take SGD
         if by_itself and callable(rate):
             rate = Later(rate, begun)
-        decay = 1 / (float(self.C) * seen)
+        penalty, l1 = self._penalties(seen)
         if data.several:  # the loss is the mean over the labels, too
             rate = Scaled(rate, units) if callable(rate) else units * rate
-            decay = decay / units
-        sgd = SGD(rate, weight_decay=decay, decay_bias=False)
+            penalty, l1 = penalty / units, l1 / units
+        sgd: Any = SGD(rate, weight_decay=penalty, decay_bias=False)
+        sgd = Proximal(sgd, l1) if l1 else sgd
         optimizer = sgd if by_itself else Averaged(sgd, average=self.average, state=state)
         layer = _SparseDense if isinstance(data.samples.x, CSR) else Dense
         if not self.fit_intercept:
@@ -388,9 +407,15 @@ class LogisticRegression(Classifier):
         scores = array_namespace(logits[0]).concat(logits, axis=0)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
+    def _penalties(self, total: float) -> tuple[float, float]:
+        """Return the factors of |w|^2 / 2 and of sum |w| beside a mean loss of a total weight."""
+        penalty, share = 1 / (float(self.C) * total), float(self.l1_ratio)
+        return (1 - share) * penalty, share * penalty
+
     def _check_options(self) -> None:
         check_choice("solver", self.solver, ("lbfgs", "sgd"))
         number("C", self.C, "(0, inf]")
+        number("l1_ratio", self.l1_ratio, "[0, 1]")
         number("tol", self.tol, "(0, inf]")
         integer("batch_size", self.batch_size)
         if self.max_iter is not None:

@@ -28,6 +28,34 @@ Preconditioner = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
+class Standard:
+    """Coordinates v of coefficients: those of features without their means, in units of scales."""
+
+    mean: Array
+    """Shape (1, features)."""
+    scale: Array
+    """Likewise."""
+    scale_of_intercept: float
+
+    def coefficients(self, v: Array) -> Array:
+        """Return the coefficients that have these coordinates."""
+        xp, w = array_namespace(v), v[:, :-1] * self.scale
+        b = self.scale_of_intercept * v[:, -1:] - xp.sum(w * self.mean, axis=1, keepdims=True)
+        return xp.concat([w, b if self.scale_of_intercept else xp.zeros_like(b)], axis=1)
+
+    def of(self, w: Array) -> Array:
+        """Return the coordinates of coefficients."""
+        xp, factor = array_namespace(w), self.scale_of_intercept
+        b = w[:, -1:] + xp.sum(w[:, :-1] * self.mean, axis=1, keepdims=True)
+        return xp.concat([w[:, :-1] / self.scale, b / factor if factor else 0 * b], axis=1)
+
+    def gradient(self, g: Array) -> Array:
+        """Return the gradient with respect to v, of that with respect to coefficients."""
+        w = (g[:, :-1] - g[:, -1:] * self.mean) * self.scale
+        return array_namespace(g).concat([w, self.scale_of_intercept * g[:, -1:]], axis=1)
+
+
+@dataclass(frozen=True)
 class LogisticObjective:
     """Weighted mean loss of a linear classifier, and its L2 penalty.
 
@@ -63,21 +91,23 @@ class LogisticObjective:
             gradient = gradient + xp.concat([dw, self._kept(db[:, None])], axis=1)
         return float(self.communicator.sum(value)), self.communicator.sum(gradient)
 
-    def by_variances(self, units: int) -> Preconditioner:
-        """Return the inverse of the Hessian at 0, as it were if no two features were correlated."""
+    def standardized(self, units: int) -> Standard:
+        """Return coordinates in which the Hessian at 0 is about the identity.
+
+        It would be, if no two features were correlated.
+        """
         binary = units == 1 or self.several
         curvature = 1 / 4 if binary else (units - 1) / units**2  # where all p are equal
         mean, variance = self._moments
         xp = array_namespace(variance)
         square = curvature * variance + self.penalty
-        square = xp.where(square > 0, square, constant(1, square))
+        scale = xp.where(square > 0, square, constant(1, square)) ** -0.5
+        return Standard(mean, scale, curvature**-0.5 if self.fit_intercept else 0.0)
 
-        def precondition(r: Array) -> Array:
-            w = (r[:, :-1] - r[:, -1:] * mean) / square
-            b = r[:, -1:] / curvature - xp.sum(w * mean, axis=1, keepdims=True)
-            return xp.concat([w, self._kept(b)], axis=1)
-
-        return precondition
+    def by_variances(self, units: int) -> Preconditioner:
+        """Return the inverse of the Hessian at 0, as it were if no two features were correlated."""
+        standard = self.standardized(units)
+        return lambda r: standard.coefficients(standard.gradient(r))
 
     def by_hessian(self, w: Array) -> Preconditioner:
         """Return the inverse of the Hessian at w, averaged over the classes.

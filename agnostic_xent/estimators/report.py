@@ -19,10 +19,12 @@ from ..evaluation.explanations import SHOWN_STEPS
 from ..evaluation.layer_times import LayerTime, how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import Curves, curves_of
+from ..evaluation.strongest import strongest
 from ..operations.losses import cross_entropy
 from .classifier import Classifier
 from .cnn import CNNClassifier
 from .conformal import ConformalClassifier
+from .logistic import LogisticRegression
 from .samples import (
     Samples,
     as_array,
@@ -49,9 +51,11 @@ def save_report(
     """Write what a fitted classifier does on test samples as one HTML page.
 
     Curves of the training, confusion matrix, reliability diagram, scores of each class, samples
-    whose label is probably wrong, sizes and coverage of prediction sets; of images also the most
-    confident mistakes, each with an explanation, the first filters, and which implementation runs
-    in each layer and for how long. The page opens without network, on a phone and on paper. Needs
+    whose label is probably wrong, sizes and coverage of prediction sets; of two classes ROC and
+    precision-recall curves, and the thresholds for some precisions; of a `LogisticRegression`
+    whose features have names the strongest ones of each class; of images also the most confident
+    mistakes, each with an explanation, the first filters, and which implementation runs in each
+    layer and for how long. The page opens without network, on a phone and on paper. Needs
     matplotlib and jinja2.
 
     Parameters
@@ -87,7 +91,7 @@ def save_report(
     True
     """
     check_is_fitted(classifier)
-    classifier, X = _last_step(classifier, X)
+    classifier, X, names = _last_step(classifier, X)
     name, where, size = type(classifier).__name__, "numpy", 0
     images, explained, filters, layers = None, None, None, []
     if not isinstance(classifier, Classifier):
@@ -123,6 +127,7 @@ def save_report(
         settings={"estimator": name, **_settings(classifier)},
         versions=machine(where),
         groups=checked_groups(groups, len(labels)),
+        strongest=_strongest(classifier, names),
     )
 
 
@@ -136,8 +141,12 @@ def _labels(classifier: Classifier, y: Any, samples: Samples) -> NDArray[np.int6
     return tabled(samples, table, classifier.classes_, None, None).labels
 
 
-def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Return the classifier within another one or a pipeline, and samples as that takes them."""
+def _last_step(estimator: Any, X: Any) -> tuple[Any, Any, Any]:
+    """Return the classifier within another one or a pipeline, samples as that takes them, names.
+
+    Those of the features, as the steps before name them; None where they do not.
+    """
+    names = None
     while True:
         if hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
@@ -146,7 +155,8 @@ def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
         elif isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
         elif isinstance(estimator, Pipeline):
-            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            if len(estimator) > 1:
+                X, names = estimator[:-1].transform(X), _names_out(estimator[:-1])
             estimator = estimator[-1]
         else:
             break
@@ -155,7 +165,22 @@ def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
             "classifier must be a fitted classifier with predict_proba, or a Pipeline or a search "
             f"of one, got {type(estimator).__name__}"
         )
-    return estimator, X
+    return estimator, X, names
+
+
+def _names_out(steps: Pipeline) -> Any:
+    try:
+        return steps.get_feature_names_out()
+    except (AttributeError, ValueError):  # such as of a HashingVectorizer, or a function
+        return None
+
+
+def _strongest(classifier: Any, names: Any) -> dict[str, list[str]]:
+    """Return the features that speak most for each class, of a linear classifier and with names."""
+    names = getattr(classifier, "feature_names_in_", names)
+    if names is None or not isinstance(classifier, LogisticRegression):
+        return {}
+    return strongest(to_numpy(classifier.coef_), names, [*map(str, classifier.classes_)])
 
 
 def _numbers(classifier: Any, unit: str) -> dict[str, str]:

@@ -29,7 +29,9 @@ from .pictures import (
     draw_confusion,
     draw_curves,
     draw_reliability,
+    draw_thresholds,
 )
+from .thresholds import Thresholds
 
 __all__ = ["save_page"]
 
@@ -61,6 +63,7 @@ def save_page(
     settings: Mapping[str, Any],
     versions: Mapping[str, str],
     groups: NDArray[Any] | None = None,
+    strongest: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the page atomically: one file that opens without network, on a phone and on paper.
 
@@ -100,6 +103,8 @@ def save_page(
         Tables at the end of the page.
     groups : ndarray, shape (N,), optional
         What each test sample belongs to, such as a person; a table has the accuracy of each.
+    strongest : mapping of sequences of str, optional
+        The features that speak most for each class, such as words.
 
     Raises
     ------
@@ -121,13 +126,22 @@ def save_page(
         finalize=lambda x: printable(x) if type(x) is str else x,
     )
     classes = [*map(printable, classes)]
+    thresholds = None
+    if len(classes) == 2:
+        thresholds = Thresholds.of(probabilities[:, 1], labels == 1)
     with drawing(STYLE | {"svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}, classes):
         page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
             title=title,
             summary=[*_summary(labels, probabilities, loss), *numbers.items()],
-            pictures=_pictures(curves, unit, labels, probabilities, classes),
+            pictures=[
+                *_pictures(curves, unit, labels, probabilities, classes),
+                *_of_thresholds(thresholds, classes[-1]),
+            ],
             scores=_scores(matrix, classes),
             groups=_groups(groups, probabilities.argmax(axis=1) == labels),
+            operating=_operating(thresholds),
+            second=classes[-1],
+            strongest=strongest or {},
             mistakes=_mistakes(labels, probabilities, images, explained, classes),
             issues=_issues(labels, probabilities, images, classes),
             sets=_sets(labels, probabilities),
@@ -176,6 +190,35 @@ def _pictures(
             "Accuracy over confidence, and how many test samples have that confidence",
         ),
     ]
+
+
+def _of_thresholds(found: Thresholds | None, name: str) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    text = (
+        f"ROC, and precision over recall, of {name}: area {found.area:.4f}, "
+        f"average precision {found.average_precision:.4f}"
+    )
+    return [(_svg((5.2, 4.8), lambda figure: draw_thresholds(figure, found, name)), text)]
+
+
+PRECISIONS = (0.9, 0.95, 0.99)
+"""Those of which the thresholds are told."""
+
+
+def _operating(found: Thresholds | None) -> list[dict[str, str]]:
+    """Return the threshold that has each precision, and its recall; a dash where none has."""
+    if found is None:
+        return []
+    rows = []
+    for wanted in PRECISIONS:
+        threshold, recall = (
+            ("–", "–")
+            if (at := found.at_precision(wanted)) is None
+            else (f"{at[0]:.4g}", f"{at[1]:.3f}")
+        )
+        rows.append({"precision": f"{wanted:g}", "threshold": threshold, "recall": recall})
+    return rows
 
 
 def _training(curves: Curves, unit: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from ..core.requirements import missing
 from ..training.loop import History
 from .calibration import calibration_bins, expected_calibration_error
 from .lettering import arrow, drawing, printable, shortened, width
+from .thresholds import Thresholds
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase, SubFigure
@@ -198,6 +199,29 @@ def draw_reliability(
     lower.set_xlim(-0.03, 1.03)
     for axis in (upper.yaxis, lower.xaxis):
         axis.set_ticks((0, 0.5, 1))
+
+
+def draw_thresholds(figure: FigureBase, found: Thresholds, name: str) -> None:
+    """Draw the ROC curve of a class, and its precision over its recall."""
+    upper, lower = figure.subplots(2, 1)
+    figure.subplots_adjust(left=0.2, right=0.95, top=0.93, bottom=0.11, hspace=0.55)
+    style: Any = {"loc": "left", "fontweight": "bold"}
+    upper.set_title(f"ROC of {shortened(name, NAME)} (area {found.area:.4f})", **style)
+    upper.plot((0, 1), (0, 1), color=FAINT, ls=":")
+    x, y = (np.append(0, values) for values in (found.false_alarms, found.recall))
+    upper.plot(x, y, color=BLUE, lw=2.5)
+    upper.set_xlabel("false alarms")
+    upper.set_ylabel("recall")
+    lower.set_title(f"Precision (average {found.average_precision:.4f})", **style)
+    lower.axhline(found.positives / found.samples, color=FAINT, ls=":")
+    lower.plot(found.recall, found.precision, color=BLUE, lw=2.5, drawstyle="steps-pre")
+    lower.set_xlabel("recall")
+    lower.set_ylabel("precision")
+    for ax in (upper, lower):
+        ax.set_xlim(-0.03, 1.03)
+        ax.set_ylim(-0.03, 1.03)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks((0, 0.5, 1))
 
 
 def confident_mistakes(

@@ -112,7 +112,7 @@ def _check_numbers(name: str, part: str, x: Array) -> None:
 
 def _takeable(y: Array) -> Array:
     """Return targets of which samples can be taken: torch has no `take` of unsigned labels."""
-    if is_stored(y):
+    if is_stored(y) or isinstance(y, CSR):  # samples of `predict`, which has no targets
         return y
     xp = array_namespace(y)
     if not xp.isdtype(y.dtype, "unsigned integer"):

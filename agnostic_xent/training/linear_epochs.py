@@ -16,7 +16,8 @@ from ..operations.binary_losses import binary_cross_entropy_with_logits as binar
 from ..operations.losses import cross_entropy
 from .batches import ArraySource, Source
 from .optimizers import SGD, Optimizer, State
-from .schedules import rates_of
+from .proximal import Proximal
+from .schedules import Schedule, rates_of
 from .totals import Totals
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ def linear_sgd(
     batch_size: int,
     weight_decay: float,
     decay_bias: bool,
+    l1: float = 0.0,
 ) -> tuple[Array, Array | None, float, int]:
     """Take the steps of SGD, without momentum, over batches of the rows ``order`` of x and y.
 
     ``w = w - rate * (mean over the batch of (p - y) x + weight_decay * w)``, and b likewise, but
-    without the decay unless ``decay_bias``.
+    without the decay unless ``decay_bias``; then the weights come nearer to 0 by rate * l1.
 
     Parameters
     ----------
@@ -76,12 +78,13 @@ class LinearSteps:
     """Takes the steps of an epoch of a linear model by a kernel."""
 
     kernel: Callable[..., tuple[Array, Array | None, float, int]]
+    """It knows the options of the steps."""
     weight: str
     """The parameter's name; likewise the bias."""
     bias: str
     x: Array
     y: Array
-    optimizer: SGD
+    learning_rate: float | Schedule
     batch_size: int
     samples: int | None
     """How many of them an epoch takes; None for all."""
@@ -97,12 +100,8 @@ class LinearSteps:
         for start in range(0, len(order), rows):
             chunk = order[start : start + rows]
             steps = state["step"] + np.arange(math.ceil(len(chunk) / size))
-            rates = rates_of(self.optimizer.learning_rate, steps)
-            w, b, loss, correct = self.kernel(
-                w, b, self.x, self.y, chunk, rates,
-                batch_size=size, weight_decay=self.optimizer.weight_decay,
-                decay_bias=self.optimizer.decay_bias,
-            )  # fmt: skip
+            rates = rates_of(self.learning_rate, steps)
+            w, b, loss, correct = self.kernel(w, b, self.x, self.y, chunk, rates)
             state = state | {"step": state["step"] + len(steps)}
             params = params | {self.weight: w} | ({} if b is None else {self.bias: b})
             yield params, state, Totals(len(chunk), loss, correct, len(chunk), len(chunk))
@@ -120,12 +119,14 @@ def linear_steps(
     """Return what takes the steps of an epoch, where `linear_sgd` has a kernel for it.
 
     That may be for one `Dense` layer, perhaps behind `Flatten`, in-memory samples, SGD without
-    momentum, and `cross_entropy` of labels or `binary_cross_entropy_with_logits` of one logit.
+    momentum, perhaps `Proximal`, and `cross_entropy` of labels or
+    `binary_cross_entropy_with_logits` of one logit.
     """
     *before, (name, dense) = as_chain(model).children().items()
     if type(dense) is not Dense or any(type(layer) is not Flatten for _, layer in before):
         return None
-    if type(optimizer) is not SGD or optimizer.momentum or not isinstance(source, ArraySource):
+    options = step_options(optimizer, batch_size)
+    if options is None or not isinstance(source, ArraySource):
         return None
     if loss is not cross_entropy and (loss is not binary_loss or dense.units != 1):
         return None
@@ -133,12 +134,27 @@ def linear_steps(
     weight, bias, x = f"{prefix}weight", f"{prefix}bias", source.x
     if before and x.ndim > 2:
         x = array_namespace(x).reshape(x, (len(source), math.prod(x.shape[1:])))
-    kernel = linear_sgd.kernel(
-        params[weight], params.get(bias), x, source.y,
-        loss=loss.name, batch_size=batch_size, weight_decay=optimizer.weight_decay,
-        decay_bias=optimizer.decay_bias,
-    )  # fmt: skip
+    options |= {"loss": loss.name}
+    kernel = linear_sgd.kernel(params[weight], params.get(bias), x, source.y, **options)
     if kernel is None:
         return None
-    value = functools.partial(kernel.value, loss=loss.name)
-    return LinearSteps(value, weight, bias, x, source.y, optimizer, batch_size, samples)
+    value, rate = functools.partial(kernel.value, **options), sgd_of(optimizer).learning_rate
+    return LinearSteps(value, weight, bias, x, source.y, rate, batch_size, samples)
+
+
+def sgd_of(optimizer: Any) -> Any:
+    """Return the optimizer within `Proximal`."""
+    return optimizer.optimizer if isinstance(optimizer, Proximal) else optimizer
+
+
+def step_options(optimizer: Any, batch_size: int) -> dict[str, Any] | None:
+    """Return the options of kernels for steps of SGD; None of others, or of momentum."""
+    sgd = sgd_of(optimizer)
+    if type(sgd) is not SGD or sgd.momentum:
+        return None
+    return {
+        "batch_size": batch_size,
+        "weight_decay": sgd.weight_decay,
+        "decay_bias": sgd.decay_bias,
+        "l1": optimizer.l1 if isinstance(optimizer, Proximal) else 0.0,
+    }

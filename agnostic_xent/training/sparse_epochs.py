@@ -12,14 +12,14 @@ from ..core.arrays import Array, array_namespace
 from ..core.operation import Operation, Routine
 from ..core.sparse import CSR
 from ..network.containers import as_chain, prefix_of
-from ..network.layers import Layer, Params, Pass, WithPullback
+from ..network.layers import Dense, Layer, Params, Pass, WithPullback
 from ..operations.binary_losses import binary_cross_entropy_with_logits as binary_loss
 from ..operations.losses import cross_entropy
-from ..operations.sparse import sparse_affine_vjp
+from ..operations.sparse import sparse_affine, sparse_affine_vjp
 from .averages import Averaged, share
 from .batches import ArraySource, Source
-from .linear_epochs import CHUNK, Steps
-from .optimizers import SGD, Optimizer, State
+from .linear_epochs import CHUNK, Steps, sgd_of, step_options
+from .optimizers import Optimizer, State
 from .schedules import rates_of
 from .totals import Totals
 
@@ -31,11 +31,12 @@ PASSES = 8
 
 
 @dataclass(frozen=True)
-class _SparseDense(Layer):
+class _SparseDense(Dense):
     """`Dense` of sparse rows, which have no gradient of their own."""
 
-    units: int
-    bias: bool = True
+    def __call__(self, params: Mapping[str, Array], x: Any) -> Array:
+        """Return the logits."""
+        return sparse_affine(x, params["weight"], params.get("bias"))
 
     def forward(self, params: Mapping[str, Array], x: Any, how: Pass) -> WithPullback:
         """Return the logits and their pullback."""
@@ -71,6 +72,7 @@ def sparse_sgd(
     batch_size: int,
     weight_decay: float,
     decay_bias: bool,
+    l1: float = 0.0,
 ) -> tuple[list[Array | None], list[Array | None], float, int]:
     """Take the steps of SGD over batches of the rows ``order`` of a `CSR`, as `linear_sgd` does.
 
@@ -111,7 +113,7 @@ class SparseSteps:
     x: CSR
     y: Array
     optimizer: Any
-    """`SGD`, or `Averaged` of it."""
+    """`SGD`, perhaps `Proximal`, or `Averaged` of that."""
     batch_size: int
     samples: int | None
     """How many of them an epoch takes; None for all."""
@@ -132,7 +134,7 @@ class SparseSteps:
                 [self.y],
                 [state["mean"].get(name) if averages else None for name in names],
                 order=chunk,
-                rates=rates_of(_sgd(self.optimizer).learning_rate, steps),
+                rates=rates_of(sgd_of(_inner(self.optimizer)).learning_rate, steps),
                 shares=share(steps + 1) if averages else np.empty(0),
             )
             params = params | _present(names, of_params)
@@ -167,24 +169,21 @@ def sparse_steps(
     """Return what takes the steps of an epoch, where `sparse_sgd` has a kernel for it.
 
     That may be for one `_SparseDense`, perhaps before `_ZeroLogit`, and SGD without momentum,
-    perhaps averaged.
+    perhaps `Proximal` or averaged, not both.
     """
     (name, first), *after = as_chain(model).children().items()
     if type(first) is not _SparseDense or not isinstance(source, ArraySource):
         return None
-    sgd, prefix = _sgd(optimizer), prefix_of(name)
+    options, prefix = step_options(_inner(optimizer), batch_size), prefix_of(name)
     binary = loss is binary_loss and first.units == 1 and not after
     of_classes = loss is cross_entropy and [type(layer) for _, layer in after] in ([], [_ZeroLogit])
-    if type(sgd) is not SGD or sgd.momentum or not (binary or of_classes):
+    if options is None or not (binary or of_classes):
+        return None
+    if options["l1"] and isinstance(optimizer, Averaged) and optimizer.average:
         return None
     y, (weight, bias) = source.y, (f"{prefix}weight", f"{prefix}bias")
     if binary:
         y = array_namespace(y).concat([1 - y, y], axis=1)
-    options = {
-        "batch_size": batch_size,
-        "weight_decay": sgd.weight_decay,
-        "decay_bias": sgd.decay_bias,
-    }
     arrays = params[weight], params.get(bias), *source.x.arrays, y
     kernel = sparse_sgd.kernel(*arrays, **options)
     if kernel is None:
@@ -193,7 +192,7 @@ def sparse_steps(
     return SparseSteps(value, weight, bias, source.x, y, optimizer, batch_size, samples)
 
 
-def _sgd(optimizer: Any) -> Any:
+def _inner(optimizer: Any) -> Any:
     return optimizer.optimizer if isinstance(optimizer, Averaged) else optimizer
 
 

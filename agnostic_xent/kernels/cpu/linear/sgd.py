@@ -48,6 +48,8 @@ class Decay(NamedTuple):
     weights: float
     biases: float
     with_bias: bool
+    l1: float
+    """By so much, times the rate, weights then come nearer to 0."""
 
 
 def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: Any) -> str | None:
@@ -65,7 +67,7 @@ def takes(w: Any, b: Any, x: Any, y: Any, *, batch_size: int, loss: str, **_: An
 
 def value(
     w: Any, b: Any, x: Any, y: Any, order: Any, rates: Any, *,
-    loss: str, batch_size: int, weight_decay: float, decay_bias: bool,
+    loss: str, batch_size: int, weight_decay: float, decay_bias: bool, l1: float = 0.0,
 ) -> tuple[Any, Any, float, int]:  # fmt: skip
     """Return weights and bias after the steps, the samples' loss and the right predictions."""
     dtype = w.dtype
@@ -73,11 +75,12 @@ def value(
     x, y = np.asarray(x), np.take(y, order, axis=0)
     w, with_bias = np.array(w, order="C"), b is not None
     b = np.array(b) if with_bias else np.zeros(len(w), dtype)
-    decay = Decay(float(weight_decay), float(weight_decay if decay_bias else 0), with_bias)
+    of_biases = float(weight_decay if decay_bias else 0)
+    decay = Decay(float(weight_decay), of_biases, with_bias, float(l1))
     data = x, order, rates, decay, w, b
     if loss == BINARY:
         t, z = y.ravel(), np.empty(len(order), dtype)
-        if batch_size == 1 and x.flags.c_contiguous:
+        if batch_size == 1 and x.flags.c_contiguous and not l1:
             one_by_one[dtype](t, *data, z)
         else:
             in_batches[variant](t, *data, z, np.empty((batch_size, 1), dtype))
@@ -114,6 +117,22 @@ def descend(w: Any, b: Any, x: Any, rows: Any, d: Any, rate: Any, decay: Decay) 
             if decay.with_bias:
                 b[c] = keep_b * b[c] - scale
             keep = keep_b = one
+    if decay.l1 != 0:
+        shrink(w, w.dtype.type(rate * decay.l1))
+
+
+@plain
+def shrink(w: Any, less: Any) -> None:
+    """Bring weights nearer to 0, at most to it."""
+    for c in range(w.shape[0]):
+        for j in range(w.shape[1]):
+            w[c, j] = nearer(w[c, j], less)
+
+
+@plain
+def nearer(w: Any, less: Any) -> Any:
+    """Return a weight nearer to 0; one that is not finite stays so."""
+    return w - less if w > less else (w + less if w < -less else w * 0)
 
 
 @sums
@@ -301,6 +320,6 @@ def softmax_slope(z: Any, label: Any, d: Any, unbias: Any) -> Any:
     return log1p(others * unbias), hit
 
 
-options = "loss", "batch_size", "weight_decay", "decay_bias"
+options = "loss", "batch_size", "weight_decay", "decay_bias", "l1"
 kernel = Implementation("Numba loops", value, takes=takes, options=options)
 ROUTINES["linear_sgd"].add_kernel("numpy", kernel)

@@ -3,7 +3,9 @@
 A penalty shrinks all weights at each step, and an average takes a share of all of them. Both are
 put off: with numbers s, p and q that a step changes, the weights are ``w = s v`` and their average
 is ``p u + q v``; a step moves v, and u against it, where the samples have entries. L. Bottou,
-Stochastic gradient descent tricks (2012), sections 5.1 and 5.2.
+Stochastic gradient descent tricks (2012), sections 5.1 and 5.2. An l1 penalty brings all weights
+nearer to 0. That is put off, too, until a column is met: steps in between add up. B. Carpenter,
+Lazy sparse stochastic gradient descent for regularized multinomial logistic regression (2008).
 
 Steps follow each other, so this runs on one thread. z are logits, d slopes of the loss at them.
 Weights are read and written as (columns, units), those of u behind those of v.
@@ -20,8 +22,17 @@ from ....core.operation import ROUTINES, Implementation
 from ..simd.elementary import BIAS, borrowed, exp_biased, log1p, plain
 from ..simd.lines import prefetch_to_read, prefetch_to_write
 from ..toolchain.compiling import compiled
-from ..toolchain.signatures import FLOATS, Doubles, Integers, Read1, Read2, Write1, Write2
-from .sgd import Decay, softmax_slope
+from ..toolchain.signatures import (
+    FLOATS,
+    Doubles,
+    Integers,
+    Read1,
+    Read2,
+    Write1,
+    Write2,
+    WrittenDoubles,
+)
+from .sgd import Decay, nearer, softmax_slope
 from .sparse import INDICES, Columns, add, flat_rows, row_product, spread, why_no_rows
 
 SMALL = 1e-2
@@ -50,6 +61,7 @@ def takes(
 def value(
     params: Any, rows: Any, targets: Any, means: Any, *,
     order: Any, rates: Any, shares: Any, batch_size: int, weight_decay: float, decay_bias: bool,
+    l1: float = 0.0,
 ) -> tuple[list[Any], list[Any], float, int]:  # fmt: skip
     """Return the parameters and averages after the steps, the loss and the right predictions."""
     (w, b), (mean_w, mean_b), (y,) = params, means, targets
@@ -57,15 +69,16 @@ def value(
     data, indices, indptr = flat_rows(rows)
     v, bias = _turned(w, mean_w), np.zeros(units, dtype) if b is None else np.array(b)
     mean = np.array(mean_b) if averaged and b is not None else np.zeros(units, dtype)
-    decay = Decay(float(weight_decay), float(weight_decay if decay_bias else 0), b is not None)
+    of_biases = float(weight_decay if decay_bias else 0)
+    decay = Decay(float(weight_decay), of_biases, b is not None, float(l1))
     y = np.take(y, order, axis=0)
     form = Form(averaged, y.ndim == 1)
     labels = y.astype(np.int64) if form.labels else y.argmax(axis=1)
     shares_of_classes = np.zeros((1, units), dtype) if form.labels else np.ascontiguousarray(y)
     total, correct = take_steps[dtype, indices.dtype](
         labels, shares_of_classes, data, indices, indptr, order, rates, shares, decay, form,
-        v, bias, mean, np.empty(units, dtype), np.empty((batch_size, v.shape[1]), dtype),
-        1 / BIAS[dtype],
+        v, np.zeros(len(v) if l1 else 0), bias, mean,
+        np.empty(units, dtype), np.empty((batch_size, v.shape[1]), dtype), 1 / BIAS[dtype],
     )  # fmt: skip
     with_bias = b is not None
     parts = [np.ascontiguousarray(v[:, i : i + units]).T for i in range(0, v.shape[1], units)]
@@ -85,11 +98,14 @@ def _turned(w: Any, mean: Any) -> Any:
 @compiled(kind=FLOATS, index=INDICES)
 def take_steps(
     labels: Integers, t: Read2, data: Read1, indices: Columns, indptr: Integers, order: Integers,
-    rates: Doubles, shares: Doubles, decay: Decay, form: Form, v: Write2, b: Write1,
-    mean: Write1, z: Write1, d: Write2, unbias: float,
+    rates: Doubles, shares: Doubles, decay: Decay, form: Form, v: Write2, past: WrittenDoubles,
+    b: Write1, mean: Write1, z: Write1, d: Write2, unbias: float,
 ) -> tuple[float, int]:  # fmt: skip
-    """Take a step a batch; return the sum of the losses and how many predictions were right."""
-    total, correct, s, p, q, z = 0.0, 0, 1.0, 1.0, 0.0, borrowed(z)
+    """Take a step a batch; return the sum of the losses and how many predictions were right.
+
+    By ``due`` have weights to come nearer to 0 since the first step; those of a column did by past.
+    """
+    total, correct, s, p, q, due, z = 0.0, 0, 1.0, 1.0, 0.0, 0.0, borrowed(z)
     for step in range(rates.size):
         first = step * d.shape[0]
         rows = order[first : first + d.shape[0]]
@@ -99,6 +115,9 @@ def take_steps(
             if z.size == 1:
                 later = order[min(first + k + 1, order.size - 1)]
                 fetch_weights(v, indices, indptr[later], indptr[later + 1])
+            if past.size:
+                for i in range(indptr[rows[k]], indptr[rows[k] + 1]):
+                    catch_up(v, past, due, np.int64(indices[i]))
             score(z, s, v, b, data, indices, indptr[rows[k]], indptr[rows[k] + 1])
             own = t[0 if form.labels else first + k]
             loss, hit = sample_slope(z, labels[first + k], own, form.labels, d[k, : z.size], unbias)
@@ -106,6 +125,9 @@ def take_steps(
             correct += hit
         s *= 1 - rates[step] * decay.weights
         if abs(s) < SMALL or p < SMALL:
+            for j in range(past.size):
+                catch_up(v, past, due, j)
+            past[:], due = 0, 0.0
             multiply_out(v, z.size, s, p, q)
             s, p, q = 1.0, 1.0, 0.0
         for k in range(rows.size):
@@ -118,6 +140,7 @@ def take_steps(
                 if form.averaged:
                     d[k, z.size + c] = d.dtype.type(-q / p) * d[k, c]
             move(v, d, k, data, indices, indptr[rows[k]], indptr[rows[k] + 1])
+        due += rates[step] * decay.l1 / abs(s)
         if form.averaged:
             rest, share = 1 - shares[step], shares[step]
             for c in range(z.size):
@@ -125,8 +148,19 @@ def take_steps(
             if rest == 0:
                 v[:, z.size :] = 0
             p, q = p * rest if rest != 0 else 1.0, q * rest + share * s
+    for j in range(past.size):
+        catch_up(v, past, due, j)
     multiply_out(v, z.size, s, p, q)
     return total, correct
+
+
+@plain
+def catch_up(v: Any, past: Any, due: Any, j: Any) -> None:
+    """Bring the weights of a column, of which there is no average, as near to 0 as is due."""
+    less = v.dtype.type(due - past[j])
+    for c in range(v.shape[1]):
+        v[j, c] = nearer(v[j, c], less)
+    past[j] = due
 
 
 @plain
@@ -222,6 +256,6 @@ def one_logit(z: Any, t0: Any, t1: Any, d: Any, unbias: Any) -> Any:
     return loss, int((z > 0) == (t1 > t0))
 
 
-options = "order", "rates", "shares", "batch_size", "weight_decay", "decay_bias"
+options = "order", "rates", "shares", "batch_size", "weight_decay", "decay_bias", "l1"
 kernel = Implementation("Numba loops", value, takes=takes, options=options)
 ROUTINES["sparse_sgd"].add_kernel("numpy", kernel)
