@@ -78,7 +78,8 @@ def steps(optimizer: Any) -> Callable[[], list[Any]]:
 
 
 def convolution(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Callable[[], list[Any]]:
-    return gradients(ax.conv2d, normal(*x), normal(*w), normal(w[0]), **options)
+    operation = OPERATIONS[f"conv{len(x) - 2}d"]
+    return gradients(operation, normal(*x), normal(*w), normal(w[0]), **options)
 
 
 ENTRIES = 40  # a row
@@ -120,6 +121,20 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
         gradients(ax.avg_pool2d, normal(65, 9, 8, 8), 2),
     ],
     "global_avg_pool2d": [gradients(ax.global_avg_pool2d, normal(17, 9, 29, 31))],
+    "global_avg_pool": [gradients(ax.global_avg_pool, normal(17, 9, 899))],
+    "conv1d": [convolution((9, 16, 301), (24, 16, 5), stride=2, activation="relu")],
+    "conv3d": [
+        convolution((4, 8, 7, 13, 11), (16, 8, 3, 3, 3), padding=1),
+        convolution((4, 8, 7, 13, 11), (16, 8, 3, 1, 1)),
+    ],
+    **{
+        f"{name}1d": [gradients(OPERATIONS[f"{name}1d"], normal(17, 9, 899), 3, stride=2)]
+        for name in ("max_pool", "avg_pool")
+    },
+    **{
+        f"{name}3d": [gradients(OPERATIONS[f"{name}3d"], normal(5, 9, 7, 13, 11), 2)]
+        for name in ("max_pool", "avg_pool")
+    },
     "add": [
         gradients(ax.add, *(normal(17, 9, 29, 31) for _ in range(2)), activation=activation)
         for activation in (None, "relu")
