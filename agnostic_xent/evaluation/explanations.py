@@ -27,6 +27,9 @@ __all__ = ["grad_cam", "integrated_gradients", "occlusion"]
 ROWS = 256
 """Samples that are computed at a time, if there are not more of them to begin with."""
 
+WAY = Pass(train=False, param_grads=False)
+"""Through a model and back: to the samples alone."""
+
 SHOWN_STEPS = 32
 """Of `integrated_gradients` in a report: more change nothing that can be seen."""
 
@@ -88,7 +91,7 @@ def integrated_gradients(
     n, way, total = x.shape[0], x - base, xp.zeros_like(widen(x))
     for some in _pieces(steps, n):
         points = base + _column((nodes[some] + 1) / 2, x) * way  # (steps, N, ...)
-        y, pullback = model.vjp(params, xp.reshape(points, (-1, *x.shape[1:])), train=False)
+        y, pullback = model.forward(params, xp.reshape(points, (-1, *x.shape[1:])), WAY)
         of_classes = xp.astype(xp.tile(own, (y.shape[0] // n, 1)), y.dtype)
         grads = widen(xp.reshape(pullback(of_classes)[0], (-1, *x.shape)))
         total = total + xp.sum(_column(weights[some] / 2, total) * grads, axis=0)
@@ -221,7 +224,7 @@ def grad_cam(
     name, outputs = _outputs_of(model, params, x, layer)
     names = list(model.children())
     after = Chain({k: model.children()[k] for k in names[names.index(name) + 1 :]})
-    y, pullback = after.forward(params, outputs, Pass(train=False))
+    y, pullback = after.forward(params, outputs, WAY)
     grads, _ = pullback(xp.astype(own, y.dtype))
     space = tuple(range(2, outputs.ndim))
     found = xp.sum(xp.mean(grads, axis=space, keepdims=True) * outputs, axis=1)
