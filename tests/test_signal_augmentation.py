@@ -98,7 +98,7 @@ def test_ranks_draw_shares_of_one_batch(layer):
 
     x = signals((6, 6, 4))
     whole, _ = layer.vjp({}, x, rng=5)
-    draws = ShareOfDraws(np.random.default_rng(5), lambda: (6, 6.0), Two())
+    draws = ShareOfDraws(np.random.default_rng(5), lambda: 6, Two())
     own, _ = layer.vjp({}, x[3:], rng=draws)
     np.testing.assert_array_equal(own, whole[3:])
 
