@@ -17,6 +17,7 @@ from .core.requirements import missing as _missing
 from .evaluation.calibration import calibration_bins, expected_calibration_error, fit_temperature
 from .evaluation.metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .info import info
+from .network.augmentation import Cutout, RandomCrop, RandomFlip, RandomShift
 from .network.checkpoints import load_params, save_params
 from .network.containers import Residual, Sequential
 from .network.exchange import export_onnx, match_params
@@ -56,6 +57,7 @@ from .training.clipping import ClipByNorm
 from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History
 from .training.loop import evaluate, fit, predict
+from .training.mixing import CutMix, Mixup
 from .training.optimizers import SGD, AdamW
 from .training.progress import Progress
 from .training.rate_finder import LearningRates, find_learning_rate
@@ -92,6 +94,8 @@ __all__ = [
     "Callback",
     "ClipByNorm",
     "Conv2d",
+    "CutMix",
+    "Cutout",
     "Dense",
     "DivergenceError",
     "Dropout",
@@ -105,8 +109,12 @@ __all__ = [
     "LearningRates",
     "MPICommunicator",
     "MaxPool2d",
+    "Mixup",
     "NCCLCommunicator",
     "Progress",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomShift",
     "ReLU",
     "Residual",
     "Sequential",

@@ -45,6 +45,8 @@ class Settings:
     """Whether pictures are resized and cropped to the shape, as those of the training were."""
     columns: Columns | None = None
     """Of a table: what its columns became."""
+    augment: bool = False
+    """Whether images were changed at random."""
 
     def network(self) -> Sequential:
         """Return the model."""

@@ -23,10 +23,18 @@ from .. import (
     to_backend,
 )
 from ..core.arrays import Array
-from ..core.communication import world
+from ..core.communication import Communicator, world
 from ..core.texts import printable
+from ..network.layers import Layer
 from ..training.batches import is_stored
-from ..training.recipe import AtChance, chance_loss, some_of, standardizes
+from ..training.recipe import (
+    AtChance,
+    augmented,
+    chance_loss,
+    changes_of_images,
+    some_of,
+    standardizes,
+)
 from .data import decided, holds_pictures, is_own, lasting_name, load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, loss_of, targets
@@ -71,6 +79,12 @@ def add_to(commands: Any) -> None:
         help="of a table: the column of the labels (default: label, target, class or y)",
     )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
+    add(
+        "--augment",
+        action="store_true",
+        help="for cnn: mirror half of the images and shift all by up to a twelfth of each side, "
+        "anew in each epoch; for pictures whose mirror image is of the same class, not for digits",
+    )
     _add_steps(add)
     add(
         "--out",
@@ -131,6 +145,8 @@ def run(options: argparse.Namespace) -> None:
     names = ("data", "batch_size", "learning_rate")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     ranks = world(options.backend)
+    if options.augment and options.model != "cnn":
+        raise ValueError(f"argument --augment: is for images, of cnn, not for {options.model}")
     recipe, out = replace(RECIPES[options.model], **given), options.out
     for name, folder in (("--out", out), ("--checkpoint", options.checkpoint)):
         if folder is not None:
@@ -162,10 +178,11 @@ def run(options: argparse.Namespace) -> None:
         scale=scale,
         resized=pictures,
         columns=data.columns,
+        augment=options.augment,
     )
     model = settings.network()
     params, history = fit(
-        synchronize_batch_norm(model, ranks) if ranks.size > 1 else model,
+        _in_training(model, settings, ranks),
         to_backend(_start(model, options.seed, data.train_x), xp),
         part(data.train_x, data.train_y),
         loss=loss,
@@ -183,6 +200,16 @@ def run(options: argparse.Namespace) -> None:
     if out is not None:
         write_report(out, settings, params, history, data)
     print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
+
+
+def _in_training(model: Sequential, settings: Settings, ranks: Communicator) -> Layer:
+    """Return a model as it is trained: on several ranks, and of images that change."""
+    together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
+    return (
+        augmented(together, changes_of_images(settings.input_shape))
+        if settings.augment
+        else together
+    )
 
 
 def _start(model: Sequential, seed: int, x: NDArray[Any]) -> dict[str, Array]:

@@ -15,8 +15,9 @@ from ..core.arrays import Array, array_namespace, device
 from ..core.checks import check_channels_first, integer, number
 from ..core.communication import Communicator
 from ..core.conversion import to_backend, to_numpy
+from ..network.containers import Sequential
 from ..network.inference import predictor_for
-from ..network.layers import Layer, Params
+from ..network.layers import Layer, Params, Shape
 from ..network.models import convnet
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
@@ -25,7 +26,9 @@ from ..training.optimizers import AdamW, Optimizer
 from ..training.recipe import (
     RATE,
     AtChance,
+    augmented,
     chance_loss,
+    changes_of_images,
     recipe_optimizer,
     some_of,
     standardized,
@@ -62,6 +65,11 @@ class CNNClassifier(Classifier):
     learning_rate : float, optional
         The greatest rate of the default optimizer. By default 5e-3 for the default model, whose
         batch normalization bears it, and 1e-3 for another one.
+    augment : {None, "images"} or sequence of layer
+        Layers that change the images in training alone, behind `Standardize` where a model begins
+        by it, else in front: "images" are `RandomFlip` and `RandomShift` by up to a twelfth of
+        each side, for pictures whose mirror image is of the same class; not for digits. `Cutout`
+        and `Dropout` are others.
     epochs : int
         Passes through the images.
     batch_size : int
@@ -143,6 +151,7 @@ class CNNClassifier(Classifier):
         image_shape: tuple[int, ...] | None = None,
         optimizer: Optimizer | None = None,
         learning_rate: float | None = None,
+        augment: Any = None,
         epochs: int = 20,
         batch_size: int = 128,
         class_weight: Any = None,
@@ -158,6 +167,7 @@ class CNNClassifier(Classifier):
         self.image_shape = image_shape
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.augment = augment
         self.epochs = epochs
         self.batch_size = batch_size
         self.class_weight = class_weight
@@ -234,7 +244,7 @@ class CNNClassifier(Classifier):
         ranks = self._ranks
         together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
         trained = train(
-            problem(together, len(data.classes), data, shape),
+            problem(augmented(together, self._augmentation(shape)), len(data.classes), data, shape),
             params,
             optimizer,
             epochs=epochs,
@@ -262,6 +272,21 @@ class CNNClassifier(Classifier):
         if self.learning_rate is not None:
             rate = number("learning_rate", self.learning_rate, "(0, inf)")
         return recipe_optimizer(rate, steps) if steps else AdamW(rate)
+
+    def _augmentation(self, shape: Shape) -> Sequence[Layer]:
+        """Return the layers that change images in training, after a try on a blank one."""
+        layers = changes_of_images(shape) if self.augment == "images" else self.augment or ()
+        if isinstance(layers, str) or not isinstance(layers, Sequence):
+            raise ValueError(
+                f'augment must be None, "images" or a list of layers, got {self.augment!r}'
+            )
+        params, made = Sequential(*layers).init(0, shape) if layers else ({}, shape)
+        if params or made != shape:
+            raise ValueError(
+                f"augment must be layers without parameters that keep the shape of images, {shape}"
+                f"; got {self.augment!r}, which make {made}"
+            )
+        return layers
 
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""

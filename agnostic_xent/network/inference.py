@@ -11,6 +11,7 @@ from ..core.checks import namespace
 from ..core.conversion import detached
 from ..core.modes import current_mode
 from ..core.plans import Constants, Plan, plan_of, planner_for
+from .augmentation import Cutout, RandomFlip, RandomShift
 from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_params, parts
 from .exchange import match_params
 from .folding import fold_batch_norm
@@ -31,8 +32,8 @@ from .layers import (
 __all__ = ["compile_predictor"]
 
 PLANNED = {
-    AvgPool2d, BatchNorm2d, Chain, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d,
-    ReLU, Residual, Sequential,
+    AvgPool2d, BatchNorm2d, Chain, Conv2d, Cutout, Dense, Dropout, Flatten, GlobalAvgPool2d,
+    MaxPool2d, RandomFlip, RandomShift, ReLU, Residual, Sequential,
 }  # fmt: skip
 """Layers that do the same whatever the numbers of their input are."""
 

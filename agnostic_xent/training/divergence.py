@@ -139,7 +139,7 @@ def _cause(
         return f"the optimizer's step before took the parameter {spoiled[0]} there", None
     notes: list[_Note] = []
     watched = mapped(task.model, lambda name, layer: _Watched(layer, name, notes))
-    loss_and_grads(watched, params, *batch, task.loss, rng)
+    loss_and_grads(watched, params, *task.mixed(batch, params, rng), task.loss, rng)
     kind = "gradient" if finite_loss else "output"
     for note in notes:
         if note.kind == kind:

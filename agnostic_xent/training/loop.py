@@ -22,6 +22,7 @@ from .batches import ArraySource, as_source
 from .captured import captured_steps
 from .divergence import DivergenceError, divergence, stays_finite
 from .history import Callback, Epoch, History
+from .mixing import Mix, Mixing
 from .objective import Loss, operation_of, options_of
 from .optimizers import Optimizer
 from .runs import Run, RunFile, facts, fingerprint
@@ -43,6 +44,7 @@ def fit(
     batch_size: int = 128,
     rng: Any = None,
     validation: Any = None,
+    mix: Mix | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     communicator: Communicator | None = None,
@@ -69,9 +71,13 @@ def fit(
     epochs, batch_size : int
         At least 1. The last batch of an epoch is smaller where samples do not divide.
     rng : int, numpy.random.Generator or None
-        Shuffles the samples before each epoch, and drives dropout. The same on every library.
+        Shuffles the samples before each epoch, mixes them, and drives dropout and layers such as
+        `RandomFlip`. The same on every library.
     validation : (x, y), or iterable of (x, y), optional
         Evaluated after each epoch.
+    mix : Mixup or CutMix, optional
+        Trains on mixtures of two samples and of their targets; loss and accuracy of the training
+        are those of mixtures. Not with a communicator.
     callbacks : sequence of Callback
         Such as `Progress`, `EarlyStopping` or `KeepBest`.
     checkpoint : path of a folder, optional
@@ -134,12 +140,14 @@ def fit(
     params = _checked_params(model, params)
     epochs, batch_size = integer("epochs", epochs), integer("batch_size", batch_size)
     loss = _checked_loss(loss)
-    _check_helpers(optimizer, callbacks, communicator if capture else None)
+    _check_helpers(optimizer, callbacks, communicator, capture=capture, mix=mix)
     communicator = Alone() if communicator is None else communicator
     run = Run(params, optimizer.init(params), same_generator(rng, communicator))
     task, held_out = _tasks(
         model, run.params, data, validation, loss, optimizer, epochs, batch_size, communicator
     )
+    if mix is not None:
+        task = replace(task, mixing=Mixing(mix, model, task.loss))
     check_alike(communicator, lambda: facts(task, held_out, run, epochs))
     check_smallest_batch(task, run.params, communicator)
     callbacks = [each for each in callbacks if communicator.rank == 0 or each.every_rank]
@@ -348,12 +356,17 @@ def _checked_loss(loss: Any) -> Loss:
     return functools.partial(loss, **options) if options else loss
 
 
-def _check_helpers(optimizer: Any, callbacks: Any, of_captured: Any) -> None:
+def _check_helpers(
+    optimizer: Any, callbacks: Any, communicator: Any, *, capture: bool, mix: Any
+) -> None:
     if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be one such as SGD(0.1), got {optimizer!r}")
     _check_callbacks(callbacks)
-    if of_captured is not None:
-        raise ValueError("capture=True is for training without a communicator; pass one of them")
+    for name, given in (("capture=True", capture), ("mix", mix)):
+        if given and communicator is not None:
+            raise ValueError(f"{name} is for training without a communicator; pass one of them")
+    if capture and mix:
+        raise ValueError("capture=True is for training without mix; pass one of them")
 
 
 def _check_callbacks(callbacks: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..network.containers import Sequential
-from ..network.layers import Layer, Params, Standardize
+from ..network.augmentation import RandomFlip, RandomShift
+from ..network.containers import Chain, Sequential
+from ..network.layers import Layer, Params, Shape, Standardize
 from .history import Callback, Epoch
 from .optimizers import AdamW
 from .schedules import cosine, warmup
@@ -71,6 +72,28 @@ def standardized(model: Layer, params: Mapping[str, Any], x: NDArray[Any]) -> Pa
     std[std == 0] = 1
     like: np.ndarray[Any, Any] = params["0.mean"]
     return {**params, "0.mean": mean.astype(like.dtype), "0.std": std.astype(like.dtype)}
+
+
+SHIFT = 12
+"""Images are shifted by up to this part of a side."""
+
+
+def changes_of_images(shape: Shape) -> tuple[Layer, ...]:
+    """Return the layers that augment images (C, H, W): mirrored, and shifted a little."""
+    height, width = (math.ceil(side / SHIFT) for side in shape[1:])
+    return RandomFlip(), RandomShift((height, width))
+
+
+def augmented(model: Layer, layers: Sequence[Layer]) -> Layer:
+    """Return a model that goes through more layers first, or right behind `Standardize`.
+
+    They have no parameters; those of the model keep their names.
+    """
+    if not layers:
+        return model
+    steps = {"": model} if not isinstance(model, Sequential) else dict(model._as_run)
+    first = {"0": steps.pop("0")} if standardizes(model) else {}
+    return Chain({**first, "augmentation": Sequential(*layers), **steps})
 
 
 def recipe_optimizer(rate: float, steps: int) -> AdamW:

@@ -124,6 +124,7 @@ class RunFile:
         save_record(self.path, KIND, record, arrays)
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
+        saved = {"mix": "None"} | saved  # which older files do not have
         differences = [
             f"its {name} is {saved.get(name)}, here {value}"
             for name, value in self._settings.items()
@@ -216,6 +217,7 @@ def settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
         "loss": _text({operation_of(task.loss).name: loss}),
         "optimizer": _text(task.optimizer),
         "batch_size": task.batch_size,
+        "mix": _text(None if task.mixing is None else task.mixing.how),
         "data": _shapes(task.source),
         "start (checksum of its parameters)": checksum("", host_arrays(run.params)),
         "rng (checksum of its first state)": checksum(random, {}) if seeded else "None",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, dtype_kind
@@ -14,6 +14,7 @@ from ..network.layers import Layer, Params, split_statistics
 from ..operations.labels import check_label_range
 from .batches import ArraySource, Batch, Source, samples_of
 from .linear_epochs import Steps, linear_steps
+from .mixing import Mixing
 from .objective import Loss, loss_vjp, operation_of, options_of, totals_of_loss
 from .optimizers import Optimizer, State
 from .sparse_epochs import sparse_steps
@@ -35,10 +36,14 @@ class Task:
     loss: Loss
     optimizer: Optimizer
     batch_size: int
+    mixing: Mixing | None = field(default=None, kw_only=True)
+    """What mixes the samples of a batch before it is trained on."""
 
     def stepper(self, params: Params) -> Stepper:
         """Return what takes the steps of an epoch: a kernel for many at once where there is one."""
         options = options_of(self.loss)
+        if self.mixing is not None:
+            return self._epoch
         # labels are checked already; and no loss of these has weights that a mean could count
         if options.keys() <= {"check_labels", "normalize"} and options.get("normalize") in COUNTS:
             loss = operation_of(self.loss)
@@ -53,12 +58,17 @@ class Task:
 
     def steps(self, batches: Iterable[Batch], params: Params, state: State, rng: Any) -> Steps:
         """Take steps; yield parameters, state and the batch's totals after each."""
-        for x, y in batches:
+        for batch in batches:
+            x, y = self.mixed(batch, params, rng)
             value, output, grads = loss_and_grads(self.model, params, x, y, self.loss, rng)
             grads, statistics = split_statistics(grads)
             params, state = self.optimizer.update(params, grads, state)
             params = params | statistics
             yield params, state, totals_of_loss(self.loss, value, output, y)
+
+    def mixed(self, batch: Batch, params: Params, rng: Any) -> Batch:
+        """Return a batch as it is trained on."""
+        return batch if self.mixing is None else self.mixing(batch, params, rng)
 
     def evaluate(self, params: Params) -> tuple[float, float]:
         """Return mean loss and accuracy, in order and as in inference."""

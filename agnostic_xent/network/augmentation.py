@@ -1,0 +1,347 @@
+"""Layers that change images at random in training alone: flips, shifts, crops and cut-outs.
+
+Each sample has draws of its own. They are made on the host, a few numbers a sample, so that one
+seed gives the same images, to the bit, on every library; pixels are moved where the images are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from ..core.arrays import Array, array_namespace, constant, device
+from ..core.checks import check_choice, check_ndim, generator, namespace
+from ..core.geometry import Pair, PairLike, as_pair
+from .layers import Layer, Pass, WithPullback
+from .onnx_graph import OnnxGraph
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Cutout", "RandomCrop", "RandomFlip", "RandomShift"]
+
+Places: TypeAlias = "NDArray[np.int64]"
+
+
+class Origin(NamedTuple):
+    """Where the pixels of a batch come from: a row and a column of the images before.
+
+    The number of rows, or of columns, stands for outside, where zeros are.
+    """
+
+    rows: Places
+    """Shape (N, OH)."""
+    columns: Places
+    """Shape (N, OW)."""
+
+    @property
+    def size(self) -> Pair:
+        """The images that are made: (OH, OW)."""
+        return self.rows.shape[1], self.columns.shape[1]
+
+    def back(self, size: Pair) -> Origin:
+        """Return the way back to images of a size, each pixel of which is used once or not."""
+        return Origin(*map(_inverse, self, size))
+
+    def after(self, first: Origin, size: Pair) -> Origin:
+        """Return both ways in one, of which ``first`` begins at images of a size."""
+        return Origin(*map(_composed, first, self, size))
+
+
+def _inverse(places: Places, size: int) -> Places:
+    import numpy as np
+
+    samples, out = places.shape
+    found = np.full((samples, size + 1), out)
+    np.put_along_axis(found, places, np.arange(out)[None], axis=1)
+    return found[:, :size]
+
+
+def _composed(first: Places, second: Places, size: int) -> Places:
+    import numpy as np
+
+    outside = np.full((len(first), 1), size)
+    return np.take_along_axis(np.concatenate([first, outside], axis=1), second, axis=1)
+
+
+def _taken(x: Array, origin: Origin) -> Array:
+    """Return images (N, C, OH, OW) of the pixels of x (N, C, H, W) that ``origin`` names."""
+    import numpy as np
+
+    xp, on = array_namespace(x), device(x)
+    (n, c, h, w), (oh, ow) = x.shape, origin.size
+    x = xp.concat([x, xp.zeros((n, c, h, 1), dtype=x.dtype, device=on)], axis=3)
+    x = xp.concat([x, xp.zeros((n, c, 1, w + 1), dtype=x.dtype, device=on)], axis=2)
+    image = np.arange(n * c).reshape(n, c, 1) * (h + 1)
+    starts = (image + origin.rows[:, None]) * (w + 1)  # (N, C, OH)
+    starts = xp.asarray(starts[..., None], device=on)
+    pixels = starts + xp.asarray(origin.columns[:, None, None], device=on)  # (N, C, OH, OW)
+    y = xp.take(xp.reshape(x, (-1,)), xp.reshape(pixels, (-1,)), axis=0)
+    return xp.reshape(y, (n, c, oh, ow))
+
+
+def _drawn(rng: Any, samples: int, count: Places) -> Places:
+    """Return for each sample an integer below each of ``count``, (N, len(count))."""
+    import numpy as np
+
+    drawn: Places = np.floor(rng.random((samples, len(count))) * count).astype("int64")
+    return drawn
+
+
+class _Moving(Layer):
+    """A layer that moves pixels: it has to define `origin`.
+
+    Several in a row of a `Sequential` move them once.
+    """
+
+    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
+        """Return where pixels come from, of images of a size; None where none moves.
+
+        Without ``rng`` it is that of inference.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to define origin")
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        check_images(x)
+        size = int(x.shape[2]), int(x.shape[3])
+        origin = self.origin(generator(how.rng) if how.train else None, int(x.shape[0]), size)
+        if origin is None:
+            return x, lambda dy: (dy if how.input_grad else None, {})
+        return _taken(x, origin), lambda dy: (
+            _taken(dy, origin.back(size)) if how.input_grad else None,
+            {},
+        )
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return x
+
+
+def check_images(x: Array) -> None:
+    """Raise an error unless x is an array of images."""
+    namespace(x=x)
+    check_ndim("x", x, 4, "(N, C, H, W)")
+
+
+@dataclass(frozen=True)
+class _Both(_Moving):
+    """Two layers that move pixels, one after the other."""
+
+    first: _Moving
+    second: _Moving
+
+    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
+        first = self.first.origin(rng, samples, size)
+        if first is None:
+            return self.second.origin(rng, samples, size)
+        second = self.second.origin(rng, samples, first.size)
+        return first if second is None else second.after(first, size)
+
+
+@dataclass(frozen=True)
+class RandomFlip(_Moving):
+    """Mirror half of the images, in training alone.
+
+    For what is the same in a mirror: photos and clothes are, digits and letters are not.
+
+    Parameters
+    ----------
+    horizontal, vertical : bool
+        Whether left and right change places, and whether top and bottom do. Each does so with a
+        probability of 1/2.
+
+    Examples
+    --------
+    >>> x = xp.reshape(xp.asarray([1.0, 2.0] * 4), (4, 1, 1, 2))
+    >>> y, _ = RandomFlip().vjp({}, x, rng=0)
+    >>> [int(row[0, 0, 0]) for row in to_numpy(y)]
+    [2, 2, 1, 1]
+    """
+
+    horizontal: bool = True
+    vertical: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal", "vertical"):
+            check_choice(name, getattr(self, name), (True, False))
+        if not (self.horizontal or self.vertical):
+            raise ValueError("horizontal or vertical must be True, got False for both")
+
+    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
+        """Return where pixels come from: each axis as it is, or from its end."""
+        if rng is None:
+            return None
+        import numpy as np
+
+        turned = rng.random((samples, 2)) < 0.5
+        turned &= [self.vertical, self.horizontal]
+        rows, columns = (
+            np.where(turned[:, i, None], np.arange(n)[::-1], np.arange(n))
+            for i, n in enumerate(size)
+        )
+        return Origin(rows, columns)
+
+
+@dataclass(frozen=True)
+class RandomShift(_Moving):
+    """Shift images by some pixels, in training alone; zeros come in.
+
+    Behind `Standardize` these are the mean of the images.
+
+    Parameters
+    ----------
+    pixels : int or pair of int
+        The most, of both axes or as (vertical, horizontal). Each is drawn from ``-pixels`` to
+        ``pixels``, all of them as likely.
+
+    Examples
+    --------
+    >>> x = xp.reshape(xp.asarray([1.0, 2.0, 3.0] * 3), (3, 1, 1, 3))
+    >>> y, _ = RandomShift((0, 1)).vjp({}, x, rng=0)
+    >>> to_numpy(y)[:, 0, 0, :].tolist()
+    [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [2.0, 3.0, 0.0]]
+    """
+
+    pixels: PairLike
+
+    def __post_init__(self) -> None:
+        as_pair("pixels", self.pixels, minimum=0)
+
+    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
+        """Return where pixels come from: so many rows and columns away."""
+        if rng is None:
+            return None
+        import numpy as np
+
+        most = np.asarray(as_pair("pixels", self.pixels, minimum=0))
+        away = _drawn(rng, samples, 2 * most + 1) - most
+        rows, columns = (np.arange(n) + away[:, i, None] for i, n in enumerate(size))
+        return Origin(_or_outside(rows, size[0]), _or_outside(columns, size[1]))
+
+
+def _or_outside(places: Places, size: int) -> Places:
+    import numpy as np
+
+    return np.where((places < 0) | (places >= size), size, places)
+
+
+@dataclass(frozen=True)
+class RandomCrop(_Moving):
+    """Cut a part out of images: at a random place in training, the middle in inference.
+
+    Parameters
+    ----------
+    window : int or pair of int
+        Height and width of the part.
+
+    Examples
+    --------
+    >>> x = xp.reshape(xp.arange(6.0), (1, 1, 1, 6))
+    >>> RandomCrop((1, 4))({}, x)[0, 0, 0, :].tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    """
+
+    window: PairLike
+
+    def __post_init__(self) -> None:
+        as_pair("window", self.window)
+
+    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin:
+        """Return where pixels come from: a window within the image."""
+        import numpy as np
+
+        window, spare = np.asarray(as_pair("window", self.window)), self._spare(size)
+        if rng is None:
+            start = np.broadcast_to(spare // 2, (samples, 2))
+        else:
+            start = _drawn(rng, samples, spare + 1)
+        rows, columns = (np.arange(n) + start[:, i, None] for i, n in enumerate(window))
+        return Origin(rows, columns)
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        start = self._spare(graph.shapes[x][1:]) // 2
+        end = start + as_pair("window", self.window)
+        bounds = {"starts": start.tolist(), "ends": end.tolist(), "axes": [2, 3]}
+        return graph.node("Slice", x, *(graph.constant(*bound) for bound in bounds.items()))
+
+    def _spare(self, size: Any) -> Places:
+        """Return how many rows and columns are cut away."""
+        import numpy as np
+
+        window = as_pair("window", self.window)
+        spare = [n - k for n, k in zip(size, window, strict=True)]
+        if min(spare) < 0:
+            raise ValueError(f"window must fit into images of {tuple(size)} pixels, got {window}")
+        return np.asarray(spare)
+
+
+def moved_at_once(before: Layer, layer: Layer) -> Layer | None:
+    """Return a layer that does what two do, one after the other, if both move pixels."""
+    if type(before) in MOVING and type(layer) in MOVING:
+        return _Both(before, layer)  # type: ignore[arg-type]
+    return None
+
+
+MOVING = (RandomFlip, RandomShift, RandomCrop, _Both)
+
+
+@dataclass(frozen=True)
+class Cutout(Layer):
+    """Set a rectangle of each image to 0, in training alone.
+
+    Its middle is any pixel, so that a part of it may lie outside. Behind `Standardize` 0 is the
+    mean of the images.
+
+    Parameters
+    ----------
+    window : int or pair of int
+        Height and width of the rectangle.
+
+    Examples
+    --------
+    >>> y, _ = Cutout(2).vjp({}, xp.ones((1, 1, 4, 4)), rng=0)
+    >>> int(xp.count_nonzero(y))
+    12
+
+    References
+    ----------
+    DeVries and Taylor, Improved regularization of convolutional neural networks with cutout,
+    arXiv:1708.04552.
+    """
+
+    window: PairLike
+
+    def __post_init__(self) -> None:
+        as_pair("window", self.window)
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        check_images(x)
+        if not how.train:
+            return x, lambda dy: (dy if how.input_grad else None, {})
+        xp = array_namespace(x)
+        cut = xp.asarray(self._cut(generator(how.rng), *x.shape), device=device(x))
+        return _without(x, cut), lambda dy: (_without(dy, cut) if how.input_grad else None, {})
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return x
+
+    def _cut(self, rng: np.random.Generator, samples: int, _: int, *size: int) -> NDArray[np.bool_]:
+        """Return which pixels are cut out, (N, 1, H, W)."""
+        import numpy as np
+
+        window = np.asarray(as_pair("window", self.window))
+        start = _drawn(rng, samples, np.asarray(size)) - window // 2
+        rows, columns = (np.arange(n) - start[:, i, None] for i, n in enumerate(size))
+        rows, columns = (rows >= 0) & (rows < window[0]), (columns >= 0) & (columns < window[1])
+        cut: NDArray[np.bool_] = (rows[:, :, None] & columns[:, None, :])[:, None]
+        return cut
+
+
+def _without(x: Array, cut: Array) -> Array:
+    return array_namespace(x).where(cut, constant(0, x), x)
