@@ -30,7 +30,6 @@ from ..training.batches import is_stored
 from ..training.recipe import (
     AtChance,
     augmented,
-    chance_loss,
     changes_of_images,
     some_of,
     standardizes,
@@ -219,6 +218,6 @@ def _start(model: Sequential, seed: int, x: NDArray[Any]) -> dict[str, Array]:
 
 
 def _callbacks(settings: Settings, out: Path | None, labels: NDArray[np.int64]) -> list[Callback]:
-    chance = chance_loss(np.bincount(labels))
-    at_chance = AtChance(chance, settings.batch_size, lambda text: print(text, file=sys.stderr))
+    counts = np.bincount(labels)
+    at_chance = AtChance(counts, settings.batch_size, lambda text: print(text, file=sys.stderr))
     return [*([] if out is None else [Save(out, settings)]), Progress(), at_chance]

@@ -27,7 +27,6 @@ from ..training.recipe import (
     RATE,
     AtChance,
     augmented,
-    chance_loss,
     changes_of_images,
     recipe_optimizer,
     some_of,
@@ -290,8 +289,8 @@ class CNNClassifier(Classifier):
 
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""
-        chance = chance_loss(np.bincount(data.labels, data.weights))
-        return AtChance(chance, batch_size, lambda text: warnings.warn(text, stacklevel=2))
+        counts = np.bincount(data.labels, data.weights)
+        return AtChance(counts, batch_size, lambda text: warnings.warn(text, stacklevel=2))
 
     def _start(
         self, shape: tuple[int, ...], data: Labelled, rng: np.random.Generator

@@ -109,41 +109,61 @@ PATIENCE = 3
 LEAST_STEPS = 30
 """And steps."""
 CHANCE = 0.98
-"""The share of the loss of chance above which a loss has not left it."""
+"""The share of the loss of chance below which a loss has left it."""
+FALLS = 0.998
+"""The share of all losses before below which one still falls."""
+DEVIATIONS = 4
+"""Standard deviations above that of chance where an accuracy has left it."""
 
 
 class AtChance(Callback):
-    """Say so, once, if the loss has not left chance after the first epochs.
+    """Say so, once, if a training has not left chance after the first epochs, nor is about to.
 
     Parameters
     ----------
-    chance : float
-        The loss of a model that knows the shares of the classes alone.
+    counts : array, shape (classes,)
+        Samples, or their weights, of each class.
     batch_size : int
         Samples a step.
     tell : callable
         Takes the text.
     """
 
-    def __init__(self, chance: float, batch_size: int, tell: Callable[[str], None]):
-        self._chance, self._batch_size, self._tell = chance, batch_size, tell
-        self._steps = 0
+    def __init__(self, counts: NDArray[Any], batch_size: int, tell: Callable[[str], None]):
+        self._chance, self._tell, self._batch_size = chance_loss(counts), tell, batch_size
+        self._share = float(counts.max() / counts.sum())
+        self._first = self._samples = 0
+        self._watches, self._least = False, math.inf
 
     def on_start(self, epochs: int, samples: int | None) -> None:
-        """Count anew."""
-        self._steps = math.ceil((samples or 0) / self._batch_size)
+        """Watch anew, from the first epoch on that tells something."""
+        self._samples, self._watches, self._least = samples or 0, bool(samples), math.inf
+        steps = math.ceil(self._samples / self._batch_size)
+        enough = math.ceil(LEAST_STEPS / max(1, steps))
+        self._first = max(PATIENCE, enough, epochs // WARM + 1)  # the rate has risen by then
 
     def on_epoch(self, epoch: Epoch, params: Params) -> None:
-        """Look at the loss of one epoch."""
-        if epoch.epoch != max(PATIENCE, math.ceil(LEAST_STEPS / max(1, self._steps))):
+        """Look at the loss and the accuracy of one epoch."""
+        if not self._watches:
             return
-        if self._steps and epoch.loss > CHANCE * self._chance:
+        if self._has_left(epoch):
+            self._watches = False
+        elif epoch.epoch >= self._first and epoch.loss > FALLS * self._least:
+            self._watches = False
             self._tell(
                 f"after {epoch.epoch} epochs the loss, {epoch.loss:.4g}, is still that of chance, "
                 f"{self._chance:.4g}. The likely reasons: a learning rate that is too high (ReLUs "
                 "that no sample reaches any more) or too low, samples that are not scaled, or "
                 "labels that do not belong to the samples"
             )
+        self._least = min(self._least, epoch.loss)
+
+    def _has_left(self, epoch: Epoch) -> bool:
+        deviation = math.sqrt(self._share * (1 - self._share) / self._samples)
+        return (
+            epoch.loss <= CHANCE * self._chance
+            or epoch.accuracy > self._share + DEVIATIONS * deviation
+        )
 
 
 def chance_loss(counts: NDArray[Any]) -> float:
