@@ -68,7 +68,13 @@ from .training.schedules import constant, cosine, step_decay, warmup
 __version__ = "0.1.0"
 
 
-_OF_SCIKIT_LEARN = ("CNNClassifier", "LogisticRegression", "save_report")
+_OF_SCIKIT_LEARN = (
+    "CNNClassifier",
+    "LogisticRegression",
+    "load_classifier",
+    "save_classifier",
+    "save_report",
+)
 
 
 def __dir__() -> list[str]:

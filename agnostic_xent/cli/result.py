@@ -13,17 +13,22 @@ from ..core.conversion import backend
 from ..core.requirements import installing
 from ..core.texts import printable
 from ..datasets import Dataset
+from ..evaluation.folder import Settings
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
-from ..evaluation.pictures import curves_of, save_picture
+from ..evaluation.pictures import Curves, curves_of, save_picture
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
 from .recipes import RECIPES, loss_of, probabilities, targets
-from .saved import Settings
 
 
 def write_report(
-    folder: Path, settings: Settings, params: dict[str, Array], history: History, data: Dataset
+    folder: Path,
+    settings: Settings,
+    params: dict[str, Array],
+    history: History,
+    data: Dataset,
+    loss_on_test: float | None,
 ) -> None:
     """Write report.html and report.png; without their packages, say how to get them."""
     xp, model = backend(settings.backend), settings.network()
@@ -38,25 +43,27 @@ def write_report(
     size = min(settings.batch_size, len(data.test_x))
     x, y = (to_backend(part[:size], xp) for part in (data.test_x, targets(loss, data.test_y)))
     first = next(w for name, w in params.items() if name.endswith("weight"))
-    optimizer = RECIPES[settings.model].optimizer(settings.learning_rate, 1)
+    optimizer = RECIPES[settings.model].optimizer(settings.learning_rate or 1.0, 1)
     source = as_source("data", (x, y), first)
     note = how_measured(size, settings.backend)
     if linear_steps(model, params, source, loss, optimizer, size) is not None:
         note += " In training, whole epochs of this model run in one kernel, faster than this."
+    unit = "epoch" if history else "iteration"
     numbers = {
         "parameters": f"{sum(math.prod(w.shape) for w in params.values()):,}",
-        "epochs": f"{len(history)}",
-        "training": f"{sum(history.column('seconds')):.3g} s",
+        f"{unit}s": f"{settings.epochs}" if settings.estimator else f"{len(history)}",
     }
+    if history:
+        numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
     try:
         save_picture(folder / "report.png", **shown, history=history)
         save_page(
             folder / "report.html",
             **shown,
-            loss=history[-1].validation_loss,
+            loss=loss_on_test,
             numbers=numbers,
-            curves=curves_of(history),
-            unit="epoch",
+            curves=curves_of(history) if history else _objective(settings),
+            unit=unit,
             filters=to_numpy(first) if first.ndim == 4 else None,
             layers=layer_times(model, params, x, y, loss),
             layers_note=note,
@@ -68,10 +75,16 @@ def write_report(
         print(f"no report: {command} brings what draws it", file=sys.stderr)
 
 
+def _objective(settings: Settings) -> Curves:
+    """Return the curve of a training without epochs."""
+    losses = (settings.estimator or {}).get("losses")
+    return {"objective": {"training": losses}} if losses else {}
+
+
 def _readable(settings: Settings) -> dict[str, str]:
     texts = vars(settings) | {"input_shape": " × ".join(map(str, settings.input_shape))}
     return {
         name.replace("_", " "): printable(str(value))
         for name, value in texts.items()
-        if name != "classes"
+        if name not in ("classes", "estimator", "network_layers")
     }

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ..datasets.pictures import SUFFIXES, is_picture, pictures_in, read_pictures
 from ..datasets.reading import arrays_of, naming, reading, rows_of
 from ..datasets.tables import read_frame
+from ..evaluation.folder import Settings
 from .own_data import as_images, is_table
-from .saved import Settings
 
 
 def read_samples(path: Path, settings: Settings) -> tuple[list[str], NDArray[np.float32]]:

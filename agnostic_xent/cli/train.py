@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from .. import (
     Callback,
     Progress,
-    Sequential,
     fit,
     standardized,
     synchronize_batch_norm,
@@ -25,6 +24,7 @@ from .. import (
 from ..core.arrays import Array
 from ..core.communication import Communicator, world
 from ..core.texts import printable
+from ..evaluation.folder import Save, Settings
 from ..network.layers import Layer
 from ..training.batches import is_stored
 from ..training.recipe import (
@@ -38,7 +38,6 @@ from .data import decided, holds_pictures, is_own, lasting_name, load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, loss_of, targets
 from .result import write_report
-from .saved import Save, Settings
 
 DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
@@ -197,11 +196,11 @@ def run(options: argparse.Namespace) -> None:
     if ranks.rank > 0:
         return
     if out is not None:
-        write_report(out, settings, params, history, data)
+        write_report(out, settings, params, history, data, history[-1].validation_loss)
     print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
 
 
-def _in_training(model: Sequential, settings: Settings, ranks: Communicator) -> Layer:
+def _in_training(model: Layer, settings: Settings, ranks: Communicator) -> Layer:
     """Return a model as it is trained: on several ranks, and of images that change."""
     together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
     return (
@@ -211,7 +210,7 @@ def _in_training(model: Sequential, settings: Settings, ranks: Communicator) -> 
     )
 
 
-def _start(model: Sequential, seed: int, x: NDArray[Any]) -> dict[str, Array]:
+def _start(model: Layer, seed: int, x: NDArray[Any]) -> dict[str, Array]:
     """Return the first parameters, with the statistics of samples where they are standardised."""
     params = model.init(seed, x.shape[1:])[0]
     return standardized(model, params, x[some_of(len(x))]) if standardizes(model) else params

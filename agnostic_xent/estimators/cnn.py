@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,7 +15,7 @@ from sklearn.utils import Tags
 
 from ..core.arrays import Array, array_namespace, device
 from ..core.checks import check_channels_first, integer, number
-from ..core.communication import Communicator
+from ..core.communication import Communicator, first_rank_first
 from ..core.conversion import to_backend, to_numpy
 from ..network.containers import Sequential
 from ..network.inference import predictor_for
@@ -34,7 +36,7 @@ from ..training.recipe import (
     standardizes,
 )
 from .classifier import Classifier, first
-from .fitting import problem, train
+from .fitting import Problem, check_same_samples, problem, train
 from .levels import Levels
 from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
 
@@ -89,6 +91,10 @@ class CNNClassifier(Classifier):
         part.
     callbacks : sequence of Callback
         Of `fit`, such as `Progress`.
+    checkpoint : path of a folder, optional
+        Where ``fit`` keeps the run after each epoch. The same ``fit``, of the same samples, goes on
+        from there after an interruption, also with more epochs. It needs a ``random_state`` that is
+        an integer, and no early stopping; not for ``partial_fit``.
     communicator : Communicator, optional
         Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
         All call ``fit`` with the same arguments and get the same result. A pickled classifier has
@@ -119,8 +125,8 @@ class CNNClassifier(Classifier):
     -----
     X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
     standard, and the parameters and predictions are of the same. Integers become float32. Images of
-    uint8 are divided by 255, and then so are all later ones, whatever their dtype; a classifier of
-    numbers from 0 to 1 takes uint8 as levels. The default model takes numbers of any scale; others
+    uint8 are divided by 255, as are other integers of 0 to more than 127, and then so are all later
+    ones, whatever their dtype; a classifier of numbers from 0 to 1 takes integers as levels. The default model takes numbers of any scale; others
     train best on those of about -1 to 1. Its batch normalization takes the statistics of all images
     of a batch, whatever their weights. Memory-mapped and dask arrays are read batch by batch
     and never whole. Predictions of the former are NumPy arrays, of the latter dask arrays: block by
@@ -160,6 +166,7 @@ class CNNClassifier(Classifier):
         warm_start: bool = False,
         random_state: Any = None,
         callbacks: Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
         communicator: Communicator | None = None,
     ):
         self.model = model
@@ -176,10 +183,13 @@ class CNNClassifier(Classifier):
         self.warm_start = warm_start
         self.random_state = random_state
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
         self.communicator = communicator
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
+
+        Ctrl-C ends the training and keeps what the finished epochs have learnt, with a warning.
 
         Parameters
         ----------
@@ -242,8 +252,11 @@ class CNNClassifier(Classifier):
             optimizer = Averaged(optimizer, state=self._state if continued else None)
         ranks = self._ranks
         together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
+        task = problem(
+            augmented(together, self._augmentation(shape)), len(data.classes), data, shape
+        )
         trained = train(
-            problem(augmented(together, self._augmentation(shape)), len(data.classes), data, shape),
+            task,
             params,
             optimizer,
             epochs=epochs,
@@ -252,6 +265,7 @@ class CNNClassifier(Classifier):
             communicator=ranks,
             held_out=held_out,
             callbacks=[*self.callbacks, self._at_chance(data, batch_size)],
+            checkpoint=None if partial else self._checked_checkpoint(task),
         )
         self.model_, self.params_ = model, trained.params
         self.classes_, self.image_shape_ = data.classes, shape
@@ -286,6 +300,23 @@ class CNNClassifier(Classifier):
                 f"; got {self.augment!r}, which make {made}"
             )
         return layers
+
+    def _checked_checkpoint(self, task: Problem) -> str | os.PathLike[str] | None:
+        """Return the folder of the run, after a check that it is of the same samples."""
+        folder = self.checkpoint
+        if folder is None:
+            return None
+        if not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                "random_state must be an integer with a checkpoint, so that a second fit is the "
+                f"same run; got {self.random_state!r}"
+            )
+        if self.early_stopping:
+            raise ValueError(
+                "early_stopping must be False with a checkpoint, which keeps the last epoch alone"
+            )
+        first_rank_first(self._ranks, lambda: check_same_samples(Path(folder), task))
+        return folder
 
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""
@@ -336,6 +367,7 @@ class CNNClassifier(Classifier):
         given = tuple(getattr(X, "shape", ()))
         if len(given) in (3, 4):
             if not reset and (1, *given[1:])[-3:] != self.image_shape_:
+                check_channels_first("X", given)
                 raise ValueError(
                     f"X must hold images of shape {self.image_shape_}, as fitted; got {given}"
                 )

@@ -94,7 +94,8 @@ def save_picture(
         line = f"{title}: test accuracy {np.mean(predicted == labels):.4f}"
         heading.text(0.02, 0.4, line, fontsize=19, fontweight="bold", va="center")
         curves, matrix, reliability = middle.subfigures(1, 3, width_ratios=(8, 10, 6))
-        draw_curves(curves, curves_of(history))
+        if history:
+            draw_curves(curves, curves_of(history))
         draw_confusion(matrix, labels, predicted, classes)
         draw_reliability(reliability, labels, probabilities)
         if images is not None:
