@@ -16,6 +16,7 @@ from training_case import each_home, images, same, start, train
 import agnostic_xent as ax
 from agnostic_xent import Cutout, RandomCrop, RandomFlip, RandomShift, Sequential, cli, to_numpy
 from agnostic_xent.network.layers import Pass
+from agnostic_xent.operations.pixels import moved_pixels
 from agnostic_xent.training.ranks.shares import ShareOfDraws, share
 from agnostic_xent.training.recipe import augmented, changes_of_images
 
@@ -137,6 +138,24 @@ def test_the_same_bits_on_every_row(row):
         for z, wanted in zip(found, (expected, pull(expected)[0]), strict=True):
             row.check(z, dtype)
             np.testing.assert_array_equal(to_numpy(z), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
+@pytest.mark.parametrize("shape", [(3, 2, 5, 7), (0, 1, 2, 2), (1, 1, 1, 1), (40, 3, 32, 32)])
+def test_the_kernel_moves_what_the_definition_moves(shape, dtype):
+    """Also of images in another order of memory, and of outputs without a pixel."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape).astype(dtype)
+    for images in (x, np.asfortranarray(x), x[:, :, ::-1, ::-1]):
+        for out in ((4, 6), (0, 3), shape[2:]):
+            places = [
+                rng.integers(0, n + 1, (shape[0], o)) for n, o in zip(shape[2:], out, strict=True)
+            ]
+            found = moved_pixels([images], places)
+            with ax.kernels("portable"):
+                expected = moved_pixels([images], places)
+            assert found.dtype == x.dtype
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_ranks_draw_what_one_draws():

@@ -17,9 +17,10 @@ from ..core.arrays import Array, array_namespace, device
 from ..core.checks import check_channels_first, integer, number
 from ..core.communication import Communicator, first_rank_first
 from ..core.conversion import to_backend, to_numpy
-from ..network.containers import Sequential
+from ..network.containers import Chain, Sequential
+from ..network.exchange import Exported
 from ..network.inference import predictor_for
-from ..network.layers import Layer, Params, Shape
+from ..network.layers import Layer, Params, Shape, Standardize
 from ..network.models import convnet
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
@@ -37,7 +38,7 @@ from ..training.recipe import (
 )
 from .classifier import Classifier, first
 from .fitting import Problem, check_same_samples, problem, train
-from .levels import Levels
+from .levels import WHITE, Levels
 from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
 
 __all__ = ["CNNClassifier"]
@@ -125,12 +126,13 @@ class CNNClassifier(Classifier):
     -----
     X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
     standard, and the parameters and predictions are of the same. Integers become float32. Images of
-    uint8 are divided by 255, as are other integers of 0 to more than 127, and then so are all later
-    ones, whatever their dtype; a classifier of numbers from 0 to 1 takes integers as levels. The default model takes numbers of any scale; others
-    train best on those of about -1 to 1. Its batch normalization takes the statistics of all images
-    of a batch, whatever their weights. Memory-mapped and dask arrays are read batch by batch
-    and never whole. Predictions of the former are NumPy arrays, of the latter dask arrays: block by
-    block, when they are asked for, wherever dask computes.
+    uint8 are divided by 255, as are other integers from 0 to between 128 and 255, and then so are
+    all later ones, whatever their dtype; a classifier of numbers from 0 to 1 takes integers as
+    levels. The default model takes numbers of any scale; others train best on those of about -1 to
+    1. Its batch normalization takes the statistics of all images of a batch, whatever their
+    weights. Memory-mapped and dask arrays are read batch by batch and never whole. Predictions of
+    the former are NumPy arrays, of the latter dask arrays: block by block, when they are asked for,
+    wherever dask computes.
 
     Examples
     --------
@@ -317,6 +319,17 @@ class CNNClassifier(Classifier):
             )
         first_rank_first(self._ranks, lambda: check_same_samples(Path(folder), task))
         return folder
+
+    def _exported(self) -> Exported:
+        divided = {"levels": Standardize()} if Levels(*self._levels).divided else {}
+        params = dict(self.params_)
+        if divided:
+            levels = divided["levels"].init(0, self.image_shape_)[0]
+            dtype = dtype_name(first(self.params_))
+            params["levels.mean"] = levels["mean"].astype(dtype)
+            params["levels.std"] = (WHITE * levels["std"]).astype(dtype)
+        model = Chain({**divided, "": self.model_})
+        return Exported(model, params, self.image_shape_, self.classes_.tolist())
 
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""

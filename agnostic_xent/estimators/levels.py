@@ -35,11 +35,18 @@ class Levels:
         Raises
         ------
         ValueError
-            If they are shares, and training saw levels.
+            If they are shares, and training saw levels; or levels of more than 8 bits, and
+            training saw shares.
         """
         X = detached(X)
         if not self.divided:
-            return WHITE if self.shares and _are_integers(X) and _greatest(X) > 1 else 1
+            levels = self.shares and _are_integers(X) and _greatest(X) > 1
+            if levels and _greatest(X) > WHITE:
+                raise ValueError(
+                    f"X holds integers up to {_greatest(X):g}, but the classifier was fitted on "
+                    "numbers from 0 to 1; divide X by its white"
+                )
+            return WHITE if levels else 1
         if not is_stored(X) and _of_shares(X) and _has_fractions(X):
             raise ValueError(
                 "X holds numbers from 0 to 1, but the classifier was fitted on levels from 0 to "

@@ -18,6 +18,7 @@ from ..core.communication import Communicator
 from ..core.conversion import to_numpy
 from ..core.sparse import CSR
 from ..network.containers import Sequential
+from ..network.exchange import Exported
 from ..network.layers import Dense, Params
 from ..training.averages import Averaged, state_after
 from ..training.batches import is_stored
@@ -373,6 +374,11 @@ class LogisticRegression(Classifier):
         ]
         scores = array_namespace(logits[0]).concat(logits, axis=0)
         return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def _exported(self) -> Exported:
+        params = {"0.weight": self.coef_, "0.bias": self.intercept_}
+        units, features = self.coef_.shape
+        return Exported(Sequential(Dense(units)), params, (features,), self.classes_.tolist())
 
     def _check_options(self) -> None:
         check_choice("solver", self.solver, ("lbfgs", "sgd"))

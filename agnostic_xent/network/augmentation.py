@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from ..core.arrays import Array, array_namespace, constant, device
 from ..core.checks import check_choice, check_ndim, generator, namespace
 from ..core.geometry import Pair, PairLike, as_pair
+from ..operations.pixels import moved_pixels
 from .layers import Layer, Pass, WithPullback
 from .onnx_graph import OnnxGraph
 
@@ -66,22 +67,6 @@ def _composed(first: Places, second: Places, size: int) -> Places:
     return np.take_along_axis(np.concatenate([first, outside], axis=1), second, axis=1)
 
 
-def _taken(x: Array, origin: Origin) -> Array:
-    """Return images (N, C, OH, OW) of the pixels of x (N, C, H, W) that ``origin`` names."""
-    import numpy as np
-
-    xp, on = array_namespace(x), device(x)
-    (n, c, h, w), (oh, ow) = x.shape, origin.size
-    x = xp.concat([x, xp.zeros((n, c, h, 1), dtype=x.dtype, device=on)], axis=3)
-    x = xp.concat([x, xp.zeros((n, c, 1, w + 1), dtype=x.dtype, device=on)], axis=2)
-    image = np.arange(n * c).reshape(n, c, 1) * (h + 1)
-    starts = (image + origin.rows[:, None]) * (w + 1)  # (N, C, OH)
-    starts = xp.asarray(starts[..., None], device=on)
-    pixels = starts + xp.asarray(origin.columns[:, None, None], device=on)  # (N, C, OH, OW)
-    y = xp.take(xp.reshape(x, (-1,)), xp.reshape(pixels, (-1,)), axis=0)
-    return xp.reshape(y, (n, c, oh, ow))
-
-
 def _drawn(rng: Any, samples: int, count: Places) -> Places:
     """Return for each sample an integer below each of ``count``, (N, len(count))."""
     import numpy as np
@@ -110,8 +95,8 @@ class _Moving(Layer):
         origin = self.origin(generator(how.rng) if how.train else None, int(x.shape[0]), size)
         if origin is None:
             return x, lambda dy: (dy if how.input_grad else None, {})
-        return _taken(x, origin), lambda dy: (
-            _taken(dy, origin.back(size)) if how.input_grad else None,
+        return moved_pixels([x], [*origin]), lambda dy: (
+            moved_pixels([dy], [*origin.back(size)]) if how.input_grad else None,
             {},
         )
 

@@ -2,6 +2,7 @@
 
 from . import dense as dense
 from . import optimizers as optimizers
+from . import pixels as pixels
 from . import plans as plans
 from .activation import activations as activations
 from .conv import convolution as convolution
