@@ -146,14 +146,14 @@ def test_the_kernel_moves_what_the_definition_moves(shape, dtype):
     """Also of images in another order of memory, and of outputs without a pixel."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal(shape).astype(dtype)
-    for images in (x, np.asfortranarray(x), x[:, :, ::-1, ::-1]):
+    for given in (x, np.asfortranarray(x), x[:, :, ::-1, ::-1]):
         for out in ((4, 6), (0, 3), shape[2:]):
             places = [
                 rng.integers(0, n + 1, (shape[0], o)) for n, o in zip(shape[2:], out, strict=True)
             ]
-            found = moved_pixels([images], places)
+            found = moved_pixels([given], places)
             with ax.kernels("portable"):
-                expected = moved_pixels([images], places)
+                expected = moved_pixels([given], places)
             assert found.dtype == x.dtype
             np.testing.assert_array_equal(found, expected)
 

@@ -48,7 +48,7 @@ def layer_of(description: Any) -> Layer:
         values = dict(description)
         kind = KNOWN[values.pop("layer")]
         if kind is containers.Sequential:
-            return kind(*map(layer_of, values["layers"]))  # type: ignore[no-any-return]
+            return kind(*map(layer_of, values["layers"]))
         made: Layer = kind(**{name: _value(value) for name, value in values.items()})
         return made
     except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -49,7 +49,7 @@ def move_rows(
 
 def takes(x: Any, rows: Any, columns: Any) -> str | None:
     """Return why images are not taken, or None."""
-    return why_not(x) or (None if x.size and rows.size and columns.size else "there is no pixel")
+    return why_not(x)
 
 
 ROUTINES["moved_pixels"].add_kernel("numpy", Implementation("Numba loop", moved, takes=takes))
