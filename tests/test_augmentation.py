@@ -16,7 +16,7 @@ from training_case import each_home, images, same, start, train
 import agnostic_xent as ax
 from agnostic_xent import Cutout, RandomCrop, RandomFlip, RandomShift, Sequential, cli, to_numpy
 from agnostic_xent.network.layers import Pass
-from agnostic_xent.operations.pixels import moved_pixels
+from agnostic_xent.operations.pixels import Way, moved, moved_pixels
 from agnostic_xent.training.ranks.shares import ShareOfDraws, share
 from agnostic_xent.training.recipe import augmented, changes_of_images
 
@@ -143,19 +143,21 @@ def test_the_same_bits_on_every_row(row):
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
 @pytest.mark.parametrize("shape", [(3, 2, 5, 7), (0, 1, 2, 2), (1, 1, 1, 1), (40, 3, 32, 32)])
 def test_the_kernel_moves_what_the_definition_moves(shape, dtype):
-    """Also of images in another order of memory, and of outputs without a pixel."""
-    rng = np.random.default_rng(1)
+    """Also of images in another order of memory, and of outputs that lie outside."""
+    rng, before = np.random.default_rng(1), shape[2:]
     x = rng.standard_normal(shape).astype(dtype)
-    for given in (x, np.asfortranarray(x), x[:, :, ::-1, ::-1]):
-        for out in ((4, 6), (0, 3), shape[2:]):
-            places = [
-                rng.integers(0, n + 1, (shape[0], o)) for n, o in zip(shape[2:], out, strict=True)
-            ]
-            found = moved_pixels([given], places)
+    for source in (x, np.asfortranarray(x), x[:, :, ::-1, ::-1]):
+        for size in ((4, 6), (1, 3), before):
+            start = rng.integers(-3, 9, (shape[0], 2))
+            way = Way.within(start, rng.choice([-1, 1], (shape[0], 2)), before, size)
+            found = moved(source, way)
             with ax.kernels("portable"):
-                expected = moved_pixels([given], places)
-            assert found.dtype == x.dtype
+                expected = moved(source, way)
+            assert found.dtype == expected.dtype == x.dtype.newbyteorder("=")
+            assert found.shape == (*shape[:2], *size)
             np.testing.assert_array_equal(found, expected)
+            if dtype in ("f4", "f8"):
+                assert "Numba" in moved_pixels._choose([source, *way[:4]], {"size": size})[0].name
 
 
 def test_ranks_draw_what_one_draws():

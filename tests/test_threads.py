@@ -21,7 +21,6 @@ from conftest import needs_fork
 import agnostic_xent as ax
 from agnostic_xent.core.operation import OPERATIONS, ROUTINES
 from agnostic_xent.core.sparse import CSR
-from agnostic_xent.operations.pixels import moved_pixels
 from agnostic_xent.operations.sparse import sparse_product, sparse_sums
 
 numba = pytest.importorskip("numba")
@@ -149,9 +148,7 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
     "sparse_sums": [
         lambda: [sparse_sums([normal(997, n)], ROWS.arrays, columns=4003) for n in (1, 5)]
     ],
-    "moved_pixels": [
-        lambda: [moved_pixels([normal(7, 3, 151, 153)], [labels(152, 7, 151), labels(154, 7, 153)])]
-    ],
+    "moved_pixels": [lambda: [ax.RandomShift(20).vjp({}, normal(7, 3, 151, 153), rng=0)[0]]],
     "dropout": [gradients(ax.dropout, normal(301, 303), rate=0.3, rng=0)],
     "sgd_step": [steps(ax.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01))],
     "adamw_step": [steps(ax.AdamW(0.1))],

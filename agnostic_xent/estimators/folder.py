@@ -109,6 +109,14 @@ def load_classifier(folder: str | os.PathLike[str]) -> Any:
     ------
     ValueError
         If the folder lacks a file, or one is damaged; or no classifier takes such numbers.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> save_classifier(folder, LogisticRegression(C=2.0).fit([[0.0], [1.0]], [3, 5]))
+    >>> load_classifier(folder)
+    LogisticRegression(C=2.0)
     """
     settings, params, history = read(Path(folder))
     own = settings.estimator or {}

@@ -15,6 +15,7 @@ from ..core.requirements import missing
 from ..training.loop import History
 from .calibration import calibration_bins, expected_calibration_error
 from .lettering import arrow, drawing, printable, shortened, width
+from .words import best_epoch
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase, SubFigure
@@ -125,7 +126,10 @@ def draw_curves(figure: FigureBase, curves: Curves, unit: str = "epoch") -> None
 
     axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False, gridspec_kw={"hspace": 0.28})
     figure.subplots_adjust(left=0.14, right=0.72, top=0.93, bottom=0.11)
+    best = best_epoch(curves)
     for ax, (name, lines) in zip(axes[:, 0], curves.items(), strict=True):
+        if best is not None:
+            ax.axvline(best, color="#999999", ls=":", lw=1.5)  # where the validation loss was least
         ax.set_title(name.capitalize(), loc="left", fontweight="bold")
         ax.grid(axis="y", color="#E6E6E6")
         downwards = sorted(lines.items(), key=lambda line: line[1][-1], reverse=True)
@@ -228,7 +232,7 @@ def _draw_mistakes(
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, i in zip(axes.flat, worst, strict=False):
-        ax.imshow(images[i, 0], cmap="gray_r")
+        ax.imshow(images[i, 0], cmap="gray")
         names = arrow(*(shortened(classes[k], NAME) for k in (labels[i], predicted[i])))
         size = min(10, 225 / width(names))  # long ones lie apart too
         ax.set_title(f"{names}\n{confidence[i]:.3f}", y=0, pad=-5, va="top", fontsize=size)

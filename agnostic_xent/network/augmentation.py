@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, constant, device
 from ..core.checks import check_choice, check_ndim, generator, namespace
 from ..core.geometry import Pair, PairLike, as_pair
-from ..operations.pixels import moved_pixels
+from ..operations.pixels import Places, Way, moved
 from .layers import Layer, Pass, WithPullback
 from .onnx_graph import OnnxGraph
 
@@ -22,49 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Cutout", "RandomCrop", "RandomFlip", "RandomShift"]
-
-Places: TypeAlias = "NDArray[np.int64]"
-
-
-class Origin(NamedTuple):
-    """Where the pixels of a batch come from: a row and a column of the images before.
-
-    The number of rows, or of columns, stands for outside, where zeros are.
-    """
-
-    rows: Places
-    """Shape (N, OH)."""
-    columns: Places
-    """Shape (N, OW)."""
-
-    @property
-    def size(self) -> Pair:
-        """The images that are made: (OH, OW)."""
-        return self.rows.shape[1], self.columns.shape[1]
-
-    def back(self, size: Pair) -> Origin:
-        """Return the way back to images of a size, each pixel of which is used once or not."""
-        return Origin(*map(_inverse, self, size))
-
-    def after(self, first: Origin, size: Pair) -> Origin:
-        """Return both ways in one, of which ``first`` begins at images of a size."""
-        return Origin(*map(_composed, first, self, size))
-
-
-def _inverse(places: Places, size: int) -> Places:
-    import numpy as np
-
-    samples, out = places.shape
-    found = np.full((samples, size + 1), out)
-    np.put_along_axis(found, places, np.arange(out)[None], axis=1)
-    return found[:, :size]
-
-
-def _composed(first: Places, second: Places, size: int) -> Places:
-    import numpy as np
-
-    outside = np.full((len(first), 1), size)
-    return np.take_along_axis(np.concatenate([first, outside], axis=1), second, axis=1)
 
 
 def _drawn(rng: Any, samples: int, count: Places) -> Places:
@@ -76,27 +33,27 @@ def _drawn(rng: Any, samples: int, count: Places) -> Places:
 
 
 class _Moving(Layer):
-    """A layer that moves pixels: it has to define `origin`.
+    """A layer that moves pixels: it has to define `way`.
 
     Several in a row of a `Sequential` move them once.
     """
 
-    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
+    def way(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Way | None:
         """Return where pixels come from, of images of a size; None where none moves.
 
         Without ``rng`` it is that of inference.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to define origin")
+        raise NotImplementedError(f"{type(self).__name__} has to define way")
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
         """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
         check_images(x)
         size = int(x.shape[2]), int(x.shape[3])
-        origin = self.origin(generator(how.rng) if how.train else None, int(x.shape[0]), size)
-        if origin is None:
+        way = self.way(generator(how.rng) if how.train else None, int(x.shape[0]), size)
+        if way is None:
             return x, lambda dy: (dy if how.input_grad else None, {})
-        return moved_pixels([x], [*origin]), lambda dy: (
-            moved_pixels([dy], [*origin.back(size)]) if how.input_grad else None,
+        return moved(x, way), lambda dy: (
+            moved(dy, way.back(size)) if how.input_grad else None,
             {},
         )
 
@@ -118,12 +75,12 @@ class _Both(_Moving):
     first: _Moving
     second: _Moving
 
-    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
-        first = self.first.origin(rng, samples, size)
+    def way(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Way | None:
+        first = self.first.way(rng, samples, size)
         if first is None:
-            return self.second.origin(rng, samples, size)
-        second = self.second.origin(rng, samples, first.size)
-        return first if second is None else second.after(first, size)
+            return self.second.way(rng, samples, size)
+        second = self.second.way(rng, samples, first.size)
+        return first if second is None else second.after(first)
 
 
 @dataclass(frozen=True)
@@ -155,7 +112,7 @@ class RandomFlip(_Moving):
         if not (self.horizontal or self.vertical):
             raise ValueError("horizontal or vertical must be True, got False for both")
 
-    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
+    def way(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Way | None:
         """Return where pixels come from: each axis as it is, or from its end."""
         if rng is None:
             return None
@@ -163,11 +120,8 @@ class RandomFlip(_Moving):
 
         turned = rng.random((samples, 2)) < 0.5
         turned &= [self.vertical, self.horizontal]
-        rows, columns = (
-            np.where(turned[:, i, None], np.arange(n)[::-1], np.arange(n))
-            for i, n in enumerate(size)
-        )
-        return Origin(rows, columns)
+        start = np.where(turned, np.asarray(size) - 1, 0)
+        return Way.within(start, np.where(turned, -1, 1), size, size)
 
 
 @dataclass(frozen=True)
@@ -195,7 +149,7 @@ class RandomShift(_Moving):
     def __post_init__(self) -> None:
         as_pair("pixels", self.pixels, minimum=0)
 
-    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin | None:
+    def way(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Way | None:
         """Return where pixels come from: so many rows and columns away."""
         if rng is None:
             return None
@@ -203,14 +157,7 @@ class RandomShift(_Moving):
 
         most = np.asarray(as_pair("pixels", self.pixels, minimum=0))
         away = _drawn(rng, samples, 2 * most + 1) - most
-        rows, columns = (np.arange(n) + away[:, i, None] for i, n in enumerate(size))
-        return Origin(_or_outside(rows, size[0]), _or_outside(columns, size[1]))
-
-
-def _or_outside(places: Places, size: int) -> Places:
-    import numpy as np
-
-    return np.where((places < 0) | (places >= size), size, places)
+        return Way.within(away, np.ones_like(away), size, size)
 
 
 @dataclass(frozen=True)
@@ -234,17 +181,16 @@ class RandomCrop(_Moving):
     def __post_init__(self) -> None:
         as_pair("window", self.window)
 
-    def origin(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Origin:
+    def way(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Way:
         """Return where pixels come from: a window within the image."""
         import numpy as np
 
-        window, spare = np.asarray(as_pair("window", self.window)), self._spare(size)
+        window, spare = as_pair("window", self.window), self._spare(size)
         if rng is None:
             start = np.broadcast_to(spare // 2, (samples, 2))
         else:
             start = _drawn(rng, samples, spare + 1)
-        rows, columns = (np.arange(n) + start[:, i, None] for i, n in enumerate(window))
-        return Origin(rows, columns)
+        return Way.within(start, np.ones_like(start), size, window)
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
         """Append the layer's node, for the input named x, to a graph; return its output's name."""
