@@ -123,7 +123,7 @@ def load_classifier(folder: str | os.PathLike[str]) -> Any:
     kind: type[Any] = CNNClassifier if settings.model == "cnn" else LogisticRegression
     known = kind().get_params(deep=False)
     given = own.get("params", _trained_by(settings))
-    classifier = kind(**{name: value for name, value in given.items() if name in known})
+    classifier = kind(**{name: _kept(x) for name, x in given.items() if name in known})
     divisor = 1 if settings.scale is None else settings.scale.divisor
     if kind is CNNClassifier:
         if divisor not in (1, WHITE):
@@ -193,6 +193,10 @@ def _is_kept(name: str, value: Any) -> bool:
 
 
 # --- what is read --------------------------------------------------------------------------------
+
+
+def _kept(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _trained_by(settings: Settings) -> dict[str, Any]:
