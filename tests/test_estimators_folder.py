@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from cli_case import keep_model, one_error_line
 from cli_case import no_report as no_report
-from cli_case import one_error_line
 from cli_case import toys as toys
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -163,6 +163,25 @@ def test_what_the_command_line_trains_loads_as_a_classifier(model, tmp_path, cap
     assert found.predict(data.test_x[:1])[0] in data.classes
 
 
+@pytest.mark.parametrize("classes", [("day", "night"), ("night", "day"), ("c", "a", "b")])
+@pytest.mark.parametrize("model", ["cnn", "logistic"])
+def test_classes_are_put_in_order(model, classes, tmp_path):
+    """The command line has them in the order of its data."""
+    rng = np.random.default_rng(0)
+    shape = (1, 6, 6) if model == "cnn" else (5,)
+    folder = keep_model(tmp_path / "run", model, shape, classes)
+    path = folder / "model.safetensors"
+    params = {k: rng.random(w.shape, "f4") for k, w in ax.load_params(path).items()}
+    ax.save_params(path, params)
+    x = rng.standard_normal((7, *shape)).astype("f4")
+    network = cli.saved.read(folder)[0].network()
+    expected = cli.recipes.probabilities(network(params, x))
+    found = load_classifier(folder)
+    assert found.classes_.tolist() == sorted(classes)
+    given = [classes.index(name) for name in found.classes_]
+    np.testing.assert_allclose(found.predict_proba(x), expected[:, given], rtol=2e-6, atol=1e-7)
+
+
 def test_a_model_of_a_table_takes_tables(tmp_path):
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
@@ -226,15 +245,20 @@ def test_refusals(tmp_path):
         lambda run: run["network_layers"]["layers"].pop(),
         lambda run: run["estimator"].update(labels=[1, 2]),
         lambda run: run["estimator"].update(labels=[7, 5, 3]),
+        lambda run: run["estimator"].update(labels=None),
+        lambda run: run["estimator"].update(dtype="no"),
+        lambda run: run["estimator"].update(params=3),
+        lambda run: run.update(estimator=[3]),
+        lambda run: run.update(scale=run["scale"] | {"divisor": 1023}),
     ],
-    ids=range(6),
+    ids=range(11),
 )
 def test_damage_is_told(damage, tmp_path):
     save_classifier(tmp_path, cnn(model=OWN).fit(*images("u1", (3, 5, 7))))
     run = json.loads((tmp_path / "run.json").read_text())
     damage(run)
     (tmp_path / "run.json").write_text(json.dumps(run))
-    with pytest.raises(ValueError, match=r"run\.json|labels cannot be"):
+    with pytest.raises(ValueError, match=r"run\.json|holds no classifier"):
         load_classifier(tmp_path)
 
 

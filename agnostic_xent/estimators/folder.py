@@ -18,6 +18,7 @@ from ..core.conversion import BACKENDS
 from ..datasets.scale import Scale
 from ..evaluation.folder import NETWORKS, Settings, read, write
 from ..network.description import described
+from ..training.history import History
 from .classifier import Classifier, first
 from .cnn import CNNClassifier
 from .levels import WHITE, Levels
@@ -119,29 +120,10 @@ def load_classifier(folder: str | os.PathLike[str]) -> Any:
     LogisticRegression(C=2.0)
     """
     settings, params, history = read(Path(folder))
-    own = settings.estimator or {}
-    kind: type[Any] = CNNClassifier if settings.model == "cnn" else LogisticRegression
-    known = kind().get_params(deep=False)
-    given = own.get("params", _trained_by(settings))
-    classifier = kind(**{name: _kept(x) for name, x in given.items() if name in known})
-    divisor = 1 if settings.scale is None else settings.scale.divisor
-    if kind is CNNClassifier:
-        if divisor not in (1, WHITE):
-            raise ValueError(f"{folder} is of images of levels up to {divisor}, not {WHITE}")
-        _set_images(classifier, settings, params)
-    else:
-        classifier.coef_, classifier.intercept_ = params["0.weight"] / divisor, params["0.bias"]
-    classifier.classes_ = _classes(settings)
-    classifier.n_features_in_ = math.prod(settings.input_shape)
-    if own.get("feature_names"):
-        classifier.feature_names_in_ = np.asarray(own["feature_names"], object)
-    classifier.history_, classifier.n_iter_ = history, settings.epochs
-    classifier.loss_curve_ = own.get("losses", history.column("loss"))
-    classifier._state, classifier._range = None, _range(settings.scale)
-    if settings.columns is None:
-        return classifier
-    columns = FunctionTransformer(settings.columns.rows)
-    return Pipeline([("columns", columns), ("classifier", classifier)])
+    try:
+        return _made(settings, params, history)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} holds no classifier: {error}") from error
 
 
 # --- what is written -----------------------------------------------------------------------------
@@ -195,6 +177,34 @@ def _is_kept(name: str, value: Any) -> bool:
 # --- what is read --------------------------------------------------------------------------------
 
 
+def _made(settings: Settings, params: dict[str, Any], history: History) -> Any:
+    """Return the classifier that has these settings and parameters."""
+    own = settings.estimator or {}
+    kind: type[Any] = CNNClassifier if settings.model == "cnn" else LogisticRegression
+    known = kind().get_params(deep=False)
+    given = own.get("params", _trained_by(settings))
+    classifier = kind(**{name: _kept(x) for name, x in given.items() if name in known})
+    classifier.classes_, order = _classes(settings)
+    params = _in_order(params, order)
+    divisor = 1 if settings.scale is None else settings.scale.divisor
+    if kind is CNNClassifier:
+        if divisor not in (1, WHITE):
+            raise ValueError(f"it was trained on levels up to {divisor}, not {WHITE}")
+        _set_images(classifier, settings, params)
+    else:
+        classifier.coef_, classifier.intercept_ = params["0.weight"] / divisor, params["0.bias"]
+    classifier.n_features_in_ = math.prod(settings.input_shape)
+    if own.get("feature_names"):
+        classifier.feature_names_in_ = np.asarray(own["feature_names"], object)
+    classifier.history_, classifier.n_iter_ = history, settings.epochs
+    classifier.loss_curve_ = own.get("losses", history.column("loss"))
+    classifier._state, classifier._range = None, _range(settings.scale)
+    if settings.columns is None:
+        return classifier
+    columns = FunctionTransformer(settings.columns.rows)
+    return Pipeline([("columns", columns), ("classifier", classifier)])
+
+
 def _kept(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -223,12 +233,25 @@ def _set_images(classifier: CNNClassifier, settings: Settings, params: Any) -> N
         classifier._levels = scale.divisor == WHITE, of_shares
 
 
-def _classes(settings: Settings) -> NDArray[Any]:
-    own = settings.estimator or {"labels": settings.classes, "dtype": None}
-    classes = np.asarray(own["labels"], own["dtype"])
-    if len(classes) != len(settings.classes) or not np.array_equal(classes, np.unique(classes)):
+def _classes(settings: Settings) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the labels in order, as scikit-learn has them, and where they were."""
+    own = settings.estimator or {"labels": settings.classes, "dtype": "U"}
+    kind = np.dtype(own["dtype"]).kind  # a text may be longer in the file than here
+    classes: NDArray[Any] = np.asarray(own["labels"], "U" if kind == "U" else own["dtype"])
+    found, order = np.unique(classes, return_index=True)
+    other = settings.estimator is not None and not np.array_equal(found, classes)
+    if other or not len(classes) == len(settings.classes) == len(found):
         raise ValueError(f"its labels cannot be {own['labels']!r}")
-    return classes
+    return found, order
+
+
+def _in_order(params: dict[str, Any], order: NDArray[np.int64]) -> dict[str, Any]:
+    """Return parameters whose last layer makes logits of the classes in another order."""
+    if np.array_equal(order, np.arange(len(order))):
+        return params
+    last = list(params)[-2:]  # the weight and the bias of a dense layer
+    one = len(params[last[0]]) == 1  # that of the second of two classes
+    return params | {name: -params[name] if one else params[name][order] for name in last}
 
 
 def _range(scale: Scale | None) -> tuple[float, float, bool] | None:

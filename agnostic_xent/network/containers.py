@@ -171,6 +171,8 @@ def as_chain(model: Layer) -> Chain:
 
     The gradients that the pullback of a chain returns are those of its layers.
     """
+    if isinstance(model, Chain):
+        return model
     return Chain(model._as_run if isinstance(model, Sequential) else {"": model})
 
 
