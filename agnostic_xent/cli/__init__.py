@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..core.texts import printable
-from . import bench, evaluate, export, info, predict, train, warmup
+from . import bench, evaluate, export, info, predict, report, train, warmup
 from .options import Parser
 
-COMMANDS = (train, evaluate, predict, export, bench, info, warmup)
+COMMANDS = (train, evaluate, report, predict, export, bench, info, warmup)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

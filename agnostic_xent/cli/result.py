@@ -67,7 +67,7 @@ def write_report(
             filters=to_numpy(first) if first.ndim == 4 else None,
             layers=layer_times(model, params, x, y, loss),
             layers_note=note,
-            settings=_readable(settings),
+            settings=readable(settings),
             versions=machine(settings.backend),
         )
     except ImportError:
@@ -81,7 +81,8 @@ def _objective(settings: Settings) -> Curves:
     return {"objective": {"training": losses}} if losses else {}
 
 
-def _readable(settings: Settings) -> dict[str, str]:
+def readable(settings: Settings) -> dict[str, str]:
+    """Return settings as a page shows them."""
     texts = vars(settings) | {"input_shape": " × ".join(map(str, settings.input_shape))}
     return {
         name.replace("_", " "): printable(str(value))

@@ -154,12 +154,12 @@ def _pictures(
     return [
         *_training(curves, unit, chance),
         (
-            _svg((5.6, 5.4), lambda figure: draw_confusion(figure, labels, predicted, classes)),
+            svg((5.6, 5.4), lambda figure: draw_confusion(figure, labels, predicted, classes)),
             "Counts of test samples by true class (rows) and predicted class (columns)",
             "",
         ),
         (
-            _svg((5.2, 4.8), lambda figure: draw_reliability(figure, labels, probabilities)),
+            svg((5.2, 4.8), lambda figure: draw_reliability(figure, labels, probabilities)),
             "Accuracy over confidence, and how many test samples have that confidence",
             "",
         ),
@@ -175,7 +175,7 @@ def _training(curves: Curves, unit: str, chance: float) -> list[tuple[str, str, 
         for of, values in lines.items()
     ]
     inches = (5.2, 4.8 if len(curves) > 1 else 3.2)
-    picture = _svg(inches, lambda figure: draw_curves(figure, curves, unit))
+    picture = svg(inches, lambda figure: draw_curves(figure, curves, unit))
     text = f"The training by {unit}; at the end {', '.join(ends)}"
     return [(picture, text, in_words(curves, chance, unit))]
 
@@ -234,7 +234,8 @@ def _filters(filters: NDArray[np.floating] | None) -> list[str]:
 # --- pictures as addresses -----------------------------------------------------------------------
 
 
-def _svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+def svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """Return what ``draw`` draws on a figure, as an address."""
     from matplotlib.figure import Figure
 
     figure, file = Figure(figsize=inches), io.BytesIO()
