@@ -29,7 +29,7 @@ def test_two_runs_on_one_page(tmp_path, capsys):
     histories = [cli.saved.read(folder)[2] for folder in folders]
     rows = {row[0]: row[1:] for row in found.rows if row}
     assert rows["test accuracy"] == [f"{h[-1].validation_accuracy:.4f}" for h in histories]
-    assert rows["training loss"] == [f"{h[-1].loss:.4f}" for h in histories]
+    assert rows["training loss"] == [f"{h[-1].loss:.4g}" for h in histories]
     assert rows["learning rate"] == ["0.005", "0.001"]  # which differs
     assert rows["batch size"] == ["64"]  # which does not
     settings = [row[0] for row in found.rows if row and row[0] in ("learning rate", "batch size")]

@@ -34,6 +34,8 @@ def curves(training, validation=None):
         ),
         ([0.6, 0.4, 0.2], [0.5, 0.4, 0.3], 3, "at epoch 3. The loss still falls"),
         ([0.6, 0.4, 0.2], [0.5, 0.3, 0.301], 2, "at epoch 2. The loss no longer falls"),
+        ([0.6, 0.4, 0.3], [0.2, 0.4, 0.3], 1, "at epoch 1. Since then it has risen"),
+        ([0.6, 0.6, 0.6], [0.2, 0.4, 0.3], 1, "at epoch 1. The loss no longer falls"),
         ([0.1, 0.4, 0.5], [0.2, 0.4, 0.5], 1, "The loss no longer falls"),  # both rise
         ([0.6, 0.5, 0.4], [math.nan] * 3, 1, "The loss no longer falls"),
     ],

@@ -81,7 +81,11 @@ def _ends(run: Trained) -> dict[str, str]:
         "training accuracy": last.accuracy,
         "training loss": last.loss,
     }
-    numbers = {name: f"{x:.4f}" for name, x in found.items() if x is not None}
+    numbers = {
+        name: f"{x:.4f}" if name.endswith("accuracy") else f"{x:.4g}"
+        for name, x in found.items()
+        if x is not None
+    }
     if best is not None:
         numbers["epoch of the least test loss"] = f"{best} of {len(run.history)}"
     return numbers | {"training": f"{sum(run.history.column('seconds')):.3g} s"}

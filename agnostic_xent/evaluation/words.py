@@ -53,8 +53,9 @@ def in_words(
             )
             return " ".join(said)
     watched = validation or training
-    before = watched[-1 - max(1, len(watched) // 10)]
-    falls = watched[-1] < (1 - STILL) * before
+    tenth = max(1, len(watched) // 10)
+    falls = watched[-1] < (1 - STILL) * watched[-1 - tenth]
+    falls = falls and (best is None or best > len(watched) - tenth)
     said.append(
         f"The loss still falls at the end: more {unit}s may help."
         if falls
