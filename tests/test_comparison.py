@@ -34,6 +34,8 @@ def test_two_runs_on_one_page(tmp_path, capsys):
     assert rows["batch size"] == ["64"]  # which does not
     settings = [row[0] for row in found.rows if row and row[0] in ("learning rate", "batch size")]
     assert settings == ["learning rate", "batch size"]
+    assert rows["command"][0].startswith("agnostic-xent train --epochs 3 --learning-rate 0.005")
+    assert rows["date"][0][:2] == "20"
     assert "<one>" not in found.text
     assert len(found.pictures) == 1
     assert "http" not in found.text.replace("http://www.w3.org", "")

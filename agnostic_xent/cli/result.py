@@ -87,5 +87,5 @@ def readable(settings: Settings) -> dict[str, str]:
     return {
         name.replace("_", " "): printable(str(value))
         for name, value in texts.items()
-        if name not in ("classes", "estimator", "network_layers")
+        if name not in ("classes", "estimator", "network_layers") and value != ""
     }

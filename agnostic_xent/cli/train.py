@@ -24,7 +24,7 @@ from .. import (
 from ..core.arrays import Array
 from ..core.communication import Communicator, world
 from ..core.texts import printable
-from ..evaluation.folder import Save, Settings
+from ..evaluation.folder import Save, Settings, now
 from ..network.layers import Layer
 from ..training.batches import is_stored
 from ..training.recipe import (
@@ -143,12 +143,8 @@ def run(options: argparse.Namespace) -> None:
     names = ("data", "batch_size", "learning_rate")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     ranks = world(options.backend)
-    if options.augment and options.model != "cnn":
-        raise ValueError(f"argument --augment: is for images, of cnn, not for {options.model}")
     recipe, out = replace(RECIPES[options.model], **given), options.out
-    for name, folder in (("--out", out), ("--checkpoint", options.checkpoint)):
-        if folder is not None:
-            check_writable(name, folder)
+    _check(options)
     xp = working_backend(options.backend)
     data, scale = load(options.model, recipe.data, options.label)
     pictures = holds_pictures(options.model, recipe.data)
@@ -156,8 +152,6 @@ def run(options: argparse.Namespace) -> None:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
     samples = len(data.train_x)
     epochs = options.epochs or recipe.epochs_of(samples)
-    steps = epochs * math.ceil(samples / recipe.batch_size)
-
     loss = loss_of(options.model, len(data.classes))
 
     def part(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -177,6 +171,8 @@ def run(options: argparse.Namespace) -> None:
         resized=pictures,
         columns=data.columns,
         augment=options.augment,
+        command=options.line,
+        date=now(),
     )
     model = settings.network()
     params, history = fit(
@@ -184,7 +180,9 @@ def run(options: argparse.Namespace) -> None:
         to_backend(_start(model, options.seed, data.train_x), xp),
         part(data.train_x, data.train_y),
         loss=loss,
-        optimizer=recipe.optimizer(recipe.learning_rate, steps),
+        optimizer=recipe.optimizer(
+            recipe.learning_rate, epochs * math.ceil(samples / recipe.batch_size)
+        ),
         epochs=epochs,
         batch_size=recipe.batch_size,
         rng=options.seed,
@@ -198,6 +196,15 @@ def run(options: argparse.Namespace) -> None:
     if out is not None:
         write_report(out, settings, params, history, data, history[-1].validation_loss)
     print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise an error if options do not fit, or a folder cannot be written to."""
+    if options.augment and options.model != "cnn":
+        raise ValueError(f"argument --augment: is for images, of cnn, not for {options.model}")
+    for name, folder in (("--out", options.out), ("--checkpoint", options.checkpoint)):
+        if folder is not None:
+            check_writable(name, folder)
 
 
 def _in_training(model: Layer, settings: Settings, ranks: Communicator) -> Layer:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.arrays import library
 from ..core.conversion import BACKENDS
 from ..datasets.scale import Scale
-from ..evaluation.folder import NETWORKS, Settings, read, write
+from ..evaluation.folder import NETWORKS, Settings, now, read, write
 from ..network.description import described
 from ..training.history import History
 from .classifier import Classifier, first
@@ -85,6 +85,7 @@ def save_classifier(folder: str | os.PathLike[str], classifier: Classifier) -> N
         input_shape=shape,
         scale=_scale(classifier),
         augment=bool(images and classifier.augment),
+        date=now(),
         network_layers=_other_network(classifier) if images else None,
         estimator=_own(classifier),
     )

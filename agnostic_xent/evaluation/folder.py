@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ class Settings:
     """Of a table: what its columns became."""
     augment: bool = False
     """Whether images were changed at random."""
+    command: str = ""
+    """Of the command line."""
+    date: str = ""
+    """When it was trained, or kept."""
     network_layers: dict[str, Any] | None = None
     """Another network than that of the model's name, as `described`."""
     estimator: dict[str, Any] | None = None
@@ -83,6 +88,11 @@ class Settings:
     def white_of_16_bits(self) -> int:
         """White in pictures of 16 bits."""
         return WHITES[-1] if self.scale is None else self.scale.white_of_16_bits
+
+
+def now() -> str:
+    """Return date and time, as settings have them."""
+    return datetime.now().astimezone().isoformat(" ", "minutes")
 
 
 class Save(Callback):
