@@ -94,7 +94,7 @@ def _ends(run: Trained) -> dict[str, str]:
 def _rows(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Return what two mappings hold, by name; a dash where one has nothing."""
     names = dict.fromkeys([*first, *second])
-    return [(name, *(printable(each.get(name, "–")) for each in (first, second))) for name in names]
+    return [(x, printable(first.get(x, "–")), printable(second.get(x, "–"))) for x in names]
 
 
 def _drawn(names: list[str], runs: list[Curves]) -> Callable[[Any], None]:
