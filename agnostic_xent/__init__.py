@@ -37,6 +37,7 @@ from .network.layers import (
 )
 from .network.models import convnet, lenet, logistic, resnet, small_cnn
 from .network.synchronized import synchronize_batch_norm
+from .network.transfer import transfer_params
 from .operations.activations import log_sigmoid, log_softmax, logsumexp, relu, sigmoid, softmax
 from .operations.addition import add
 from .operations.binary_losses import (
@@ -56,8 +57,10 @@ from .training.callbacks import EarlyStopping, JsonLines, KeepBest, TensorBoard
 from .training.clipping import ClipByNorm
 from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History
+from .training.layer_rates import LayerRates
 from .training.loop import evaluate, fit, predict
 from .training.mixing import CutMix, Mixup
+from .training.moving_average import MovingAverage
 from .training.optimizers import SGD, AdamW
 from .training.progress import Progress
 from .training.rate_finder import LearningRates, find_learning_rate
@@ -112,10 +115,12 @@ __all__ = [
     "History",
     "JsonLines",
     "KeepBest",
+    "LayerRates",
     "LearningRates",
     "MPICommunicator",
     "MaxPool2d",
     "Mixup",
+    "MovingAverage",
     "NCCLCommunicator",
     "Progress",
     "RandomCrop",
@@ -185,6 +190,7 @@ __all__ = [
     "to_backend",
     "to_numpy",
     "top_k_accuracy",
+    "transfer_params",
     "warmup",
 ]
 

@@ -8,7 +8,7 @@ import inspect
 
 NAMES = (
     "xent", "linear_xent", "conv", "layers", "choice", "train", "nets", "infer", "startup", "scale",
-    "overhead", "elementwise",
+    "overhead", "elementwise", "tools",
     "logistic", "fashion_mnist",
     "gpu", "gpu_code", "gpu_conv", "gpu_forecast",
 )  # fmt: skip

@@ -34,6 +34,8 @@ def objects() -> dict[str, Any]:
         ax.SGD(schedule, momentum=0.9),
         ax.AdamW(ax.step_decay(0.1, every=10)),
         ax.ClipByNorm(ax.SGD(0.1), norm=1.0),
+        ax.LayerRates(ax.AdamW(), {"0": 0.1}),
+        ax.MovingAverage(ax.SGD(0.1), 0.99),
         ax.constant(0.1),
         ax.cosine(0.1, steps=100),
         ax.step_decay(0.1, every=10),

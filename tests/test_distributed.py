@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import distributed_case
 import numpy as np
 import pytest
 from distributed_case import SAMPLES, one_after_the_other, train_all
 from ranks import on_ranks
 
-from agnostic_xent import SGD, ClipByNorm
+from agnostic_xent import SGD, AdamW, ClipByNorm, LayerRates, MovingAverage
 from agnostic_xent.training.ranks.sums import LARGE
 
 LIMITS = {"float32": 1e-5, "float64": 1e-12}
@@ -65,7 +67,24 @@ def test_all_ranks_have_the_same_bits_each_time():
             assert first[1] == found[case][1]
 
 
+TOOLS = {
+    "accumulation": {
+        "accumulate": 3,
+        "cases": ["all options", "a number", "dropout", "batch norm", "large layer"],
+    },
+    "whole steps": {"drop_last": True, "accumulate": 2, "batch_size": 7, "cases": ["one logit"]},
+    "frozen": {"trainable": ["2", "5"], "cases": ["batch norm"]},
+    "the last layer": {"trainable": ["4"], "cases": ["dropout"]},
+    "averages": {
+        "optimizer": ClipByNorm(MovingAverage(SGD(0.02, momentum=0.9), 0.9), norm=2.0),
+        "cases": ["class weights", "batch norm"],
+    },
+    "rates of layers": {"optimizer": LayerRates(AdamW(), {"0": 0.1}), "cases": ["plain"]},
+}
 CALLS = {
+    name: (functools.partial(train_all, dtype="float64", epochs=3, **tool),)
+    for name, tool in TOOLS.items()
+} | {
     "callbacks": (distributed_case.callbacks,),
     "iterable": (distributed_case.whole_iterable,),
     "no seed": (distributed_case.unseeded,),
@@ -81,6 +100,18 @@ def on_two():
     """What each of some functions returns on two ranks, which run them in one job."""
     found = on_ranks(2, one_after_the_other, [*CALLS.values()])
     return dict(zip(CALLS, zip(*found, strict=True), strict=True))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_training_tools_have_the_numbers_of_one_process(on_two, tool):
+    expected = CALLS[tool][0](None)
+    for found in on_two[tool]:
+        for case, (params, history) in expected.items():
+            for name, w in params.items():
+                error = abs(found[case][0][name] - w).max()
+                assert error <= LIMITS["float64"] * abs(w).max(), (case, name)
+            for name, column in history.items():
+                np.testing.assert_allclose(found[case][1][name], column, 1e-10)
 
 
 def test_callbacks_run_on_rank_0_unless_they_ask_for_all(on_two):

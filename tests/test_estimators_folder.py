@@ -227,6 +227,13 @@ def test_refusals(tmp_path):
         with pytest.raises((TypeError, ValueError), match=error):
             save_classifier(tmp_path / "run", classifier)
         assert not (tmp_path / "run").exists()
+    several = cnn().fit(x, np.stack([y == "cat", y == "dog"], axis=1))
+    for call in (
+        lambda: save_classifier(tmp_path / "run", several),
+        lambda: ax.export_onnx(several, tmp_path / "m.onnx"),
+    ):
+        with pytest.raises(TypeError, match="several labels a sample"):
+            call()
     for call, error in [
         (lambda: ax.export_onnx(cnn(), "m.onnx"), "not fitted"),
         (lambda: ax.export_onnx(StandardScaler(), "m.onnx"), "got StandardScaler"),

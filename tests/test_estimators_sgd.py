@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from test_estimators import PROBLEMS, blobs, objective
 
-from agnostic_xent import SGD, LogisticRegression, cosine, kernels, step_decay, warmup
+from agnostic_xent import LogisticRegression, cosine, kernels, step_decay, warmup
 from agnostic_xent.estimators.fitting import _Best
 from agnostic_xent.training.history import Epoch
 
@@ -164,7 +164,7 @@ def test_a_schedule_goes_where_the_estimator_goes(schedule):
 
 
 def test_the_last_are_kept_where_no_loss_has_been_finite():
-    best = _Best(9, None, None, SGD(0.1))
+    best = _Best(9)
     epoch = Epoch(1, 0.5, 0.5, 0.1, 1.0, 1.0, validation_loss=math.nan)
     assert not best.on_epoch(epoch, {"w": 1})
     assert not best.on_epoch(replace(epoch, epoch=2), {"w": 2})

@@ -95,6 +95,8 @@ NUMBERS = {
     "mixing": (lambda v: ax.jensen_shannon_divergence(LOGITS, Y[:2], mixing=v), 0.25),
     "kl_divergence": (lambda v: ax.kl_divergence(LOGITS, LOGITS * 2, temperature=v), 0.5),
     "norm": (lambda v: fit(ax.ClipByNorm(ax.SGD(0.1), norm=v)), 0.125),
+    "decay": (lambda v: fit(ax.MovingAverage(ax.SGD(0.1), v)), 0.5),
+    "factors": (lambda v: fit(ax.LayerRates(ax.SGD(0.1), {"0": v})), 0.5),
     "binary normalize": (
         lambda v: ax.binary_cross_entropy_with_logits(LOGITS, LOGITS, normalize=v), 0.5,
     ),

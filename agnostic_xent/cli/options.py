@@ -57,6 +57,17 @@ def rate(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Return the value of an option that is a share, less than all."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number in [0, 1), got {text!r}")
+    return value
+
+
 def check_writable(option: str, folder: Path) -> None:
     """Make a folder, if it is not there, and see that files can be written into it."""
     try:

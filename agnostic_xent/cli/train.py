@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +33,7 @@ from ..training.recipe import (
     some_of,
     standardizes,
 )
+from . import tuning
 from .data import decided, holds_pictures, is_own, lasting_name, load
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, loss_of, targets
@@ -131,6 +131,7 @@ def _add_steps(add: Callable[..., Any]) -> None:
         metavar="N",
         help="of the initial weights and the order of the samples (default: 0)",
     )
+    tuning.add_to(add)
 
 
 def _defaults(option: str) -> str:
@@ -152,6 +153,7 @@ def run(options: argparse.Namespace) -> None:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
     samples = len(data.train_x)
     epochs = options.epochs or recipe.epochs_of(samples)
+    steps = epochs * tuning.steps_of(options, samples, recipe.batch_size)
     loss = loss_of(options.model, len(data.classes))
 
     def part(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -175,14 +177,13 @@ def run(options: argparse.Namespace) -> None:
         date=now(),
     )
     model = settings.network()
+    first = tuning.started(options, settings, _start(model, options.seed, data.train_x))
     params, history = fit(
         _in_training(model, settings, ranks),
-        to_backend(_start(model, options.seed, data.train_x), xp),
+        to_backend(first, xp),
         part(data.train_x, data.train_y),
         loss=loss,
-        optimizer=recipe.optimizer(
-            recipe.learning_rate, epochs * math.ceil(samples / recipe.batch_size)
-        ),
+        optimizer=tuning.optimizer_of(options, recipe.optimizer(recipe.learning_rate, steps)),
         epochs=epochs,
         batch_size=recipe.batch_size,
         rng=options.seed,
@@ -190,6 +191,7 @@ def run(options: argparse.Namespace) -> None:
         callbacks=_callbacks(settings, out, data.train_y),
         checkpoint=options.checkpoint,
         communicator=ranks,
+        **tuning.of_steps(options, first),
     )
     if ranks.rank > 0:
         return

@@ -38,6 +38,7 @@ from .samples import (
     classes_like,
     host,
 )
+from .targets import as_table, tabled
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,6 +48,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """The attributes that are arrays, or dicts of them, where the samples were."""
     _instead_of_none: ClassVar[dict[str, Any]] = {}
     """What parameters stand for that are None."""
+    _several = False
+    """Whether samples have several labels."""
     _state: State | None
     """Of the optimizer, to continue from."""
     _range: tuple[float, float, bool] | None = None
@@ -62,7 +65,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns
         -------
-        array, shape (N,) for two classes, else (N, classes)
+        array, shape (N,) for two classes, else (N, classes), as for several labels
             Of the library of X.
         """
         if is_dask(X):
@@ -70,7 +73,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._scores(X, "decision_function")
 
     def predict(self, X: Any) -> Array:
-        """Return the most probable label of each sample.
+        """Return the most probable label of each sample, or each of several labels.
 
         Parameters
         ----------
@@ -81,10 +84,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         -------
         array, shape (N,)
             Numbers in the library of X; labels of another type, or that it cannot hold exactly, in
-            a NumPy array.
+            a NumPy array. Where samples have several labels, (N, classes) of 0 and 1.
         """
         if is_dask(X):
             return self._by_block(X, "predict")
+        if self._several:
+            p = self.predict_proba(X)
+            xp, limits = array_namespace(p), self._limits()
+            return xp.astype(p > xp.asarray(limits, dtype=p.dtype, device=device(p)), xp.int64)
         scores = self._scores(X, "predict")
         xp = array_namespace(scores)
         best = xp.argmax(scores, axis=1) if scores.ndim > 1 else xp.astype(scores > 0, xp.int32)
@@ -92,7 +99,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.classes_[host(best)] if names is None else xp.take(names, best, axis=0)
 
     def predict_proba(self, X: Any) -> Array:
-        """Return the probability of each class.
+        """Return the probability of each class, or of each of several labels.
 
         Parameters
         ----------
@@ -107,6 +114,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if is_dask(X):
             return self._by_block(X, "predict_proba")
         scores = self._scores(X, "predict_proba")
+        if self._several:
+            return sigmoid(scores)
         return softmax(scores) if scores.ndim > 1 else _of_both(sigmoid, scores)
 
     def predict_log_proba(self, X: Any) -> Array:
@@ -125,21 +134,25 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if is_dask(X):
             return self._by_block(X, "predict_log_proba")
         scores = self._scores(X, "predict_log_proba")
+        if self._several:
+            return log_sigmoid(scores)
         return log_softmax(scores) if scores.ndim > 1 else _of_both(log_sigmoid, scores)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of ``predict(X)``.
+        """Return the accuracy of ``predict(X)``; of several labels a sample all have to be right.
 
         Parameters
         ----------
         X : array or array-like
             As for ``fit``, in the same library and on the same device.
         y : array or array-like, shape (N,)
-            The right labels.
+            The right labels; or, as for ``fit``, a table. Of soft labels the largest counts.
         sample_weight : array or array-like, shape (N,), optional
             Weight of each sample.
         """
         predicted = host(self.predict(X))
+        if (table := None if self._several else as_table(y)) is not None:
+            y = self.classes_[np.argmax(table, axis=1)]
         return float(accuracy_score(host(y), predicted, sample_weight=host(sample_weight)))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -184,6 +197,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
+        tags.classifier_tags.multi_label = True
         return tags
 
     def __sklearn_array_api_convert__(self, convert: Callable[[Array], Array]) -> Self:
@@ -230,6 +244,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             chunks=(X.chunks[0], *((n,) for n in made.shape[1:])),
         )
 
+    def _limits(self) -> NDArray[np.float64]:
+        """Return the probability above which a sample has a label, one for all or for each."""
+        limits: NDArray[np.float64] = np.asarray(host(self.thresholds), np.float64)
+        inside = bool(((limits >= 0) & (limits <= 1)).all())
+        if limits.shape not in ((), (1,), self.classes_.shape) or not inside:
+            raise ValueError(
+                f"thresholds must be a number in [0, 1], or {len(self.classes_)} of them, one for "
+                f"each label; got {self.thresholds!r}"
+            )
+        return limits
+
     def _check_home(self, x: Array, fitted: Array, method: str) -> None:
         if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
             return
@@ -248,22 +273,30 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         samples = self._samples(X, reset=begins)
         if begins:
             self._range = (*samples.bounds(), _of_integers(X))
-        y = checked_labels(self, y, samples)
-        known = np.unique(y) if classes is None else classes
-        labels = as_indices(y, known)
-        weights = checked_weights(sample_weight, self.class_weight, known, labels)
-        present = np.unique(labels if weights is None else labels[weights > 0])
-        if classes is None and len(present) < 2:
+        table = as_table(y)
+        if table is None:
+            y = checked_labels(self, y, samples)
+            known = np.unique(y) if classes is None else classes
+            labels = as_indices(y, known)
+            weights = checked_weights(sample_weight, self.class_weight, known, labels)
+            data = Labelled(samples, known, labels, weights)
+        else:
+            data = tabled(samples, table, classes, sample_weight, self.class_weight)
+        present = data.classes[data.mass > 0]
+        if classes is None and not data.several and len(present) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes, but y has one class "
-                f"alone (of weight > 0): {known[present[0]]!r}"
+                f"alone (of weight > 0): {present[0]!r}"
             )
-        return Labelled(samples, known, labels, weights)
+        return data
 
-    def _partial_classes(self, classes: Any) -> NDArray[Any]:
-        """Return the classes of a training in parts, given at its first call."""
+    def _partial_classes(self, classes: Any, y: Any) -> NDArray[Any]:
+        """Return the classes of a training in parts: given at its first call, or columns of y."""
         given = None if classes is None else np.unique(column_or_1d(host(classes)))
         if not hasattr(self, "classes_"):
+            table = as_table(y) if given is None else None
+            if table is not None:
+                return np.arange(table.shape[1])
             if given is None or len(given) < 2:
                 raise ValueError("classes must be given at the first partial_fit: all labels")
             return given
@@ -281,6 +314,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"y must have the classes of the last fit, {self.classes_.tolist()}, to start "
                 f"from it (warm_start=True); got {data.classes.tolist()}"
+            )
+        if data.several != self._several:
+            kinds = ("one label", "several labels")
+            raise ValueError(
+                f"y must have {kinds[self._several]} a sample, as in the last fit, to start from "
+                f"it; got {kinds[data.several]}"
             )
         like = data.samples.like
         self._check_home(like, first(params), "fit")

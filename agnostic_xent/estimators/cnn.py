@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -100,6 +100,8 @@ class CNNClassifier(Classifier):
         Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
         All call ``fit`` with the same arguments and get the same result. A pickled classifier has
         none.
+    thresholds : float or array-like, shape (classes,)
+        Where samples have several labels: the probability above which ``predict`` gives a label.
 
     Attributes
     ----------
@@ -170,6 +172,7 @@ class CNNClassifier(Classifier):
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         communicator: Communicator | None = None,
+        thresholds: Any = 0.5,
     ):
         self.model = model
         self.image_shape = image_shape
@@ -187,6 +190,7 @@ class CNNClassifier(Classifier):
         self.callbacks = callbacks
         self.checkpoint = checkpoint
         self.communicator = communicator
+        self.thresholds = thresholds
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
@@ -198,7 +202,9 @@ class CNNClassifier(Classifier):
         X : array or array-like, shape (N, C, H, W), (N, H, W) or (N, features)
             Images, dense and finite. Lists of them, and datasets of h5py or zarr, are read whole.
         y : array or array-like, shape (N,)
-            Labels of any type.
+            Labels of any type. Or a table (N, classes): of floats, the probabilities of the classes
+            (soft labels); of integers 0 and 1, or booleans, whether a sample has each of several
+            labels. Then classes are numbered.
         sample_weight : array or array-like, shape (N,), or float, optional
             Weight of each image, >= 0.
 
@@ -220,7 +226,7 @@ class CNNClassifier(Classifier):
         X, y, sample_weight
             As for ``fit``.
         classes : array-like, optional
-            All labels that will come; needed at the first call.
+            All labels that will come; needed at the first call, unless y is a table.
 
         Returns
         -------
@@ -228,7 +234,7 @@ class CNNClassifier(Classifier):
             Itself.
         """
         X = as_array(X)
-        data = self._labelled(X, y, sample_weight, self._partial_classes(classes))
+        data = self._labelled(X, y, sample_weight, self._partial_classes(classes, y))
         return self._train(X, data, hasattr(self, "params_"), epochs=1, partial=True)
 
     def __sklearn_tags__(self) -> Tags:
@@ -243,7 +249,8 @@ class CNNClassifier(Classifier):
         rng = self._rng()
         shape = self._image_shape(getattr(X, "shape", ()), data.samples.features)
         if continued:
-            model, params = self.model_, self._continued(self.params_, data)
+            last = self._state["last"] if partial and self._state else self.params_
+            model, params = self.model_, self._continued(last, data)
         else:
             model, params = self._start(shape, data, rng)
         held_out = None if partial else self._held_out()
@@ -254,9 +261,8 @@ class CNNClassifier(Classifier):
             optimizer = Averaged(optimizer, state=self._state if continued else None)
         ranks = self._ranks
         together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
-        task = problem(
-            augmented(together, self._augmentation(shape)), len(data.classes), data, shape
-        )
+        task = problem(together, len(data.classes), data, shape)
+        task = replace(task, model=augmented(task.model, self._augmentation(shape)))
         trained = train(
             task,
             params,
@@ -270,7 +276,7 @@ class CNNClassifier(Classifier):
             checkpoint=None if partial else self._checked_checkpoint(task),
         )
         self.model_, self.params_ = model, trained.params
-        self.classes_, self.image_shape_ = data.classes, shape
+        self.classes_, self._several, self.image_shape_ = data.classes, data.several, shape
         self._remember(trained, trained.state, partial)
         return self
 
@@ -333,7 +339,9 @@ class CNNClassifier(Classifier):
 
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""
-        counts = np.bincount(data.labels, data.weights)
+        counts = data.mass
+        if data.several:
+            counts = np.stack([data.mass, data.total - data.mass], axis=1)
         return AtChance(counts, batch_size, lambda text: warnings.warn(text, stacklevel=2))
 
     def _start(
@@ -399,4 +407,5 @@ class CNNClassifier(Classifier):
             x = samples.take(slice(start, min(start + PREDICTED, len(samples))))
             logits.append(predicted(xp.reshape(x, (-1, *self.image_shape_))))
         scores = xp.concat(logits, axis=0)
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+        both = scores.shape[1] == 2 and not self._several
+        return scores[:, 1] - scores[:, 0] if both else scores

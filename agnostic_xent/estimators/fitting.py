@@ -6,8 +6,8 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +21,13 @@ from ..core.files import write_atomically
 from ..core.sparse import CSR
 from ..network.checkpoints import checksum, host_arrays
 from ..network.containers import Sequential
-from ..network.layers import Layer, Params
+from ..network.layers import Layer, Params, Pass, WithPullback
 from ..operations.binary_losses import binary_cross_entropy_with_logits
 from ..operations.losses import cross_entropy
 from ..training.averages import Averaged
 from ..training.batches import is_stored
 from ..training.callbacks import EarlyStopping
-from ..training.loop import Callback, Epoch, History, Loss, evaluate, fit
+from ..training.loop import Callback, Epoch, History, Loss, fit
 from ..training.optimizers import Optimizer, State
 from ..training.recipe import some_of
 from ..training.sparse_epochs import _ZeroLogit
@@ -64,7 +64,8 @@ class Problem:
     samples: Samples
     shape: tuple[int, ...]
     """Of one sample, as the model takes it."""
-    labels: NDArray[np.int64]
+    strata: NDArray[np.int64] | None
+    """What a part that is held out has as large shares of, if anything: the labels."""
     targets: Array
 
     def part(self, rows: NDArray[np.int64], batch_size: int, rng: Any = None) -> Any:
@@ -84,18 +85,32 @@ def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) ->
     Weights are scaled to a mean of 1 and become the size of the targets: a cross entropy is linear
     in them.
     """
-    samples, labels, weights = data.samples, data.labels, data.weights
-    if weights is None and units > 1:
-        return Problem(model, cross_entropy, samples, shape, labels, samples.indices(labels))
-    if weights is None:
-        targets = samples.numbers(labels[:, None])
-        return Problem(model, binary_cross_entropy_with_logits, samples, shape, labels, targets)
-    if units == 1:
-        model = Sequential(*model.children().values(), _ZeroLogit())
-    one_hot = labels[:, None] == np.arange(max(units, 2))
-    targets = samples.numbers(one_hot * (weights / weights.mean())[:, None])
+    samples, weights = data.samples, data.weights
+    strata = data.labels if data.table is None else None
+    if weights is None and units > 1 and data.table is None:
+        return Problem(model, cross_entropy, samples, shape, strata, samples.indices(data.labels))
+    if weights is None and (units == 1 or data.several):
+        targets = samples.numbers(data.targets if data.several else data.targets[:, 1:])
+        return Problem(model, binary_cross_entropy_with_logits, samples, shape, strata, targets)
+    sizes = np.ones(len(samples)) if weights is None else weights / weights.mean()
+    table = data.targets
+    if units == 1 or data.several:  # the binary cross entropy as one of two classes
+        model = Sequential(
+            *model.children().values(), ZeroLogits() if data.several else _ZeroLogit()
+        )
+    if data.several:
+        table, sizes = np.stack([1 - table, table], axis=2), sizes[:, None]
     loss = functools.partial(cross_entropy, normalize="count")
-    return Problem(model, loss, samples, shape, labels, targets)
+    return Problem(model, loss, samples, shape, strata, samples.numbers(table * sizes[..., None]))
+
+
+class ZeroLogits(Layer):
+    """(N, labels) -> (N, labels, 2): beside each logit one of 0, for a sample without the label."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return both logits of each label, and their pullback."""
+        xp = array_namespace(x)
+        return xp.stack([xp.zeros_like(x), x], axis=2), lambda dy: (dy[..., 1], {})
 
 
 def train(
@@ -120,11 +135,11 @@ def train(
         rows, others = train_test_split(
             rows,
             test_size=held_out.fraction,
-            stratify=problem.labels,
+            stratify=problem.strata,
             random_state=int(rng.integers(2**31 - 1)),
         )
         validation = problem.part(others, batch_size)
-        best = _Best(held_out.patience, problem, validation, optimizer)
+        best = _Best(held_out.patience)
     kept = _Last()
     try:
         last, history = fit(
@@ -152,7 +167,7 @@ def train(
     state = optimizer.state if isinstance(optimizer, Averaged) else None
     steps = len(history) * math.ceil(len(rows) / batch_size)
     if best is None:
-        return Trained(_result(optimizer, last), state, steps, history, [])
+        return Trained(last, state, steps, history, [])
     state = state and state | {"last": best.params}
     return Trained(best.params, state, steps, history, best.losses)
 
@@ -164,7 +179,7 @@ SAMPLES = "samples.crc32"
 def check_same_samples(folder: Path, task: Problem) -> None:
     """Raise ValueError if the run in a folder is of other samples, labels or weights."""
     rows = some_of(len(task.samples))
-    arrays = {"x": task.samples.take(rows), "labels": task.labels, "targets": task.targets}
+    arrays = {"x": task.samples.take(rows), "targets": task.targets}
     found, path = checksum("", host_arrays(arrays)), folder / SAMPLES
     if path.exists() and path.read_text() != found:
         raise ValueError(
@@ -173,14 +188,6 @@ def check_same_samples(folder: Path, task: Problem) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, found.encode())
-
-
-def _result(optimizer: Optimizer, params: Params) -> Params:
-    """Return the average, where there is one, instead of the last parameters."""
-    if isinstance(optimizer, Averaged) and optimizer.average and optimizer.state:
-        mean: Params = optimizer.state["mean"]
-        return mean
-    return params
 
 
 class _Last(Callback):
@@ -203,20 +210,15 @@ class _Best(EarlyStopping):
 
     every_rank = True  # each needs the parameters
 
-    def __init__(self, patience: int, problem: Problem, validation: Any, optimizer: Optimizer):
+    def __init__(self, patience: int):
         super().__init__(patience)
-        self.problem, self.validation, self.optimizer = problem, validation, optimizer
         self.losses: list[float] = []
         self.params: Params = {}
 
     def on_epoch(self, epoch: Epoch, params: Params) -> bool:
-        found = _result(self.optimizer, params)
-        if found is not params:  # the validation of `fit` was that of the last ones
-            loss, _ = evaluate(self.problem.model, found, self.validation, loss=self.problem.loss)
-            epoch = replace(epoch, validation_loss=loss)
         assert epoch.validation_loss is not None
         self.losses.append(epoch.validation_loss)
-        ends = super().on_epoch(epoch, found)
+        ends = super().on_epoch(epoch, params)
         if self.best_epoch in (0, epoch.epoch):  # 0 where no loss has been finite yet
-            self.params = dict(found)
+            self.params = dict(params)
         return ends

@@ -68,6 +68,8 @@ def save_classifier(folder: str | os.PathLike[str], classifier: Classifier) -> N
             f"that in it; got {type(classifier).__name__}"
         )
     check_is_fitted(classifier)
+    if classifier._several:
+        raise TypeError("a classifier of several labels a sample is not kept in a folder")
     images = isinstance(classifier, CNNClassifier)
     params = classifier.params_ if images else _linear(classifier)
     where, rates = library(first(params)), classifier.history_.column("learning_rate")

@@ -24,7 +24,7 @@ from ..training.averages import Averaged, state_after
 from ..training.batches import is_stored
 from ..training.history import History
 from ..training.optimizers import SGD, State
-from ..training.schedules import Later, Schedule
+from ..training.schedules import Later, Scaled, Schedule
 from ..training.sparse_epochs import _SparseDense
 from .classifier import Classifier
 from .fitting import problem, train
@@ -90,6 +90,8 @@ class LogisticRegression(Classifier):
         Such as `MPICommunicator`: the ranks that train together, each with a share of the samples.
         All call ``fit`` with the same arguments and get the same result. A pickled classifier has
         none.
+    thresholds : float or array-like, shape (classes,)
+        Where samples have several labels: the probability above which ``predict`` gives a label.
 
     Attributes
     ----------
@@ -157,6 +159,7 @@ class LogisticRegression(Classifier):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         communicator: Communicator | None = None,
+        thresholds: Any = 0.5,
     ):
         self.C = C
         self.fit_intercept = fit_intercept
@@ -173,6 +176,7 @@ class LogisticRegression(Classifier):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.communicator = communicator
+        self.thresholds = thresholds
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the coefficients.
@@ -182,7 +186,9 @@ class LogisticRegression(Classifier):
         X : array, sparse matrix or array-like, shape (N, features)
             Finite numbers.
         y : array or array-like, shape (N,)
-            Labels of any type.
+            Labels of any type. Or a table (N, classes): of floats, the probabilities of the classes
+            (soft labels); of integers 0 and 1, or booleans, whether a sample has each of several
+            labels. Then classes are numbered.
         sample_weight : array or array-like, shape (N,), or float, optional
             Weight of each sample, >= 0.
 
@@ -200,7 +206,7 @@ class LogisticRegression(Classifier):
             self._minimize(params, data)
         else:
             self._descend(params, data)
-        self.classes_ = data.classes
+        self.classes_, self._several = data.classes, data.several
         return self
 
     @available_if(_trains_by_steps)  # type: ignore[untyped-decorator]
@@ -212,7 +218,7 @@ class LogisticRegression(Classifier):
         X, y, sample_weight
             As for ``fit``.
         classes : array-like, optional
-            All labels that will come; needed at the first call.
+            All labels that will come; needed at the first call, unless y is a table.
 
         Returns
         -------
@@ -220,13 +226,13 @@ class LogisticRegression(Classifier):
             Itself.
         """
         self._check_options()
-        data = self._labelled(X, y, sample_weight, self._partial_classes(classes))
+        data = self._labelled(X, y, sample_weight, self._partial_classes(classes, y))
         params, state = self._zeros(data), getattr(self, "_state", None)
         if hasattr(self, "coef_"):
             last = {"0.weight": self.coef_, "0.bias": self.intercept_}
             params = self._continued(last if state is None else state["last"], data)
         self._descend(params, data, partial=True, state=state)
-        self.classes_ = data.classes
+        self.classes_, self._several = data.classes, data.several
         return self
 
     def summary(self, X: Any, sample_weight: Any = None) -> dict[str, NDArray[Any]]:
@@ -260,7 +266,7 @@ class LogisticRegression(Classifier):
         D. W. Hosmer, S. Lemeshow, R. X. Sturdivant. Applied Logistic Regression, chapter 2. 2013.
         """
         check_is_fitted(self)
-        if len(self.classes_) != 2 or self.class_weight is not None:
+        if len(self.classes_) != 2 or self._several or self.class_weight is not None:
             raise ValueError(
                 f"summary is for two classes and class_weight=None, got {len(self.classes_)} "
                 f"classes and class_weight={self.class_weight!r}"
@@ -295,12 +301,13 @@ class LogisticRegression(Classifier):
             samples, w = space.samples, space.coordinates(w)
         objective = LogisticObjective(
             samples,
-            samples.indices(data.labels),
+            samples.indices(data.labels) if data.table is None else samples.numbers(data.table),
             weights,
             total,
             1 / (float(self.C) * total),
             self.fit_intercept,
             self._ranks,
+            data.several,
         )
         start = array_namespace(w).concat([w, params["0.bias"][:, None]], axis=1)
         max_iter = int(self.max_iter or 1000)
@@ -330,7 +337,11 @@ class LogisticRegression(Classifier):
         by_itself = not self.average and not is_stored(data.samples.x)  # then kernels take SGD
         if by_itself and callable(rate):
             rate = Later(rate, begun)
-        sgd = SGD(rate, weight_decay=1 / (float(self.C) * seen), decay_bias=False)
+        decay = 1 / (float(self.C) * seen)
+        if data.several:  # the loss is the mean over the labels, too
+            rate = Scaled(rate, units) if callable(rate) else units * rate
+            decay = decay / units
+        sgd = SGD(rate, weight_decay=decay, decay_bias=False)
         optimizer = sgd if by_itself else Averaged(sgd, average=self.average, state=state)
         layer = _SparseDense if isinstance(data.samples.x, CSR) else Dense
         if not self.fit_intercept:
@@ -360,7 +371,7 @@ class LogisticRegression(Classifier):
     # --- pieces ----------------------------------------------------------------------------------
 
     def _zeros(self, data: Labelled) -> Params:
-        units = 1 if len(data.classes) == 2 else len(data.classes)
+        units = 1 if len(data.classes) == 2 and not data.several else len(data.classes)
         zeros = data.samples.zeros
         return {"0.weight": zeros(units, data.samples.features), "0.bias": zeros(units)}
 

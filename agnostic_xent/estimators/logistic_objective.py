@@ -37,7 +37,7 @@ class LogisticObjective:
 
     samples: Samples
     labels: Array
-    """Integers, shape (N,)."""
+    """Integers, shape (N,); or a table (N, classes) of probabilities, or of several labels."""
     weights: Array
     """a, shape (N,)."""
     total: float
@@ -46,6 +46,8 @@ class LogisticObjective:
     fit_intercept: bool
     communicator: Communicator = field(default=Alone())
     """The ranks that have a share of the samples each."""
+    several: bool = False
+    """Whether samples have several labels, each with a binary cross entropy."""
 
     def __call__(self, w: Array) -> tuple[float, Array]:
         """Return value and gradient at w."""
@@ -63,7 +65,8 @@ class LogisticObjective:
 
     def by_variances(self, units: int) -> Preconditioner:
         """Return the inverse of the Hessian at 0, as it were if no two features were correlated."""
-        curvature = 1 / 4 if units == 1 else (units - 1) / units**2  # where all p are equal
+        binary = units == 1 or self.several
+        curvature = 1 / 4 if binary else (units - 1) / units**2  # where all p are equal
         mean, variance = self._moments
         xp = array_namespace(variance)
         square = curvature * variance + self.penalty
@@ -114,19 +117,21 @@ class LogisticObjective:
         for span in self.samples.spans():
             part = slice(max(span.start, own.start), min(span.stop, own.stop))
             if part.start < part.stop:
-                yield self.samples.take(part), self.labels[part], self.weights[part]
+                yield self.samples.take(part), self.labels[part, ...], self.weights[part]
 
     def _loss_vjp(self, logits: Array, labels: Array, a: Array) -> tuple[Array, Any]:
         options = {"sample_weight": a, "normalize": self.total, "wrt": (0,)}
-        if logits.shape[1] > 1:
+        if logits.shape[1] > 1 and not self.several:
             return cross_entropy.vjp(logits, labels, check_labels=False, **options)
-        target = array_namespace(logits).astype(labels, logits.dtype)[:, None]
+        xp, target = array_namespace(logits), labels
+        if not self.several:  # of two classes the second
+            target = xp.astype(labels, logits.dtype)[:, None] if labels.ndim == 1 else labels[:, 1:]
         return binary_cross_entropy_with_logits.vjp(logits, target, **options)
 
     def _slopes(self, logits: Array) -> Array:
         """Return p (1 - p) of each sample, the mean over the classes."""
         xp = array_namespace(logits)
-        p = softmax(logits) if logits.shape[1] > 1 else sigmoid(logits)
+        p = sigmoid(logits) if logits.shape[1] == 1 or self.several else softmax(logits)
         return xp.mean(p * (1 - p), axis=1)
 
     def _kept(self, intercept: Array) -> Array:

@@ -20,6 +20,7 @@ from ..operations.losses import cross_entropy
 from .classifier import Classifier
 from .cnn import CNNClassifier
 from .samples import Samples, as_indices, checked_labels, host
+from .targets import as_table, tabled
 
 __all__ = ["save_report"]
 
@@ -78,7 +79,7 @@ def save_report(
         log_probabilities = np.log(np.maximum(p, np.finfo(np.float64).eps))
     else:
         samples = classifier._samples(X, reset=False)
-        labels = as_indices(checked_labels(classifier, y, samples), classifier.classes_)
+        labels = _labels(classifier, y, samples)
         log_probabilities = np.asarray(host(classifier.predict_log_proba(X)), dtype=np.float64)
         where, size = library(samples.like), min(int(classifier.batch_size), len(samples))
         if isinstance(classifier, CNNClassifier):
@@ -102,6 +103,16 @@ def save_report(
         settings={"estimator": name, **_settings(classifier)},
         versions=machine(where),
     )
+
+
+def _labels(classifier: Classifier, y: Any, samples: Samples) -> NDArray[np.int64]:
+    """Return the positions of the labels; of soft ones the largest counts."""
+    if classifier._several:
+        raise ValueError("classifier has several labels a sample; a report is for one")
+    table = as_table(y)
+    if table is None:
+        return as_indices(checked_labels(classifier, y, samples), classifier.classes_)
+    return tabled(samples, table, classifier.classes_, None, None).labels
 
 
 def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:

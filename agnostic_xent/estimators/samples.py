@@ -140,6 +140,27 @@ class Labelled:
     """The positions in ``classes``."""
     weights: NDArray[np.float64] | None
     """None if all are 1."""
+    table: NDArray[Any] | None = None
+    """Probabilities of the classes, or whether a sample has each of several labels."""
+    several: bool = False
+    """Whether samples have several labels."""
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What each sample has of each class, shape (N, classes)."""
+        if self.table is not None:
+            return self.table
+        one_hot: NDArray[Any] = self.labels[:, None] == np.arange(len(self.classes))
+        return one_hot
+
+    @property
+    def mass(self) -> NDArray[np.float64]:
+        """The weight of each class in all samples together."""
+        if self.table is None:
+            counts = np.bincount(self.labels, self.weights, minlength=len(self.classes))
+            return counts.astype(np.float64)
+        found: Any = self.table.sum(axis=0) if self.weights is None else self.weights @ self.table
+        return np.asarray(found, np.float64)
 
     @property
     def total(self) -> float:

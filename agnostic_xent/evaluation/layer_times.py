@@ -43,7 +43,7 @@ def layer_times(
     rows = []
     for i, (layer, own, _) in enumerate(parts(as_chain(model), params).values()):
         how = Pass(train=True, rng=0, input_grad=i > 0)
-        output, forward, backward = _measure(functools.partial(layer.vjp, own, **how._asdict()), x)
+        output, forward, backward = _measure(functools.partial(layer.vjp, own, **how.options()), x)
         count = sum(int(to_numpy(w).size) for w in own.values())
         kernels = _kernels(layer, own, x)
         shape = tuple(output.shape[1:])
@@ -114,7 +114,7 @@ class _Explained(Layer):
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
         self.lines.extend(self.layer._explained(params, x))
-        return self.layer.vjp(params, x, **how._asdict())
+        return self.layer.vjp(params, x, **how.options())
 
 
 def _without_name(line: str) -> str:

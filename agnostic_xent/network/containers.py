@@ -54,6 +54,12 @@ def prefix_of(name: str) -> str:
     return f"{name}." if name else ""
 
 
+def learns(layer: Layer) -> bool:
+    """Return whether the parameters of a layer, or of one in it, are learnt from gradients."""
+    children = layer.children().values()
+    return layer.trained and (not children or any(map(learns, children)))
+
+
 # --- parameters of the layers in a layer ---------------------------------------------------------
 
 Names: TypeAlias = dict[str, str]
@@ -74,7 +80,7 @@ class Part(NamedTuple):
     def vjp(self, x: Array, how: Pass) -> WithPullback:
         """Return the child's output and its pullback, whose gradients have their outer names."""
         layer, params, names = self
-        y, pullback = layer.vjp(params, x, train=how.train, rng=how.rng, input_grad=how.input_grad)
+        y, pullback = layer.vjp(params, x, **how.options())
 
         def of_part(dy: Array) -> tuple[Array | None, Params]:
             dx, grads = pullback(dy)
@@ -137,7 +143,7 @@ class Chain(Layer):
         for part in parts(self, params).values():
             x, pullback = part.vjp(x, how)
             pullbacks.append(pullback)
-            if part.params and part.layer.trained and not how.input_grad:
+            if part.params and not how.input_grad and learns(part.layer):
                 how = how._replace(input_grad=True)  # below the first parameters nobody asks for dx
 
         def of_chain(dy: Array | None) -> tuple[Array | None, Params]:

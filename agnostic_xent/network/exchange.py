@@ -181,6 +181,8 @@ def _of_classifier(classifier: Any, path: Any) -> Exported:
         )
     if not hasattr(classifier, "classes_"):
         raise ValueError(f"this {type(classifier).__name__} is not fitted yet; call fit before")
+    if classifier._several:
+        raise TypeError("a classifier of several labels a sample is not exported; export its model")
     found: Exported = classifier._exported()
     return found._replace(model=Chain({"": found.model, "probabilities": _Probabilities()}))
 

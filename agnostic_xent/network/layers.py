@@ -70,6 +70,12 @@ class Pass(NamedTuple):
     """What random layers draw from."""
     input_grad: bool = True
     """Whether the pullback has to return dx."""
+    param_grads: bool = True
+    """Whether it has to return the gradients of the parameters."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of `Layer.vjp`, with which all parameters have gradients."""
+        return {"train": self.train, "rng": self.rng, "input_grad": self.input_grad}
 
     def shared(self) -> Pass:
         """Return the same with one generator, from which several layers draw in turn.
@@ -317,12 +323,13 @@ class _WeightedLayer(OperationLayer):
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
         """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
-        wrt = (0, 1, 2) if how.input_grad else (1, 2)
+        wrt = [0] * how.input_grad + [1, 2] * how.param_grads
         y, pullback = self.operation.vjp(*self._arrays(params, x), wrt=wrt, **self._options)
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:
             dx, dw, db = pullback(dy)
-            return dx, {"weight": dw} if db is None else {"weight": dw, "bias": db}
+            grads = {"weight": dw, "bias": db}
+            return dx, {name: grad for name, grad in grads.items() if grad is not None}
 
         return y, of_layer
 

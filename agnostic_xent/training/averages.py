@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.arrays import Array
-from .optimizers import Optimizer, Params, State
+from .optimizers import Optimizer, Params, State, averages_of
 
 DECAY = 3.0
 """Averages forget: iterate i of t counts about as ``(i / t) ** DECAY``."""
@@ -35,6 +35,13 @@ class Averaged:
         if self.state is None:
             self.state = state_after(0, self.optimizer.init(params), params)
         return self.state
+
+    def averages(self, params: Params, state: State) -> Params:
+        """Return the averages, if there are some."""
+        if not self.average:
+            return averages_of(self.optimizer, params, state["inner"])
+        mean: Params = state["mean"]
+        return mean
 
     def update(
         self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State

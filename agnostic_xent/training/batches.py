@@ -147,11 +147,16 @@ class ArraySource:
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
-        """Yield the batches of an epoch, shuffled by ``rng`` if there is one."""
+    def batches(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, multiple: int = 1
+    ) -> Iterator[Batch]:
+        """Yield the batches of an epoch, shuffled by ``rng`` if there is one.
+
+        They have a multiple of ``multiple`` samples in all; the last ones are left out.
+        """
         order = None if rng is None else rng.permutation(len(self))
         x, y = self._picker(self.x, order, numbers), self._picker(self.y, order, targets)
-        spans = map(self._cut, self._spans(batch_size))
+        spans = map(self._cut, self._spans(batch_size, len(self) // multiple * multiple))
         yield from self._there((x(rows), y(rows)) for rows in spans)
 
     def _cut(self, batch: slice) -> slice:
@@ -161,17 +166,17 @@ class ArraySource:
     def pieces(self, size: int) -> Iterator[Array]:
         """Yield ``x`` in order, ``size`` samples at a time."""
         pick = self._picker(self.x, None, numbers)
-        for (piece,) in self._there((pick(rows),) for rows in self._spans(size)):
+        for (piece,) in self._there((pick(rows),) for rows in self._spans(size, len(self))):
             yield piece
 
     def stored_targets(self, size: int) -> Iterator[Array]:
         """Yield ``y`` as it was given, in order and ``size`` samples at a time."""
-        for rows in self._spans(size):
+        for rows in self._spans(size, len(self)):
             yield fetched(self.y[rows]) if is_stored(self.y) else self.y[rows, ...]
 
-    def _spans(self, size: int) -> Iterator[slice]:
-        for start in range(0, len(self), size):
-            yield slice(start, min(start + size, len(self)))
+    def _spans(self, size: int, end: int) -> Iterator[slice]:
+        for start in range(0, end, size):
+            yield slice(start, min(start + size, end))
 
     def _picker(
         self, x: Array, order: np.ndarray | None, converted: Callable[[np.ndarray, Array], Any]
@@ -243,7 +248,9 @@ class IterableSource:
     name: str
     data: Iterable[Batch]
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, multiple: int = 1
+    ) -> Iterator[Batch]:
         """Yield the batches of an epoch, as they come."""
         empty = True
         for batch in self.data:

@@ -15,10 +15,11 @@ from ..core.arrays import Array, array_namespace, device
 from ..core.modes import current_mode
 from ..core.operation import Implementation, Routine
 from ..network.layers import Params, split_statistics
+from .accumulation import grouped
+from .batches import Batch
 from .linear_epochs import Steps
-from .objective import totals_of_loss
 from .optimizers import SGD, AdamW, State
-from .steps import Task, loss_and_grads
+from .steps import Task
 from .totals import Totals
 
 SHAPES = 4
@@ -77,42 +78,44 @@ class CapturedSteps:
     def __call__(self, params: Params, state: State, rng: Any) -> Steps:
         """Yield parameters, state and the samples' totals after one or several steps."""
         inside: CapturedStep | None = None
-        for batch in self._task.source.batches(self._task.batch_size, rng):
-            key = current_mode(), *[(x.shape, x.dtype) for x in batch]
+        for group in grouped(self._task.batches(rng), self._task.accumulate):
+            key = current_mode(), *[(x.shape, x.dtype) for batch in group for x in batch]
             step = self._captured.get(key)
             if inside and (inside is not step or inside.taken == TOGETHER):
                 params, state, done = inside.leave()
                 inside = None
                 yield params, state, done
             if step is None and key in self._captured:
-                inside = self._captured[key] = self._capture(params, state, batch)
+                inside = self._captured[key] = self._capture(params, state, group)
             elif step is not None:
                 if inside is None:
                     step.enter(params, state)
-                step.take(*batch)
+                step.take(group)
                 inside = step
             if inside is None:
-                params, state, done = self._ordinary_step(key, batch, params, state, rng)
+                params, state, done = self._ordinary_step(key, group, params, state, rng)
                 yield params, state, done
         if inside:
             yield inside.leave()
 
-    def _ordinary_step(self, key: Any, batch: Any, params: Params, state: State, rng: Any) -> Any:
+    def _ordinary_step(
+        self, key: Any, group: list[Batch], params: Params, state: State, rng: Any
+    ) -> Any:
         """Take a step; see whether the next one of its shape can be captured."""
         before = repr(rng.bit_generator.state)
-        (after,) = self._task.steps([batch], params, state, rng)
+        (after,) = self._task.steps(group, params, state, rng)
         if repr(rng.bit_generator.state) != before:
             self._decline("the model draws random numbers, on the host")
         if len(self._captured) < SHAPES:
             self._captured.setdefault(key)
         return after
 
-    def _capture(self, params: Params, state: State, batch: Any) -> CapturedStep | None:
+    def _capture(self, params: Params, state: State, group: list[Batch]) -> CapturedStep | None:
         """Take a step and capture it, if that is possible; nothing is changed elsewhere."""
         if self._why_not:
             return None
         try:
-            return CapturedStep(self._task, self._kernel, params, state, batch)
+            return CapturedStep(self._task, self._kernel, params, state, group)
         except Exception as error:  # of a device or driver, whatever its type
             self._decline(f"{type(error).__name__}: {error}")
             return None
@@ -124,28 +127,32 @@ class CapturedSteps:
 
 
 class CapturedStep:
-    """A step on batches of one shape, in arrays that stay where they are; one has been taken."""
+    """A step on batches of some shapes, in arrays that stay where they are; one has been taken."""
 
     def __init__(
-        self, task: Task, kernel: Implementation, params: Params, state: State, batch: Any
+        self,
+        task: Task,
+        kernel: Implementation,
+        params: Params,
+        state: State,
+        group: list[Batch],
     ):
         self._task, self._first = task, state["step"]
-        self._params, self._state, self._batch = copied(params), copied(state), copied([*batch])
+        self._params, self._state = copied(params), copied(state)
+        self._group = copied([[*batch] for batch in group])
         self._sums: list[Any] = []
         self._again = kernel.value([*params.values()], self._step)
         self.taken = 1
 
     def _step(self) -> None:
         """Take a step that writes its results where it found its arguments: what is captured."""
-        task, (x, y) = self._task, self._batch
-        value, output, grads = loss_and_grads(task.model, self._params, x, y, task.loss, None)
-        grads, statistics = split_statistics(grads)
-        after = task.optimizer.update(self._params, grads, self._state)
+        found, totals = self._task.gradients(self._params, self._group, None)
+        grads, statistics = split_statistics(found)
+        after = self._task.optimizer.update(self._params, grads, self._state)
         if not same((self._params, self._state), after):
             raise RuntimeError("the optimizer's step made new arrays")
         for name, new in statistics.items():
             self._params[name][...] = new
-        totals = totals_of_loss(task.loss, value, output, y)
         self._add([totals.loss, totals.correct, totals.terms, totals.divisor])
 
     def _add(self, found: list[Any]) -> None:
@@ -160,9 +167,9 @@ class CapturedStep:
         written(self._params, params)
         self._state = written(self._state, state)
 
-    def take(self, x: Array, y: Array) -> None:
-        """Take a step on a batch."""
-        written(self._batch, [x, y])
+    def take(self, group: list[Batch]) -> None:
+        """Take a step on batches."""
+        written(self._group, [[*batch] for batch in group])
         step = self._state["step"] + self.taken
         self._again(self._task.optimizer.rate(step), step - self._first)
         self.taken += 1
@@ -172,7 +179,7 @@ class CapturedStep:
         count, self.taken = self.taken, 0
         sums = [copied(x) if hasattr(x, "dtype") else x * count for x in self._sums]
         written(self._sums, [zeros(x) if hasattr(x, "dtype") else x for x in sums])
-        totals = Totals(count * self._batch[0].shape[0], *sums)
+        totals = Totals(count * sum(x.shape[0] for x, _ in self._group), *sums)
         return copied(self._params), copied(self._state, count), totals
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..core.arrays import Array, array_namespace, constant, narrow, widen
 from ..core.checks import set_numbers
-from .optimizers import Optimizer, Params, State
+from .optimizers import Optimizer, Params, State, averages_of, check_optimizer
 
 __all__ = ["ClipByNorm"]
 
@@ -46,8 +46,7 @@ class ClipByNorm:
 
     def __post_init__(self) -> None:
         set_numbers(self, norm="(0, inf)")
-        if isinstance(self.optimizer, type) or not hasattr(self.optimizer, "update"):
-            raise TypeError(f"optimizer must be one such as SGD(0.1), got {self.optimizer!r}")
+        check_optimizer(self.optimizer)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -67,6 +66,10 @@ class ClipByNorm:
             factor = self._factor(wide)
             grads = {name: narrow(widen(g) * factor, g) for name, g in grads.items()}
         return self.optimizer.update(params, grads, state)
+
+    def averages(self, params: Params, state: State) -> Params:
+        """Return what is evaluated and returned: the averages of the optimizer, if it has some."""
+        return averages_of(self.optimizer, params, state)
 
     def _factor(self, wide: Sequence[Array]) -> Array:
         """Return what the gradients are multiplied by."""

@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.arrays import Array, array_namespace
@@ -15,7 +15,7 @@ from ..network.containers import mapped
 from ..network.layers import Layer, Params, Pass, WithPullback
 from .batches import Batch, IterableSource
 from .optimizers import State
-from .steps import Task, loss_and_grads
+from .steps import Task
 
 __all__ = ["DivergenceError"]
 
@@ -111,35 +111,39 @@ def _first(
     source = task.source
     if isinstance(source, IterableSource) and isinstance(source.data, Iterator):
         return None, "an iterator does not give its batches again to look", None
-    latest: list[Any] = []
+    group: list[Batch] = []
+    before: list[Any] = []
 
     def noted() -> Iterator[Batch]:
-        for batch in source.batches(task.batch_size, rng):
-            latest[:] = batch, rng.bit_generator.state
+        for batch in task.batches(rng):
+            if len(group) == task.accumulate:
+                group.clear()
+            group.append(batch)
+            before[:] = [rng.bit_generator.state]
             yield batch
 
     for step, (after, _, done) in enumerate(task.steps(noted(), params, state, rng), 1):
         finite = math.isfinite(float(done.loss))
         if not finite or not stays_finite(after, params):
-            batch, rng.bit_generator.state = latest
+            (rng.bit_generator.state,) = before
             gone = [name for name in after if not stays_finite({name: after[name]}, params)]
-            return step, *_cause(task, params, batch, rng, finite, gone)
+            return step, *_cause(task, params, group, rng, finite, gone)
         params = after
     return None, "the same steps again found nothing; their batches may have been others", None
 
 
 def _cause(
-    task: Task, params: Params, batch: Batch, rng: Any, finite_loss: bool, gone: list[str]
+    task: Task, params: Params, group: list[Batch], rng: Any, finite_loss: bool, gone: list[str]
 ) -> tuple[str, str | None]:
-    """Return what was not finite first in the step on a batch, and in which layer."""
-    if not is_finite([numbers_in(batch[0])]):
+    """Return what was not finite first in the step on batches, and in which layer."""
+    if not is_finite(numbers_in(x) for x, _ in group):
         return "its batch has NaN or infinity in x", None
     spoiled = [name for name, w in params.items() if not is_finite([w])]
     if spoiled and not finite_loss:
         return f"the optimizer's step before took the parameter {spoiled[0]} there", None
     notes: list[_Note] = []
     watched = mapped(task.model, lambda name, layer: _Watched(layer, name, notes))
-    loss_and_grads(watched, params, *task.mixed(batch, params, rng), task.loss, rng)
+    replace(task, model=watched).gradients(params, group, rng)
     kind = "gradient" if finite_loss else "output"
     for note in notes:
         if note.kind == kind:
@@ -170,7 +174,7 @@ class _Watched(Layer):
     notes: list[_Note]
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
-        y, pullback = self.layer.vjp(params, x, **how._asdict())
+        y, pullback = self.layer.vjp(params, x, **how.options())
         self._look("output", [y])
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:

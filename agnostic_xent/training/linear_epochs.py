@@ -83,12 +83,14 @@ class LinearSteps:
     y: Array
     optimizer: SGD
     batch_size: int
+    samples: int | None
+    """How many of them an epoch takes; None for all."""
 
     def __call__(self, params: Params, state: State, rng: np.random.Generator) -> Steps:
         """Yield parameters, state and the samples' totals after each call of the kernel."""
         import numpy as np
 
-        order = rng.permutation(self.x.shape[0])
+        order = rng.permutation(self.x.shape[0])[: self.samples]
         w, b = params[self.weight], params.get(self.bias)
         size = self.batch_size
         rows = size * max(1, CHUNK // (size * math.prod(w.shape)))
@@ -113,6 +115,7 @@ def linear_steps(
     loss: Operation[Any, Any],
     optimizer: Optimizer,
     batch_size: int,
+    samples: int | None = None,
 ) -> LinearSteps | None:
     """Return what takes the steps of an epoch, where `linear_sgd` has a kernel for it.
 
@@ -138,4 +141,4 @@ def linear_steps(
     if kernel is None:
         return None
     value = functools.partial(kernel.value, loss=loss.name)
-    return LinearSteps(value, weight, bias, x, source.y, optimizer, batch_size)
+    return LinearSteps(value, weight, bias, x, source.y, optimizer, batch_size, samples)

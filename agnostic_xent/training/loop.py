@@ -16,15 +16,16 @@ from ..core.checks import integer, namespace
 from ..core.communication import Alone, Communicator, check_alike, first_rank_first, same_generator
 from ..core.conversion import detached
 from ..core.operation import Operation
+from ..network.frozen import frozen
 from ..network.inference import predictor_for
 from ..network.layers import Layer, Params
-from .batches import ArraySource, as_source
+from .batches import ArraySource, Source, as_source, samples_of
 from .captured import captured_steps
 from .divergence import DivergenceError, divergence, stays_finite
 from .history import Callback, Epoch, History
 from .mixing import Mix, Mixing
-from .objective import Loss, operation_of, options_of
-from .optimizers import Optimizer
+from .objective import Loss, check_divides, operation_of, options_of
+from .optimizers import Optimizer, check_optimizer
 from .runs import Run, RunFile, facts, fingerprint
 from .smallest import check_smallest_batch
 from .steps import Stepper, Task, checked_once, mean_scores
@@ -49,6 +50,9 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     communicator: Communicator | None = None,
     capture: bool = False,
+    trainable: Sequence[str] | None = None,
+    accumulate: int = 1,
+    drop_last: bool = False,
 ) -> tuple[Params, History]:
     """Train a model.
 
@@ -69,7 +73,8 @@ def fit(
     optimizer : optimizer
         `SGD` or `AdamW`.
     epochs, batch_size : int
-        At least 1. The last batch of an epoch is smaller where samples do not divide.
+        At least 1. The last batch of an epoch is smaller where samples do not divide; see
+        ``drop_last``.
     rng : int, numpy.random.Generator or None
         Shuffles the samples before each epoch, mixes them, and drives dropout and layers such as
         `RandomFlip`. The same on every library.
@@ -95,11 +100,24 @@ def fit(
         For CuPy: capture the step in a CUDA graph and replay it, so that a step costs the host a
         few short calls. Never tried on a GPU yet; see its page. Where a step cannot be captured,
         a warning says why, and it is taken as without. Not with a communicator.
+    trainable : sequence of str, optional
+        Names of the layers, or parameters, that are trained, such as ``["6"]``; "3.body" stands for
+        all within. By default all are. A layer in which nothing is trained does what it does in
+        inference: batch normalization uses its running statistics. Below the lowest trained layer
+        nothing goes back, and no gradients are computed of what is not trained.
+    accumulate : int
+        Batches of a step: their gradients are added up, so that a step of many samples needs the
+        memory of ``batch_size``. The loss of the step is the mean over all its samples, as if they
+        were one batch, but batch normalization takes the statistics of each batch. The last step of
+        an epoch may have fewer batches.
+    drop_last : bool
+        Whether samples at the end of an epoch that are too few for a whole step are left out; which
+        ones these are differs from epoch to epoch, if they are shuffled. For arrays alone.
 
     Returns
     -------
     params : dict of str to array
-        The trained parameters.
+        The trained parameters; of a `MovingAverage` the averages.
     history : History
         Loss, accuracy, learning rate, seconds and images a second of each epoch. They are read
         from the device once an epoch.
@@ -139,15 +157,21 @@ def fit(
     """
     params = _checked_params(model, params)
     epochs, batch_size = integer("epochs", epochs), integer("batch_size", batch_size)
+    accumulate = integer("accumulate", accumulate)
     loss = _checked_loss(loss)
     _check_helpers(optimizer, callbacks, communicator, capture=capture, mix=mix)
+    learner = model if trainable is None else frozen(model, params, _names(trainable))
     communicator = Alone() if communicator is None else communicator
     run = Run(params, optimizer.init(params), same_generator(rng, communicator))
-    task, held_out = _tasks(
-        model, run.params, data, validation, loss, optimizer, epochs, batch_size, communicator
-    )
+    source = _source("data", data, run.params, epochs)
+    task = Task(learner, source, loss, optimizer, batch_size, accumulate, drop_last)
+    task, held_out = _on_ranks(task, run.params, communicator), None
     if mix is not None:
         task = replace(task, mixing=Mixing(mix, model, task.loss))
+    if validation is not None:
+        source = _source("validation", validation, run.params, epochs)
+        held_out = Task(model, source, loss, optimizer, batch_size)
+        held_out = _on_ranks(held_out, run.params, communicator)
     check_alike(communicator, lambda: facts(task, held_out, run, epochs))
     check_smallest_batch(task, run.params, communicator)
     callbacks = [each for each in callbacks if communicator.rank == 0 or each.every_rank]
@@ -160,7 +184,7 @@ def fit(
             first_rank_first(communicator, functools.partial(file.resume, run, epochs))
         take_steps = captured_steps(task, run.params) if capture else task.stepper(run.params)
         _train(task, held_out, run, epochs, take_steps, callbacks, file, communicator)
-    return run.params, run.history
+    return task.averages(run.params, run.state), run.history
 
 
 def _train(
@@ -174,21 +198,21 @@ def _train(
     communicator: Communicator,
 ) -> None:
     """Take the epochs that a run has still to take."""
-    samples = len(task.source) if isinstance(task.source, ArraySource) else None
     try:
         for callback in callbacks:
-            callback.on_start(epochs, samples)
+            callback.on_start(epochs, task.samples)
             if run.history:
-                callback.on_resume(run.history, run.params)
+                callback.on_resume(run.history, task.averages(run.params, run.state))
         while len(run.history) < epochs and not run.ended:
             handed_out = bool(callbacks or file) or len(run.history) + 1 == epochs
             look = any(communicator.gather(handed_out))
             epoch = _epoch(task, run, take_steps, callbacks, look=look)
+            params = task.averages(run.params, run.state)
             if held_out is not None:
-                scores = held_out.evaluate(run.params)
+                scores = held_out.evaluate(params)
                 epoch = replace(epoch, validation_loss=scores[0], validation_accuracy=scores[1])
             run.history.append(epoch)
-            answers = [callback.on_epoch(epoch, run.params) for callback in callbacks]
+            answers = [callback.on_epoch(epoch, params) for callback in callbacks]
             run.ended = any(communicator.gather(any(answers)))
             check_alike(communicator, lambda: fingerprint(run))
             if file is not None and communicator.rank == 0:
@@ -202,30 +226,35 @@ def _train(
             callback.on_end()
 
 
-def _tasks(
-    model: Layer,
-    params: Params,
-    data: Any,
-    validation: Any,
-    loss: Loss,
-    optimizer: Optimizer,
-    epochs: int,
-    batch_size: int,
-    communicator: Communicator,
-) -> tuple[Task, Task | None]:
-    """Return what is trained, and what is evaluated after each epoch, if anything is."""
-    like, tasks = next(iter(params.values())), []
-    for name, part in (("data", data), ("validation", validation)):
-        if name == "data" or part is not None:
-            source = as_source(name, part, like, passes=epochs)
-            loss_here = checked_once(loss, model, params, source)
-            task = Task(model, source, loss_here, optimizer, batch_size)
-            if communicator.size > 1:
-                from .ranks.task import distributed  # it needs NumPy, which is slow to import
+def _source(name: str, data: Any, params: Params, epochs: int) -> Source:
+    return as_source(name, data, next(iter(params.values())), passes=epochs)
 
-                task = distributed(task, communicator)
-            tasks.append(task)
-    return tasks[0], tasks[1] if len(tasks) > 1 else None
+
+def _on_ranks(task: Task, params: Params, communicator: Communicator) -> Task:
+    """Return what is done on this rank of a task, whose arguments are tried before."""
+    _check_steps(task)
+    task = replace(task, loss=checked_once(task.loss, task.model, params, task.source))
+    if communicator.size == 1:
+        return task
+    from .ranks.task import distributed  # it needs NumPy, which is slow to import
+
+    return distributed(task, communicator)
+
+
+def _check_steps(task: Task) -> None:
+    """Raise an error if there is no step, or its loss cannot be put together."""
+    if task.accumulate > 1:
+        check_divides(task.loss, "with accumulate > 1")
+    if not task.drop_last:
+        return
+    if task.samples is None:
+        raise ValueError("drop_last=True is for arrays; what an iterable yields is taken as it is")
+    if task.samples == 0:
+        raise ValueError(
+            f"drop_last=True leaves no step: one takes {task.batch_size * task.accumulate} samples "
+            f"(batch_size={task.batch_size}, accumulate={task.accumulate}), and there are "
+            f"{samples_of(task.source)}"
+        )
 
 
 def _epoch(
@@ -356,11 +385,18 @@ def _checked_loss(loss: Any) -> Loss:
     return functools.partial(loss, **options) if options else loss
 
 
+def _names(trainable: Any) -> list[str]:
+    if isinstance(trainable, str) or not all(isinstance(name, str) for name in trainable):
+        raise TypeError(
+            f'trainable must be a sequence of names such as ["6"] or None, got {trainable!r}'
+        )
+    return [*trainable]
+
+
 def _check_helpers(
     optimizer: Any, callbacks: Any, communicator: Any, *, capture: bool, mix: Any
 ) -> None:
-    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
-        raise TypeError(f"optimizer must be one such as SGD(0.1), got {optimizer!r}")
+    check_optimizer(optimizer)
     _check_callbacks(callbacks)
     for name, given in (("capture=True", capture), ("mix", mix)):
         if given and communicator is not None:

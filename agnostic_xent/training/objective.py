@@ -7,7 +7,9 @@ by; nowhere is a mean taken of means.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, constant, widen
@@ -18,7 +20,7 @@ from ..operations.binary_losses import (
     binary_focal_loss,
     weights_and_reduction,
 )
-from ..operations.class_loss import ClassLoss
+from ..operations.class_loss import ClassLoss, check_not_empty
 from ..operations.divergences import jensen_shannon_divergence, kl_divergence
 from ..operations.labels import as_indices, is_labels, not_ignored
 from ..operations.losses import categorical_cross_entropy, cross_entropy, nll_loss
@@ -69,14 +71,20 @@ def totals_of_loss(loss: Loss, mean_loss: Array, output: Array, target: Array) -
     """Return the totals of a batch with this mean loss."""
     mean_loss, divisor = widen(mean_loss), divisor_of(loss, target, output)
     xp, hits = array_namespace(output), right_predictions(loss, output, target)
-    total = mean_loss * divisor
-    if hasattr(divisor, "dtype"):  # where it is 0 the mean may be NaN
-        total = xp.where(divisor == 0, constant(0, total), total)
+    total = loss_of_all(mean_loss, divisor)
     counted = not_ignored(target, options_of(loss).get("ignore_index"))
     terms: Any = math.prod(hits.shape)
     if counted is not None:
         hits, terms = hits & counted, xp.count_nonzero(counted)
     return Totals(output.shape[0], total, xp.count_nonzero(hits), terms, divisor)
+
+
+def loss_of_all(mean_loss: Array, divisor: Any) -> Array:
+    """Return the sum of the terms whose mean is given; 0 where the mean is that of nothing."""
+    total = mean_loss * divisor
+    if not hasattr(divisor, "dtype"):
+        return total
+    return array_namespace(total).where(divisor == 0, constant(0, total), total)
 
 
 def right_predictions(loss: Loss, output: Array, target: Array) -> Array:
@@ -126,3 +134,47 @@ def divisor_of(loss: Loss, target: Array, like: Array) -> Any:
         on_empty="nan",
         **wide,
     ).denominator
+
+
+# --- a part of what a mean is over ---------------------------------------------------------------
+
+
+def of_part(loss: Loss, samples: int) -> Loss:
+    """Return the loss with the sum of its terms over ``samples``, also where there are none."""
+    options = {"normalize": float(samples), "on_empty": "nan"}
+    return functools.partial(loss, **options)
+
+
+def scale_of(loss: Loss, samples: int, divisor: Any) -> Any:
+    """Return what makes the mean over so many samples the mean by a divisor.
+
+    Of an array of one number, such an array.
+    """
+    on_empty = options_of(loss).get("on_empty", "nan")
+    if on_empty == "raise":
+        check_not_empty(divisor)
+    empty = 0.0 if on_empty == "zero" else math.nan
+    if not hasattr(divisor, "dtype"):
+        return samples / divisor if divisor else empty
+    xp, none = array_namespace(divisor), divisor == 0
+    scale = samples / xp.where(none, constant(1, divisor), divisor)
+    return xp.where(none, constant(empty, scale), scale)
+
+
+def divisor_of_all(loss: Loss, targets: Iterable[Array], like: Array) -> Any:
+    """Return what the mean over several batches together divides by."""
+    if has_own_divisor(loss):
+        return float(options_of(loss)["normalize"])
+    return sum(divisor_of(loss, target, like) for target in targets)
+
+
+def has_own_divisor(loss: Loss) -> bool:
+    """Return whether a mean divides by a number of the user's own."""
+    return not isinstance(options_of(loss).get("normalize"), str | None)
+
+
+def check_divides(loss: Loss, when: str) -> None:
+    """Raise TypeError for a loss whose mean cannot be told what to divide by."""
+    operation = operation_of(loss)
+    if "normalize" not in inspect.signature(operation).parameters:
+        raise TypeError(f"loss must have the option normalize {when}, got {operation.name}")

@@ -34,6 +34,19 @@ class Optimizer(Protocol):
         """Return the learning rate of a step, counted from 0."""
 
 
+def averages_of(optimizer: Any, params: Params, state: State) -> Params:
+    """Return the parameters that an optimizer stands for: its averages where it has some."""
+    has_some = hasattr(optimizer, "averages")
+    found: Params = optimizer.averages(params, state) if has_some else params
+    return found
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise TypeError for what is no optimizer."""
+    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
+        raise TypeError(f"optimizer must be one such as SGD(0.1), got {optimizer!r}")
+
+
 def _taken(params: Mapping[str, Array], grads: Mapping[str, Array]) -> tuple[Params, Params]:
     """Return parameters and gradients as a step takes them."""
     unknown = grads.keys() - params.keys()

@@ -121,8 +121,8 @@ class AtChance(Callback):
 
     Parameters
     ----------
-    counts : array, shape (classes,)
-        Samples, or their weights, of each class.
+    counts : array, shape (classes,) or (labels, 2)
+        Samples, or their weights, of each class; of several labels, with and without each.
     batch_size : int
         Samples a step.
     tell : callable
@@ -130,8 +130,10 @@ class AtChance(Callback):
     """
 
     def __init__(self, counts: NDArray[Any], batch_size: int, tell: Callable[[str], None]):
-        self._chance, self._tell, self._batch_size = chance_loss(counts), tell, batch_size
-        self._share = float(counts.max() / counts.sum())
+        rows = counts.reshape(-1, counts.shape[-1])
+        self._chance = sum(map(chance_loss, rows)) / len(rows)
+        self._share = float((rows.max(axis=1) / rows.sum(axis=1)).mean())
+        self._tell, self._batch_size = tell, batch_size
         self._first = self._samples = 0
         self._watches, self._least = False, math.inf
 

@@ -112,11 +112,13 @@ class RunFile:
     def save(self, run: Run) -> None:
         """Replace the file by one of where the run stands now."""
         arrays: dict[str, Array] = {f"params:{name}": w for name, w in run.params.items()}
+        shown = self._task.averages(run.params, run.state)
         record = {
             "settings": self._settings,
             "rates": [[step, self._task.optimizer.rate(step)] for step in _looked_at(run.state)],
             "params": [*run.params],
             "state": _packed(run.state, arrays, "state"),
+            "result": _entered(shown, arrays),
             "rng": _plain(run.rng.bit_generator.state),
             "history": [asdict(epoch) for epoch in run.history],
             "ended": run.ended,
@@ -171,7 +173,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, np.ndarra
     (True, 2)
     """
     saved = _load(Path(folder) / FILE)
-    return saved.params, saved.history
+    return saved.result, saved.history
 
 
 class _Saved(NamedTuple):
@@ -182,6 +184,8 @@ class _Saved(NamedTuple):
     params: dict[str, np.ndarray]
     state: Any
     """With names in place of arrays."""
+    result: dict[str, np.ndarray]
+    """What `fit` returns: the parameters, or averages of them."""
     arrays: dict[str, np.ndarray]
     rng: dict[str, Any]
     history: History
@@ -196,12 +200,13 @@ def _load(path: Path) -> _Saved:
             rates=[(int(step), float(rate)) for step, rate in record["rates"]],
             params={name: arrays[f"params:{name}"] for name in record["params"]},
             state=record["state"],
+            result={name: arrays[key] for name, key in record["result"].items()},
             arrays=arrays,
             rng=dict(record["rng"]),
             history=History([Epoch(**epoch) for epoch in record["history"]]),
             ended=bool(record["ended"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: its record is not one of fit ({error!r})") from error
 
 
@@ -218,6 +223,8 @@ def settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
         "optimizer": _text(task.optimizer),
         "batch_size": task.batch_size,
         "mix": _text(None if task.mixing is None else task.mixing.how),
+        "accumulate": task.accumulate,
+        "drop_last": task.drop_last,
         "data": _shapes(task.source),
         "start (checksum of its parameters)": checksum("", host_arrays(run.params)),
         "rng (checksum of its first state)": checksum(random, {}) if seeded else "None",
@@ -288,6 +295,14 @@ def _packed(state: Any, arrays: dict[str, Array], name: str) -> Any:
         )
     arrays[name] = state
     return name
+
+
+def _entered(params: Params, arrays: dict[str, Array]) -> dict[str, str]:
+    """Return the names of arrays that are entered, unless they are there already."""
+    known = {id(x): key for key, x in arrays.items()}
+    keys = {name: known.get(id(w), f"result:{name}") for name, w in params.items()}
+    arrays |= {keys[name]: w for name, w in params.items()}
+    return keys
 
 
 def _unpacked(state: Any, arrays: dict[str, np.ndarray], xp: ModuleType, place: Any) -> Any:

@@ -188,6 +188,18 @@ class Later:
         return _of(self.schedule, step + self.first)
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """A schedule whose rates are all multiplied by a factor."""
+
+    schedule: Schedule
+    factor: float
+
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate of a step, or those of an array of steps."""
+        return self.factor * _of(self.schedule, step)
+
+
 # --- of numbers and of arrays --------------------------------------------------------------------
 
 

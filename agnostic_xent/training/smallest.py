@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..core.arrays import Array
 from ..core.communication import Communicator
 from ..network.layers import Params, split_statistics
-from .batches import ArraySource
 from .divergence import stays_finite
 from .steps import Task
 
@@ -16,9 +15,9 @@ def check_smallest_batch(task: Task, params: Params, communicator: Communicator)
     Batch normalization needs two values a channel, which one sample may not have. Larger shares of
     a batch are not tried, nor what an iterable is going to yield.
     """
-    if not isinstance(task.source, ArraySource) or not split_statistics(params)[1]:
+    samples = task.samples
+    if samples is None or not split_statistics(params)[1]:
         return
-    samples = len(task.source)
     last = samples % task.batch_size or min(samples, task.batch_size)
     if last // communicator.size > 1:
         return
@@ -42,6 +41,6 @@ def _why_not(task: Task, params: Params, x: Array) -> str | None:
         statistics = split_statistics(pullback(0 * output)[1])[1]
     except ValueError as error:
         return str(error)
-    if not stays_finite(statistics, params):
+    if statistics and not stays_finite(statistics, params):
         return "the running statistics would not be finite"
     return None

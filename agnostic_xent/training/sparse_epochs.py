@@ -113,12 +113,14 @@ class SparseSteps:
     optimizer: Any
     """`SGD`, or `Averaged` of it."""
     batch_size: int
+    samples: int | None
+    """How many of them an epoch takes; None for all."""
 
     def __call__(self, params: Params, state: State, rng: np.random.Generator) -> Steps:
         """Yield parameters, state and the samples' totals after each call of the kernel."""
         import numpy as np
 
-        order, names = rng.permutation(len(self.x)), [self.weight, self.bias]
+        order, names = rng.permutation(len(self.x))[: self.samples], [self.weight, self.bias]
         averages = isinstance(self.optimizer, Averaged) and self.optimizer.average
         size = self.batch_size * self._batches(math.prod(params[self.weight].shape))
         for start in range(0, len(order), size):
@@ -160,6 +162,7 @@ def sparse_steps(
     loss: Operation[Any, Any],
     optimizer: Optimizer,
     batch_size: int,
+    samples: int | None = None,
 ) -> SparseSteps | None:
     """Return what takes the steps of an epoch, where `sparse_sgd` has a kernel for it.
 
@@ -187,7 +190,7 @@ def sparse_steps(
     if kernel is None:
         return None
     value = functools.partial(kernel.value, **options)
-    return SparseSteps(value, weight, bias, source.x, y, optimizer, batch_size)
+    return SparseSteps(value, weight, bias, source.x, y, optimizer, batch_size, samples)
 
 
 def _sgd(optimizer: Any) -> Any:

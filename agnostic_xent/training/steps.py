@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,11 +12,12 @@ from ..core.arrays import Array, array_namespace, dtype_kind
 from ..network.inference import predictor_for
 from ..network.layers import Layer, Params, split_statistics
 from ..operations.labels import check_label_range
+from .accumulation import accumulated, grouped
 from .batches import ArraySource, Batch, Source, samples_of
 from .linear_epochs import Steps, linear_steps
 from .mixing import Mixing
 from .objective import Loss, loss_vjp, operation_of, options_of, totals_of_loss
-from .optimizers import Optimizer, State
+from .optimizers import Optimizer, State, averages_of
 from .sparse_epochs import sparse_steps
 from .totals import Totals
 
@@ -38,6 +39,28 @@ class Task:
     batch_size: int
     mixing: Mixing | None = field(default=None, kw_only=True)
     """What mixes the samples of a batch before it is trained on."""
+    accumulate: int = 1
+    """Batches of a step."""
+    drop_last: bool = False
+    """Whether a step of fewer samples is left out, at the end of an epoch of arrays."""
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples take part in an epoch, where that is known."""
+        samples = samples_of(self.source)
+        return None if samples is None else samples // self._multiple * self._multiple
+
+    @property
+    def _multiple(self) -> int:
+        return self.batch_size * self.accumulate if self.drop_last else 1
+
+    def averages(self, params: Params, state: State) -> Params:
+        """Return the parameters that are evaluated: averages, where the optimizer has some."""
+        return averages_of(self.optimizer, params, state)
+
+    def batches(self, rng: Any) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        return self.source.batches(self.batch_size, rng, multiple=self._multiple)
 
     def stepper(self, params: Params) -> Stepper:
         """Return what takes the steps of an epoch: a kernel for many at once where there is one."""
@@ -47,24 +70,32 @@ class Task:
         # labels are checked already; and no loss of these has weights that a mean could count
         if options.keys() <= {"check_labels", "normalize"} and options.get("normalize") in COUNTS:
             loss = operation_of(self.loss)
-            task = self.model, params, self.source, loss, self.optimizer, self.batch_size
+            step = self.batch_size * self.accumulate
+            task = self.model, params, self.source, loss, self.optimizer, step, self.samples
             fast = linear_steps(*task) or sparse_steps(*task)
             if fast is not None:
                 return fast
         return self._epoch
 
     def _epoch(self, params: Params, state: State, rng: Any) -> Steps:
-        return self.steps(self.source.batches(self.batch_size, rng), params, state, rng)
+        return self.steps(self.batches(rng), params, state, rng)
 
     def steps(self, batches: Iterable[Batch], params: Params, state: State, rng: Any) -> Steps:
-        """Take steps; yield parameters, state and the batch's totals after each."""
-        for batch in batches:
-            x, y = self.mixed(batch, params, rng)
-            value, output, grads = loss_and_grads(self.model, params, x, y, self.loss, rng)
-            grads, statistics = split_statistics(grads)
-            params, state = self.optimizer.update(params, grads, state)
-            params = params | statistics
-            yield params, state, totals_of_loss(self.loss, value, output, y)
+        """Take steps; yield parameters, state and the totals of its samples after each."""
+        for group in grouped(batches, self.accumulate):
+            found, totals = self.gradients(params, group, rng)
+            grads, statistics = split_statistics(found)
+            params, state = self.optimizer.update(params | statistics, grads, state)
+            yield params, state, totals
+
+    def gradients(self, params: Params, group: list[Batch], rng: Any) -> tuple[Params, Totals]:
+        """Return what the pullback of a step's batches returns, and the totals of its samples."""
+        group = [self.mixed(batch, params, rng) for batch in group]
+        if len(group) > 1:
+            return accumulated(self.model, params, group, self.loss, rng)
+        x, y = group[0]
+        value, output, found = loss_and_grads(self.model, params, x, y, self.loss, rng)
+        return found, totals_of_loss(self.loss, value, output, y)
 
     def mixed(self, batch: Batch, params: Params, rng: Any) -> Batch:
         """Return a batch as it is trained on."""

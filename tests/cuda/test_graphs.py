@@ -68,7 +68,7 @@ def captures(monkeypatch):
 
 def train(
     model, optimizer, *, capture, epochs=2, samples=7, options=None, callbacks=(),
-    place=lambda w: w,
+    place=lambda w: w, **more,
 ):  # fmt: skip
     """Return parameters and history after batches of two samples, and a smaller one."""
     shape = IMAGE if isinstance(model, ax.Sequential) else (CLASSES,)
@@ -79,7 +79,7 @@ def train(
     found = ax.fit(
         model, params, watched.there(data), optimizer=optimizer, epochs=epochs, batch_size=2, rng=0,
         loss=functools.partial(ax.cross_entropy, **(options or {})), callbacks=callbacks,
-        capture=capture,
+        capture=capture, **more,
     )  # fmt: skip
     compare(params, before)  # nobody has written there
     return found
@@ -138,6 +138,15 @@ def test_watched_options_and_handing_out(captures, monkeypatch, optimizer):
     monkeypatch.setattr(captured_steps, "TOGETHER", 2)
     options = {"ignore_index": 0, "weight": watched.there(np.arange(1, 4, dtype="float32"))}
     check(SMALL, optimizer, samples=14, options=options)
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_index": 0, "on_empty": "zero"}])
+def test_watched_steps_of_several_batches(captures, options):
+    check(SMALL, FALLING, epochs=3, accumulate=2, options=options)
+
+
+def test_watched_steps_of_a_frozen_network(captures):
+    check(LENET, FALLING, epochs=3, trainable=["4"], launches=1 + 3 + 4)
 
 
 def test_watched_shapes_of_batches_are_few(captures, monkeypatch):
@@ -218,7 +227,12 @@ def test_watched_steps_of_other_optimizers_are_declined(captures):
     class Own(ax.SGD):
         pass
 
-    assert "neither SGD nor AdamW" in declined(SMALL, Own(0.1))
+    for optimizer in (
+        Own(0.1),
+        ax.MovingAverage(ax.SGD(0.1)),
+        ax.LayerRates(ax.SGD(0.1), {"weight": 0.1}),
+    ):
+        assert "neither SGD nor AdamW" in declined(SMALL, optimizer)
 
 
 def test_watched_steps_without_a_kernel_are_declined(captures):
@@ -295,7 +309,7 @@ def test_watched_predictions_that_cannot_be_captured_run_layer_by_layer(planned,
 # --- mistakes are caught -------------------------------------------------------------------------
 
 MISTAKES = {
-    "batch": ("written(self._batch, [x, y])", "None"),
+    "batch": ("written(self._group, [[*batch] for batch in group])", "None"),
     "rate": ("rate(step)", "rate(self._first)"),
     "corrections": ("step - self._first)", "0)"),
     "steps": ("copied(self._state, count)", "copied(self._state)"),
@@ -308,7 +322,7 @@ MISTAKES = {
         "list([",
     ),
     "sums of one step": ("place[...] = place + x", "place[...] = x"),
-    "samples": ("count * self._batch[0].shape[0]", "self._batch[0].shape[0]"),
+    "samples": ("count * sum(x.shape[0]", "sum(x.shape[0]"),
 }
 
 

@@ -41,9 +41,11 @@ class _ArrayShare(ArraySource):
 class _IterableShare(IterableSource):
     communicator: Communicator
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, rng: np.random.Generator | None = None, *, multiple: int = 1
+    ) -> Iterator[Batch]:
         """Yield a rank's share of the batches of an epoch, as they come."""
-        for x, y in super().batches(batch_size, rng):
+        for x, y in super().batches(batch_size, rng, multiple=multiple):
             own = share(x.shape[0], self.communicator)
             yield x[own, ...], y[own, ...]
 
@@ -58,14 +60,14 @@ class ShareOfDraws(np.random.Generator):
     def __init__(
         self,
         rng: np.random.Generator,
-        agreed: Callable[[], tuple[int, float]],
+        samples: Callable[[], int],
         communicator: Communicator,
     ):
         super().__init__(rng.bit_generator)
-        self._agreed, self._communicator = agreed, communicator
+        self._samples, self._communicator = samples, communicator
 
     def random(self, size: Any = None, *options: Any, **named: Any) -> Any:
         """Return the rows of a rank's share of numbers in [0, 1)."""
-        samples, _ = self._agreed()
+        samples = self._samples()
         whole = super().random((samples, *size[1:]), *options, **named)
         return whole[share(samples, self._communicator)]

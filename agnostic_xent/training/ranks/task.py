@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,23 @@ import numpy as np
 from ...core.arrays import Array, array_namespace, constant, narrow, widen
 from ...core.communication import Communicator, check_alike
 from ...core.conversion import to_numpy
-from ...network.containers import as_chain, outer_params
+from ...network.containers import as_chain, learns, outer_params
 from ...network.inference import predictor_for
 from ...network.layers import Layer, Params, Pass, WithPullback, split_statistics
-from ...operations.class_loss import check_not_empty
+from ..accumulation import grouped
 from ..batches import Batch, samples_of
 from ..linear_epochs import Steps
 from ..objective import (
     CLASS_LOSSES,
     THRESHOLDS,
     Loss,
-    divisor_of,
+    divisor_of_all,
+    has_own_divisor,
     loss_vjp,
+    of_part,
     operation_of,
     options_of,
+    scale_of,
     totals_of_loss,
 )
 from ..optimizers import State
@@ -62,9 +65,7 @@ def distributed(task: Task, communicator: Communicator) -> Task:
             'let targets be probabilities times weights, with normalize="count"'
         )
     source = shared(task.source, communicator)
-    return DistributedTask(
-        task.model, source, task.loss, task.optimizer, task.batch_size, communicator
-    )
+    return DistributedTask(**vars(task) | {"source": source}, communicator=communicator)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class DistributedTask(Task):
     What its steps yield is the same on every rank.
     """
 
-    communicator: Communicator
+    communicator: Communicator = field(kw_only=True)
 
     def stepper(self, params: Params) -> Stepper:
         """Return what takes the steps of an epoch, one by one."""
@@ -89,103 +90,100 @@ class DistributedTask(Task):
             If the batches of some ranks end before those of others.
         """
         sums, part = GradientSums(self.communicator), 1.0
+        held, last = Params(), False
 
         def add(grads: Params) -> None:
             """Add gradients, and of running statistics this rank's part in their mean."""
             statistics = split_statistics(grads)[1]
-            sums.add(grads | {name: part * x for name, x in statistics.items()})
+            grads = grads | {name: part * x for name, x in statistics.items()}
+            grads = {k: held.pop(k) + widen(g) if k in held else g for k, g in grads.items()}
+            sums.add(grads) if last else held.update(grads)
 
         chain = as_chain(self.model)
         model = chain.rebuilt(
-            {name: _HandsOut(layer, name, add) for name, layer in chain.children().items()}
+            {
+                name: _HandsOut(layer, name, add) if learns(layer) else layer
+                for name, layer in chain.children().items()
+            }
         )
-        for x, y in batches:
-            own = self._divisor(y, next(iter(params.values())))
-            agreed = self._agree(x.shape[0], own, going_on=True)
-            draws = ShareOfDraws(rng, agreed, self.communicator)
-            output, pull_model = model.vjp(params, x, train=True, rng=draws, input_grad=False)
-            samples, divisor = agreed()  # on its way during the forward pass
-            scale = _scale(self.loss, samples, divisor)
-            value, pull_loss = loss_vjp(_of_share(self.loss, samples), output, y)
-            sums.add({NUMBERS: _numbers(self.loss, value, output, y)})
-            part = x.shape[0] / samples
-            pull_model(pull_loss(constant(scale, value))[0])
+        for group in grouped(batches, self.accumulate):
+            agreed = self._agree(group, next(iter(params.values())))
+            for number, (x, y) in enumerate(group):
+                draws = ShareOfDraws(
+                    rng, functools.partial(_count, agreed, number), self.communicator
+                )
+                output, pull_model = model.vjp(params, x, train=True, rng=draws, input_grad=False)
+                counts, divisor = agreed()  # on its way during the forward pass
+                samples, last = sum(counts), number == len(group) - 1
+                scale = scale_of(self.loss, samples, divisor)
+                value, pull_loss = loss_vjp(of_part(self.loss, samples), output, y)
+                add({NUMBERS: _numbers(self.loss, value, output, y)})
+                part = x.shape[0] / samples
+                pull_model(pull_loss(constant(scale, value))[0])
             found = sums.finish(keep=state["step"] == 0)  # SGD's first velocity is the gradient
             numbers = found.pop(NUMBERS)
             params, state = self._updated(params, found, state)
             del found  # the next step needs the memory
             yield params, state, _totals(samples, scale, numbers)
-        self._agree(going_on=False)()
+        self._agree([], next(iter(params.values())))()
 
     def _updated(self, params: Params, found: Params, state: State) -> tuple[Params, State]:
         """Return parameters and state after a step, given the sums of what a pullback returns."""
         found = {name: narrow(x, params[name]) for name, x in found.items()}
         grads, statistics = split_statistics(found)
-        params, state = self.optimizer.update(params, grads, state)
         copies = {k: array_namespace(x).asarray(x, copy=True) for k, x in statistics.items()}
-        return params | copies, state
+        return self.optimizer.update(params | copies, grads, state)
 
     def evaluate(self, params: Params) -> tuple[float, float]:
         """Return mean loss and accuracy; the ranks add up their numbers at the end."""
         rows, predicted = [], predictor_for(self.model, params, samples_of(self.source))
         for x, y in self.source.batches(self.batch_size):
             output = predicted(x)
-            value = _of_share(self.loss, self.batch_size)(output, y)
-            rows.append((_numbers(self.loss, value, output, y), self._divisor(y, value)))
+            value = of_part(self.loss, self.batch_size)(output, y)
+            rows.append((_numbers(self.loss, value, output, y), self._divisor([y], value)))
         check_alike(self.communicator, lambda: {"number of validation batches": len(rows)})
         table = np.asarray(
             [[*to_numpy(numbers), divisor] for numbers, divisor in rows], dtype=float
         )
         totals = Totals()
         for *numbers, divisor in self.communicator.sum(table).tolist():
-            totals.add(_totals(0, _scale(self.loss, self.batch_size, divisor), numbers))
+            totals.add(_totals(0, scale_of(self.loss, self.batch_size, divisor), numbers))
         return totals.means()
 
-    def _agree(
-        self, samples: int = 0, divisor: float = 0, *, going_on: bool
-    ) -> Callable[[], tuple[int, float]]:
-        """Begin to add up what a batch has on each rank; calling the result waits for the sums.
+    def _agree(self, group: list[Batch], like: Array) -> Callable[[], tuple[list[int], float]]:
+        """Begin to add up what a step's batches have on each rank; calling the result waits.
 
-        It raises ValueError where some ranks go on with a batch, and others have none.
+        It returns the samples of each batch, and what the mean divides by. It raises ValueError
+        where some ranks go on with a batch, and others have none.
         """
-        sums = np.asarray([samples, divisor, going_on], dtype=float)
+        sums = np.zeros((2, 1 + self.accumulate))
+        sums[0, 0] = self._divisor([y for _, y in group], like)
+        sums[0, 1 : 1 + len(group)] = [x.shape[0] for x, _ in group]
+        sums[1, 1 : 1 + len(group)] = 1
         wait = self.communicator.start_sum(sums)
 
         @functools.cache
-        def agreed() -> tuple[int, float]:
+        def agreed() -> tuple[list[int], float]:
             wait()
-            ranks, size = int(sums[2]), self.communicator.size
-            if ranks != size * going_on:
-                raise ValueError(
-                    f"data ended on {size - ranks} of {size} ranks before the others: an iterable "
-                    "must yield the same batches on all"
-                )
-            return int(sums[0]), float(sums[1])
+            size = self.communicator.size
+            for ranks in sums[1, 1:]:
+                if ranks not in (0, size):
+                    raise ValueError(
+                        f"data ended on {size - int(ranks)} of {size} ranks before the others: an "
+                        "iterable must yield the same batches on all"
+                    )
+            return [int(count) for count in sums[0, 1:]], float(sums[0, 0])
 
         return agreed
 
-    def _divisor(self, y: Array, like: Array) -> float:
+    def _divisor(self, targets: list[Array], like: Array) -> float:
         """Return a share's part of what the mean divides by."""
-        number = options_of(self.loss).get("normalize")
-        if isinstance(number, (int, float)):
-            return number / self.communicator.size
-        return float(divisor_of(self.loss, y, like))
+        divisor = float(divisor_of_all(self.loss, targets, like))
+        return divisor / self.communicator.size if has_own_divisor(self.loss) else divisor
 
 
-def _of_share(loss: Loss, samples: int) -> Loss:
-    """Return the loss with the sum of its terms over ``samples``, also where there are none."""
-    options = {"normalize": float(samples), "on_empty": "nan"}
-    return functools.partial(loss, **options)
-
-
-def _scale(loss: Loss, samples: int, divisor: float) -> float:
-    """Return what makes the mean over so many samples the mean by the whole batch's divisor."""
-    if divisor:
-        return samples / divisor
-    on_empty = options_of(loss).get("on_empty", "nan")
-    if on_empty == "raise":
-        check_not_empty(divisor)
-    return 0.0 if on_empty == "zero" else math.nan
+def _count(agreed: Callable[[], tuple[list[int], float]], batch: int) -> int:
+    return agreed()[0][batch]
 
 
 def _numbers(loss: Loss, value: Array, output: Array, y: Array) -> Array:
@@ -219,7 +217,7 @@ class _HandsOut(Layer):
     take: Callable[[Params], None]
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
-        y, pullback = self.layer.vjp(params, x, **how._asdict())
+        y, pullback = self.layer.vjp(params, x, **how.options())
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:
             dx, grads = pullback(dy)

@@ -199,12 +199,19 @@ def take(
 def apart(x: Read1, y: Write1, p: Phases, parts: int, part: int) -> None:
     """Write planes as interleaved ones: (phases, planes) of them."""
     x, y = borrowed(x), borrowed(y)
-    for plane in range(p.planes * part // parts, p.planes * (part + 1) // parts):
+    size, end = p.rows * p.columns, p.planes * (part + 1) // parts
+    simple = p.down * p.across == 1 and p.top == p.left == 0
+    for plane in range(p.planes * part // parts, end):
+        x0 = plane * p.height * p.width
+        if simple and plane < end - 1:  # what is written behind it is written over
+            copy_rows(x, x0, p.row_step * p.width, p.rows, p.width, 0, p.column_step,
+                      y, plane * size, p.columns)  # fmt: skip
+            continue
         for phase in range(p.down * p.across):
             take(
-                x, plane * p.height * p.width, p.height, p.width, phase // p.across - p.top,
-                p.row_step, phase % p.across - p.left, p.column_step, y,
-                (phase * p.planes + plane) * p.rows * p.columns, p.rows, p.columns,
+                x, x0, p.height, p.width, phase // p.across - p.top, p.row_step,
+                phase % p.across - p.left, p.column_step,
+                y, (phase * p.planes + plane) * size, p.rows, p.columns,
             )  # fmt: skip
 
 

@@ -82,10 +82,13 @@ def direct(g: Geometry, direction: str) -> float:
     if pointwise_plans.applies(g, np.dtype(np.float32)):
         padded = _up(s.filters, POINTWISE_TILE)
         return g.images * s.channels * padded * (0.6 * s.written / LANES + 1)
+    alone = s.lines == 1  # rows, which need no copy for each column of the window
     copies, put = (1, 24) if direction == INPUT else (g.window[1], 0)
+    if alone:
+        copies, put = min(copies, g.stride[1]), 0 if g.stride[1] == 1 else put
     filters = _up(s.filters, LANES // TAPS) if direction == WEIGHT else _tiled(s.filters)
     outputs, product = _up(s.written, 2 * LANES) * filters / LANES, 0.8
-    if direction == FORWARD:
+    if direction == FORWARD or (alone and direction == INPUT):
         product = 0.62
     image = outputs * (product * s.taps * s.channels + put) + 2500
     most = direct_plans.BAND_BYTES / (4 * copies * s.channels * s.read / s.rows) - s.reach

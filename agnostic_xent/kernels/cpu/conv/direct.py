@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from ..simd.elementary import borrowed, plain
-from ..simd.lines import pack, place
+from ..simd.lines import pack, place, prefetch_to_read
 from ..simd.tiles import TAPS, correlation_tile, product_tile
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Write1
@@ -41,6 +41,8 @@ class Bands(NamedTuple):
     column_step: int
     pitch: int
     """Pixels of a packed row."""
+    line: int
+    """Pixels of a row of outputs: the pitch, or of a single row fewer."""
     band: int
     """Rows of outputs of a band; the last may have fewer."""
     rows: int
@@ -104,7 +106,7 @@ def correlation_scratch(bands: Bands, outputs: Outputs, lanes: int) -> int:
 @shared
 def gradient_scratch(bands: Bands, lanes: int, masks: bool) -> int:
     """Return the numbers of a thread's memory: a packed band, and masked planes behind it."""
-    masked = lanes // TAPS * bands.rows * bands.pitch
+    masked = lanes // TAPS * bands.rows * bands.line
     return bands.packed + (masked if masks else 0)
 
 
@@ -148,6 +150,13 @@ def pack_band(
     return n, first, rows
 
 
+@plain
+def prefetch_share(x: Any, x0: Any, size: Any, share: Any, shares: Any) -> None:
+    """Ask for a share of the numbers from x[x0] on, while products hide the way."""
+    for p in range(size * share // shares, size * (share + 1) // shares, 16):
+        prefetch_to_read(x, x0 + p)
+
+
 @compiled_in_parts(PIECES, kind=FLOATS)
 def gather(w: Read1, order: Integers, weights: Write1, parts: int, part: int) -> None:
     """Write the weights in the order of the taps; -1 stands for 0."""
@@ -173,15 +182,18 @@ def correlate(
     units = units_of(bands) * bands.groups
     s0 = part * correlation_scratch(bands, outputs, lanes)
     strip = s0 + bands.packed
-    for task in range(units * part // parts, units * (part + 1) // parts):
+    image_size, end = bands.channels * bands.height * bands.width, units * (part + 1) // parts
+    for task in range(units * part // parts, end):
+        follows = bands.band == bands.rows and task + 1 < end  # another image, read as a whole
         group = task % bands.groups
         n, first, rows = pack_band(
             x, task // bands.groups, group, bands, row_starts, column_starts, space, s0
         )
-        run = rows * bands.pitch
+        run = (rows - 1) * bands.pitch + bands.line
         for phase in phases:
             o0, depth = phase.first_offset, phase.depth
             for block in range(blocks):
+                prefetch_share(x, (task + 1) * image_size, image_size * follows, block, blocks)
                 k = group * filters + block * tile
                 ours = min(tile, filters - block * tile)
                 weights = phase.first_weight + (group * blocks + block) * depth * tile
@@ -209,7 +221,7 @@ def weight_gradient(
     """Add up totals (sections, groups, blocks of filters, blocks of taps, lanes).
 
     The images are cut into as many sections as ``totals`` has, whatever the number of threads, and
-    each is summed in order. dy is flat: (N, groups * filters, rows, pitch). So is y, if there is
+    each is summed in order. dy is flat: (N, groups * filters, rows, line). So is y, if there is
     one, and bands are whole planes: then dy counts where y > 0, and ``planes`` are its sums.
     """
     x, dy, y, offsets, planes = (
@@ -219,7 +231,7 @@ def weight_gradient(
     totals, space = borrowed(totals), borrowed(space)
     sections, groups, blocks, tap_blocks, _ = totals.shape
     tile, units = lanes // TAPS, units_of(bands)
-    tasks, plane = sections * groups, bands.rows * bands.pitch
+    tasks, plane = sections * groups, bands.rows * bands.line
     sums = totals.reshape(-1)
     s0 = part * gradient_scratch(bands, lanes, y.size > 0)
     m0 = s0 + bands.packed
@@ -229,8 +241,8 @@ def weight_gradient(
             n, first, rows = pack_band(x, unit, group, bands, row_starts, column_starts, space, s0)
             for block in range(blocks):
                 k = group * filters + block * tile
-                g0 = (n * groups * filters + k) * plane + first * bands.pitch
-                ours, pixels = min(tile, filters - block * tile), rows * bands.pitch
+                g0 = (n * groups * filters + k) * plane + first * bands.line
+                ours, pixels = min(tile, filters - block * tile), rows * bands.line
                 for f in range(ours if y.size > 0 else 0):
                     start = g0 + f * plane
                     masked = space[m0 + f * plane : m0 + (f + 1) * plane]

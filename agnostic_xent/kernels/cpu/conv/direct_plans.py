@@ -190,21 +190,29 @@ class Correlation:
 
 @functools.lru_cache(REMEMBERED)
 def forward_plan(g: Geometry, dtype: Any) -> Correlation:
-    """Return how y comes from packed x: a copy a column of the window, so rows are those of y."""
-    (sh, _), (dh, dw), (kh, kw) = g.stride, g.dilation, g.window
+    """Return how y comes from packed x: a copy a column of the window, so rows are those of y.
+
+    A single row needs a copy a column of the stride: nothing lies behind it.
+    """
+    (sh, sw), (dh, dw), (kh, kw) = g.stride, g.dilation, g.window
     (top, _), (left, _) = g.padding
     oh, ow = g.output
     residues = sorted({u * dh % sh for u in range(kh)})
+    starts, shifts = [v * dw for v in range(kw)], [0] * kw
+    if oh == 1:
+        starts, shifts = sorted({v * dw % sw for v in range(kw)}), [v * dw // sw for v in range(kw)]
     bands = Bands(
-        g.images, g.groups, g.channels, g.height, g.width, *g.stride, pitch=ow, band=0, rows=oh,
-        halo=(kh - 1) * dh // sh, packed=0,
+        g.images, g.groups, g.channels, g.height, g.width, *g.stride, pitch=ow + max(shifts),
+        line=ow, band=0, rows=oh, halo=(kh - 1) * dh // sh, packed=0,
     )  # fmt: skip
-    row_starts, column_starts = [a - top for a in residues], [v * dw - left for v in range(kw)]
+    row_starts, column_starts = [a - top for a in residues], [start - left for start in starts]
     packing = Packing(dtype, bands, row_starts, column_starts)
     packing.offsets = np.asarray([
         c * packing.plane
-        + (v * len(residues) + residues.index(u * dh % sh)) * packing.line
-        + u * dh // sh * ow
+        + (starts.index(v * dw - shifts[v] * sw) * len(residues) + residues.index(u * dh % sh))
+        * packing.line
+        + u * dh // sh * bands.pitch
+        + shifts[v]
         for c, u, v in product(range(g.channels), range(kh), range(kw))
     ], np.int64)  # fmt: skip
     plan = Correlation(packing, g.filters, g.output, True, g.is_small)
@@ -221,11 +229,13 @@ def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
     columns = axis(g.width, kw, dw, g.stride[1], g.padding[1][0])
     pitch = columns.count + columns.reach
     bands = Bands(
-        g.images, g.groups, g.filters, *g.output, 1, 1, pitch=pitch, band=0, rows=rows.count,
-        halo=rows.reach, packed=0,
+        g.images, g.groups, g.filters, *g.output, 1, 1, pitch=pitch, line=pitch, band=0,
+        rows=rows.count, halo=rows.reach, packed=0,
     )  # fmt: skip
     packing = Packing(dtype, bands, [rows.first - rows.reach], [columns.first - columns.reach])
-    whole = g.stride == (1, 1) and columns.reach == 0
+    whole = g.stride == (1, 1) and (columns.reach == 0 or rows.count == 1)
+    if whole:
+        packing.bands = packing.bands._replace(line=columns.count)
     plan = Correlation(packing, g.channels, (g.height, g.width), whole, g.is_small)
     shape = g.groups, g.filters, g.channels, kh, kw
     index = np.arange(np.prod(shape)).reshape(shape).transpose(0, 2, 1, 3, 4)

@@ -9,6 +9,7 @@ from typing import Any
 from ....core.arrays import widen
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..toolchain.arguments import why_not
+from .capped import CappedPlan
 from .plans import ARRAYS, Plan, SoftPlan
 
 operation = OPERATIONS["cross_entropy"]
@@ -19,6 +20,7 @@ OPTIONS = (
     "ignore_index",
     "label_smoothing",
     "temperature",
+    "softcap",
     "class_prior",
     "z_loss",
     "reduction",
@@ -66,8 +68,25 @@ def plan(
     arrays: dict[str, Any],
     options: dict[str, Any],
     check_values: Callable[..., None] | None = None,
-) -> Plan:
+) -> Plan | CappedPlan:
     """Return the plan of a call."""
+    softcap = options["softcap"]
+    if softcap is None:
+        return uncapped(logits, target, arrays, options, check_values)
+    temperature = options["temperature"] / softcap
+    others = {"temperature": temperature, "softcap": None, "overwrite_logits": False}
+    inner = uncapped(logits, target, arrays, options | others, check_values)
+    return CappedPlan(inner, softcap)
+
+
+def uncapped(
+    logits: Any,
+    target: Any,
+    arrays: dict[str, Any],
+    options: dict[str, Any],
+    check_values: Callable[..., None] | None,
+) -> Plan:
+    """Return the plan of a call without a cap."""
     made = (SoftPlan if target.dtype.kind == "f" else Plan)(logits, options)
     by_class = arrays["weight"] is not None
     weighted = by_class or arrays["sample_weight"] is not None
