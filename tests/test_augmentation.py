@@ -172,7 +172,7 @@ def test_ranks_draw_what_one_draws():
     whole, _ = layer.forward({}, x, Pass(rng=np.random.default_rng(4)))
     found = []
     for rank in map(Rank, range(3)):
-        draws = ShareOfDraws(np.random.default_rng(4), lambda: (10, 10.0), rank)
+        draws = ShareOfDraws(np.random.default_rng(4), lambda: 10, rank)
         found.append(layer.forward({}, x[share(10, rank)], Pass(rng=draws))[0])
     np.testing.assert_array_equal(np.concatenate(found), whole)
 
