@@ -9,7 +9,7 @@ import inspect
 NAMES = (
     "xent", "linear_xent", "conv", "layers", "choice", "train", "nets", "infer", "startup", "scale",
     "overhead", "elementwise", "tools",
-    "logistic", "fashion_mnist",
+    "logistic", "fashion_mnist", "watch", "trust",
     "gpu", "gpu_code", "gpu_conv", "gpu_forecast",
 )  # fmt: skip
 

@@ -110,6 +110,7 @@ def problems() -> Iterator[Problem]:
     yield f"batch_norm {IMAGES}", "require", 13 * images.size, work
     yield f"max_pool2d 2 {IMAGES}", "require", 2 * images.size, both(ax.max_pool2d, images, 2)
     yield f"avg_pool2d 2 {IMAGES}", "require", 2 * images.size, both(ax.avg_pool2d, images, 2)
+    yield from of_other_ranks(images)
     work = both(ax.global_avg_pool2d, images)
     yield f"global_avg_pool2d {IMAGES}", "require", images.size, work
     params = ax.resnet(20).init(0, (3, 32, 32))[0]
@@ -118,6 +119,20 @@ def problems() -> Iterator[Problem]:
         name = f"{type(optimizer).__name__} of ResNet 20"
         yield name, "require", each * size, stepped(optimizer, params)
     yield from convolutions()
+
+
+def of_other_ranks(images: Any) -> Iterator[Problem]:
+    """Yield what the kernels of images do for signals and volumes: as many numbers as images."""
+    n, c, h, w = IMAGES
+    signals, volumes = images.reshape(n, c, h * w), images.reshape(n, c, 4, h // 4, w)
+    for x, rank in ((signals, 1), (volumes, 3)):
+        for name in ("max_pool", "avg_pool"):
+            work = both(getattr(ax, f"{name}{rank}d"), x, 2)
+            yield f"{name}{rank}d 2 {x.shape}", "require", 2 * x.size, work
+        filters = np.ones((c, c, *(1,) * (rank - 1), 3), np.float32)
+        work = both(getattr(ax, f"conv{rank}d"), x, filters)
+        yield f"conv{rank}d 3 {x.shape}", "require", 18 * c * x.size, work
+    yield f"global_avg_pool {IMAGES}", "require", images.size, both(ax.global_avg_pool, images)
 
 
 def convolutions() -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sklearn.utils.estimator_checks import check_estimator
 
-from agnostic_xent import CNNClassifier, LogisticRegression
+from agnostic_xent import CNNClassifier, ConformalClassifier, LogisticRegression, MiniRocket
 
 ESTIMATORS = {
     "lbfgs": LogisticRegression(),
@@ -21,6 +21,8 @@ ESTIMATORS = {
     "sgd": LogisticRegression(solver="sgd", batch_size=1000),
     "average": LogisticRegression(solver="sgd", batch_size=1000, average=True),
     "cnn": CNNClassifier(),
+    "rocket": MiniRocket(),
+    "conformal": ConformalClassifier(LogisticRegression()),
 }
 
 
@@ -32,7 +34,10 @@ EXPECTED = {
         "near 1 is 0, while predict_log_proba is exact",
         "check_class_weight_classifiers": "20 steps on 50 rows of noise do not make a network of "
         "this size predict one class alone",
-    }
+    },
+    "conformal": {
+        "check_array_api_same_namespace": "the error names the classifier within",
+    },
 }
 """Why a check fails, by estimator."""
 

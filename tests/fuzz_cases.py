@@ -29,7 +29,15 @@ class Arguments:
 
 
 DRAWS: dict[str, Callable[[Rng], Arguments]] = {}
-OFTEN = {"conv2d": 4, "cross_entropy": 5, "dense": 2, "max_pool2d": 2, "avg_pool2d": 2}
+OFTEN = {
+    "conv2d": 4,
+    "conv1d": 2,
+    "conv3d": 2,
+    "cross_entropy": 5,
+    "dense": 2,
+    "max_pool2d": 2,
+    "avg_pool2d": 2,
+}
 """Operations that are drawn more than once as often as others."""
 
 
@@ -79,6 +87,28 @@ def with_extremes(rng: Rng, x: Any, share: float = 0.15) -> Any:
 
 
 # --- activations ---------------------------------------------------------------------------------
+
+
+@draws("leaky_relu", "gelu", "tanh", "silu")
+def other_elements(rng: Rng, name: str) -> Arguments:
+    x = with_extremes(rng, numbers(rng, shape_of(rng, 0, 4), one_of(rng, 1, 10)))
+    options = {}
+    if name == "gelu":
+        options["approximate"] = one_of(rng, "none", "tanh")
+    elif name == "leaky_relu":
+        options["negative_slope"] = one_of(rng, 0.01, 0.3)
+    return Arguments(name, [x], options=options, terms=64)
+
+
+@draws("layer_norm", "group_norm")
+def sample_normalization(rng: Rng, name: str) -> Arguments:
+    groups, each = one_of(rng, 1, 2, 4), one_of(rng, 1, 3, 8)
+    sizes = one_of(rng, (), (33,), (5, 7), (2, 3, 4))
+    x = numbers(rng, (one_of(rng, 1, 2, 8), groups * each, *sizes))
+    own = x.shape[1:2] if name == "group_norm" else x.shape[int(rng.integers(1, x.ndim)) :]
+    options = {"eps": one_of(rng, 1e-5, 1e-2)} | ({"groups": groups} if name[0] == "g" else {})
+    arrays = [x, numbers(rng, own), numbers(rng, own)]
+    return Arguments(name, arrays, options=options, terms=512)
 
 
 @draws("relu", "sigmoid", "log_sigmoid")
@@ -141,6 +171,47 @@ def convolution(rng: Rng, name: str) -> Arguments:
     return Arguments(name, arrays, options=options, terms=1000)
 
 
+@draws("conv1d", "conv3d")
+def convolution_of_rank(rng: Rng, name: str) -> Arguments:
+    rank, most = (1, 70) if name == "conv1d" else (3, 9)
+    taps = (1, 2, 3, 3, 5, 9) if rank == 1 else (1, 2, 3, 3)
+    window = tuple(int(rng.choice(taps)) for _ in range(rank))
+    dilation = tuple(one_of(rng, 1, 1, 1, 2) for _ in range(rank))
+    need = [d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True)]
+    sizes = tuple(max(m, int(rng.integers(1, most))) for m in need)
+    groups = one_of(rng, 1, 1, 1, 2, 3)
+    channels, filters = (groups * one_of(rng, 1, 2, 3, 8) for _ in range(2))
+    options = {
+        "stride": one_of(rng, 1, 1, 2, tuple(one_of(rng, 1, 2, 3) for _ in range(rank))),
+        "padding": one_of(rng, 0, 0, 1, "same", "valid", tuple((i, 2 * i) for i in range(rank))),
+        "dilation": dilation,
+        "groups": groups,
+        "activation": one_of(rng, None, None, "relu"),
+    }
+    arrays = [numbers(rng, (one_of(rng, 1, 2, 5), channels, *sizes))]
+    arrays += [numbers(rng, (filters, channels // groups, *window))]
+    arrays += [numbers(rng, filters) if rng.random() < 0.6 else None]
+    return Arguments(name, arrays, options=options, terms=1000)
+
+
+@draws("max_pool1d", "avg_pool1d", "max_pool3d", "avg_pool3d")
+def pool_of_rank(rng: Rng, name: str) -> Arguments:
+    rank, most = (1, 70) if "1d" in name else (3, 9)
+    window = tuple(int(rng.integers(1, 4)) for _ in range(rank))
+    sizes = tuple(int(rng.integers(3, most)) for _ in range(rank))
+    x = numbers(rng, (one_of(rng, 1, 2, 5), one_of(rng, 1, 3, 8), *sizes))
+    options = {
+        "stride": one_of(rng, None, 1, tuple(one_of(rng, 1, 2) for _ in range(rank))),
+        "padding": one_of(rng, 0, tuple(k // 2 for k in window)),
+        "ceil_mode": bool(rng.integers(2)),
+    }
+    if name.startswith("max"):
+        x = with_extremes(rng, x, 0.1)
+    else:
+        options["count_include_pad"] = bool(rng.integers(2))
+    return Arguments(name, [x], (window,), options, terms=64)
+
+
 @draws("max_pool2d", "avg_pool2d")
 def pool(rng: Rng, name: str) -> Arguments:
     window = one_of(rng, 2, 2, 2, 3, 3, (2, 3), (1, 5), 4)
@@ -166,9 +237,15 @@ def whole_image(rng: Rng, name: str) -> Arguments:
     return Arguments(name, [numbers(rng, (one_of(rng, 1, 4), one_of(rng, 1, 9), *image_of(rng)))])
 
 
+@draws("global_avg_pool")
+def whole_sample(rng: Rng, name: str) -> Arguments:
+    return Arguments(name, [numbers(rng, (2, 3, *shape_of(rng, 1, 3, 500)))])
+
+
 @draws("batch_norm")
 def normalization(rng: Rng, name: str) -> Arguments:
-    x = numbers(rng, (one_of(rng, 1, 2, 8), one_of(rng, 1, 3, 16), *image_of(rng)))
+    sizes = one_of(rng, image_of(rng), image_of(rng), (), (33,), (3, 5, 4))
+    x = numbers(rng, (one_of(rng, 2, 8), one_of(rng, 1, 3, 16), *sizes))
     arrays = [x, *(numbers(rng, x.shape[1]) for _ in range(3)), rng.random(x.shape[1]) + 0.1]
     options = {"train": bool(rng.integers(2)), "momentum": 0.1, "eps": 1e-5}
     options["activation"] = one_of(rng, None, "relu")

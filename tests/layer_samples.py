@@ -8,29 +8,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agnostic_xent import (
+    GELU,
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Cutout,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
+    GroupNorm,
+    Jitter,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
     RandomCrop,
     RandomFlip,
+    RandomRotation3d,
+    RandomScale,
     RandomShift,
     ReLU,
     Residual,
     Sequential,
+    SiLU,
     Standardize,
+    Tanh,
 )
 from agnostic_xent.core.checks import generator
 from agnostic_xent.network.containers import Chain, outer_params, parts
 from agnostic_xent.network.layers import Layer
-from agnostic_xent.network.synchronized import SynchronizedBatchNorm2d
+from agnostic_xent.network.synchronized import SynchronizedBatchNorm
 
 IMAGE, SEED = (4, 6, 6), 7
+SIGNAL, VOLUME = (4, 12), (2, 3, 4, 4)
 
 
 @dataclass(frozen=True)
@@ -96,12 +115,29 @@ CASES = {  # name: layer, shape of a sample, shape of an output
     "conv-pool": (Conv2d(3, 3, padding=1, activation="relu", max_pool=2), IMAGE, (3, 3, 3)),
     "batch-norm": (BatchNorm2d(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
     "batch-norm-relu": (BatchNorm2d(momentum=0.3, activation="relu"), IMAGE, IMAGE),
-    "batch-norm-synchronized": (SynchronizedBatchNorm2d(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
-    "batch-norm-synchronized-relu": (SynchronizedBatchNorm2d(activation="relu"), IMAGE, IMAGE),
+    "batch-norm-synchronized": (SynchronizedBatchNorm(momentum=0.3, eps=1e-3), IMAGE, IMAGE),
+    "batch-norm-synchronized-relu": (SynchronizedBatchNorm(activation="relu"), IMAGE, IMAGE),
     "relu": (ReLU(), IMAGE, IMAGE),
+    "tanh": (Tanh(), IMAGE, IMAGE),
+    "silu": (SiLU(), IMAGE, IMAGE),
+    "gelu": (GELU(), IMAGE, IMAGE),
+    "gelu-tanh": (GELU("tanh"), (5,), (5,)),
+    "leaky-relu": (LeakyReLU(0.2), IMAGE, IMAGE),
+    "layer-norm": (LayerNorm(2, eps=1e-3), IMAGE, IMAGE),
+    "group-norm": (GroupNorm(2), SIGNAL, SIGNAL),
     "max-pool": (MaxPool2d(3, stride=2, padding=1, ceil_mode=True), IMAGE, (4, 4, 4)),
     "avg-pool": (AvgPool2d((2, 3), padding=(0, 1), count_include_pad=False), IMAGE, (4, 3, 2)),
     "global-avg-pool": (GlobalAvgPool2d(), IMAGE, (4,)),
+    "conv-1d": (Conv1d(6, 3, stride=2, padding="same", groups=2), SIGNAL, (6, 6)),
+    "conv-3d": (Conv3d(3, (2, 3, 1), padding=(0, 1, 0), activation="relu"), VOLUME, (3, 2, 4, 4)),
+    "batch-norm-1d": (BatchNorm1d(activation="relu"), SIGNAL, SIGNAL),
+    "batch-norm-rows": (BatchNorm1d(momentum=0.3), (5,), (5,)),
+    "batch-norm-3d": (BatchNorm3d(eps=1e-3), VOLUME, VOLUME),
+    "max-pool-1d": (MaxPool1d(3, stride=2, padding=1, ceil_mode=True), SIGNAL, (4, 7)),
+    "max-pool-3d": (MaxPool3d((2, 2, 1), stride=(1, 2, 2)), VOLUME, (2, 2, 2, 2)),
+    "avg-pool-1d": (AvgPool1d(3, padding=1, count_include_pad=False), SIGNAL, (4, 4)),
+    "avg-pool-3d": (AvgPool3d(2, padding=(1, 0, 0), ceil_mode=True), VOLUME, (2, 2, 2, 2)),
+    "global-avg-pool-any": (GlobalAvgPool(), SIGNAL, (4,)),
     "dropout": (Dropout(0.25), IMAGE, IMAGE),
     "random-flip": (RandomFlip(vertical=True), IMAGE, IMAGE),
     "random-shift": (RandomShift((2, 7)), IMAGE, IMAGE),
@@ -112,6 +148,9 @@ CASES = {  # name: layer, shape of a sample, shape of an output
         IMAGE,
         (4, 5, 5),
     ),
+    "random-rotation": (RandomRotation3d(25), (6, 7), (6, 7)),
+    "random-scale": (RandomScale(0.2), (6, 7), (6, 7)),
+    "jitter": (Jitter(0.1), (6, 7), (6, 7)),
     "standardize": (Standardize(), IMAGE, IMAGE),
     "standardize-rows": (Standardize(), (5,), (5,)),
     "flatten": (Flatten(), IMAGE, (144,)),

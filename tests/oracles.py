@@ -19,6 +19,21 @@ sigmoid = elementwise(
 log_sigmoid = elementwise(lambda v: min(v, 0.0) - math.log1p(math.exp(-abs(v))))
 
 
+tanh = elementwise(math.tanh)
+silu = elementwise(lambda v: v * float(sigmoid(np.asarray(v))))
+
+
+def leaky_relu(x, *, negative_slope=0.01):
+    return elementwise(lambda v: v if v > 0 else negative_slope * v)(x)
+
+
+def gelu(x, *, approximate="none"):
+    if approximate == "tanh":
+        inner = lambda v: math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)  # noqa: E731
+        return elementwise(lambda v: v * (1 + math.tanh(inner(v))) / 2)(x)
+    return elementwise(lambda v: v * math.erfc(-v / math.sqrt(2)) / 2)(x)
+
+
 def rows(f):
     """Apply a function of one row along an axis."""
 
@@ -61,13 +76,13 @@ def softmax(row):
     return np.array(exps) / math.fsum(exps)
 
 
-def pair(v):
-    return (v, v) if isinstance(v, int) else tuple(v)
+def sizes(v, rank):
+    return (v,) * rank if isinstance(v, int) else tuple(v)
 
 
 def margins(padding, window, stride, dilation, image):
     if padding == "valid":
-        return (0, 0), (0, 0)
+        return ((0, 0),) * len(image)
     if padding == "same":
         out = []
         for n, k, s, d in zip(image, window, stride, dilation, strict=True):
@@ -75,28 +90,31 @@ def margins(padding, window, stride, dilation, image):
             total = max(0, (size - 1) * s + (k - 1) * d + 1 - n)
             out.append((total // 2, total - total // 2))
         return tuple(out)
-    if isinstance(padding, tuple) and isinstance(padding[0], tuple):
-        return padding
-    return tuple((p, p) for p in pair(padding))
+    return tuple(sizes(side, 2) for side in sizes(padding, len(image)))
 
 
-def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None):
+def conv(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None):
     (n, _, *image), (k, cg, *window) = x.shape, w.shape
-    stride, dilation = pair(stride), pair(dilation)
-    (top, bottom), (left, right) = margins(padding, window, stride, dilation, image)
-    oh = (image[0] + top + bottom - dilation[0] * (window[0] - 1) - 1) // stride[0] + 1
-    ow = (image[1] + left + right - dilation[1] * (window[1] - 1) - 1) // stride[1] + 1
-    y = np.zeros((n, k, oh, ow))
-    for m, f, i, j in product(range(n), range(k), range(oh), range(ow)):
+    rank = len(image)
+    stride, dilation = sizes(stride, rank), sizes(dilation, rank)
+    edges = margins(padding, window, stride, dilation, image)
+    out = [
+        (image[a] + sum(edges[a]) - dilation[a] * (window[a] - 1) - 1) // stride[a] + 1
+        for a in range(rank)
+    ]
+    y = np.zeros((n, k, *out))
+    for m, f, *place in product(range(n), range(k), *map(range, out)):
         group = f // (k // groups)
         total = 0.0 if b is None else float(b[f])
-        for ch, u, v in product(range(cg), range(window[0]), range(window[1])):
-            row = i * stride[0] + u * dilation[0] - top
-            col = j * stride[1] + v * dilation[1] - left
-            if 0 <= row < image[0] and 0 <= col < image[1]:
-                total += float(w[f, ch, u, v]) * float(x[m, group * cg + ch, row, col])
-        y[m, f, i, j] = max(total, 0.0) if activation == "relu" else total
+        for ch, *tap in product(range(cg), *map(range, window)):
+            at = [place[a] * stride[a] + tap[a] * dilation[a] - edges[a][0] for a in range(rank)]
+            if all(0 <= at[a] < image[a] for a in range(rank)):
+                total += float(w[f, ch, *tap]) * float(x[m, group * cg + ch, *at])
+        y[m, f, *place] = max(total, 0.0) if activation == "relu" else total
     return y
+
+
+conv1d = conv2d = conv3d = conv
 
 
 def _pool_size(n, k, s, before, after, d, ceil_mode):
@@ -108,43 +126,48 @@ def _pool_size(n, k, s, before, after, d, ceil_mode):
 
 
 def _pool(x, window, stride, padding, dilation, ceil_mode, value):
-    window, dilation = pair(window), pair(dilation)
-    stride = window if stride is None else pair(stride)
     image = x.shape[2:]
+    axes = range(len(image))
+    window, dilation = sizes(window, len(image)), sizes(dilation, len(image))
+    stride = window if stride is None else sizes(stride, len(image))
     edges = margins(padding, window, stride, dilation, image)
-    sizes = [
-        _pool_size(image[a], window[a], stride[a], *edges[a], dilation[a], ceil_mode)
-        for a in (0, 1)
+    out = [
+        _pool_size(image[a], window[a], stride[a], *edges[a], dilation[a], ceil_mode) for a in axes
     ]
-    y = np.zeros((*x.shape[:2], *sizes))
-    for n, c, i, j in product(*map(range, y.shape)):
-        starts = (i * stride[0] - edges[0][0], j * stride[1] - edges[1][0])
-        inside = [
-            float(x[n, c, starts[0] + u * dilation[0], starts[1] + v * dilation[1]])
-            for u, v in product(*map(range, window))
-            if 0 <= starts[0] + u * dilation[0] < image[0]
-            and 0 <= starts[1] + v * dilation[1] < image[1]
+    y = np.zeros((*x.shape[:2], *out))
+    for n, c, *place in product(*map(range, y.shape)):
+        starts = [place[a] * stride[a] - edges[a][0] for a in axes]
+        met = [
+            [starts[a] + tap[a] * dilation[a] for a in axes] for tap in product(*map(range, window))
         ]
+        inside = [float(x[n, c, *at]) for at in met if all(0 <= at[a] < image[a] for a in axes)]
         padded = math.prod(
-            min(starts[a] + window[a], image[a] + edges[a][1]) - starts[a] for a in (0, 1)
+            min(starts[a] + window[a], image[a] + edges[a][1]) - starts[a] for a in axes
         )
-        y[n, c, i, j] = value(inside, padded)
+        y[n, c, *place] = value(inside, padded)
     return y
 
 
-def max_pool2d(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False):
+def max_pool(x, window, *, stride=None, padding=0, dilation=1, ceil_mode=False):
     return _pool(x, window, stride, padding, dilation, ceil_mode, lambda inside, _: max(inside))
 
 
-def avg_pool2d(x, window, *, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
+def avg_pool(x, window, *, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     def mean(inside, padded):
         return math.fsum(inside) / (padded if count_include_pad else len(inside))
 
     return _pool(x, window, stride, padding, 1, ceil_mode, mean)
 
 
-def global_avg_pool2d(x):
+max_pool1d = max_pool2d = max_pool3d = max_pool
+avg_pool1d = avg_pool2d = avg_pool3d = avg_pool
+
+
+def global_avg_pool(x):
     return np.array([[math.fsum(channel.ravel()) / channel.size for channel in n] for n in x])
+
+
+global_avg_pool2d = global_avg_pool
 
 
 def dense(x, w, b=None):
@@ -168,6 +191,25 @@ def batch_norm(
             var[c] = (1 - momentum) * running_var[c] + momentum * unbiased
         y[:, c] = (x[:, c] - m) / math.sqrt(v + eps) * weight[c] + bias[c]
     return relu(y) if activation == "relu" else y, mean, var
+
+
+def _standardized(values, eps):
+    mean = math.fsum(values) / values.size
+    var = math.fsum((values - mean) ** 2) / values.size
+    return (values - mean) / math.sqrt(var + eps)
+
+
+def layer_norm(x, weight, bias, *, eps=1e-5):
+    flat = x.reshape(-1, weight.size)
+    y = np.array([_standardized(row, eps) for row in flat]).reshape(x.shape)
+    return y * weight + bias
+
+
+def group_norm(x, weight, bias, *, groups, eps=1e-5):
+    flat = x.reshape(len(x) * groups, -1)
+    y = np.array([_standardized(row, eps) for row in flat]).reshape(x.shape)
+    per_channel = (-1, *(1 for _ in x.shape[2:]))
+    return y * weight.reshape(per_channel) + bias.reshape(per_channel)
 
 
 def add(x1, x2, *, activation=None):

@@ -13,13 +13,7 @@ from typing import Any
 import agnostic_xent as ax
 
 FILE = Path(__file__).with_name("public_api.txt")
-NEED_SCIKIT_LEARN = [
-    "CNNClassifier",
-    "LogisticRegression",
-    "load_classifier",
-    "save_classifier",
-    "save_report",
-]
+NEED_SCIKIT_LEARN = [*ax._OF_SCIKIT_LEARN]
 
 
 def public_api() -> str:

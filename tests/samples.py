@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ def probabilities(axis: int, *shape: int) -> np.ndarray:
 
 def conv(shape: tuple[int, ...], w: tuple[int, ...], bias: bool = True, **options: Any) -> Sample:
     b = normal(w[0]) if bias else None
-    return Sample("conv2d", (normal(*shape), normal(*w), b), options=options, terms=64)
+    name = f"conv{len(shape) - 2}d"
+    return Sample(name, (normal(*shape), normal(*w), b), options=options, terms=64)
 
 
 def pool(name: str, shape: tuple[int, ...], window: Any, **options: Any) -> Sample:
@@ -59,9 +61,12 @@ def pool(name: str, shape: tuple[int, ...], window: Any, **options: Any) -> Samp
 SAMPLES = [
     *(
         Sample(name, (normal(*shape),))
-        for name in ("relu", "sigmoid", "log_sigmoid")
+        for name in ("relu", "sigmoid", "log_sigmoid", "tanh", "silu")
         for shape in [(3, 5), (), (0, 4)]
     ),
+    Sample("gelu", (3 * normal(3, 5),), terms=16),
+    Sample("gelu", (3 * normal(7),), options={"approximate": "tanh"}, terms=16),
+    Sample("leaky_relu", (normal(3, 5),), options={"negative_slope": 0.2}),
     Sample("sigmoid", (np.array([-700.0, -80.0, 0.0, 80.0, 700.0]),)),
     Sample("log_sigmoid", (np.array([-700.0, -80.0, 0.0, 80.0, 700.0]),), terms=16),
     *(
@@ -89,6 +94,13 @@ SAMPLES = [
     conv((3, 5, 4, 4), (2, 5, 1, 1), padding="valid", activation="relu"),
     conv((1, 1, 1, 1), (1, 1, 3, 3), padding=1),
     conv((0, 2, 5, 5), (3, 2, 3, 3)),
+    conv((1, 4, 11), (6, 2, 4), groups=2, padding="same", stride=2, activation="relu"),
+    conv((2, 3, 12), (3, 1, 3), bias=False, groups=3, dilation=(3,), padding=((4, 1),)),
+    conv((1, 4, 3, 4, 3), (2, 2, 2, 2, 1), groups=2, padding="same", activation="relu"),
+    conv(
+        (1, 2, 4, 4, 5), (2, 2, 2, 1, 2), bias=False, stride=(2, 1, 3), dilation=(2, 1, 1),
+        padding=((1, 2), (0, 0), (2, 0)),
+    ),
     *(
         pool(name, shape, window, **options)
         for name in ("max_pool2d", "avg_pool2d")
@@ -103,6 +115,10 @@ SAMPLES = [
             ((2, 1, 4, 7), (4, 2), {"padding": ((3, 2), (1, 1)), "ceil_mode": True}),
         ]
     ),
+    pool("max_pool1d", (1, 2, 12), 3, stride=2, dilation=(2,), padding=2, ceil_mode=True),
+    pool("max_pool3d", (1, 1, 4, 3, 6), (2, 1, 2), stride=1, dilation=(1, 1, 3), padding=(1, 0, 1)),
+    pool("avg_pool1d", (1, 2, 10), (3,), stride=2, padding=1, ceil_mode=True),
+    pool("avg_pool3d", (1, 2, 3, 4, 3), 2, padding=(1, 0, 1), count_include_pad=False),
     pool("max_pool2d", (1, 1, 9, 8), 2, stride=2, dilation=3, padding=3),
     pool("avg_pool2d", (1, 1, 5, 4), (3, 4), padding=(2, 3), count_include_pad=False),
     pool("max_pool2d", (1, 2, 8, 9), (3, 2), stride=2, dilation=(2, 3), padding=(2, 1)),
@@ -111,6 +127,7 @@ SAMPLES = [
         "avg_pool2d", (1, 1, 6, 8), 3, stride=2, padding=1, ceil_mode=True, count_include_pad=False
     ),
     Sample("global_avg_pool2d", (normal(2, 3, 4, 5),)),
+    Sample("global_avg_pool", (normal(2, 3, 2, 3, 4),)),
     Sample("dense", (normal(4, 6), normal(3, 6), normal(3))),
     Sample("dense", (normal(2, 3, 5), normal(4, 5), None)),
     Sample("dense", (normal(0, 5), normal(4, 5), normal(4))),
@@ -122,10 +139,15 @@ SAMPLES = [
             options={"train": train, "momentum": 0.3, "eps": 1e-3, "activation": activation},
             terms=128,
         )
-        for shape in [(4, 3, 2, 5), (2, 1, 1, 1)]
-        for train in (True, False)
-        for activation in (None, "relu")
+        for shape, train, activation in [
+            *product([(4, 3, 2, 5), (2, 1, 1, 1)], (True, False), (None, "relu")),
+            ((5, 3), True, "relu"), ((2, 3, 2, 1, 3), True, None),
+        ]
     ),
+    Sample("layer_norm", (normal(3, 2, 5), normal(2, 5), normal(2, 5)), terms=64),
+    Sample("layer_norm", (normal(0, 4), normal(4), normal(4)), options={"eps": 0.1}),
+    Sample("group_norm", (normal(2, 6, 3), normal(6), normal(6)), options={"groups": 3}, terms=64),
+    Sample("group_norm", (normal(3, 4), normal(4), normal(4)), options={"groups": 1}, terms=64),
     *(
         Sample("add", (normal(*shape), normal(*shape)), options={"activation": activation})
         for shape in [(3, 5), (), (0, 4)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 
 import agnostic_xent as ax
 
@@ -30,6 +31,8 @@ def objects() -> dict[str, Any]:
     cnn = ax.CNNClassifier(  # with the optimizer that was the default when it was stored
         model, optimizer=ax.AdamW(1e-3), epochs=1, batch_size=3, random_state=0
     )
+    logistic = ax.LogisticRegression(solver="sgd", max_iter=2, random_state=0)
+    logistic.fit(x.reshape(6, -1), y)
     made = [
         ax.SGD(schedule, momentum=0.9),
         ax.AdamW(ax.step_decay(0.1, every=10)),
@@ -54,10 +57,28 @@ def objects() -> dict[str, Any]:
         ax.Cutout(2),
         ax.Mixup(0.2),
         ax.CutMix(),
+        ax.RandomRotation3d(25),
+        ax.RandomScale(0.1),
+        ax.Jitter(0.05),
         ax.BatchNorm2d(),
         ax.MaxPool2d(2),
         ax.AvgPool2d(2),
         ax.GlobalAvgPool2d(),
+        ax.Conv1d(3, 5, stride=2),
+        ax.Conv3d(3, (1, 3, 3), activation="relu"),
+        ax.BatchNorm1d(),
+        ax.BatchNorm3d(),
+        ax.MaxPool1d(2),
+        ax.MaxPool3d(2),
+        ax.AvgPool1d(2),
+        ax.AvgPool3d(2),
+        ax.GlobalAvgPool(),
+        ax.Tanh(),
+        ax.SiLU(),
+        ax.GELU("tanh"),
+        ax.LeakyReLU(0.2),
+        ax.LayerNorm(2),
+        ax.GroupNorm(4),
         ax.Callback(),
         ax.EarlyStopping(3),
         ax.JsonLines("history.jsonl"),
@@ -66,9 +87,13 @@ def objects() -> dict[str, Any]:
         epoch,
         ax.History([epoch]),
         ax.LearningRates([0.1, 0.2], [2.0, 1.0]),
+        ax.ConformalSets(0.8, penalty=0.1, unpenalized=2),
         ax.DivergenceError("the loss became NaN", epoch=1, step=2, layer="0"),
-        ax.LogisticRegression(solver="sgd", max_iter=2, random_state=0).fit(x.reshape(6, -1), y),
+        logistic,
         cnn.fit(x, y),
+        ax.windows([x[0, 0]], 3, 1),
+        ax.MiniRocket(84, random_state=0).fit(x.reshape(6, 1, 16)),
+        ax.ConformalClassifier(FrozenEstimator(logistic), coverage=0.5).fit(x.reshape(6, -1), y),
     ]
     return {type(x).__name__: x for x in made}
 

@@ -28,7 +28,7 @@ from agnostic_xent.core.communication import Alone
 from agnostic_xent.evaluation.layer_times import layer_times
 from agnostic_xent.network.containers import mapped, outer_params, parts
 from agnostic_xent.network.layers import Layer
-from agnostic_xent.network.synchronized import SynchronizedBatchNorm2d
+from agnostic_xent.network.synchronized import SynchronizedBatchNorm
 from agnostic_xent.training.batches import ArraySource
 from agnostic_xent.training.ranks.task import distributed
 from agnostic_xent.training.steps import Task
@@ -86,7 +86,7 @@ def test_batch_normalization_in_it_is_synchronized():
     layers = {}
     model = synchronize_batch_norm(MODEL, Alone())
     mapped(model, lambda name, layer: layers.setdefault(name, layer))
-    assert type(layers["0.left.2"]) is SynchronizedBatchNorm2d
+    assert type(layers["0.left.2"]) is SynchronizedBatchNorm
     assert [type(x) for x in layers.values()].count(BatchNorm2d) == 0
     assert isinstance(model.layers[0], Product)
 

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from agnostic_xent import datasets
-from agnostic_xent.datasets import Dataset, known, load_digits, load_fashion_mnist, load_spambase
+from agnostic_xent.datasets import (
+    Dataset,
+    known,
+    load_digits,
+    load_fashion_mnist,
+    load_spambase,
+    load_watch,
+    recordings,
+)
 
 SPLIT_LOADERS = [load_spambase, load_digits]
 MAKE_DATA = Path(__file__).parents[1] / "ci" / "make_data.py"
@@ -134,6 +142,7 @@ def test_embedded_is_the_first_of_each_official_class():
     ("name", "words"),
     [
         ("FASHION_MNIST_LICENSE.txt", ["Copyright (c) 2017 Zalando SE", "WITHOUT WARRANTY"]),
+        ("WATCH_LICENSE.txt", ["Copyright (c) 2018, David M. Burns", "arXiv:1802.01489"]),
         ("SPAMBASE_CITATION.txt", ["https://doi.org/10.24432/C53G6X", "CC BY 4.0"]),
     ],
 )
@@ -289,6 +298,39 @@ def test_make_data_gives_the_packaged_arrays(tmp_path, make_data):
         assert all(np.array_equal(again[key], arrays[key]) for key in arrays)
 
 
+# Recordings of a watch
+
+
+def test_watch():
+    data = load_watch()
+    lengths = [x.shape[1] for x in data.signals]
+    assert (len(lengths), min(lengths), max(lengths), sum(lengths)) == (140, 947, 2618, 244_102)
+    assert {(x.shape[0], x.dtype.name, x.flags.c_contiguous) for x in data.signals} == {
+        (6, "float32", True)
+    }
+    assert np.unique(data.people, return_counts=True)[1].tolist() == [14] * 10
+    assert np.unique(data.labels, return_counts=True)[1].tolist() == [20] * 7
+    gravity = [np.median(np.sqrt((x[:3] ** 2).sum(axis=0))) for x in data.signals]
+    assert 0.9 < np.median(gravity) < 1.1
+
+
+def test_make_signals_keeps_recordings_to_its_rounding(tmp_path, monkeypatch):
+    script = MAKE_DATA.with_name("make_signals.py")
+    if not script.is_file():
+        pytest.skip("ci/make_signals.py is only in the source tree")
+    rng = np.random.default_rng(0)
+    x = [rng.uniform(-30, 30, (n, 6)) for n in (50, 9)]
+    found = {"X": x, "y": np.asarray([0, 6]), "subject": np.asarray([3, 10])}
+    np.save(tmp_path / "watch.npy", found | {"side": np.asarray([1.0, 0.0])}, allow_pickle=True)
+    runpy.run_path(str(script))["main"](tmp_path / "watch.npy", tmp_path / "watch.npz")
+    with np.load(tmp_path / "watch.npz", allow_pickle=False) as arrays:
+        monkeypatch.setattr(recordings, "packaged", lambda name: dict(arrays))
+        data = load_watch()
+    for signal, expected in zip(data.signals, x, strict=True):
+        np.testing.assert_allclose(signal, expected.T, rtol=0, atol=1 / 512 + 1e-6)
+    assert (data.labels.tolist(), data.people.tolist()) == ([0, 6], [3, 10])
+
+
 # Spambase and digits
 
 
@@ -392,5 +434,11 @@ def test_dataset_is_frozen_and_prints_short():
 
 
 def test_public_names():
-    modules = (datasets.dataset, datasets.images, datasets.known, datasets.tables)
+    modules = (
+        datasets.dataset,
+        datasets.images,
+        datasets.known,
+        datasets.recordings,
+        datasets.tables,
+    )
     assert datasets.__all__ == sorted(name for module in modules for name in module.__all__)

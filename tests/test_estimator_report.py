@@ -15,6 +15,7 @@ pytest.importorskip("jinja2")
 
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
@@ -24,6 +25,7 @@ from sklearn.svm import LinearSVC
 
 from agnostic_xent import (
     CNNClassifier,
+    ConformalClassifier,
     Dense,
     Flatten,
     LogisticRegression,
@@ -68,6 +70,8 @@ def test_says_what_the_classifier_does_where_it_is(home, tmp_path):
     assert said["training"].endswith(" s")
     mistakes = [p for p in found.pictures if p["alt"] == ""]
     assert len(mistakes) == round(30 * (1 - model.score(test, WORDS[y[50:]])))
+    reasons = [p for p in found.pictures if p["alt"].startswith("What spoke for ")]
+    assert [pixels(p).shape for p in reasons] == [(6, 6, 4)] * len(mistakes)
     filters = [p for p in found.pictures if p["alt"].startswith("Filter ")]
     assert [pixels(p).shape for p in filters] == [(3, 3, 4)] * 3
     assert "loss in training" in found.pictures[0]["alt"]
@@ -96,6 +100,16 @@ def test_of_logistic_regression(tmp_path, solver, unit, classes):
         assert [row[0] for row in found.rows][1 : 1 + classes] == [str(c) for c in range(classes)]
         assert not {"Layers", "Most confident mistakes"} & set(found.words)
         model.fit(x, y)
+
+
+def test_of_a_classifier_in_a_conformal_one(tmp_path):
+    x, y = images(80)
+    model = ConformalClassifier(cnn(), random_state=0).fit(x, y)
+    found = page(tmp_path, model, x, y)
+    assert found.words[0] == "CNNClassifier"
+    assert numbers(found)["test accuracy"] == f"{model.score(x, y):.4f}"
+    frozen = ConformalClassifier(FrozenEstimator(model.estimator_)).fit(x, y)
+    assert page(tmp_path, frozen, x, y).words[0] == "CNNClassifier"
 
 
 def test_curves_are_the_history(tmp_path):

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from agnostic_xent import LogisticRegression, to_backend, to_numpy
-from agnostic_xent.datasets.known import _packaged
+from agnostic_xent.datasets.packaged import packaged
 
 SEED = 5
 WORDS = np.array(["ham", "spam", "virus"])
@@ -40,7 +40,7 @@ def blobs(classes=3, samples=60, features=4, dtype="float64"):
 
 
 def spambase():
-    arrays = _packaged("spambase.npz")
+    arrays = packaged("spambase.npz")
     return np.asarray(arrays["X"], dtype=float), np.asarray(arrays["y"], dtype=int)
 
 

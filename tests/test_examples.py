@@ -14,6 +14,11 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NUMBER = r"(\d+\.?\d*(?:e-?\d+)?)"
 PROGRAMS = {  # what it needs, a pattern for what it prints, and what has to hold for the numbers
     "spam_filter.py": ("sklearn", rf"accuracy: {NUMBER}\n", lambda accuracy: accuracy > 0.92),
+    "watch.py": (
+        "sklearn",
+        rf"windows: {NUMBER}\nrecordings: {NUMBER}\n",
+        lambda windows, recordings: windows > 0.8 and recordings > 0.8,
+    ),
     "fashion_mnist.py": (None, rf"test accuracy: {NUMBER}\n", lambda accuracy: accuracy > 0.8),
     "loss_in_jax.py": (
         "jax",
@@ -24,6 +29,11 @@ PROGRAMS = {  # what it needs, a pattern for what it prints, and what has to hol
         "torch",
         rf"step  0: loss {NUMBER}\n(?:.*\n)*largest gradient of a logit: {NUMBER}\n",
         lambda first, gradient: gradient < 0.1 < first,
+    ),
+    "trust.py": (
+        "sklearn",
+        rf"samples: {NUMBER} of 90\n.* class: {NUMBER}, of {NUMBER} classes\n",
+        lambda found, covered, size: found > 0.7 and abs(covered - 0.95) < 0.015 and size < 3,
     ),
     "service.py": (
         None,

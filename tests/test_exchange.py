@@ -12,17 +12,31 @@ import pytest
 from layer_samples import CASES
 
 from agnostic_xent import (
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
+    GroupNorm,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
     ReLU,
     Residual,
     Sequential,
+    SiLU,
+    Tanh,
     export_onnx,
     kernels,
     lenet,
@@ -84,6 +98,44 @@ MODELS = {
         ),
         (2, 11, 9),
     ),
+    "signals": (
+        Sequential(
+            Conv1d(6, 5, stride=2, padding=2, groups=2, bias=False),
+            BatchNorm1d(eps=1e-2),
+            ReLU(),
+            MaxPool1d(3, stride=2, padding=1, ceil_mode=True),
+            Conv1d(5, 3, padding=2, dilation=2),
+            AvgPool1d(2, stride=1, padding=1, count_include_pad=False),
+            GlobalAvgPool(),
+            BatchNorm1d(),
+            Dense(3),
+        ),
+        (4, 25),
+    ),
+    "volumes": (
+        Sequential(
+            Conv3d(4, (2, 3, 3), stride=(1, 2, 1), padding=(0, 1, 1), groups=2),
+            BatchNorm3d(),
+            ReLU(),
+            MaxPool3d((1, 2, 2), stride=(1, 1, 2)),
+            Conv3d(3, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            AvgPool3d((2, 1, 2), padding=(1, 0, 0)),
+            Flatten(),
+            Dense(3),
+        ),
+        (2, 4, 6, 7),
+    ),
+    "activations": (
+        Sequential(
+            LayerNorm(eps=1e-3),
+            Tanh(),
+            LeakyReLU(0.2),
+            GroupNorm(2, eps=1e-2),
+            SiLU(),
+            LayerNorm(2),
+        ),
+        (4, 5),
+    ),
     "residual": (
         Sequential(
             Residual(Sequential(Conv2d(4, 3, stride=2, padding=1), BatchNorm2d()), SHORTCUT),
@@ -114,10 +166,11 @@ def twin(layer, shape):
 
     class GlobalMean(nn.Module):
         def forward(self, x):
-            return x.mean((2, 3))
+            return x.flatten(2).mean(2)
 
     def made(layer, shape):
         out = layer.init(0, shape)[1]
+        like = getattr(nn, type(layer).__name__, None)
         match layer:
             case Sequential():
                 modules = []
@@ -130,31 +183,39 @@ def twin(layer, shape):
                 if layer.shortcut is not None:
                     shortcut = made(layer.shortcut, shape)[0]
                 return Sum(made(layer.body, shape)[0], shortcut), out
-            case Conv2d():
-                return nn.Conv2d(
+            case Conv1d() | Conv2d() | Conv3d():
+                return like(
                     shape[0], layer.filters, layer.window, layer.stride, layer.padding,
                     layer.dilation, layer.groups, layer.bias,
                 ), out  # fmt: skip
             case Dense():
                 return nn.Linear(shape[0], layer.units, layer.bias), out
-            case BatchNorm2d():
-                return nn.BatchNorm2d(shape[0], layer.eps), out
-            case MaxPool2d():
-                return nn.MaxPool2d(
+            case BatchNorm1d() | BatchNorm2d() | BatchNorm3d():
+                return like(shape[0], layer.eps), out
+            case MaxPool1d() | MaxPool2d() | MaxPool3d():
+                return like(
                     layer.window, layer.stride, layer.padding, ceil_mode=layer.ceil_mode
                 ), out
-            case AvgPool2d():
-                return nn.AvgPool2d(
+            case AvgPool1d() | AvgPool2d() | AvgPool3d():
+                return like(
                     layer.window, layer.stride, layer.padding, layer.ceil_mode,
                     layer.count_include_pad,
                 ), out  # fmt: skip
+            case LayerNorm():
+                return nn.LayerNorm(shape[-layer.axes :], layer.eps), out
+            case GroupNorm():
+                return nn.GroupNorm(layer.groups, shape[0], layer.eps), out
+            case LeakyReLU():
+                return nn.LeakyReLU(layer.negative_slope), out
+            case Tanh() | SiLU():
+                return like(), out
             case ReLU():
                 return nn.ReLU(), out
             case Flatten():
                 return nn.Flatten(), out
             case Dropout():
                 return nn.Dropout(layer.rate), out
-            case GlobalAvgPool2d():
+            case GlobalAvgPool():
                 return GlobalMean(), out
 
     return made(layer, shape)[0].eval()
@@ -235,7 +296,16 @@ def kinds(model):
     names = {
         Dense: "Gemm", Conv2d: "Conv", BatchNorm2d: "BatchNormalization", MaxPool2d: "MaxPool",
         AvgPool2d: "AveragePool", GlobalAvgPool2d: "ReduceMean", Flatten: "Flatten", ReLU: "Relu",
-        Dropout: "Dropout",
+        Dropout: "Dropout", Conv1d: "Conv", BatchNorm1d: "BatchNormalization", MaxPool1d: "MaxPool",
+        AvgPool1d: "AveragePool", GlobalAvgPool: "ReduceMean", Conv3d: "Conv",
+        BatchNorm3d: "BatchNormalization", MaxPool3d: "MaxPool", AvgPool3d: "AveragePool",
+        LayerNorm: "LayerNormalization", Tanh: "Tanh", LeakyReLU: "LeakyRelu",
+    }  # fmt: skip
+    several = {
+        SiLU: ["Sigmoid", "Mul"],
+        GroupNorm: [
+            "Reshape", "InstanceNormalization", "Reshape", "Reshape", "Mul", "Reshape", "Add"
+        ],
     }  # fmt: skip
     match model:
         case Sequential():
@@ -243,6 +313,8 @@ def kinds(model):
         case Residual():
             shortcut = kinds(model.shortcut) if model.shortcut is not None else []
             return [*kinds(model.body), *shortcut, "Add"]
+        case SiLU() | GroupNorm():
+            return several[type(model)]
     return [
         *(["Pad"] if isinstance(model, MaxPool2d) and model.dilation != 1 else []),
         names[type(model)],
@@ -311,38 +383,48 @@ def test_onnx_of_pools_whose_windows_reach_over_the_edge(name, tmp_path):
     check_equal(run_onnx("onnxruntime", path, x), run(WINDOWS[name], {}, x))
 
 
-def random_layer(rng, channels):
-    """Return a layer of images with options drawn at random."""
+LAYERS = {
+    1: (Conv1d, MaxPool1d, AvgPool1d, BatchNorm1d),
+    2: (Conv2d, MaxPool2d, AvgPool2d, BatchNorm2d),
+    3: (Conv3d, MaxPool3d, AvgPool3d, BatchNorm3d),
+}
 
-    def pair(least, most):
-        one, two = rng.integers(least, most + 1, 2).tolist()
-        return one if rng.random() < 0.5 else (one, two)
+
+def random_layer(rng, channels, rank):
+    """Return a layer of signals, images or volumes with options drawn at random."""
+
+    def sizes(least, most):
+        found = rng.integers(least, most + 1, rank).tolist()
+        return found[0] if rng.random() < 0.5 else tuple(found)
 
     def margins(most):
-        sides = (pair(0, most), ((0, most), (most, 0)), "same", "valid")
+        each = tuple((0, most) if i % 2 else (most, 0) for i in range(rank))
+        sides = (sizes(0, most), each, "same", "valid")
         return sides[rng.integers(len(sides))]
 
-    window, stride, dilation = pair(1, 4), pair(1, 4), pair(1, 3)
+    window, stride, dilation = sizes(1, 4), sizes(1, 4), sizes(1, 3)
     most, ceil = int(np.min(window)) // 2, bool(rng.random() < 0.7)
+    conv, max_pool, avg_pool, batch_norm = LAYERS[rank]
     match rng.integers(4):
         case 0:
             filters, groups = 2 * channels, int(rng.choice([1, channels]))
-            return Conv2d(filters, window, stride, margins(2), dilation, groups, activation="relu")
+            return conv(filters, window, stride, margins(2), dilation, groups, activation="relu")
         case 1:
-            return MaxPool2d(window, stride, margins(most), dilation, ceil)
+            return max_pool(window, stride, margins(most), dilation, ceil)
         case 2:
-            return AvgPool2d(window, stride, margins(most), ceil, bool(rng.random() < 0.5))
-    return BatchNorm2d(eps=0.1)
+            return avg_pool(window, stride, margins(most), ceil, bool(rng.random() < 0.5))
+    return batch_norm(eps=0.1)
 
 
 def test_onnx_of_random_models(tmp_path):
     pytest.importorskip("onnx")
     rng, path, built = np.random.default_rng(SEED), tmp_path / "model.onnx", 0
-    for _ in range(150):
-        layers, start = [], (2, *rng.integers(3, 13, 2).tolist())
+    for i in range(180):
+        rank = (1, 2, 3)[i % 3]
+        layers, start = [], (2, *rng.integers(3, 13 if rank < 3 else 9, rank).tolist())
         shape = start
         for _ in range(3):
-            layer = random_layer(rng, shape[0])
+            layer = random_layer(rng, shape[0], rank)
             with suppress(ValueError):  # its window is larger than what comes in
                 shape = layer.init(0, shape)[1]
                 layers.append(layer)
@@ -353,7 +435,7 @@ def test_onnx_of_random_models(tmp_path):
         export_onnx(model, params, path, start)
         check_equal(run_onnx("onnxruntime", path, x), run(model, params, x))
         built += 1
-    assert built > 100
+    assert built > 130
 
 
 def test_onnx_in_float64_from_any_library(row, tmp_path):

@@ -47,8 +47,9 @@ KERNELS = {
     "stamps": set(),
     "compiler": set(),
     "store": {"stamps", "compiler"},
-    "cpu": {"stamps", "compiler", "store"},
-    "cuda": {"stamps", "compiler", "store"},
+    "shapes": set(),
+    "cpu": {"stamps", "compiler", "store", "shapes"},
+    "cuda": {"stamps", "compiler", "store", "shapes"},
 }
 TOOLS = ("toolchain", "simd")
 """Rooms of a half of kernels/, from the lowest to the highest; its families stand above them."""

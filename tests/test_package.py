@@ -16,7 +16,13 @@ from conftest import ABSENT, PRESENT, on_row
 
 import agnostic_xent as ax
 from agnostic_xent.core.operation import OPERATIONS, NoKernels
-from agnostic_xent.evaluation import calibration, metrics
+from agnostic_xent.evaluation import (
+    calibration,
+    conformal,
+    explanations,
+    label_issues,
+    metrics,
+)
 
 PACKAGE = Path(ax.__file__).parent
 MODULES = sorted(
@@ -28,7 +34,8 @@ SOURCES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 DOCUMENTED = (ast.FunctionDef, ast.ClassDef)
 
 TRAINING = ("SGD", "AdamW", "Sequential", "fit", "evaluate", "predict")
-ANY_LIBRARY = {*OPERATIONS, *metrics.__all__, *calibration.__all__, *TRAINING}
+OF_PREDICTIONS = (metrics, calibration, conformal, label_issues, explanations)
+ANY_LIBRARY = {*OPERATIONS, *TRAINING, *(name for m in OF_PREDICTIONS for name in m.__all__)}
 ROW_OF_LIBRARY = ("numpy", "torch", "jax", "strict@device1", "cupy")
 
 

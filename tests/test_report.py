@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from report_case import Page, pixels
 
-from agnostic_xent import expected_calibration_error
+from agnostic_xent import expected_calibration_error, fit_conformal
 from agnostic_xent.evaluation import page as report
+from agnostic_xent.evaluation.label_issues import ranked_issues
 from agnostic_xent.evaluation.layer_times import LayerTime
 
 pytest.importorskip("matplotlib")
@@ -52,6 +53,7 @@ def shown(*, wrong=4, **changed):
         "labels": labels,
         "probabilities": probabilities,
         "images": rng.random((60, 1, 6, 6), np.float32),
+        "explained": lambda rows: np.eye(6)[None, None] * (1 + rows[:, None, None, None]),
         "classes": CLASSES,
         "filters": rng.standard_normal((16, 2, 3, 3), np.float32),
         "layers": LAYERS,
@@ -130,6 +132,72 @@ def test_mistakes_are_the_most_confident_ones(tmp_path, wrong):
         assert re.fullmatch(r"0\.\d{3}", found.words[at + 3])
         assert f"{confidence:.3f}" in found.words
     assert ("None." in found.words) == (wrong == 0)
+
+
+def test_an_explanation_is_beside_each_mistake(tmp_path):
+    asked = []
+
+    def explained(rows):
+        asked.append(rows.tolist())
+        maps = np.zeros((len(rows), 2, 6, 6))
+        maps[:, :, 0, 0], maps[:, :, 5, 5] = 1, -1
+        return maps
+
+    found = page(tmp_path, explained=explained)
+    assert asked == [[0, 1, 2, 3]]
+    reasons = [p for p in found.pictures if p["alt"].startswith("What spoke for ")]
+    names = [p["alt"].removeprefix("What spoke for ") for p in reasons]
+    assert names == [CLASSES[(i + 1) % 3] for i in range(4)]
+    for reason in reasons:
+        red, _, blue = pixels(reason)[0, 0, :3].astype(int)
+        assert red > blue
+        red, _, blue = pixels(reason)[5, 5, :3].astype(int)
+        assert red < blue
+    assert "integrated gradients" in found.text
+    assert "integrated gradients" not in page(tmp_path, explained=None).text
+    assert page(tmp_path, explained=explained, wrong=0).pictures
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_labels_that_may_be_wrong(tmp_path, images):
+    settings = shown(wrong=3) if images else shown(wrong=3, images=None)
+    found = page(tmp_path, **settings)
+    p, labels = settings["probabilities"], settings["labels"]
+    rows = ranked_issues(p, labels)
+    rows = rows[p[rows].argmax(axis=1) != labels[rows]]
+    for i in rows:
+        best = p[i].argmax()
+        cells = [
+            f"{i}",
+            CLASSES[labels[i]],
+            f"{p[i, labels[i]]:.3f}",
+            CLASSES[best],
+            f"{p[i, best]:.3f}",
+        ]
+        assert cells in found.rows
+    assert len(rows) == 3
+    assert ("Sample 0" in [p["alt"] for p in found.pictures]) == images
+
+
+def test_prediction_sets(tmp_path):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), 150)
+    labels = np.array([rng.choice(3, p=q) for q in probabilities])
+    found = page(tmp_path, labels=labels, probabilities=probabilities, images=None)
+    for coverage in (0.9, 0.95):
+        taken = np.zeros((150, 3), bool)
+        for part in (slice(0, None, 2), slice(1, None, 2)):
+            other = slice(1 - part.start, None, 2)
+            sets = fit_conformal(probabilities[other], labels[other], coverage=coverage)
+            taken[part] = sets(probabilities[part])
+        sizes = taken.sum(axis=1)
+        shares = [f"{np.mean(x):.3f}" for x in (sizes == 1, sizes == 2, sizes > 2)]
+        covered = f"{taken[np.arange(150), labels].mean():.4f}"
+        assert [f"{coverage:.2f}", covered, f"{sizes.mean():.2f}", *shares] in found.rows
+    assert not [row for row in found.rows if row[0] == "0.99"]  # 75 samples cannot promise it
+    few = page(tmp_path, labels=labels[:10], probabilities=probabilities[:10], images=None)
+    assert "Prediction sets" not in few.words
 
 
 def test_filters_have_one_scale(tmp_path):
@@ -223,7 +291,7 @@ def test_screen(tmp_path, browse, width):
     )
     assert inner == width
     assert needed <= width
-    assert loaded == pictures == 3 + 4 + 16
+    assert loaded == pictures == 3 + 3 * 4 + 16
     file = tmp_path / "screen.png"
     browse(path, framed(height), f"--screenshot={file}")
     screen = np.asarray(Image.open(file).convert("RGB")).astype(int)[:, :width]

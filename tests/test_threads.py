@@ -21,6 +21,7 @@ from conftest import needs_fork
 import agnostic_xent as ax
 from agnostic_xent.core.operation import OPERATIONS, ROUTINES
 from agnostic_xent.core.sparse import CSR
+from agnostic_xent.operations.minirocket import Convolutions, positive_proportions
 from agnostic_xent.operations.sparse import sparse_product, sparse_sums
 
 numba = pytest.importorskip("numba")
@@ -88,6 +89,10 @@ ROWS = CSR(
     4003,
 )
 
+CONVOLUTIONS = Convolutions(
+    normal(84 * 3), np.asarray([1, 5]), np.asarray([2, 1]), 2 * np.arange(169), labels(3, 336)
+)
+
 WORK: dict[str, list[Callable[[], list[Any]]]] = {
     **{
         name: [gradients(OPERATIONS[name], normal(101, 1003))]
@@ -149,6 +154,7 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
         lambda: [sparse_sums([normal(997, n)], ROWS.arrays, columns=4003) for n in (1, 5)]
     ],
     "moved_pixels": [lambda: [ax.RandomShift(20).vjp({}, normal(7, 3, 151, 153), rng=0)[0]]],
+    "positive_proportions": [lambda: [positive_proportions([normal(41, 3, 70)], CONVOLUTIONS)]],
     "dropout": [gradients(ax.dropout, normal(301, 303), rate=0.3, rng=0)],
     "sgd_step": [steps(ax.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01))],
     "adamw_step": [steps(ax.AdamW(0.1))],

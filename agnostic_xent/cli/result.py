@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import History, predict, to_backend, to_numpy
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import History, cross_entropy, integrated_gradients, predict, to_backend, to_numpy
 from ..core.arrays import Array
 from ..core.conversion import backend
 from ..core.requirements import installing
 from ..core.texts import printable
 from ..datasets import Dataset
+from ..evaluation.explanations import SHOWN_STEPS
 from ..evaluation.folder import Settings
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
@@ -55,11 +59,17 @@ def write_report(
     }
     if history:
         numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
+
+    def explained(rows: NDArray[np.integer]) -> NDArray[Any]:
+        samples = to_backend(data.test_x[rows], xp)
+        return to_numpy(integrated_gradients(model, params, samples, steps=SHOWN_STEPS))
+
     try:
         save_picture(folder / "report.png", **shown, history=history)
         save_page(
             folder / "report.html",
             **shown,
+            explained=explained if loss is cross_entropy else None,
             loss=loss_on_test,
             numbers=numbers,
             curves=curves_of(history) if history else _objective(settings),

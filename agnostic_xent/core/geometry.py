@@ -1,66 +1,87 @@
-"""Geometry of sliding windows: pairs, margins, output sizes and counts."""
+"""Geometry of sliding windows over any number of axes: sizes, margins, output sizes and counts."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, TypeAlias
 
 from .checks import integer
 
+Sizes: TypeAlias = tuple[int, ...]
+"""A number for each axis that windows slide along."""
+SizesLike: TypeAlias = int | tuple[int, ...]
 Pair: TypeAlias = tuple[int, int]
 PairLike: TypeAlias = int | tuple[int, int]
-Margins: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
-"""((top, bottom), (left, right)), in pixels."""
-Padding: TypeAlias = str | int | tuple[int, int] | Margins
+Margins: TypeAlias = tuple[Pair, ...]
+"""(before, after) for each axis, in pixels; of images ((top, bottom), (left, right))."""
+Padding: TypeAlias = str | int | tuple[int, ...] | Margins
+
+AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""The axes that windows slide along, by their number."""
+LAYOUTS = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
+"""Of signals, images and volumes."""
+SEVERAL = {
+    1: "a tuple (length,)",
+    2: "a pair (height, width)",
+    3: "a triple (depth, height, width)",
+}
+MARGINS = {
+    1: "(each side,), ((before, after),)",
+    2: "a pair, ((top, bottom), (left, right))",
+    3: "a triple, ((front, back), (top, bottom), (left, right))",
+}
 
 
-def as_pair(name: str, value: Any, minimum: int = 1) -> Pair:
-    """Return an integer, or a pair (height, width), as a pair of integers >= ``minimum``."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+def as_sizes(name: str, value: Any, rank: int, minimum: int = 1) -> Sizes:
+    """Return an integer, or one for each axis, as ``rank`` integers >= ``minimum``."""
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
     try:
-        height, width = (integer(name, size, minimum) for size in pair)
+        found = tuple([integer(name, size, minimum) for size in sizes])
     except ValueError:
+        found = ()
+    if len(found) != rank:
         raise ValueError(
-            f"{name} must be an integer >= {minimum} or a pair (height, width) of them, "
-            f"got {value!r}"
-        ) from None
-    return height, width
+            f"{name} must be an integer >= {minimum} or {SEVERAL[rank]} of them, got {value!r}"
+        )
+    return found
 
 
 def as_margins(
-    padding: Padding, window: Pair, dilation: Pair, stride: Pair, image: Pair
+    padding: Padding, window: Sizes, dilation: Sizes, stride: Sizes, image: Sizes
 ) -> Margins:
-    """Return every spelling of ``padding`` as ((top, bottom), (left, right))."""
+    """Return every spelling of ``padding`` as (before, after) for each axis."""
+    rank = len(window)
     if padding == "valid":
-        return (0, 0), (0, 0)
+        return ((0, 0),) * rank
     if padding == "same":
-        return _same_margins(window, dilation, stride, image)
+        axes = zip(window, dilation, stride, image, strict=True)
+        return tuple([_same_margin(*axis) for axis in axes])
     if not isinstance(padding, str):
-        sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
-        if len(sides) == 2:
-            vertical, horizontal = (as_pair("padding", side, minimum=0) for side in sides)
-            return vertical, horizontal
+        sides = padding if isinstance(padding, (tuple, list)) else (padding,) * rank
+        with contextlib.suppress(ValueError):
+            return tuple([_margin(side) for _, side in zip(AXES[rank], sides, strict=True)])
     raise ValueError(
-        'padding must be an integer >= 0, a pair, ((top, bottom), (left, right)), "same" or '
-        f'"valid"; got {padding!r}'
+        f'padding must be an integer >= 0, {MARGINS[rank]}, "same" or "valid"; got {padding!r}'
     )
 
 
-def _same_margins(window: Pair, dilation: Pair, stride: Pair, image: Pair) -> Margins:
-    margins = []
-    for k, d, s, n in zip(window, dilation, stride, image, strict=True):
-        total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
-        margins.append((total // 2, total - total // 2))
-    return margins[0], margins[1]
+def _margin(side: Any) -> Pair:
+    before, after = as_sizes("padding", side, 2, minimum=0)
+    return before, after
+
+
+def _same_margin(k: int, d: int, s: int, n: int) -> Pair:
+    total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
+    return total // 2, total - total // 2
 
 
 def ceil_margins(
-    padding: Margins, window: Pair, dilation: Pair, stride: Pair, image: Pair
+    padding: Margins, window: Sizes, dilation: Sizes, stride: Sizes, image: Sizes
 ) -> Margins:
     """Return margins with which a last, partial window fits that starts inside the image."""
     axes = zip(image, window, stride, padding, dilation, strict=True)
-    vertical, horizontal = (_ceil_margin(*axis) for axis in axes)
-    return vertical, horizontal
+    return tuple([_ceil_margin(*axis) for axis in axes])
 
 
 def _ceil_margin(n: int, k: int, s: int, margin: Pair, d: int) -> Pair:
@@ -73,17 +94,17 @@ def _ceil_margin(n: int, k: int, s: int, margin: Pair, d: int) -> Pair:
 
 
 def output_size(
-    image: Pair, window: Pair, *, stride: Pair, padding: Margins, dilation: Pair
-) -> Pair:
-    """Return (OH, OW): how many windows fit in the padded image."""
+    image: Sizes, window: Sizes, *, stride: Sizes, padding: Margins, dilation: Sizes
+) -> Sizes:
+    """Return how many windows fit in the padded image along each axis, such as (OH, OW)."""
     axes = zip(image, window, stride, padding, dilation, strict=True)
-    oh, ow = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
-    return oh, ow
+    return tuple([(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes])
 
 
-def check_fits(image: Pair, window: Pair, padding: Margins, dilation: Pair) -> None:
+def check_fits(image: Sizes, window: Sizes, padding: Margins, dilation: Sizes) -> None:
     """Raise ValueError when the image is empty or the window is larger than the padded image."""
-    for axis, n, k, p, d in zip(("height", "width"), image, window, padding, dilation, strict=True):
+    names = AXES[len(window)]
+    for axis, n, k, p, d in zip(names, image, window, padding, dilation, strict=True):
         if n == 0 or d * (k - 1) + 1 > n + sum(p):
             raise ValueError(
                 f"the window's {axis} of {k} (dilation {d}) is larger than the padded image's "

@@ -9,15 +9,15 @@ import math
 import os
 import struct
 import zlib
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.requirements import installing, missing
 from .dataset import Dataset, split
+from .packaged import packaged
 
 __all__ = ["load_digits", "load_fashion_mnist", "load_spambase"]
 
@@ -124,7 +124,7 @@ def load_fashion_mnist(
     if which == "embedded" and folder is not None:
         raise ValueError(f"folder is for which='full' only, got folder={folder!r}")
     if which == "embedded":
-        arrays = _packaged("fashion_mnist_12k.npz")
+        arrays = packaged("fashion_mnist_12k.npz")
     else:
         arrays = {key: _read_idx(key, path) for key, path in _find_files(folder).items()}
     for key in ("train_images", "test_images"):
@@ -178,7 +178,7 @@ def load_spambase(
     >>> data.train_x.shape, data.test_x.shape, data.classes
     ((3681, 57), (920, 57), ('ham', 'spam'))
     """
-    arrays = _packaged("spambase.npz")
+    arrays = packaged("spambase.npz")
     train, test = split(len(arrays["y"]), test_fraction, rng)
     x, y = np.log1p(arrays["X"].astype(np.float64)), arrays["y"].astype(np.int64)
     mean, std = x[train].mean(axis=0), x[train].std(axis=0)
@@ -234,13 +234,6 @@ def load_digits(
     y = digits.target.astype(np.int64)
     classes = tuple(str(digit) for digit in digits.target_names)
     return Dataset(x[train], y[train], x[test], y[test], classes=classes, name="digits")
-
-
-def _packaged(name: str) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a packaged ``.npz`` file."""
-    path = resources.files("agnostic_xent") / "data" / name
-    with path.open("rb") as file, np.load(file) as arrays:
-        return dict(arrays)
 
 
 def _find_files(folder: str | os.PathLike[str] | None) -> dict[str, Path]:

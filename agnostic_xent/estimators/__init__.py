@@ -1,17 +1,23 @@
-"""Classifiers with scikit-learn's conventions, on the arrays of any library, and their report."""
+"""Estimators with scikit-learn's conventions, on the arrays of any library; what judges them."""
 
 from .cnn import CNNClassifier
+from .conformal import ConformalClassifier
 from .folder import load_classifier, save_classifier
+from .label_issues import find_label_issues
 from .logistic import LogisticRegression
+from .minirocket import MiniRocket
 from .report import save_report
 
 __all__ = [
     "CNNClassifier",
+    "ConformalClassifier",
     "LogisticRegression",
+    "MiniRocket",
+    "find_label_issues",
     "load_classifier",
     "save_classifier",
     "save_report",
 ]
 
-for _made in (CNNClassifier, LogisticRegression, load_classifier, save_classifier, save_report):
-    _made.__module__ = "agnostic_xent"
+for _name in __all__:
+    globals()[_name].__module__ = "agnostic_xent"

@@ -13,26 +13,21 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from ..core.arrays import (
-    Array,
-    array_namespace,
-    device,
-    dtype_kind,
-    is_array,
-    is_dask,
-    library,
-)
+from ..core.arrays import Array, array_namespace, device, dtype_kind, is_array, is_dask
 from ..core.checks import integer, number
 from ..core.communication import Alone, Communicator
 from ..network.layers import Layer, Params
 from ..operations.activations import log_sigmoid, log_softmax, sigmoid, softmax
 from ..training.history import History
 from ..training.optimizers import State
+from .blocks import by_block
 from .fitting import HeldOut, Trained
 from .samples import (
     Labelled,
     Samples,
     as_indices,
+    check_home,
+    checked_groups,
     checked_labels,
     checked_weights,
     classes_like,
@@ -69,7 +64,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Of the library of X.
         """
         if is_dask(X):
-            return self._by_block(X, "decision_function")
+            return by_block(self, X, "decision_function")
         return self._scores(X, "decision_function")
 
     def predict(self, X: Any) -> Array:
@@ -87,7 +82,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             a NumPy array. Where samples have several labels, (N, classes) of 0 and 1.
         """
         if is_dask(X):
-            return self._by_block(X, "predict")
+            return by_block(self, X, "predict")
         if self._several:
             p = self.predict_proba(X)
             xp, limits = array_namespace(p), self._limits()
@@ -112,7 +107,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Of the library of X, in the order of ``classes_``.
         """
         if is_dask(X):
-            return self._by_block(X, "predict_proba")
+            return by_block(self, X, "predict_proba")
         scores = self._scores(X, "predict_proba")
         if self._several:
             return sigmoid(scores)
@@ -132,7 +127,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Of the library of X, in the order of ``classes_``.
         """
         if is_dask(X):
-            return self._by_block(X, "predict_log_proba")
+            return by_block(self, X, "predict_log_proba")
         scores = self._scores(X, "predict_log_proba")
         if self._several:
             return log_sigmoid(scores)
@@ -223,26 +218,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any, method: str) -> Array:
         check_is_fitted(self)
         samples = self._samples(X, reset=False)
-        self._check_home(samples.like, first(getattr(self, self._fitted[0])), method)
+        check_home(self, samples.like, first(getattr(self, self._fitted[0])), method)
         return self._logits(samples)
-
-    def _by_block(self, X: Array, method: str) -> Array:
-        """Return what a method makes of a dask array: another one, of which nothing is computed."""
-        check_is_fitted(self)
-        sample = np.zeros((1, *X.shape[1:]), X.dtype)
-        made = getattr(self, method)(sample)[:0]  # also checks shape and dtype of X
-        axes = list(range(1, X.ndim))
-        return X.rechunk(dict.fromkeys(axes, -1)).map_blocks(
-            _of_block,
-            self,
-            method,
-            made,
-            dtype=made.dtype,
-            meta=made,
-            drop_axis=axes,
-            new_axis=axes[: made.ndim - 1],
-            chunks=(X.chunks[0], *((n,) for n in made.shape[1:])),
-        )
 
     def _limits(self) -> NDArray[np.float64]:
         """Return the probability above which a sample has a label, one for all or for each."""
@@ -255,18 +232,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return limits
 
-    def _check_home(self, x: Array, fitted: Array, method: str) -> None:
-        if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
-            return
-        raise ValueError(
-            f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and "
-            f"the same device as those passed to fit(): X is of {library(x)} on {device(x)}, the "
-            f"estimator of {library(fitted)} on {device(fitted)}. agnostic_xent.to_backend("
-            "estimator, xp, device) returns the estimator where X is"
-        )
-
     def _labelled(
-        self, X: Any, y: Any, sample_weight: Any, classes: NDArray[Any] | None = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        classes: NDArray[Any] | None = None,
+        groups: Any = None,
     ) -> Labelled:
         """Check what is to be trained on; ``classes`` are those of a training in parts."""
         begins = classes is None or not hasattr(self, "classes_")
@@ -288,7 +260,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{type(self).__name__} needs samples of at least 2 classes, but y has one class "
                 f"alone (of weight > 0): {present[0]!r}"
             )
-        return data
+        return replace(data, groups=checked_groups(groups, len(samples)))
 
     def _partial_classes(self, classes: Any, y: Any) -> NDArray[Any]:
         """Return the classes of a training in parts: given at its first call, or columns of y."""
@@ -322,16 +294,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"it; got {kinds[data.several]}"
             )
         like = data.samples.like
-        self._check_home(like, first(params), "fit")
+        check_home(self, like, first(params), "fit")
         xp = array_namespace(like)
         return {name: xp.astype(w, like.dtype) for name, w in params.items()}
 
-    def _held_out(self) -> HeldOut | None:
+    def _held_out(self, data: Labelled) -> HeldOut | None:
         if not self.early_stopping:
             return None
         return HeldOut(
             number("validation_fraction", self.validation_fraction, "(0, 1)"),
             integer("n_iter_no_change", self.n_iter_no_change),
+            data.groups,
         )
 
     def _remember(self, trained: Trained, state: State | None, partial: bool) -> None:
@@ -393,11 +366,6 @@ def _with_field(name: str, owner: Any, path: str, value: Any) -> Any:
 
 def _of_integers(X: Any) -> bool:
     return is_array(X) and dtype_kind(array_namespace(X), X.dtype) in ("integral", "bool")
-
-
-def _of_block(x: Array, classifier: Classifier, method: str, nothing: Array) -> Array:
-    """Return what a method makes of a block, which may be empty."""
-    return getattr(classifier, method)(x) if len(x) else nothing
 
 
 def _of_both(function: Callable[[Array], Array], scores: Array) -> Array:

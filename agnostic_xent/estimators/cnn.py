@@ -1,27 +1,29 @@
-"""A classifier of images with scikit-learn's conventions, on the arrays of any library."""
+"""A classifier of images, signals and volumes with scikit-learn's conventions, on any arrays."""
 
 from __future__ import annotations
 
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
 from ..core.arrays import Array, array_namespace, device
-from ..core.checks import check_channels_first, integer, number
+from ..core.checks import check_channels_first, check_choice, integer, number
 from ..core.communication import Communicator, first_rank_first
 from ..core.conversion import to_backend, to_numpy
+from ..evaluation.explanations import grad_cam, integrated_gradients, occlusion
 from ..network.containers import Chain, Sequential
 from ..network.exchange import Exported
 from ..network.inference import predictor_for
 from ..network.layers import Layer, Params, Shape, Standardize
-from ..network.models import convnet
+from ..network.models import convnet, signal_cnn, video_cnn
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
 from ..training.loop import Callback
@@ -39,27 +41,47 @@ from ..training.recipe import (
 from .classifier import Classifier, first
 from .fitting import Problem, check_same_samples, problem, train
 from .levels import WHITE, Levels
-from .samples import Labelled, Samples, as_array, checked_samples, dtype_name
+from .samples import (
+    Labelled,
+    Samples,
+    as_array,
+    as_indices,
+    checked_labels,
+    checked_samples,
+    dtype_name,
+)
 
 __all__ = ["CNNClassifier"]
 
 OWN_RATE = 1e-3
 """The learning rate of a model that is not the default one."""
+EXPLANATIONS: dict[str, Callable[..., Array]] = {
+    "integrated_gradients": integrated_gradients,
+    "occlusion": occlusion,
+    "grad_cam": grad_cam,
+}
 PREDICTED = 512
 """Images that are predicted at a time."""
+LONG = 4
+"""Times as many columns as rows that an image rarely has, and a signal with channels often."""
 
 
 class CNNClassifier(Classifier):
-    """Classifier of images by a convolutional network, trained on the cross entropy.
+    """Classifier of images, signals or volumes by a convolutional network, on the cross entropy.
 
     Parameters
     ----------
     model : layer, optional
         Such as ``Sequential(..., Dense(classes))``: one logit for each class, also of two. By
-        default `convnet`. One that begins by `Standardize` gets the statistics of the images.
+        default `convnet`; of signals `signal_cnn`, of volumes `video_cnn`. One that begins by
+        `Standardize` gets the statistics of the images.
     image_shape : tuple of int, optional
-        (H, W) or (C, H, W), where X is flat. By default a square of the features where their number
-        is one, else a row. Where X has images, it must be theirs.
+        (H, W), (C, H, W) or (C, D, H, W), of signals (L,) or (C, L), where X is flat. By default a
+        square of the features where their number is one, else a row. Where X has images, it must be
+        theirs.
+    signals : bool
+        Whether X of shape (N, C, L) or (N, L) holds signals. By default X of three dimensions holds
+        images (N, H, W). Four dimensions are images (N, C, H, W), five volumes (N, C, D, H, W).
     optimizer : optimizer, optional
         `SGD` or `AdamW`, whose learning rate may be a schedule. By default `AdamW` with a weight
         decay of 0.05, whose rate rises for a twentieth of the steps and then falls to 0 along half
@@ -112,7 +134,7 @@ class CNNClassifier(Classifier):
     classes_ : numpy.ndarray
         The labels in order.
     image_shape_ : tuple of int
-        (C, H, W).
+        (C, H, W), (C, L) or (C, D, H, W).
     n_iter_ : int
         Epochs done.
     loss_curve_ : list of float
@@ -150,6 +172,7 @@ class CNNClassifier(Classifier):
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
     _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(OWN_RATE)}
     _levels = astuple(Levels())  # a pickle has no class that may move
+    signals = False  # what older pickles, which do not say so, were fitted with
     model_: Layer
     params_: Params
 
@@ -158,6 +181,7 @@ class CNNClassifier(Classifier):
         model: Layer | None = None,
         *,
         image_shape: tuple[int, ...] | None = None,
+        signals: bool = False,
         optimizer: Optimizer | None = None,
         learning_rate: float | None = None,
         augment: Any = None,
@@ -176,6 +200,7 @@ class CNNClassifier(Classifier):
     ):
         self.model = model
         self.image_shape = image_shape
+        self.signals = signals
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.augment = augment
@@ -192,21 +217,25 @@ class CNNClassifier(Classifier):
         self.communicator = communicator
         self.thresholds = thresholds
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the network.
 
         Ctrl-C ends the training and keeps what the finished epochs have learnt, with a warning.
 
         Parameters
         ----------
-        X : array or array-like, shape (N, C, H, W), (N, H, W) or (N, features)
-            Images, dense and finite. Lists of them, and datasets of h5py or zarr, are read whole.
+        X : array or array-like, shape (N, C, H, W), (N, H, W), (N, C, D, H, W) or (N, features)
+            Images or volumes, with ``signals`` (N, C, L) or (N, L); dense and finite. Lists of
+            them, and datasets of h5py or zarr, are read whole.
         y : array or array-like, shape (N,)
             Labels of any type. Or a table (N, classes): of floats, the probabilities of the classes
             (soft labels); of integers 0 and 1, or booleans, whether a sample has each of several
             labels. Then classes are numbered.
         sample_weight : array or array-like, shape (N,), or float, optional
             Weight of each image, >= 0.
+        groups : array-like, shape (N,), optional
+            What belongs together, such as the person of each image. With ``early_stopping`` whole
+            groups are held out, and ``validation_fraction`` is a part of them.
 
         Returns
         -------
@@ -214,7 +243,7 @@ class CNNClassifier(Classifier):
             Itself.
         """
         X, epochs = as_array(X), integer("epochs", self.epochs)
-        data = self._labelled(X, y, sample_weight)
+        data = self._labelled(X, y, sample_weight, groups=groups)
         continued = self.warm_start and hasattr(self, "params_")
         return self._train(X, data, continued, epochs=epochs)
 
@@ -237,6 +266,43 @@ class CNNClassifier(Classifier):
         data = self._labelled(X, y, sample_weight, self._partial_classes(classes, y))
         return self._train(X, data, hasattr(self, "params_"), epochs=1, partial=True)
 
+    def attributions(
+        self, X: Any, y: Any = None, *, method: str = "integrated_gradients", **options: Any
+    ) -> Array:
+        """Return what in each image speaks for a label, and how much.
+
+        Parameters
+        ----------
+        X : array or array-like
+            Images, as for ``fit``, in the same library and on the same device.
+        y : array or array-like, shape (N,), optional
+            The labels to explain. By default those that are predicted.
+        method : {"integrated_gradients", "occlusion", "grad_cam"}
+            Which explanation: `integrated_gradients`, `occlusion` or `grad_cam`.
+        **options
+            Of that function, such as ``window`` of `occlusion`. Images of uint8 are divided by 255
+            before; a ``baseline`` is not.
+
+        Returns
+        -------
+        array, shape (N, C, H, W), or (N, H, W) of "occlusion" and "grad_cam"
+            Of the library of X.
+        """
+        check_is_fitted(self)
+        check_choice("method", method, tuple(EXPLANATIONS))
+        samples = self._samples(X, reset=False)
+        self._check_home(samples.like, first(self.params_), "attributions")
+        xp, labels, found = array_namespace(samples.like), None, []
+        if y is not None:
+            labels = as_indices(checked_labels(self, y, samples), self.classes_)
+        for start in range(0, len(samples), PREDICTED):
+            some = slice(start, min(start + PREDICTED, len(samples)))
+            images = xp.reshape(samples.take(some), (-1, *self.image_shape_))
+            target = None if labels is None else samples.indices(labels[some])
+            explain = EXPLANATIONS[method]
+            found.append(explain(self.model_, self.params_, images, target, **options))
+        return xp.concat(found, axis=0)
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -253,7 +319,7 @@ class CNNClassifier(Classifier):
             model, params = self.model_, self._continued(last, data)
         else:
             model, params = self._start(shape, data, rng)
-        held_out = None if partial else self._held_out()
+        held_out = None if partial else self._held_out(data)
         samples = len(data.samples) * (1 - held_out.fraction if held_out else 1)
         steps = 0 if partial else epochs * math.ceil(samples / batch_size)
         optimizer = self._optimizer(steps)
@@ -348,7 +414,7 @@ class CNNClassifier(Classifier):
         self, shape: tuple[int, ...], data: Labelled, rng: np.random.Generator
     ) -> tuple[Layer, Params]:
         classes, like = len(data.classes), data.samples.like
-        model = convnet(classes, shape=shape) if self.model is None else self.model
+        model = _default_model(classes, shape) if self.model is None else self.model
         params, made = model.init(rng, shape)
         if made != (classes,):
             raise ValueError(
@@ -362,32 +428,58 @@ class CNNClassifier(Classifier):
         return model, to_backend(host, array_namespace(like), device(like))
 
     def _image_shape(self, given: Any, features: int) -> tuple[int, ...]:
-        """Return (C, H, W) of one image."""
-        images = (1, *given[1:])[-3:] if len(given) in (3, 4) else None
+        """Return (C, H, W) of one image, (C, L) of a signal, or (C, D, H, W) of a volume."""
+        images = self._shape_in(given)
         if self.image_shape is None:
             if images is not None:
-                check_channels_first("X", given)
+                self._check_layout(given)
                 return images
             side = math.isqrt(features)
+            if self.signals:
+                return 1, features
             return (1, side, side) if side**2 == features else (1, 1, features)
-        shape = (1, *self.image_shape) if len(self.image_shape) == 2 else tuple(self.image_shape)
+        fewest = 1 if self.signals else 2
+        shape = tuple(self.image_shape)
+        shape = (1, *shape) if len(shape) == fewest else shape
         if images is not None and images != shape:
             raise ValueError(
                 f"image_shape must be that of the images in X, {images}, or None; "
                 f"got {self.image_shape!r}"
             )
-        if len(shape) != 3 or math.prod(shape) != features:
+        ranks = (2,) if self.signals else (3, 4)
+        if len(shape) not in ranks or math.prod(shape) != features:
+            accepted = "(L,) or (C, L)" if self.signals else "(H, W), (C, H, W) or (C, D, H, W)"
             raise ValueError(
-                f"image_shape must be (H, W) or (C, H, W) with the {features} numbers of a row of "
-                f"X, got {self.image_shape!r}"
+                f"image_shape must be {accepted} with the {features} numbers of a row of X, got "
+                f"{self.image_shape!r}"
             )
         return shape
+
+    def _shape_in(self, given: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape of a sample in X of a shape; None where X has rows."""
+        if self.signals and len(given) > 3:
+            raise ValueError(f"signals must have shape (N, C, L) or (N, L), got {tuple(given)}")
+        if len(given) == 3 and not self.signals:
+            return 1, *given[1:]
+        return tuple(given[1:]) if len(given) in (3, 4, 5) else None
+
+    def _check_layout(self, given: tuple[int, ...]) -> None:
+        """Raise ValueError or warn where X looks as if its axes were meant otherwise."""
+        check_channels_first("X", given)
+        if len(given) == 3 and not self.signals and 2 <= given[1] <= given[2] // LONG:
+            n, few, many = given
+            warnings.warn(
+                f"X of shape ({n}, {few}, {many}) is taken for images of {few} x {many} pixels; "
+                f"CNNClassifier(signals=True) takes it for {few} channels of {many} numbers",
+                stacklevel=4,
+            )
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         X = as_array(X)
         given = tuple(getattr(X, "shape", ()))
-        if len(given) in (3, 4):
-            if not reset and (1, *given[1:])[-3:] != self.image_shape_:
+        shape = self._shape_in(given)
+        if shape is not None:
+            if not reset and shape != self.image_shape_:
                 check_channels_first("X", given)
                 raise ValueError(
                     f"X must hold images of shape {self.image_shape_}, as fitted; got {given}"
@@ -409,3 +501,10 @@ class CNNClassifier(Classifier):
         scores = xp.concat(logits, axis=0)
         both = scores.shape[1] == 2 and not self._several
         return scores[:, 1] - scores[:, 0] if both else scores
+
+
+def _default_model(classes: int, shape: tuple[int, ...]) -> Layer:
+    """Return the model of signals (C, L), images (C, H, W) or volumes (C, D, H, W)."""
+    if len(shape) == 2:
+        return signal_cnn(classes)
+    return convnet(classes, shape=shape) if len(shape) == 3 else video_cnn(classes)

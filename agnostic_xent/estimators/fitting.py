@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from ..core.arrays import Array, array_namespace
 from ..core.communication import Communicator
@@ -32,6 +32,9 @@ from ..training.optimizers import Optimizer, State
 from ..training.recipe import some_of
 from ..training.sparse_epochs import _ZeroLogit
 from .samples import Batches, Labelled, Samples
+
+DRAWS = 100
+"""So often groups are drawn to be held out, until all classes are among the others."""
 
 
 class Trained(NamedTuple):
@@ -53,6 +56,32 @@ class HeldOut:
     fraction: float
     patience: int
     """Epochs without improvement."""
+    groups: NDArray[Any] | None = None
+    """If there are some, the part is one of whole groups, and the fraction that of groups."""
+
+    def split(
+        self, samples: int, labels: NDArray[np.int64] | None, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the samples to train on, and those that are held out.
+
+        With ``labels``, all classes are among those to train on.
+        """
+        rows, seed = np.arange(samples), int(rng.integers(2**31 - 1))
+        if self.groups is None:
+            train, others = train_test_split(
+                rows, test_size=self.fraction, stratify=labels, random_state=seed
+            )
+            return train, others
+        if len(np.unique(self.groups)) < 2:
+            raise ValueError("groups must be at least 2, for one of them to be held out; got 1")
+        splits = GroupShuffleSplit(DRAWS, test_size=self.fraction, random_state=seed)
+        for train, others in splits.split(rows, groups=self.groups):
+            if labels is None or len(np.unique(labels[train])) == len(np.unique(labels)):
+                return train, others
+        raise ValueError(
+            f"groups must leave samples of every class to train on; in {DRAWS} draws of "
+            f"validation_fraction={self.fraction} of them none did"
+        )
 
 
 @dataclass(frozen=True)
@@ -132,12 +161,7 @@ def train(
     """
     rows, validation, best = np.arange(len(problem.samples)), None, None
     if held_out is not None:
-        rows, others = train_test_split(
-            rows,
-            test_size=held_out.fraction,
-            stratify=problem.strata,
-            random_state=int(rng.integers(2**31 - 1)),
-        )
+        rows, others = held_out.split(len(rows), problem.strata, rng)
         validation = problem.part(others, batch_size)
         best = _Best(held_out.patience)
     kept = _Last()

@@ -33,7 +33,7 @@ from .lbfgs import MOST_COLUMNS, minimize
 from .logistic_objective import LogisticObjective
 from .rows import affine
 from .sample_space import SampleSpace, sample_space
-from .samples import Labelled, Samples, checked_samples, checked_weights, dtype_name
+from .samples import Labelled, Samples, check_home, checked_samples, checked_weights, dtype_name
 from .used_columns import UsedColumns, used_columns
 
 __all__ = ["LogisticRegression"]
@@ -178,7 +178,7 @@ class LogisticRegression(Classifier):
         self.communicator = communicator
         self.thresholds = thresholds
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the coefficients.
 
         Parameters
@@ -191,6 +191,9 @@ class LogisticRegression(Classifier):
             labels. Then classes are numbered.
         sample_weight : array or array-like, shape (N,), or float, optional
             Weight of each sample, >= 0.
+        groups : array-like, shape (N,), optional
+            What belongs together, such as the person of each sample. With ``early_stopping`` whole
+            groups are held out, and ``validation_fraction`` is a part of them.
 
         Returns
         -------
@@ -198,7 +201,7 @@ class LogisticRegression(Classifier):
             Itself.
         """
         self._check_options()
-        data = self._labelled(X, y, sample_weight)
+        data = self._labelled(X, y, sample_weight, groups=groups)
         params = self._zeros(data)
         if self.warm_start and hasattr(self, "coef_"):
             params = self._continued({"0.weight": self.coef_, "0.bias": self.intercept_}, data)
@@ -272,7 +275,7 @@ class LogisticRegression(Classifier):
                 f"classes and class_weight={self.class_weight!r}"
             )
         samples = self._samples(X, reset=False)
-        self._check_home(samples.like, self.coef_, "summary")
+        check_home(self, samples.like, self.coef_, "summary")
         if samples.features > MOST_COLUMNS:
             raise ValueError(
                 f"summary is for at most {MOST_COLUMNS} features, got {samples.features}"
@@ -354,7 +357,7 @@ class LogisticRegression(Classifier):
             batch_size=int(self.batch_size),
             rng=self._rng(),
             communicator=self._ranks,
-            held_out=None if partial else self._held_out(),
+            held_out=None if partial else self._held_out(data),
         )
         self.coef_ = trained.params["0.weight"]
         self.intercept_ = trained.params.get("0.bias", data.samples.zeros(units))

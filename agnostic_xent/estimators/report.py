@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from ..core.arrays import array_namespace, library
 from ..core.conversion import to_numpy
+from ..evaluation.explanations import SHOWN_STEPS
 from ..evaluation.layer_times import LayerTime, how_measured, layer_times
 from ..evaluation.page import machine, save_page
 from ..evaluation.pictures import Curves, curves_of
 from ..operations.losses import cross_entropy
 from .classifier import Classifier
 from .cnn import CNNClassifier
-from .samples import Samples, as_indices, checked_labels, host
+from .conformal import ConformalClassifier
+from .samples import (
+    Samples,
+    as_array,
+    as_indices,
+    checked_groups,
+    checked_labels,
+    host,
+    taken,
+)
 from .targets import as_table, tabled
 
 __all__ = ["save_report"]
@@ -32,32 +44,38 @@ def save_report(
     y: Any,
     *,
     title: str | None = None,
+    groups: Any = None,
 ) -> None:
     """Write what a fitted classifier does on test samples as one HTML page.
 
-    Curves of the training, confusion matrix, reliability diagram, scores of each class; of images
-    also the most confident mistakes, the first filters, and which implementation runs in each layer
-    and for how long. The page opens without network, on a phone and on paper. Needs matplotlib and
-    jinja2.
+    Curves of the training, confusion matrix, reliability diagram, scores of each class, samples
+    whose label is probably wrong, sizes and coverage of prediction sets; of images also the most
+    confident mistakes, each with an explanation, the first filters, and which implementation runs
+    in each layer and for how long. The page opens without network, on a phone and on paper. Needs
+    matplotlib and jinja2.
 
     Parameters
     ----------
     path : path
         The file, such as report.html; an older one is replaced only when the new one is complete.
     classifier : CNNClassifier, LogisticRegression or another classifier of scikit-learn
-        Fitted, with ``predict_proba``; also the last step of a Pipeline, or the best one of a
-        search such as GridSearchCV. The curves and the layers are those of the first two alone.
+        Fitted, with ``predict_proba``; also the last step of a Pipeline, the best one of a search
+        such as GridSearchCV, or the one in a `ConformalClassifier`. The curves and
+        the layers are those of the first two alone.
     X, y : array or array-like
         Test samples and their labels, as for ``classifier.score``.
     title : str, optional
         By default the name of the class.
+    groups : array-like, shape (N,), optional
+        What each sample belongs to, such as a person: a table has the accuracy of each.
 
     Raises
     ------
     ImportError
         If matplotlib or jinja2 is not installed.
     ValueError
-        If X is not as it was fitted, or y has labels that were not there.
+        If X is not as it was fitted, y has labels that were not there, or there are not as many
+        groups as samples.
 
     Examples
     --------
@@ -71,7 +89,7 @@ def save_report(
     check_is_fitted(classifier)
     classifier, X = _last_step(classifier, X)
     name, where, size = type(classifier).__name__, "numpy", 0
-    images, filters, layers = None, None, []
+    images, explained, filters, layers = None, None, None, []
     if not isinstance(classifier, Classifier):
         check_consistent_length(X, y)
         labels = as_indices(column_or_1d(y, warn=True), np.asarray(classifier.classes_))
@@ -84,6 +102,7 @@ def save_report(
         where, size = library(samples.like), min(int(classifier.batch_size), len(samples))
         if isinstance(classifier, CNNClassifier):
             images, filters = _images(classifier, X), _filters(classifier)
+            explained = functools.partial(_explained, classifier, as_array(X))
             layers = _layers(classifier, samples, labels, size)
     unit = "epoch" if getattr(classifier, "history_", None) else "iteration"
     save_page(
@@ -96,12 +115,14 @@ def save_report(
         labels=labels,
         probabilities=np.exp(log_probabilities),
         images=images,
+        explained=explained,
         classes=[str(label) for label in classifier.classes_],
         filters=filters,
         layers=layers,
         layers_note=how_measured(size, where),
         settings={"estimator": name, **_settings(classifier)},
         versions=machine(where),
+        groups=checked_groups(groups, len(labels)),
     )
 
 
@@ -116,10 +137,14 @@ def _labels(classifier: Classifier, y: Any, samples: Samples) -> NDArray[np.int6
 
 
 def _last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Return the classifier within a search or a pipeline, and samples as that takes them."""
+    """Return the classifier within another one or a pipeline, and samples as that takes them."""
     while True:
         if hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
+        elif isinstance(estimator, ConformalClassifier):
+            estimator = estimator.estimator_
+        elif isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
         elif isinstance(estimator, Pipeline):
             X = estimator[:-1].transform(X) if len(estimator) > 1 else X
             estimator = estimator[-1]
@@ -162,11 +187,17 @@ def _settings(classifier: Any) -> dict[str, Any]:
 
 
 def _images(classifier: CNNClassifier, X: Any) -> NDArray[Any] | None:
-    """Return (N, C, H, W), or None where a row of numbers was fitted that is no image."""
-    if min(classifier.image_shape_[1:]) == 1:
+    """Return (N, C, H, W), or None where no images were fitted, or rows of numbers."""
+    if len(classifier.image_shape_) != 3 or min(classifier.image_shape_[1:]) == 1:
         return None
     images: NDArray[Any] = np.asarray(host(X)).reshape(-1, *classifier.image_shape_)
     return images
+
+
+def _explained(classifier: CNNClassifier, X: Any, rows: NDArray[np.integer]) -> NDArray[Any]:
+    """Return what spoke for the predicted labels of some samples, (M, C, H, W)."""
+    found: NDArray[Any] = host(classifier.attributions(taken(X, rows), steps=SHOWN_STEPS))
+    return found
 
 
 def _filters(classifier: CNNClassifier) -> NDArray[Any] | None:

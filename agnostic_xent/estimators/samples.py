@@ -11,6 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
@@ -162,6 +163,9 @@ class Labelled:
         found: Any = self.table.sum(axis=0) if self.weights is None else self.weights @ self.table
         return np.asarray(found, np.float64)
 
+    groups: NDArray[Any] | None = None
+    """What belongs together, such as the person of each sample."""
+
     @property
     def total(self) -> float:
         """The sum of the weights."""
@@ -290,6 +294,18 @@ def _check_kind(X: Any) -> None:
         raise TypeError("X must be real numbers, got dates or times; subtract and divide them")
 
 
+def check_home(estimator: Any, x: Array, fitted: Array, method: str) -> None:
+    """Raise ValueError unless x is where an estimator was fitted."""
+    if library(x) == library(fitted) and (is_dask(x) or device(x) == device(fitted)):
+        return
+    raise ValueError(
+        f"Inputs passed to {type(estimator).__name__}.{method}() must use the same namespace and "
+        f"the same device as those passed to fit(): X is of {library(x)} on {device(x)}, the "
+        f"estimator of {library(fitted)} on {device(fitted)}. agnostic_xent.to_backend("
+        "estimator, xp, device) returns the estimator where X is"
+    )
+
+
 def as_array(X: Any) -> Any:
     """Return images that are no array, but in a list or a file, as one; anything else as it is."""
     if array_api_compat.is_array_api_obj(X):
@@ -298,7 +314,15 @@ def as_array(X: Any) -> Any:
         found = np.asarray(X)
     except ValueError as error:
         raise ValueError(f"X must hold samples of one shape: {error}") from error
-    return found if found.ndim in (3, 4) else X
+    return found if found.ndim in (3, 4, 5) else X
+
+
+def taken(X: Any, rows: NDArray[np.integer]) -> Any:
+    """Return some samples of an array, on its device, or of anything else that has rows."""
+    if not array_api_compat.is_array_api_obj(X) or is_dask(X):
+        return _safe_indexing(X, rows)
+    xp = array_namespace(X)
+    return xp.take(X, xp.asarray(rows, device=device(X)), axis=0)
 
 
 def host(x: Any) -> Any:
@@ -348,6 +372,18 @@ def classes_like(classes: NDArray[Any], like: Array) -> Array | None:
     except (NotImplementedError, OverflowError, RuntimeError, TypeError, ValueError):
         return None
     return names if exact else None
+
+
+def checked_groups(groups: Any, count: int) -> NDArray[Any] | None:
+    """Return the group of each sample; None if there are none."""
+    if groups is None:
+        return None
+    found: NDArray[Any] = column_or_1d(host(groups))
+    if len(found) != count:
+        raise ValueError(
+            f"groups must have shape ({count},), one for each sample, got {found.shape}"
+        )
+    return found
 
 
 def as_indices(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from ..core.requirements import missing
 from ..info import backend_line, threads, versions
 from ..training.recipe import chance_loss
 from .calibration import expected_calibration_error
+from .conformal import fit_conformal
+from .label_issues import ranked_issues
 from .layer_times import LayerTime
 from .lettering import drawing, printable
 from .metrics import confusion_matrix
@@ -33,8 +36,12 @@ from .words import in_words
 __all__ = ["save_page"]
 
 TEMPLATE = Path(__file__).parent / "page.html"
-MISTAKES, FILTERS = 24, 64
+MISTAKES, ISSUES, FILTERS = 24, 24, 64
 """At most so many are shown."""
+COVERAGES = (0.9, 0.95, 0.99)
+"""Of the prediction sets."""
+Explained: TypeAlias = Callable[[NDArray[np.integer]], NDArray[np.floating]]
+"""Takes indices of samples; returns what spoke for their predicted class, as images."""
 
 
 def save_page(
@@ -48,12 +55,14 @@ def save_page(
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
     images: NDArray[np.floating] | None,
+    explained: Explained | None,
     classes: Sequence[str],
     filters: NDArray[np.floating] | None,
     layers: Sequence[LayerTime],
     layers_note: str,
     settings: Mapping[str, Any],
     versions: Mapping[str, str],
+    groups: NDArray[Any] | None = None,
 ) -> None:
     """Write the page atomically: one file that opens without network, on a phone and on paper.
 
@@ -79,6 +88,9 @@ def save_page(
         Predicted probabilities of the test samples.
     images : ndarray, shape (N, C, H, W), or None
         The test samples as images, of which the first channel is shown; None shows none.
+    explained : callable, optional
+        Returns what in images of some samples, given their indices, spoke for the predicted class:
+        an ndarray (M, C, H, W), such as `integrated_gradients` makes. None shows no explanation.
     classes : sequence of str
         Name of each class.
     filters : ndarray, shape (K, C, KH, KW), or None
@@ -88,6 +100,8 @@ def save_page(
         table is left out.
     settings, versions : mapping of str
         Tables at the end of the page.
+    groups : ndarray, shape (N,), optional
+        What each test sample belongs to, such as a person; a table has the accuracy of each.
 
     Raises
     ------
@@ -115,7 +129,10 @@ def save_page(
             summary=[*_summary(labels, probabilities, loss), *numbers.items()],
             pictures=_pictures(curves, unit, labels, probabilities, classes),
             scores=_scores(matrix, classes),
-            mistakes=_mistakes(labels, probabilities, images, classes),
+            groups=_groups(groups, probabilities.argmax(axis=1) == labels),
+            mistakes=_mistakes(labels, probabilities, images, explained, classes),
+            issues=_issues(labels, probabilities, images, classes),
+            sets=_sets(labels, probabilities),
             filters=_filters(filters),
             layers=layers,
             layers_note=layers_note,
@@ -202,23 +219,92 @@ def _taken_for(mistakes: NDArray[np.integer], classes: Sequence[str]) -> str:
     return f"{classes[most]}, {mistakes[most]:,}" if mistakes[most] else "–"
 
 
+def _groups(groups: NDArray[Any] | None, right: NDArray[np.bool_]) -> list[dict[str, str]]:
+    """Return the accuracy of each group, from the least one on."""
+    if groups is None:
+        return []
+    names, numbers = np.unique(groups, return_inverse=True)
+    samples, good = np.bincount(numbers), np.bincount(numbers, weights=right)
+    return [
+        {
+            "name": str(names[i]),
+            "accuracy": f"{good[i] / samples[i]:.3f}",
+            "samples": f"{samples[i]:,}",
+        }
+        for i in np.argsort(good / samples, kind="stable")
+    ]
+
+
 def _mistakes(
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
     images: NDArray[np.floating] | None,
+    explained: Explained | None,
     classes: Sequence[str],
 ) -> list[dict[str, str]] | None:
     if images is None:
         return None
+    rows = confident_mistakes(labels, probabilities)[:MISTAKES]
+    if explained is not None and len(rows):
+        reasons = [_signed(found.sum(axis=0)) for found in explained(rows)]
+    else:
+        reasons = [""] * len(rows)
     return [
         {
             "picture": _picture(images[i]),
+            "reason": reason,
             "true": classes[labels[i]],
             "predicted": classes[probabilities[i].argmax()],
             "probability": f"{probabilities[i].max():.3f}",
         }
-        for i in confident_mistakes(labels, probabilities)[:MISTAKES]
+        for i, reason in zip(rows, reasons, strict=True)
     ]
+
+
+def _issues(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    images: NDArray[np.floating] | None,
+    classes: Sequence[str],
+) -> list[dict[str, str]]:
+    """Return the samples whose label is probably wrong, the worst first."""
+    best = probabilities.argmax(axis=1)
+    rows = ranked_issues(probabilities, labels)
+    return [
+        {
+            "sample": f"{i}",
+            "picture": "" if images is None else _picture(images[i]),
+            "label": classes[labels[i]],
+            "suggested": classes[best[i]],
+            "probability": f"{probabilities[i, labels[i]]:.3f}",
+            "of_suggested": f"{probabilities[i, best[i]]:.3f}",
+        }
+        for i in rows[best[rows] != labels[rows]][:ISSUES]
+    ]
+
+
+def _sets(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> list[dict[str, str]]:
+    """Return how often sets of classes hold the true one, each half calibrated on the other."""
+    rows: list[dict[str, Any]] = []
+    half = np.arange(len(labels)) % 2 == 0
+    for coverage in COVERAGES if len(labels) > 1 else ():
+        taken = np.zeros(probabilities.shape, bool)
+        for part in (half, ~half):
+            sets = fit_conformal(probabilities[~part], labels[~part], coverage=coverage)
+            if sets.threshold == math.inf:  # of all classes: too few samples for such a promise
+                return rows
+            taken[part] = sets(probabilities[part])
+        sizes = taken.sum(axis=1)
+        shares = [np.mean(sizes == 1), np.mean(sizes == 2), np.mean(sizes > 2)]
+        rows.append(
+            {
+                "promised": f"{coverage:.2f}",
+                "covered": f"{np.mean(taken[np.arange(len(labels)), labels]):.4f}",
+                "size": f"{sizes.mean():.2f}",
+                "shares": [f"{share:.3f}" for share in shares],
+            }
+        )
+    return rows
 
 
 def _filters(filters: NDArray[np.floating] | None) -> list[str]:
@@ -226,7 +312,7 @@ def _filters(filters: NDArray[np.floating] | None) -> list[str]:
         return []
     limit = float(np.abs(filters).max())
     return [
-        _png(w.reshape(-1, w.shape[2]), "RdBu_r", (-limit, limit))  # (C * KH, KW)
+        _signed(w.reshape(-1, w.shape[2]), limit)  # (C * KH, KW)
         for w in filters[:FILTERS]
     ]
 
@@ -250,6 +336,12 @@ def _picture(image: NDArray[np.floating]) -> str:
         return _png(image[0], "gray")
     low, high = float(np.min(image)), float(np.max(image))
     return _png((image.transpose(1, 2, 0) - low) / ((high - low) or 1.0), None)
+
+
+def _signed(numbers: NDArray[np.floating], limit: float | None = None) -> str:
+    """Return numbers in blue below 0 and in red above, by default as far as they go."""
+    limit = float(np.abs(numbers).max()) or 1.0 if limit is None else limit
+    return _png(numbers, "RdBu_r", (-limit, limit))
 
 
 def _png(image: NDArray[np.floating], colors: str | None, limits: Any = (None, None)) -> str:

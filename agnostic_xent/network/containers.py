@@ -13,7 +13,6 @@ from ..core.checks import check_choice, generator
 from ..operations.addition import add
 from .augmentation import moved_at_once
 from .layers import (
-    BatchNorm2d,
     Conv2d,
     Layer,
     LayerPullback,
@@ -23,6 +22,8 @@ from .layers import (
     ReLU,
     Shape,
     WithPullback,
+    _BatchNorm,
+    _Convolution,
 )
 from .onnx_graph import OnnxGraph
 
@@ -186,8 +187,8 @@ def as_chain(model: Layer) -> Chain:
 class Sequential(Layer):
     """Layers one after the other; the parameters of layer i are named "i.…".
 
-    A `ReLU` behind a `Conv2d`, a `BatchNorm2d` or a `Residual`, and a ``MaxPool2d(2)`` behind a
-    `Conv2d`, run inside that layer, where a kernel can do it in one pass. `RandomFlip`,
+    A `ReLU` behind a convolution, a batch normalization or a `Residual`, and a ``MaxPool2d(2)``
+    behind a `Conv2d`, run inside that layer, where a kernel can do it in one pass. `RandomFlip`,
     `RandomShift` and `RandomCrop` in a row move pixels once.
 
     Parameters
@@ -257,7 +258,7 @@ def _fuse(before: Layer, layer: Layer) -> Layer | None:
     """Return a layer that does the work of ``layer``, which follows it, too; None if none."""
     if isinstance(before, Conv2d) and before.max_pool:
         return None
-    if layer == ReLU() and isinstance(before, Conv2d | BatchNorm2d | Residual):
+    if layer == ReLU() and isinstance(before, _Convolution | _BatchNorm | Residual):
         return None if before.activation else replace(before, activation="relu")
     if layer in (MaxPool2d(2), MaxPool2d(2, stride=2)) and isinstance(before, Conv2d):
         return replace(before, max_pool=2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from . import augmentation, containers, layers
+from . import augmentation, containers, layers, signal_augmentation
 from .layers import Layer
 
 KNOWN: dict[str, Any] = {
     name: getattr(module, name)
-    for module in (layers, augmentation, containers)
+    for module in (layers, augmentation, signal_augmentation, containers)
     for name in module.__all__
 }
 """The layers of this package, by name."""

@@ -23,7 +23,7 @@ __all__ = ["export_onnx", "match_params"]
 
 OPSET, IR_VERSION = 20, 9
 DTYPES = ("float16", "float32", "float64")
-NOT_IN_FLOAT64 = ("AveragePool", "Conv")
+NOT_IN_FLOAT64 = ("AveragePool", "Conv", "Gelu", "InstanceNormalization", "LeakyRelu")
 """The nodes of layers that onnxruntime does not compute in float64 on a CPU."""
 
 COUNTER = "num_batches_tracked"
@@ -109,8 +109,8 @@ def export_onnx(
     model : layer, or CNNClassifier or LogisticRegression
         Each layer in it appends its own nodes, `Layer.to_onnx`. A classifier is fitted.
     params : mapping of str to array, or path of a classifier's file
-        Its parameters, of any library, all float16, float32 or float64. onnxruntime computes
-        convolutions and average pools in the first two alone; a warning says so.
+        Its parameters, of any library, all float16, float32 or float64. onnxruntime computes some
+        layers, such as convolutions and average pools, in the first two alone; a warning says so.
     path : path
         The file; an older one is replaced only when the new one is complete.
     input_shape : tuple of int

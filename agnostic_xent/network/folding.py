@@ -8,8 +8,21 @@ from typing import cast
 
 from ..core.arrays import Array, array_namespace, is_half, quiet
 from .containers import Chain, Residual, Sequential, _check_layer, _fuse, outer_params, parts
-from .layers import STATISTICS, BatchNorm2d, Conv2d, Dropout, Layer, Params
-from .synchronized import SynchronizedBatchNorm2d
+from .layers import (
+    STATISTICS,
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    Dropout,
+    Layer,
+    Params,
+    _BatchNorm,
+    _Convolution,
+)
+from .synchronized import SynchronizedBatchNorm
 
 __all__ = ["fold_batch_norm"]
 
@@ -55,8 +68,9 @@ def fold_batch_norm(model: Layer, params: Mapping[str, Array]) -> tuple[Layer, P
 
 
 CONTAINERS = Chain, Residual, Sequential
-NORMALIZATIONS = BatchNorm2d, SynchronizedBatchNorm2d
-FUSED = Conv2d, Residual, *NORMALIZATIONS
+CONVOLUTIONS = Conv1d, Conv2d, Conv3d
+NORMALIZATIONS = BatchNorm1d, BatchNorm2d, BatchNorm3d, SynchronizedBatchNorm
+FUSED = Residual, *CONVOLUTIONS, *NORMALIZATIONS
 
 
 def _folded(layer: Layer, params: Params) -> tuple[Layer, Params]:
@@ -102,12 +116,12 @@ def _joined(
 ) -> tuple[Layer, Params] | None:
     """Return one layer that does the work of two; None if there is none."""
     if type(layer) in NORMALIZATIONS:
-        if type(before) is not Conv2d or before.activation or before.max_pool:
+        if type(before) not in CONVOLUTIONS or is_half(params["weight"].dtype):
             return None
-        if is_half(params["weight"].dtype):
+        conv, norm = cast(_Convolution, before), cast(_BatchNorm, layer)
+        if conv.activation or getattr(conv, "max_pool", None):
             return None
-        norm = cast(BatchNorm2d, layer)
-        one = replace(before, bias=True, activation=norm.activation)
+        one = replace(conv, bias=True, activation=norm.activation)
         return one, _scaled(params, own, norm.eps)
     fused = _fuse(before, layer) if type(before) in FUSED else None
     return (fused, params) if fused else None
@@ -117,9 +131,10 @@ def _scaled(conv: Params, norm: Params, eps: float) -> Params:
     """Return the parameters of a convolution that normalizes its output."""
     weight, bias = conv["weight"], conv.get("bias")
     mean, var = (norm[name] for name in STATISTICS)
-    scale = norm["weight"] / array_namespace(weight).sqrt(var + eps)
+    xp = array_namespace(weight)
+    scale = norm["weight"] / xp.sqrt(var + eps)
     shift = -mean if bias is None else bias - mean
     return {
-        "weight": weight * scale[:, None, None, None],
+        "weight": weight * xp.reshape(scale, (-1, *(1 for _ in weight.shape[1:]))),
         "bias": norm["bias"] + scale * shift,
     }

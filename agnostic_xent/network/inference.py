@@ -16,24 +16,37 @@ from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_p
 from .exchange import match_params
 from .folding import fold_batch_norm
 from .layers import (
+    AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
     Layer,
+    MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
     Params,
     ReLU,
+    _Convolution,
 )
+from .signal_augmentation import Jitter, RandomRotation3d, RandomScale
 
 __all__ = ["compile_predictor"]
 
 PLANNED = {
-    AvgPool2d, BatchNorm2d, Chain, Conv2d, Cutout, Dense, Dropout, Flatten, GlobalAvgPool2d,
-    MaxPool2d, RandomFlip, RandomShift, ReLU, Residual, Sequential,
+    AvgPool1d, AvgPool2d, AvgPool3d, BatchNorm1d, BatchNorm2d, BatchNorm3d, Chain, Conv1d, Conv2d,
+    Conv3d, Cutout, Dense, Dropout, Flatten, GlobalAvgPool, GlobalAvgPool2d, Jitter, MaxPool1d,
+    MaxPool2d, MaxPool3d, RandomFlip, RandomRotation3d, RandomScale, RandomShift, ReLU, Residual,
+    Sequential,
 }  # fmt: skip
 """Layers that do the same whatever the numbers of their input are."""
 
@@ -116,7 +129,7 @@ def predictor_for(
 
 
 def _has_convolutions(layer: Layer) -> bool:
-    return isinstance(layer, Conv2d) or any(map(_has_convolutions, layer.children().values()))
+    return isinstance(layer, _Convolution) or any(map(_has_convolutions, layer.children().values()))
 
 
 class Predictor:

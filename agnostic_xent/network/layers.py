@@ -21,27 +21,53 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from ..core.arrays import Array
 from ..core.cached import cached_property
-from ..core.checks import generator, namespace, set_integers
-from ..core.geometry import Margins, Padding, PairLike, as_margins, as_pair, ceil_margins
+from ..core.checks import check_ndim, generator, namespace, set_integers
+from ..core.geometry import LAYOUTS, Padding, SizesLike, as_margins, as_sizes, ceil_margins
 from ..core.operation import Operation, explain, kernels
 from ..operations.activations import relu
-from ..operations.convolution import check_groups, conv2d
+from ..operations.convolution import check_groups, conv1d, conv2d, conv3d
 from ..operations.dense import dense
+from ..operations.elementwise import gelu, leaky_relu, silu, tanh
 from ..operations.normalization import batch_norm, dropout
-from ..operations.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
+from ..operations.pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    global_avg_pool,
+    global_avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
+from ..operations.sample_normalization import group_norm, layer_norm
 from .onnx_graph import OnnxGraph
 
 __all__ = [
+    "GELU",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool",
     "GlobalAvgPool2d",
+    "GroupNorm",
+    "LayerNorm",
+    "LeakyReLU",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "ReLU",
+    "SiLU",
     "Standardize",
+    "Tanh",
 ]
 
 Params: TypeAlias = dict[str, Array]
@@ -222,15 +248,55 @@ class ReLU(OperationLayer):
     operation, onnx_node = relu, "Relu"
 
 
-@dataclass(frozen=True)
-class MaxPool2d(OperationLayer):
-    """Maximum over windows: `max_pool2d`."""
+class Tanh(OperationLayer):
+    """Hyperbolic tangent: `tanh`."""
 
-    operation = max_pool2d
-    window: PairLike
-    stride: PairLike | None = None
-    padding: PairLike | Margins = 0
-    dilation: PairLike = 1
+    operation, onnx_node = tanh, "Tanh"
+
+
+class SiLU(OperationLayer):
+    """Sigmoid linear unit: `silu`."""
+
+    operation = silu
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's nodes, for the input named x, to a graph; return the output's name."""
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+
+
+@dataclass(frozen=True)
+class GELU(OperationLayer):
+    """Gaussian error linear unit: `gelu`."""
+
+    operation = gelu
+    approximate: str = "none"
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node("Gelu", x, approximate=self.approximate)
+
+
+@dataclass(frozen=True)
+class LeakyReLU(OperationLayer):
+    """Leaky rectified linear unit: `leaky_relu`."""
+
+    operation = leaky_relu
+    negative_slope: float = 0.01
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        return graph.node("LeakyRelu", x, alpha=self.negative_slope)
+
+
+@dataclass(frozen=True)
+class _MaxPool(OperationLayer):
+    """Maximum over windows."""
+
+    rank: ClassVar[int]
+    window: SizesLike
+    stride: SizesLike | None = None
+    padding: Padding = 0
+    dilation: SizesLike = 1
     ceil_mode: bool = False
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
@@ -241,18 +307,37 @@ class MaxPool2d(OperationLayer):
         """
         options = _onnx_windows(self, graph.shapes[x], self.dilation)
         if max(options["dilations"]) > 1:
-            x, options["pads"] = graph.padded(x, options["pads"], -math.inf), [0, 0, 0, 0]
+            x = graph.padded(x, options["pads"], -math.inf)
+            options["pads"] = [0] * len(options["pads"])
         return graph.node("MaxPool", x, **options)
 
 
-@dataclass(frozen=True)
-class AvgPool2d(OperationLayer):
-    """Mean over windows: `avg_pool2d`."""
+class MaxPool1d(_MaxPool):
+    """Maximum over windows of signals: `max_pool1d`."""
 
-    operation = avg_pool2d
-    window: PairLike
-    stride: PairLike | None = None
-    padding: PairLike | Margins = 0
+    operation, rank = max_pool1d, 1
+
+
+class MaxPool2d(_MaxPool):
+    """Maximum over windows: `max_pool2d`."""
+
+    operation, rank = max_pool2d, 2
+
+
+class MaxPool3d(_MaxPool):
+    """Maximum over windows of volumes: `max_pool3d`."""
+
+    operation, rank = max_pool3d, 3
+
+
+@dataclass(frozen=True)
+class _AvgPool(OperationLayer):
+    """Mean over windows."""
+
+    rank: ClassVar[int]
+    window: SizesLike
+    stride: SizesLike | None = None
+    padding: Padding = 0
     ceil_mode: bool = False
     count_include_pad: bool = True
 
@@ -271,14 +356,39 @@ class AvgPool2d(OperationLayer):
         return graph.node("AveragePool", x, count_include_pad=int(padding_counts), **options)
 
 
-class GlobalAvgPool2d(OperationLayer):
-    """Mean over all pixels: `global_avg_pool2d`; (C, H, W) -> (C,)."""
+class AvgPool1d(_AvgPool):
+    """Mean over windows of signals: `avg_pool1d`."""
 
-    operation = global_avg_pool2d
+    operation, rank = avg_pool1d, 1
+
+
+class AvgPool2d(_AvgPool):
+    """Mean over windows: `avg_pool2d`."""
+
+    operation, rank = avg_pool2d, 2
+
+
+class AvgPool3d(_AvgPool):
+    """Mean over windows of volumes: `avg_pool3d`."""
+
+    operation, rank = avg_pool3d, 3
+
+
+class GlobalAvgPool(OperationLayer):
+    """Mean of each channel: `global_avg_pool`; (C, L), (C, H, W) or (C, D, H, W) -> (C,)."""
+
+    operation = global_avg_pool
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
         """Append the layer's node, for the input named x, to a graph; return its output's name."""
-        return graph.node("ReduceMean", x, graph.constant("axes", [2, 3]), keepdims=0)
+        axes = range(2, 1 + len(graph.shapes[x]))
+        return graph.node("ReduceMean", x, graph.constant("axes", [*axes]), keepdims=0)
+
+
+class GlobalAvgPool2d(GlobalAvgPool):
+    """Mean over all pixels: `global_avg_pool2d`; (C, H, W) -> (C,)."""
+
+    operation = global_avg_pool2d
 
 
 @dataclass(frozen=True)
@@ -366,58 +476,173 @@ class Dense(_WeightedLayer):
 
 
 @dataclass(frozen=True)
-class Conv2d(_WeightedLayer):
-    """Convolution layer: `conv2d` with weights (filters, C / groups, KH, KW)."""
+class _Convolution(_WeightedLayer):
+    """Convolution layer with weights (filters, C / groups, *window)."""
 
-    operation = conv2d
+    rank: ClassVar[int]
     filters: int
-    window: PairLike
-    stride: PairLike = 1
+    window: SizesLike
+    stride: SizesLike = 1
     padding: Padding = 0
-    dilation: PairLike = 1
+    dilation: SizesLike = 1
     groups: int = 1
     bias: bool = True
     activation: str | None = None
-    max_pool: int | None = None
 
     def __post_init__(self) -> None:
         set_integers(self, "filters", "groups")
 
     def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
         """Return fresh NumPy parameters (float32) and the shape of one output sample."""
-        if len(shape) != 3:
-            raise ValueError(f"Conv2d takes samples of shape (C, H, W), got {shape}")
+        if len(shape) != 1 + self.rank:
+            letters = LAYOUTS[self.rank].replace("N, ", "")
+            raise ValueError(f"{type(self).__name__} takes samples of shape {letters}, got {shape}")
         check_groups(shape[0], self.filters, self.groups)
-        weight = (self.filters, shape[0] // self.groups, *as_pair("window", self.window))
+        window = as_sizes("window", self.window, self.rank)
+        weight = (self.filters, shape[0] // self.groups, *window)
         params = _weight_and_bias(rng, weight, self.bias)
         return params, self._output_shape(params, shape)
 
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
         """Append the layer's nodes, for the input named x, to ``graph``; return the output's name.
 
-        They are a convolution, and behind it the ReLU and the pool that it does too.
+        They are a convolution, and behind it the ReLU that it does too.
         """
         options = _onnx_windows(self, graph.shapes[x], self.dilation)
         inputs = x, *graph.parameters("weight", "bias")
         y = graph.node("Conv", *inputs, group=self.groups, **options)
-        if self.activation:
-            y = graph.node("Relu", y)
-        if self.max_pool:
-            pair = as_pair("max_pool", self.max_pool)
-            y = graph.node("MaxPool", y, kernel_shape=pair, strides=pair)
-        return y
+        return graph.node("Relu", y) if self.activation else y
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        names = ("stride", "padding", "dilation", "groups", "activation", "max_pool")
-        return {name: getattr(self, name) for name in names}
+        of_parameters = ("filters", "window", "bias")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in of_parameters}
+
+
+class Conv1d(_Convolution):
+    """Convolution layer for signals: `conv1d` with weights (filters, C / groups, KL)."""
+
+    operation, rank = conv1d, 1
 
 
 @dataclass(frozen=True)
-class BatchNorm2d(OperationLayer):
-    """Batch normalization of images: `batch_norm`, its running statistics among the parameters."""
+class Conv2d(_Convolution):
+    """Convolution layer: `conv2d` with weights (filters, C / groups, KH, KW)."""
+
+    operation, rank = conv2d, 2
+    max_pool: int | None = None
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's nodes, for the input named x, to ``graph``; return the output's name.
+
+        They are a convolution, and behind it the ReLU and the pool that it does too.
+        """
+        y = super().to_onnx(graph, x)
+        if self.max_pool:
+            pair = as_sizes("max_pool", self.max_pool, self.rank)
+            y = graph.node("MaxPool", y, kernel_shape=pair, strides=pair)
+        return y
+
+
+class Conv3d(_Convolution):
+    """Convolution layer for volumes: `conv3d` with weights (filters, C / groups, KD, KH, KW)."""
+
+    operation, rank = conv3d, 3
+
+
+class _SampleNorm(OperationLayer):
+    """Normalization of each sample by itself, with a weight and a bias."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
+        y, pullback = self.operation.vjp(*self._arrays(params, x), **self._options)
+
+        def of_layer(dy: Array) -> tuple[Array | None, Params]:
+            dx, dweight, dbias = pullback(dy)
+            return dx if how.input_grad else None, {"weight": dweight, "bias": dbias}
+
+        return y, of_layer
+
+    def _arrays(self, params: Mapping[str, Array], x: Array) -> tuple[Array | None, ...]:
+        return x, params["weight"], params["bias"]
+
+    def _fresh(self, own: Shape, shape: Shape) -> tuple[Params, Shape]:
+        """Return parameters of a shape that change nothing, and that of one output sample."""
+        import numpy as np
+
+        params = {"weight": np.ones(own, "float32"), "bias": np.zeros(own, "float32")}
+        return params, self._output_shape(params, shape)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_SampleNorm):
+    """Normalization of each sample over its last axes: `layer_norm`.
+
+    With torch's ``LayerNorm(shape)`` in place of ``LayerNorm(axes)``, ``shape`` has as many sizes.
+    """
+
+    operation = layer_norm
+    axes: int = 1
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        set_integers(self, "axes")
+
+    def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
+        """Return fresh NumPy parameters (float32) and the shape of one output sample."""
+        if len(shape) < self.axes:
+            raise ValueError(f"LayerNorm takes samples of {self.axes} or more axes, got {shape}")
+        return self._fresh(shape[-self.axes :], shape)
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's node, for the input named x, to a graph; return its output's name."""
+        inputs = x, *graph.parameters("weight", "bias")
+        return graph.node("LayerNormalization", *inputs, axis=-self.axes, epsilon=self.eps)
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        return {"eps": self.eps}
+
+
+@dataclass(frozen=True)
+class GroupNorm(_SampleNorm):
+    """Normalization of each sample over groups of channels: `group_norm`."""
+
+    operation = group_norm
+    groups: int
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        set_integers(self, "groups")
+
+    def init(self, rng: Any, shape: Shape) -> tuple[Params, Shape]:
+        """Return fresh NumPy parameters (float32) and the shape of one output sample."""
+        return self._fresh(shape[:1], shape)
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        """Append the layer's nodes, for the input named x, to ``graph``; return the output's name.
+
+        ONNX normalises channels one by one: groups are taken for such.
+        """
+        shape = graph.shapes[x]
+        rows = graph.node("Reshape", x, graph.constant("rows", [0, self.groups, -1]))
+        one, zero = (
+            graph.filled(k, [self.groups], v) for k, v in {"one": 1.0, "zero": 0.0}.items()
+        )
+        unit = graph.node("InstanceNormalization", rows, one, zero, epsilon=self.eps)
+        y = graph.node("Reshape", unit, graph.constant("whole", [0, *shape]))
+        channels = graph.constant("channels", [-1, *(1 for _ in shape[1:])])
+        weight, bias = graph.parameters("weight", "bias")
+        y = graph.node("Mul", y, graph.node("Reshape", weight, channels))
+        return graph.node("Add", y, graph.node("Reshape", bias, channels))
+
+
+@dataclass(frozen=True)
+class _BatchNorm(OperationLayer):
+    """Batch normalization: `batch_norm`, its running statistics among the parameters."""
 
     operation = batch_norm
+    rank: ClassVar[int]
     momentum: float = 0.1
     eps: float = 1e-5
     activation: str | None = None
@@ -459,10 +684,37 @@ class BatchNorm2d(OperationLayer):
         return {name: getattr(self, name) for name in ("momentum", "eps", "activation")}
 
     def _arrays(self, params: Mapping[str, Array], x: Array) -> tuple[Array | None, ...]:
+        self._check(x)
         return x, *(params[name] for name in ("weight", "bias", *STATISTICS))
+
+    def _check(self, x: Array) -> None:
+        """Raise ValueError unless samples have the rank that the class says."""
+        check_ndim("x", x, 2 + self.rank, LAYOUTS[self.rank])
 
     def _options_in(self, how: Pass) -> dict[str, Any]:
         return self._options | {"train": how.train}
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalization of signals, or of rows (N, C): `batch_norm`."""
+
+    rank = 1
+
+    def _check(self, x: Array) -> None:
+        if x.ndim != 2:
+            super()._check(x)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalization of images: `batch_norm`, its running statistics among the parameters."""
+
+    rank = 2
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalization of volumes: `batch_norm`."""
+
+    rank = 3
 
 
 # --- layers without an operation -----------------------------------------------------------------
@@ -512,22 +764,22 @@ class Standardize(Layer):
 
 
 def _onnx_windows(
-    layer: Conv2d | MaxPool2d | AvgPool2d, shape: Shape, dilation: PairLike
+    layer: _Convolution | _MaxPool | _AvgPool, shape: Shape, dilation: SizesLike
 ) -> dict[str, Any]:
     """Return ONNX's attributes of windows that slide over samples of a shape.
 
     A pool's ``ceil_mode`` becomes margins: runtimes disagree about that attribute.
     """
-    window, dilation = as_pair("window", layer.window), as_pair("dilation", dilation)
-    stride = window if layer.stride is None else as_pair("stride", layer.stride)
-    image = shape[1], shape[2]
-    margins = as_margins(layer.padding, window, dilation, stride, image)
-    if not isinstance(layer, Conv2d) and layer.ceil_mode:
-        margins = ceil_margins(margins, window, dilation, stride, image)
-    (top, bottom), (left, right) = margins
+    window = as_sizes("window", layer.window, layer.rank)
+    dilation = as_sizes("dilation", dilation, layer.rank)
+    stride = window if layer.stride is None else as_sizes("stride", layer.stride, layer.rank)
+    margins = as_margins(layer.padding, window, dilation, stride, shape[1:])
+    if not isinstance(layer, _Convolution) and layer.ceil_mode:
+        margins = ceil_margins(margins, window, dilation, stride, shape[1:])
+    before, after = zip(*margins, strict=True)
     return {
         "kernel_shape": window,
         "strides": stride,
         "dilations": dilation,
-        "pads": [top, left, bottom, right],
+        "pads": [*before, *after],
     }

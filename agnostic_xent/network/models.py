@@ -1,14 +1,19 @@
-"""Models: logistic regression, small CNNs, and ResNets."""
+"""Models: logistic regression, small CNNs of signals, images and volumes, and ResNets."""
 
 from __future__ import annotations
 
 from ..core.checks import integer
 from .containers import Residual, Sequential
 from .layers import (
+    BatchNorm1d,
     BatchNorm2d,
+    BatchNorm3d,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Dense,
     Flatten,
+    GlobalAvgPool,
     GlobalAvgPool2d,
     Layer,
     MaxPool2d,
@@ -17,7 +22,7 @@ from .layers import (
     Standardize,
 )
 
-__all__ = ["convnet", "lenet", "logistic", "resnet", "small_cnn"]
+__all__ = ["convnet", "lenet", "logistic", "resnet", "signal_cnn", "small_cnn", "video_cnn"]
 
 
 def logistic(classes: int = 2) -> Sequential:
@@ -125,6 +130,73 @@ def convnet(classes: int = 10, *, shape: Shape = (1, 28, 28)) -> Sequential:
 
 def _convolution(filters: int, window: tuple[int, int]) -> tuple[Layer, ...]:
     return Conv2d(filters, window, padding="same", bias=False), BatchNorm2d(), ReLU()
+
+
+SIGNAL_FILTERS, SIGNAL_WINDOWS = 64, (7, 5, 3)
+"""Of the convolutions of `signal_cnn`."""
+
+
+def signal_cnn(classes: int = 10) -> Sequential:
+    """Return a small CNN for signals (C, L) of any length, such as those of wearable sensors.
+
+    Samples are standardised first (see `standardized`). Then come three convolutions of 64 filters
+    over 7, 5 and 3 numbers, each with a stride of 2, batch normalization and ReLU. Last comes the
+    mean over what is left of the length.
+
+    Parameters
+    ----------
+    classes : int
+        Number of logits.
+
+    Examples
+    --------
+    >>> signal_cnn(7).init(0, (6, 200))[1]
+    (7,)
+
+    References
+    ----------
+    Wang, Yan and Oates, Time series classification from scratch with deep neural networks,
+    arXiv:1611.06455.
+    """
+    classes = integer("classes", classes)
+    layers: list[Layer] = [Standardize()]
+    for window in SIGNAL_WINDOWS:
+        conv = Conv1d(SIGNAL_FILTERS, window, stride=2, padding=window // 2, bias=False)
+        layers += [conv, BatchNorm1d(), ReLU()]
+    return Sequential(*layers, GlobalAvgPool(), Dense(classes))
+
+
+VIDEO_FILTERS = (16, 32, 64)
+"""Of the convolutions of `video_cnn`."""
+
+
+def video_cnn(classes: int = 10) -> Sequential:
+    """Return a small CNN for volumes (C, D, H, W) of any size, such as videos and scans.
+
+    Samples are standardised first (see `standardized`). Then come convolutions over 3x3x3 numbers
+    of 16, 32 and 64 filters, each with batch normalization and ReLU. Their stride is 2 in the
+    plane, and that of the last one also in depth. Last comes the mean over what is left.
+
+    Parameters
+    ----------
+    classes : int
+        Number of logits.
+
+    Examples
+    --------
+    >>> video_cnn(8).init(0, (1, 8, 28, 28))[1]
+    (8,)
+
+    References
+    ----------
+    Tran et al., Learning spatiotemporal features with 3D convolutional networks, arXiv:1412.0767.
+    """
+    classes = integer("classes", classes)
+    layers: list[Layer] = [Standardize()]
+    for filters in VIDEO_FILTERS:
+        stride = (2 if filters == VIDEO_FILTERS[-1] else 1), 2, 2
+        layers += [Conv3d(filters, 3, stride=stride, padding=1, bias=False), BatchNorm3d(), ReLU()]
+    return Sequential(*layers, GlobalAvgPool(), Dense(classes))
 
 
 def resnet(depth: int = 20, classes: int = 10) -> Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -71,21 +72,26 @@ class OnnxGraph:
         return name
 
     def padded(self, x: str, pads: Sequence[int], value: float) -> str:
-        """Append a node that pads images with a value by (top, left, bottom, right) pixels.
+        """Append a node that pads samples with a value: so much before each axis, then behind each.
 
         Return the name of its output: x, without a node, if there is nothing to add.
         """
         if not any(pads):
             return x
-        top, left, bottom, right = pads
-        sides = self.constant("pads", [0, 0, top, left, 0, 0, bottom, right])
-        fill = import_onnx().helper.make_tensor(f"{self.prefix}fill", self.element, [], [value])
-        self.constants.append(fill)
-        return self.node("Pad", x, sides, fill.name)
+        rank = len(pads) // 2
+        sides = self.constant("pads", [0, 0, *pads[:rank], 0, 0, *pads[rank:]])
+        return self.node("Pad", x, sides, self.filled("fill", [], value))
 
     def parameters(self, *names: str) -> list[str]:
         """Return the full names of the layer's parameters out of ``names`` that it has."""
         return [self.prefix + name for name in names if self.prefix + name in self.params]
+
+    def filled(self, name: str, shape: Sequence[int], value: float) -> str:
+        """Add an array of the dtype of the input, all of one value, and return its full name."""
+        full, count = self.prefix + name, math.prod(shape)
+        make = import_onnx().helper.make_tensor
+        self.constants.append(make(full, self.element, shape, [value] * count))
+        return full
 
     def constant(self, name: str, values: Sequence[int]) -> str:
         """Add a vector of integers to the graph, and return its full name."""

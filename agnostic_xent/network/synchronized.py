@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from ..core.arrays import Array, array_namespace, constant, narrow, widen
 from ..core.communication import Alone, Communicator
 from ..operations.activations import relu
+from ..operations.normalization import axes_of, per_channel
 from .containers import mapped
-from .layers import BatchNorm2d, Layer, Params, Pass, WithPullback
+from .layers import Layer, Params, Pass, WithPullback, _BatchNorm
 
 __all__ = ["synchronize_batch_norm"]
-
-AXES = (0, 2, 3)
-"""The axes that a channel's statistics run over."""
 
 
 def synchronize_batch_norm(model: Layer, communicator: Communicator) -> Layer:
@@ -28,7 +26,7 @@ def synchronize_batch_norm(model: Layer, communicator: Communicator) -> Layer:
     Parameters
     ----------
     model : layer
-        A `BatchNorm2d`, or a layer made of layers, such as `Sequential`, with some in it.
+        A batch normalization, or a layer made of layers, such as `Sequential`, with some in it.
     communicator : Communicator
         That of `fit`.
 
@@ -39,18 +37,16 @@ def synchronize_batch_norm(model: Layer, communicator: Communicator) -> Layer:
     """
 
     def synchronized(name: str, layer: Layer) -> Layer:
-        if isinstance(layer, BatchNorm2d):
-            return SynchronizedBatchNorm2d(
-                layer.momentum, layer.eps, layer.activation, communicator
-            )
+        if isinstance(layer, _BatchNorm):
+            return SynchronizedBatchNorm(layer.momentum, layer.eps, layer.activation, communicator)
         return layer
 
     return mapped(model, synchronized)
 
 
 @dataclass(frozen=True)
-class SynchronizedBatchNorm2d(BatchNorm2d):
-    """`BatchNorm2d` with statistics over all ranks.
+class SynchronizedBatchNorm(_BatchNorm):
+    """Batch normalization, over any number of axes, with statistics over all ranks.
 
     Two sums go around in the forward pass, mean before variance, and one in the backward pass.
     """
@@ -62,15 +58,16 @@ class SynchronizedBatchNorm2d(BatchNorm2d):
         if not how.train:
             return super().forward(params, x, how)
         xp, add, wide = array_namespace(x), self.communicator.sum, widen(x)
-        own = constant(math.prod(x.shape[axis] for axis in AXES), wide)
-        sums = add(xp.concat([xp.sum(wide, axis=AXES), xp.reshape(own, (1,))]))
+        axes = axes_of(x)
+        own = constant(math.prod(x.shape[axis] for axis in axes), wide)
+        sums = add(xp.concat([xp.sum(wide, axis=axes), xp.reshape(own, (1,))]))
         mean, count = sums[:-1] / sums[-1], sums[-1]
-        centred = wide - _per_channel(mean)
-        var = add(xp.sum(centred * centred, axis=AXES)) / count
+        centred = wide - per_channel(mean, x)
+        var = add(xp.sum(centred * centred, axis=axes)) / count
         inverse = 1 / xp.sqrt(var + self.eps)
-        unit = centred * _per_channel(inverse)
+        unit = centred * per_channel(inverse, x)
         weight, bias = widen(params["weight"]), widen(params["bias"])
-        y = narrow(unit * _per_channel(weight) + _per_channel(bias), x)
+        y = narrow(unit * per_channel(weight, x) + per_channel(bias, x), x)
         if self.activation:
             y, of_relu = relu.vjp(y)
         moved = {
@@ -82,19 +79,18 @@ class SynchronizedBatchNorm2d(BatchNorm2d):
 
         def of_layer(dy: Array) -> tuple[Array | None, Params]:
             dy = widen(of_relu(dy)[0] if self.activation else dy)
-            dweight, dbias = xp.sum(dy * unit, axis=AXES), xp.sum(dy, axis=AXES)
+            dweight, dbias = xp.sum(dy * unit, axis=axes), xp.sum(dy, axis=axes)
             grads = {"weight": narrow(dweight, x), "bias": narrow(dbias, x)} | moved
             if not how.input_grad:
                 return None, grads
             means = add(xp.stack([dbias, dweight])) / count
-            dx = dy - _per_channel(means[0, :]) - unit * _per_channel(means[1, :])
-            return narrow(dx * _per_channel(weight * inverse), x), grads
+            dx = dy - per_channel(means[0, :], x) - unit * per_channel(means[1, :], x)
+            return narrow(dx * per_channel(weight * inverse, x), x), grads
 
         return y, of_layer
 
     def _explained(self, params: Mapping[str, Array], x: Array) -> list[str]:
         return ["batch_norm: portable (its statistics are those of all ranks)"]
 
-
-def _per_channel(v: Array) -> Array:
-    return v[None, :, None, None]
+    def _check(self, x: Array) -> None:
+        """Take samples of any rank: those that the layer in whose place this one is takes."""

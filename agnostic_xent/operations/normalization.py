@@ -6,16 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
-from ..core.checks import check_choice, check_ndim, check_shape, float_namespace, generator, number
+from ..core.checks import check_choice, check_shape, float_namespace, generator, number
 from ..core.operation import Pullback, normalized, operation, repeatable
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["batch_norm", "dropout"]
-
-AXES = (0, 2, 3)
-"""The axes that a channel's statistics run over."""
 
 
 @operation
@@ -38,8 +35,8 @@ def batch_norm(
 
     Parameters
     ----------
-    x : array, shape (N, C, H, W)
-        Images.
+    x : array, shape (N, C) or (N, C, ...)
+        Rows, signals, images or volumes.
     weight, bias, running_mean, running_var : array, shape (C,)
         Scale, shift, and the running statistics.
     train : bool
@@ -54,8 +51,8 @@ def batch_norm(
 
     Returns
     -------
-    y : array, shape (N, C, H, W)
-        The normalised images; the pullback takes the cotangent of this one.
+    y : array, shape of ``x``
+        The normalised numbers; the pullback takes the cotangent of this one.
     running_mean, running_var : array, shape (C,)
         The new running statistics (the old ones unless ``train``). They carry no gradient.
 
@@ -83,7 +80,10 @@ def batch_norm(
         "running_var": running_var,
     }
     float_namespace(x=x, **vectors)
-    check_ndim("x", x, 4, "(N, C, H, W)")
+    if x.ndim < 2:
+        raise ValueError(
+            f"x must have 2 or more dimensions (N, C, ...), got {x.ndim} in shape {tuple(x.shape)}"
+        )
     for name, vector in vectors.items():
         check_shape(name, vector, (x.shape[1],), "one value a channel")
     if train and _count(x) < 2:
@@ -102,8 +102,13 @@ def batch_norm(
     return repeatable(*arrays, **options)  # type: ignore[no-any-return]
 
 
+def axes_of(x: Array) -> tuple[int, ...]:
+    """Return the axes that a channel's statistics run over."""
+    return (0, *range(2, x.ndim))
+
+
 def _count(x: Array) -> int:
-    return math.prod([x.shape[axis] for axis in AXES])
+    return math.prod([x.shape[axis] for axis in axes_of(x)])
 
 
 @batch_norm.definition
@@ -122,7 +127,8 @@ def _batch_norm(
     xp, wide = array_namespace(x), widen(x)
     mean, var = _statistics(wide, running_mean, running_var, train)
     scale = widen(weight) / xp.sqrt(var + eps)
-    y = (wide - _per_channel(mean)) * _per_channel(scale) + _per_channel(widen(bias))
+    centred = wide - per_channel(mean, x)
+    y = centred * per_channel(scale, x) + per_channel(widen(bias), x)
     if train:
         unbiased = var * (_count(x) / (_count(x) - 1))
         running_mean = (1 - momentum) * widen(running_mean) + momentum * mean
@@ -155,12 +161,12 @@ def _(
             dy = xp.where(value[0] <= 0, constant(0, dy), dy)
         mean, var = _statistics(wide, running_mean, running_var, train)
         inverse = 1 / xp.sqrt(var + eps)
-        unit = (wide - _per_channel(mean)) * _per_channel(inverse)
-        dweight, dbias = xp.sum(dy * unit, axis=AXES), xp.sum(dy, axis=AXES)
+        unit = (wide - per_channel(mean, x)) * per_channel(inverse, x)
+        dweight, dbias = xp.sum(dy * unit, axis=axes_of(x)), xp.sum(dy, axis=axes_of(x))
         if train:  # the batch's mean and variance depend on x, too
             count = _count(x)
-            dy = dy - _per_channel(dbias / count) - unit * _per_channel(dweight / count)
-        dx = dy * _per_channel(widen(weight) * inverse)
+            dy = dy - per_channel(dbias / count, x) - unit * per_channel(dweight / count, x)
+        dx = dy * per_channel(widen(weight) * inverse, x)
         return *(narrow(gradient, x) for gradient in (dx, dweight, dbias)), None, None
 
     return value, pullback
@@ -172,11 +178,12 @@ def _statistics(
     if not train:
         return widen(running_mean), widen(running_var)
     xp = array_namespace(x)
-    return xp.mean(x, axis=AXES), xp.var(x, axis=AXES)
+    return xp.mean(x, axis=axes_of(x)), xp.var(x, axis=axes_of(x))
 
 
-def _per_channel(v: Array) -> Array:
-    return v[None, :, None, None]
+def per_channel(v: Array, x: Array) -> Array:
+    """Return one value a channel of x as what broadcasts with x."""
+    return array_namespace(v).reshape(v, (1, -1, *(1 for _ in range(2, x.ndim))))
 
 
 @operation

@@ -6,6 +6,7 @@ from . import graphs as graphs
 from . import optimizers as optimizers
 from .conv import convolution as convolution
 from .conv import dense as dense
+from .conv import ranks as ranks
 from .loss import binary_cross_entropy as binary_cross_entropy
 from .loss import cross_entropy as cross_entropy
 from .loss import soft_targets as soft_targets

@@ -68,6 +68,13 @@ class ShareOfDraws(np.random.Generator):
 
     def random(self, size: Any = None, *options: Any, **named: Any) -> Any:
         """Return the rows of a rank's share of numbers in [0, 1)."""
+        return self._own(super().random, size, *options, **named)
+
+    def standard_normal(self, size: Any = None, *options: Any, **named: Any) -> Any:
+        """Return the rows of a rank's share of normal numbers."""
+        return self._own(super().standard_normal, size, *options, **named)
+
+    def _own(self, draw: Callable[..., Any], size: Any, *options: Any, **named: Any) -> Any:
         samples = self._samples()
-        whole = super().random((samples, *size[1:]), *options, **named)
+        whole = draw((samples, *size[1:]), *options, **named)
         return whole[share(samples, self._communicator)]

@@ -11,6 +11,7 @@ import numpy as np
 from ....core.geometry import Margins, Pair, output_size
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ....operations.pooling import window_counts
+from ...shapes import of_signals, of_volumes
 from ..simd.elements import SMALL
 from ..simd.vectors import lanes_of
 from ..toolchain.arguments import flat, why_not
@@ -24,10 +25,10 @@ def windows(
     image: Pair, lanes: int, window: Pair, stride: Pair, padding: Margins, dilation: Pair = (1, 1)
 ) -> tuple[Windows, Pair]:
     """Return the geometry as the loops for vectors of so many lanes take it, and (OH, OW)."""
-    outputs = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+    oh, ow = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
     starts = -padding[0][0], -padding[1][0]
-    w = Windows(*image, *outputs, *window, *stride, *dilation, *starts)
-    return classified(w, lanes), outputs
+    w = Windows(*image, oh, ow, *window, *stride, *dilation, *starts)
+    return classified(w, lanes), (oh, ow)
 
 
 @functools.lru_cache
@@ -156,15 +157,26 @@ def global_vjp(x: Any) -> tuple[Any, Pullback]:
 
     def pullback(dy: Any) -> tuple[Any]:
         share = dy / math.prod(shape[2:])
-        return (np.broadcast_to(share[:, :, None, None], shape),)
+        return (np.broadcast_to(share.reshape(*shape[:2], *(1 for _ in shape[2:])), shape),)
 
     return global_value(x), pullback
 
 
-for operation, value, vjp, options in (
-    ("max_pool2d", max_value, max_vjp, ("window", "stride", "padding", "dilation")),
-    ("avg_pool2d", avg_value, avg_vjp, ("window", "stride", "padding", "counted")),
-    ("global_avg_pool2d", global_value, global_vjp, ()),
+MAX, AVG = (max_value, max_vjp), (avg_value, avg_vjp)
+CHANNELS_AS_ROWS = 1
+MAX_OPTIONS = "window", "stride", "padding", "dilation"
+AVG_OPTIONS = "window", "stride", "padding", "counted"
+
+for operation, pair, options in (
+    ("max_pool1d", of_signals(*MAX, CHANNELS_AS_ROWS), MAX_OPTIONS),
+    ("max_pool2d", MAX, MAX_OPTIONS),
+    ("max_pool3d", of_volumes(*MAX), MAX_OPTIONS),
+    ("avg_pool1d", of_signals(*AVG, CHANNELS_AS_ROWS), AVG_OPTIONS),
+    ("avg_pool2d", AVG, AVG_OPTIONS),
+    ("avg_pool3d", of_volumes(*AVG), AVG_OPTIONS),
+    ("global_avg_pool", (global_value, global_vjp), ()),
+    ("global_avg_pool2d", (global_value, global_vjp), ()),
 ):
+    value, vjp = pair
     kernel = Implementation("Numba loops", value, vjp, lambda x, **_: why_not(x), options=options)
     OPERATIONS[operation].add_kernel("numpy", kernel)

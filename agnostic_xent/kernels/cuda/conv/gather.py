@@ -61,10 +61,10 @@ def geometry_of(x: Any, w: Any, options: dict[str, Any]) -> Geometry:
 @functools.lru_cache(maxsize=256)
 def _geometry(x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Geometry:
     image, window = x[2:], w[2:]
-    output = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+    oh, ow = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
     (top, _), (left, _) = padding
     counts = x[0], w[1], image, w[0] // groups, groups
-    return Geometry(*counts, window, stride, (top, left), dilation, output)
+    return Geometry(*counts, window, stride, (top, left), dilation, (oh, ow))
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,6 +5,7 @@ Training reads the images twice and writes them once; so does the pullback with 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ class Images:
 
     def __init__(self, x: Any, weight: Any, bias: Any, train: bool, relu: bool):
         self.shape, self.dtype, self.train, self.relu = x.shape, x.dtype, train, relu
-        images, self.channels, height, width = x.shape
-        self.extent = Extent(images, self.channels, height * width)
+        images, self.channels, *size = x.shape
+        self.extent = Extent(images, self.channels, math.prod(size))
         self.x, self.weight, self.bias = given(x), given(weight), given(bias)
         self.kernels = kernels_of(code_of(x))
         pieces = -(-self.extent.plane // PIECE)

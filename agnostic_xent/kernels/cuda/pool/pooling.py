@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from ....core import arrays
 from ....core.geometry import Margins, Pair, output_size
 from ....core.operation import Pullback
+from ...shapes import apart, of_signals, of_volumes, with_axis
 from ..toolchain.device import GRID, register, xp
 from ..toolchain.dtypes import code_of, given, stored, takes
 from . import planes, tiles
@@ -58,9 +61,9 @@ def windows_of(
     image: Pair, window: Pair, stride: Pair, padding: Margins, dilation: Pair = (1, 1)
 ) -> Windows:
     """Return where the windows of normalised options lie in an image."""
-    outputs = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
+    oh, ow = output_size(image, window, stride=stride, padding=padding, dilation=dilation)
     (top, _), (left, _) = padding
-    return Windows(*image, *outputs, *window, *stride, *dilation, top, left)
+    return Windows(*image, oh, ow, *window, *stride, *dilation, top, left)
 
 
 def fits(x: Any, *, counted: Any = None, **geometry: Any) -> bool:
@@ -133,13 +136,44 @@ def global_vjp(x: Any) -> tuple[Any, Pullback]:
     shape = x.shape
 
     def pullback(dy: Any) -> tuple[Any]:
-        share = arrays.narrow(arrays.widen(dy) / (shape[2] * shape[3]), dy)
-        return (xp.broadcast_to(share[:, :, None, None], shape),)
+        share = arrays.narrow(arrays.widen(dy) / math.prod(shape[2:]), dy)
+        return (xp.broadcast_to(share.reshape(*shape[:2], *(1 for _ in shape[2:])), shape),)
 
     return global_value(x), pullback
 
 
+# --- signals and volumes -------------------------------------------------------------------------
+
+CHANNELS_AS_ROWS = 1
+
+
+def signals_fit(fits: Callable[..., bool]) -> Callable[..., bool]:
+    """Return the ``fits`` of a pool of signals, by that of images."""
+    return lambda x, **options: fits(x[:, None], **with_axis(options))
+
+
+def volumes_fit(fits: Callable[..., bool]) -> Callable[..., bool]:
+    """Return the ``fits`` of a pool of volumes, by that of images: of planes, and of their rows."""
+
+    def both_fit(x: Any, **options: Any) -> bool:
+        planes, depth = apart(options)
+        n, c, d, h, w = x.shape
+        images = SimpleNamespace(shape=(n, c * d, h, w))
+        rows = SimpleNamespace(shape=(n, c, d, h * w))  # longer than those that are left of planes
+        return fits(images, **planes) and fits(rows, **depth)
+
+    return both_fit
+
+
 GEOMETRY = "window", "stride", "padding"
-register("max_pool2d", max_value, max_vjp, takes, *GEOMETRY, "dilation", fits=max_fits)
-register("avg_pool2d", avg_value, avg_vjp, takes, *GEOMETRY, "counted", fits=fits)
-register("global_avg_pool2d", global_value, global_vjp, takes, fits=global_fits)
+for name, value, vjp, option, fit in (
+    ("max_pool", max_value, max_vjp, "dilation", max_fits),
+    ("avg_pool", avg_value, avg_vjp, "counted", fits),
+):
+    options = *GEOMETRY, option
+    rows, volumes = of_signals(value, vjp, CHANNELS_AS_ROWS), of_volumes(value, vjp)
+    register(f"{name}1d", rows[0], rows[1], takes, *options, fits=signals_fit(fit))
+    register(f"{name}2d", value, vjp, takes, *options, fits=fit)
+    register(f"{name}3d", volumes[0], volumes[1], takes, *options, fits=volumes_fit(fit))
+for name in ("global_avg_pool", "global_avg_pool2d"):
+    register(name, global_value, global_vjp, takes, fits=global_fits)
