@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, constant, device
 from ..core.checks import check_choice, check_ndim, generator, namespace
-from ..core.geometry import Pair, PairLike, as_pair
+from ..core.geometry import Pair, PairLike, as_sizes
 from ..operations.pixels import Places, Way, moved
 from .layers import Layer, Pass, WithPullback
 from .onnx_graph import OnnxGraph
@@ -60,6 +60,11 @@ class _Moving(Layer):
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
         """Append the layer's node, for the input named x, to a graph; return its output's name."""
         return x
+
+
+def _pair(name: str, value: Any, minimum: int = 1) -> Pair:
+    height, width = as_sizes(name, value, 2, minimum)
+    return height, width
 
 
 def check_images(x: Array) -> None:
@@ -147,7 +152,7 @@ class RandomShift(_Moving):
     pixels: PairLike
 
     def __post_init__(self) -> None:
-        as_pair("pixels", self.pixels, minimum=0)
+        _pair("pixels", self.pixels, minimum=0)
 
     def way(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Way | None:
         """Return where pixels come from: so many rows and columns away."""
@@ -155,7 +160,7 @@ class RandomShift(_Moving):
             return None
         import numpy as np
 
-        most = np.asarray(as_pair("pixels", self.pixels, minimum=0))
+        most = np.asarray(_pair("pixels", self.pixels, minimum=0))
         away = _drawn(rng, samples, 2 * most + 1) - most
         return Way.within(away, np.ones_like(away), size, size)
 
@@ -179,13 +184,13 @@ class RandomCrop(_Moving):
     window: PairLike
 
     def __post_init__(self) -> None:
-        as_pair("window", self.window)
+        _pair("window", self.window)
 
     def way(self, rng: np.random.Generator | None, samples: int, size: Pair) -> Way:
         """Return where pixels come from: a window within the image."""
         import numpy as np
 
-        window, spare = as_pair("window", self.window), self._spare(size)
+        window, spare = _pair("window", self.window), self._spare(size)
         if rng is None:
             start = np.broadcast_to(spare // 2, (samples, 2))
         else:
@@ -195,7 +200,7 @@ class RandomCrop(_Moving):
     def to_onnx(self, graph: OnnxGraph, x: str) -> str:
         """Append the layer's node, for the input named x, to a graph; return its output's name."""
         start = self._spare(graph.shapes[x][1:]) // 2
-        end = start + as_pair("window", self.window)
+        end = start + _pair("window", self.window)
         bounds = {"starts": start.tolist(), "ends": end.tolist(), "axes": [2, 3]}
         return graph.node("Slice", x, *(graph.constant(*bound) for bound in bounds.items()))
 
@@ -203,7 +208,7 @@ class RandomCrop(_Moving):
         """Return how many rows and columns are cut away."""
         import numpy as np
 
-        window = as_pair("window", self.window)
+        window = _pair("window", self.window)
         spare = [n - k for n, k in zip(size, window, strict=True)]
         if min(spare) < 0:
             raise ValueError(f"window must fit into images of {tuple(size)} pixels, got {window}")
@@ -247,7 +252,7 @@ class Cutout(Layer):
     window: PairLike
 
     def __post_init__(self) -> None:
-        as_pair("window", self.window)
+        _pair("window", self.window)
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
         """Return the output of x and its pullback, as `vjp` does with the options in ``how``."""
@@ -266,7 +271,7 @@ class Cutout(Layer):
         """Return which pixels are cut out, (N, 1, H, W)."""
         import numpy as np
 
-        window = np.asarray(as_pair("window", self.window))
+        window = np.asarray(_pair("window", self.window))
         start = _drawn(rng, samples, np.asarray(size)) - window // 2
         rows, columns = (np.arange(n) - start[:, i, None] for i, n in enumerate(size))
         rows, columns = (rows >= 0) & (rows < window[0]), (columns >= 0) & (columns < window[1])

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from ...core.operation import ROUTINES, Implementation
-from .toolchain.arguments import why_not
-from .toolchain.compiling import compiled_in_parts
-from .toolchain.signatures import FLOATS, Array, Read2, Write2
+from ....core.operation import ROUTINES, Implementation
+from ..toolchain.arguments import why_not
+from ..toolchain.compiling import compiled_in_parts
+from ..toolchain.signatures import FLOATS, Array, Read2, Write2
 
 Places = Annotated[Any, Array(np.dtype(np.int64), 2)]
 
