@@ -22,6 +22,7 @@ from .evaluation.label_issues import confident_joint, label_issues
 from .evaluation.metrics import accuracy, brier_score, confusion_matrix, log_loss, top_k_accuracy
 from .evaluation.windows import Windows, recording_log_proba, windows
 from .info import info
+from .network.augmentation import Cutout, RandomCrop, RandomFlip, RandomShift
 from .network.checkpoints import load_params, save_params
 from .network.containers import Residual, Sequential
 from .network.exchange import export_onnx, match_params
@@ -90,6 +91,7 @@ from .training.divergence import DivergenceError
 from .training.history import Callback, Epoch, History
 from .training.layer_rates import LayerRates
 from .training.loop import evaluate, fit, predict
+from .training.mixing import CutMix, Mixup
 from .training.moving_average import MovingAverage
 from .training.optimizers import SGD, AdamW
 from .training.progress import Progress
@@ -108,6 +110,8 @@ _OF_SCIKIT_LEARN = (
     "LogisticRegressionCV",
     "MiniRocket",
     "find_label_issues",
+    "load_classifier",
+    "save_classifier",
     "save_report",
 )
 
@@ -143,6 +147,8 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "CutMix",
+    "Cutout",
     "Dense",
     "DivergenceError",
     "Dropout",
@@ -164,11 +170,15 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "Mixup",
     "MovingAverage",
     "NCCLCommunicator",
     "Progress",
+    "RandomCrop",
+    "RandomFlip",
     "RandomRotation3d",
     "RandomScale",
+    "RandomShift",
     "ReLU",
     "Residual",
     "Sequential",

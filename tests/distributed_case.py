@@ -18,10 +18,13 @@ from agnostic_xent import (
     BatchNorm2d,
     Callback,
     Conv2d,
+    Cutout,
     Dense,
     Dropout,
     Flatten,
     MaxPool2d,
+    RandomFlip,
+    RandomShift,
     ReLU,
     Residual,
     Sequential,
@@ -42,6 +45,7 @@ PLAIN = Sequential(
     Conv2d(4, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), Dense(8), ReLU(), Dense(CLASSES)
 )
 WITH_DROPOUT = Sequential(Flatten(), Dense(16), ReLU(), Dropout(0.3), Dense(CLASSES))
+AUGMENTED = Sequential(RandomFlip(), RandomShift(1), Cutout(2), Flatten(), Dense(CLASSES))
 WITH_BATCH_NORM = Sequential(
     Conv2d(3, 3, padding=1, bias=False),
     BatchNorm2d(),
@@ -88,6 +92,7 @@ CASES = {
     "sum of weights": (PLAIN, {"normalize": "weight", "weight": CLASS_WEIGHT}, {"soft": True}),
     "a number": (PLAIN, {"normalize": 7.5}, {}),
     "dropout": (WITH_DROPOUT, {}, {}),
+    "augmented": (AUGMENTED, {}, {}),
     "batch norm": (WITH_BATCH_NORM, {}, {}),
     "large layer": (WITH_LARGE_LAYER, {}, {}),
     "one logit": (ONE_LOGIT, {}, {"binary": True}),

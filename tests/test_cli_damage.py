@@ -15,8 +15,8 @@ from cli_case import keep_model, one_error_line
 from cli_case import no_report as no_report
 
 from agnostic_xent import cli, kernels
-from agnostic_xent.cli.scale import Scale
 from agnostic_xent.datasets import reading
+from agnostic_xent.datasets.scale import Scale
 
 SHARES = Scale(1, 0, 1, whole=False)
 PICTURES = ("a.png", "b.jpg", "c.gif", "d.bmp", "e.webp")

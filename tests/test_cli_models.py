@@ -11,6 +11,7 @@ from cli_case import keep_model, one_error_line, toy_images, toy_table
 from cli_case import toys as toys
 
 from agnostic_xent import cli, load_params, predict
+from agnostic_xent.datasets.scale import Scale
 
 TOYS = {"cnn": toy_images, "logistic": toy_table}
 
@@ -99,7 +100,7 @@ def test_a_folder_without_a_model_is_an_error(cnn, capsys, missing):
     (cnn / missing).unlink()
     assert cli.main(["evaluate", str(cnn)]) == 2
     line = one_error_line(capsys)
-    assert "must be a folder that train --out has written" in line
+    assert "must be a folder that train --out or save_classifier has written" in line
     assert line.endswith(missing)
 
 
@@ -255,7 +256,7 @@ def test_export_says_what_the_input_is_divided_by(tmp_path, capsys):
     file = tmp_path / "model.onnx"
     line = f"the input of {file} is numbers from 0 to 255, divided by 255\n"
     for divisor, told in ((255, line), (1, "")):
-        scale = cli.scale.Scale(divisor, 0, divisor, whole=True)
+        scale = Scale(divisor, 0, divisor, whole=True)
         model = keep_model(tmp_path / f"run{divisor}", scale=scale)
         assert cli.main(["export", str(model), str(file)]) == 0
         assert capsys.readouterr() == ("", told)

@@ -15,7 +15,7 @@ from cli_case import keep_model
 
 from agnostic_xent import cli
 from agnostic_xent.cli.output import printable, write_table
-from agnostic_xent.cli.scale import Scale
+from agnostic_xent.datasets.scale import Scale
 
 RUN = [sys.executable, "-m", "agnostic_xent"]
 

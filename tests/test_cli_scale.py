@@ -13,7 +13,7 @@ from cli_case import keep_model, one_error_line
 from cli_case import no_report as no_report
 
 from agnostic_xent import cli
-from agnostic_xent.cli.scale import Scale
+from agnostic_xent.datasets.scale import Scale
 
 BYTES = Scale(255, 0, 255, whole=True)
 SHARES = Scale(1, 0, 1, whole=False)

@@ -278,7 +278,7 @@ BAD = {
     "diverges": (
         {"solver": "sgd", "learning_rate": 1e200},
         {},
-        "the loss became nan in epoch 2.* lower the learning rate, or scale",
+        "the parameters became NaN or infinite in epoch 1.* lower the learning rate, or scale",
     ),
     "one class": ({}, {"y": np.zeros(60)}, "at least 2 classes"),
     "one class of weight": ({}, {"sample_weight": (Y == 1) * 1.0}, "one class alone"),

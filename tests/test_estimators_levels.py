@@ -94,3 +94,28 @@ def test_later_parts_go_by_the_first():
     for numbers in (x, x.astype("f4")):
         other.partial_fit(numbers, y, classes=[0, 1])
     assert np.array_equal(parts.predict_proba(x), other.predict_proba(x))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint16"])
+def test_integers_of_other_dtypes_are_levels_as_well(dtype):
+    x, y = images()
+    fitted = classifier().fit(x.astype(dtype), y)
+    expected = classifier().fit(x, y)
+    np.testing.assert_array_equal(fitted.predict_proba(x), expected.predict_proba(x))
+    shares = (x / np.float32(255)).astype("f4")
+    of_shares = classifier().fit(shares, y)
+    np.testing.assert_allclose(
+        of_shares.predict_proba(x.astype(dtype)), of_shares.predict_proba(shares), rtol=1e-5
+    )
+    small = (x // 16).astype(dtype)  # 0 to 15, as digits of 4 bits: what white is is not known
+    assert not classifier().fit(small, y)._levels[0]
+
+
+def test_images_with_channels_last_are_refused_by_name():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20, 3, 9, 8)).astype("f4"), np.arange(20) % 2
+    fitted = ax.CNNClassifier(epochs=1, random_state=0).fit(x, y)
+    last = np.moveaxis(x, 1, -1)
+    for call in (lambda: fitted.predict(last), lambda: fitted.fit(last, y)):
+        with pytest.raises(ValueError, match=r"channel last; numpy.moveaxis\(x, -1, 1\) puts it"):
+            call()

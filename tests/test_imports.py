@@ -34,8 +34,8 @@ WINGS = {  # from the lowest to the highest: what each room of the package may i
     "info": {"core", "kernels"},
     "network": {"core", "operations"},
     "training": {"core", "operations", "network"},
-    "evaluation": {"core", "operations", "network", "training", "info"},
-    "estimators": {"core", "operations", "network", "training", "evaluation"},
+    "evaluation": {"core", "datasets", "operations", "network", "training", "info"},
+    "estimators": {"core", "datasets", "operations", "network", "training", "evaluation"},
     "__init__": {
         "core", "operations", "kernels", "info", "network", "training", "evaluation", "estimators"
     },

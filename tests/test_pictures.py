@@ -89,7 +89,9 @@ def test_title_has_the_accuracy(tmp_path, drawn):
 def test_curves_are_the_history(tmp_path, drawn):
     pictures.save_picture(tmp_path / "a.png", **run())
     loss, accuracy = drawn[0].axes[:2]
-    lines = [tuple(line.get_ydata()) for ax in (loss, accuracy) for line in ax.lines]
+    for ax in (loss, accuracy):  # the epoch of the least validation loss
+        assert list(ax.lines[0].get_xdata()) == [2, 2]
+    lines = [tuple(line.get_ydata()) for ax in (loss, accuracy) for line in ax.lines[1:]]
     assert sorted(lines) == sorted([(0.62, 0.38), (0.50, 0.38), (0.77, 0.86), (0.82, 0.86)])
     assert {"training 0.38", "validation 0.38", "training 0.8600"} <= set(words(drawn[0]))
 

@@ -107,27 +107,41 @@ def test_chance_is_the_entropy_of_labels():
 
 
 @pytest.mark.parametrize(
-    ("losses", "samples", "told"),
+    ("losses", "accuracy", "samples", "told"),
     [
-        ([0.69] * 9, 640, [3]),
-        ([9, 0.7, 0.69, 0.1], 640, [3]),
-        ([0.69, 0.69, 0.6], 640, []),
-        ([0.69] * 9, 128, [8]),  # 4 steps an epoch
-        ([0.69] * 2, 640, []),
-        ([0.69] * 9, None, []),
+        ([0.69] * 9, 0.5, 640, [3]),
+        ([9, 0.7, 0.69, 0.6931, 0.1], 0.5, 640, [4]),  # it still fell after 3
+        ([9, 0.7, 0.69, 0.686, 0.682, 0.5], 0.5, 640, []),
+        ([0.69, 0.69, 0.6], 0.5, 640, []),
+        ([0.69, 0.69, 0.6, 0.69, 0.69], 0.5, 640, []),  # it had left
+        ([0.69] * 9, 0.7, 640, []),  # labels are learnt, though the loss does not show it yet
+        ([0.69] * 9, 0.55, 640, [3]),
+        ([0.69] * 9, 0.5, 128, [8]),  # 4 steps an epoch
+        ([0.69] * 99, 0.5, 640, [5]),  # the rate rises that long
+        ([0.69] * 2, 0.5, 640, []),
+        ([0.69] * 9, 0.5, None, []),
     ],
 )
-def test_a_loss_at_chance_is_told_once(losses, samples, told):
+def test_a_loss_that_stays_at_chance_is_told_once(losses, accuracy, samples, told):
     said: list[str] = []
-    watch = AtChance(np.log(2), 32, said.append)
-    if samples == 128:
-        assert 8 * 4 >= 30 > 7 * 4
-    watch.on_start(len(losses), samples)
-    for i, loss in enumerate(losses, 1):
-        watch.on_epoch(ax.Epoch(i, loss, 0.5, 0.1, 1.0, 1.0), {})
-    assert [int(text.split()[1]) for text in said] == told
+    watch = AtChance(np.asarray([7, 7]), 32, said.append)
+    for _ in range(2):  # a run after another
+        watch.on_start(len(losses), samples)
+        for i, loss in enumerate(losses, 1):
+            watch.on_epoch(ax.Epoch(i, loss, accuracy, 0.1, 1.0, 1.0), {})
+    assert [int(text.split()[1]) for text in said] == 2 * told
     if told:
         assert "learning rate" in said[0]
+
+
+def test_rare_classes_are_chance_as_well():
+    """A model that always says the frequent class is right as often as that comes."""
+    said: list[str] = []
+    watch = AtChance(np.asarray([95, 5]), 32, said.append)
+    watch.on_start(9, 1000)
+    for i in range(1, 10):
+        watch.on_epoch(ax.Epoch(i, 0.2, 0.95, 0.1, 1.0, 1.0), {})
+    assert len(said) == 1
 
 
 def learnable(count=200):

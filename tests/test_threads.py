@@ -168,6 +168,7 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
     "sparse_sums": [
         lambda: [sparse_sums([normal(997, n)], ROWS.arrays, columns=4003) for n in (1, 5)]
     ],
+    "moved_pixels": [lambda: [ax.RandomShift(20).vjp({}, normal(7, 3, 151, 153), rng=0)[0]]],
     "positive_proportions": [lambda: [positive_proportions([normal(41, 3, 70)], CONVOLUTIONS)]],
     "dropout": [gradients(ax.dropout, normal(301, 303), rate=0.3, rng=0)],
     "sgd_step": [steps(ax.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01))],

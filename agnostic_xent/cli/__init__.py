@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 from ..core.texts import printable
-from . import bench, evaluate, export, info, predict, train, warmup
+from . import bench, evaluate, export, info, predict, report, train, warmup
 from .options import Parser
 
-COMMANDS = (train, evaluate, predict, export, bench, info, warmup)
+COMMANDS = (train, evaluate, report, predict, export, bench, info, warmup)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     try:
-        options = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        options = _parser().parse_args(words)
+        options.line = shlex.join(["agnostic-xent", *words])
         options.command(options)
     finally:
         _flush()

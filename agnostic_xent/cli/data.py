@@ -13,11 +13,11 @@ from ..core.conversion import backend
 from ..core.sparse import CSR
 from ..datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
 from ..datasets.known import holds_fashion_mnist
+from ..datasets.scale import Scale
+from ..evaluation.folder import Settings
 from ..training.batches import is_stored
 from .options import argument
 from .own_data import holds_arrays, is_table, read_dataset, read_test
-from .saved import Settings
-from .scale import Scale
 
 LOADERS: dict[tuple[str, str], Callable[[], Dataset]] = {
     ("cnn", "embedded"): lambda: load_fashion_mnist(),

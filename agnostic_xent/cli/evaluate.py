@@ -41,12 +41,14 @@ def run(options: argparse.Namespace) -> None:
     settings, params, history = read(options.folder)
     check_writable("DIR", options.folder)
     backend, named = options.backend or settings.backend, options.data or settings.data
+    if not named:
+        raise ValueError("argument --data: is needed: a classifier in a folder keeps no data")
     xp, loss_here = working_backend(backend), loss_of(settings.model, len(settings.classes))
     data = load_test(settings, named)
     settings = replace(settings, data=named, backend=backend)
     params = to_backend(params, xp)
     test = (there(data.test_x, xp), to_backend(targets(loss_here, data.test_y), xp))
     loss, accuracy = evaluate(settings.network(), params, test, loss=loss_here)
-    write_report(options.folder, settings, params, history, data)
+    write_report(options.folder, settings, params, history, data, loss)
     print(f"test loss: {loss:.4g}")
     print(f"test accuracy: {accuracy:.4f}")

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..core.conversion import BACKENDS as BACKENDS
 from ..core.conversion import backend
-
-BACKENDS = ("numpy", "cupy", "torch", "jax")
 
 
 class Parser(argparse.ArgumentParser):

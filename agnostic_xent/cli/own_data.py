@@ -17,11 +17,11 @@ from ..datasets.images import held_out, labelled
 from ..datasets.labels import as_labels, class_indices, class_names
 from ..datasets.pictures import read_pictures
 from ..datasets.reading import arrays_of, naming, reading
+from ..datasets.scale import Scale, as_floats
 from ..datasets.tables import SUFFIXES, labels_of, read_frame, table_dataset
 from ..datasets.texts import TEXTS, read_texts, texts_in_folders, texts_in_table
 from ..datasets.words import Words
-from .saved import Settings
-from .scale import Scale, as_floats
+from ..evaluation.folder import Settings
 
 LABELS = ("label", "target", "class", "y")
 """Columns that are the labels of a table unless another one is named."""

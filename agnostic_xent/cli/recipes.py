@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 from .. import (
     SGD,
     AdamW,
-    Sequential,
     binary_cross_entropy_with_logits,
-    convnet,
     cosine,
     cross_entropy,
-    logistic,
     sigmoid,
     softmax,
     to_numpy,
 )
 from ..core.arrays import Array
 from ..core.operation import Operation
+from ..evaluation.folder import NETWORKS, of_texts
+from ..network.layers import Layer
 from ..training.recipe import RATE, recipe_optimizer
-from ..training.sparse_epochs import _SparseDense
 
 SAMPLES = 50_000
 """Of all epochs together."""
@@ -35,7 +33,7 @@ SAMPLES = 50_000
 class Recipe:
     """What is trained, and how unless options say otherwise."""
 
-    network: Callable[[int, tuple[int, ...]], Sequential]
+    network: Callable[[int, tuple[int, ...]], Layer]
     """Of so many classes and samples of a shape."""
     optimizer: Callable[[float, int], SGD | AdamW]
     """Of a learning rate and so many steps."""
@@ -53,7 +51,7 @@ class Recipe:
 
 RECIPES = {
     "cnn": Recipe(
-        network=lambda classes, shape: convnet(classes, shape=shape),
+        network=NETWORKS["cnn"],
         optimizer=recipe_optimizer,
         data="embedded",
         epochs=(30, 3),
@@ -61,7 +59,7 @@ RECIPES = {
         learning_rate=RATE,
     ),
     "logistic": Recipe(
-        network=lambda classes, shape: logistic(classes),
+        network=NETWORKS["logistic"],
         optimizer=lambda rate, steps: SGD(cosine(rate, steps=steps)),
         data="spambase",
         epochs=(5, 5),
@@ -72,7 +70,7 @@ RECIPES = {
 
 TEXTS = replace(
     RECIPES["logistic"],
-    network=lambda classes, shape: Sequential(_SparseDense(1 if classes == 2 else classes)),
+    network=of_texts,
     learning_rate=2.0,  # rows of texts have length 1
 )
 """What "logistic" is for texts."""

@@ -19,19 +19,24 @@ from ..core.texts import printable
 from ..datasets import Dataset
 from ..datasets.words import Words
 from ..evaluation.explanations import SHOWN_STEPS
+from ..evaluation.folder import Settings
 from ..evaluation.layer_times import how_measured, layer_times
 from ..evaluation.page import machine, save_page
-from ..evaluation.pictures import curves_of, save_picture
+from ..evaluation.pictures import Curves, curves_of, save_picture
 from ..evaluation.strongest import strongest
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
 from .data import there
-from .recipes import loss_of, probabilities, targets
-from .saved import Settings
+from .recipes import RECIPES, loss_of, probabilities, targets
 
 
 def write_report(
-    folder: Path, settings: Settings, params: dict[str, Array], history: History, data: Dataset
+    folder: Path,
+    settings: Settings,
+    params: dict[str, Array],
+    history: History,
+    data: Dataset,
+    loss_on_test: float | None,
 ) -> None:
     """Write report.html and report.png; without their packages, say how to get them."""
     xp, model = backend(settings.backend), settings.network()
@@ -47,16 +52,18 @@ def write_report(
     x = there(data.test_x[:size], xp)
     y = to_backend(targets(loss, data.test_y[:size]), xp)
     first = next(w for name, w in params.items() if name.endswith("weight"))
-    optimizer = settings.recipe.optimizer(settings.learning_rate, 1)
+    optimizer = RECIPES[settings.model].optimizer(settings.learning_rate or 1.0, 1)
     source = as_source("data", (x, y), first)
     note = how_measured(size, settings.backend)
     if linear_steps(model, params, source, loss, optimizer, size) is not None:
         note += " In training, whole epochs of this model run in one kernel, faster than this."
+    unit = "epoch" if history else "iteration"
     numbers = {
         "parameters": f"{sum(math.prod(w.shape) for w in params.values()):,}",
-        "epochs": f"{len(history)}",
-        "training": f"{sum(history.column('seconds')):.3g} s",
+        f"{unit}s": f"{settings.epochs}" if settings.estimator else f"{len(history)}",
     }
+    if history:
+        numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
 
     def explained(rows: NDArray[np.integer]) -> NDArray[Any]:
         samples = to_backend(data.test_x[rows], xp)
@@ -68,14 +75,14 @@ def write_report(
             folder / "report.html",
             **shown,
             explained=explained if loss is cross_entropy else None,
-            loss=history[-1].validation_loss,
+            loss=loss_on_test,
             numbers=numbers,
-            curves=curves_of(history),
-            unit="epoch",
+            curves=curves_of(history) if history else _objective(settings),
+            unit=unit,
             filters=to_numpy(first) if first.ndim == 4 else None,
             layers=[] if isinstance(x, CSR) else layer_times(model, params, x, y, loss),
             layers_note=note,
-            settings=_readable(settings),
+            settings=readable(settings),
             versions=machine(settings.backend),
             strongest=_strongest(settings, first),
         )
@@ -91,10 +98,17 @@ def _strongest(settings: Settings, weights: Array) -> dict[str, list[str]]:
     return strongest(to_numpy(weights), settings.columns.words, settings.classes)
 
 
-def _readable(settings: Settings) -> dict[str, str]:
+def _objective(settings: Settings) -> Curves:
+    """Return the curve of a training without epochs."""
+    losses = (settings.estimator or {}).get("losses")
+    return {"objective": {"training": losses}} if losses else {}
+
+
+def readable(settings: Settings) -> dict[str, str]:
+    """Return settings as a page shows them."""
     texts = vars(settings) | {"input_shape": " × ".join(map(str, settings.input_shape))}
     return {
         name.replace("_", " "): printable(str(value))
         for name, value in texts.items()
-        if name != "classes"
+        if name not in ("classes", "estimator", "network_layers") and value != ""
     }

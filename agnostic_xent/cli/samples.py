@@ -15,8 +15,8 @@ from ..datasets.reading import arrays_of, naming, reading, rows_of
 from ..datasets.tables import read_frame
 from ..datasets.texts import files_in, read_texts
 from ..datasets.words import Words
+from ..evaluation.folder import Settings
 from .own_data import as_images, is_table
-from .saved import Settings
 
 
 def read_samples(path: Path, settings: Settings) -> tuple[list[str], Any]:

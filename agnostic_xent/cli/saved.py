@@ -1,192 +1,25 @@
-"""The folder of a trained model: parameters, history and what has to be known to use them."""
+"""The folder of a trained model, as the argument of a command."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .. import History, Sequential, load_params, match_params, save_params
+from .. import History
 from ..core.arrays import Array
-from ..core.files import write_atomically
-from ..core.texts import printable
-from ..datasets.columns import Columns
-from ..datasets.reading import reading
-from ..datasets.words import Words
-from ..training.history import Callback, Epoch
-from .options import BACKENDS, argument
-from .recipes import RECIPES, TEXTS, Recipe
-from .scale import WHITES, Scale, as_floats
-
-RUN, MODEL, HISTORY = "run.json", "model.safetensors", "history.json"
-WORDS = "words.json"
-"""Of a model of texts: its words, each with its rarity."""
+from ..evaluation import folder
+from ..evaluation.folder import Save as Save
+from ..evaluation.folder import Settings
+from .options import argument
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What was trained, and how; and what its training decided about data."""
-
-    model: str
-    data: str
-    backend: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    classes: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    scale: Scale | None = None
-    """None in files of before it was kept: then the dtype of each file decides."""
-    resized: bool = False
-    """Whether pictures are resized and cropped to the shape, as those of the training were."""
-    columns: Columns | Words | None = None
-    """Of a table: what its columns became; of texts their words."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the model is trained."""
-        return TEXTS if isinstance(self.columns, Words) else RECIPES[self.model]
-
-    def network(self) -> Sequential:
-        """Return the model."""
-        return self.recipe.network(len(self.classes), self.input_shape)
-
-    def numbers(self, name: str, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the numbers of a file as the model takes them, or raise a ValueError."""
-        if self.scale is not None:
-            return self.scale.numbers(name, x)
-        floats = as_floats(name, x)
-        return floats / np.float32(255) if x.dtype == np.uint8 else floats
-
-    def pictures(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return pictures, black 0 and white 1, as the model takes them, or raise a ValueError."""
-        return x if self.scale is None else self.scale.pictures(x)
-
-    @property
-    def white_of_16_bits(self) -> int:
-        """White in pictures of 16 bits."""
-        return WHITES[-1] if self.scale is None else self.scale.white_of_16_bits
-
-
-class Save(Callback):
-    """Keep the files in a folder those of the last finished epoch."""
-
-    def __init__(self, folder: Path, settings: Settings):
-        self._folder, self._settings, self._history = folder, settings, History()
-
-    def on_resume(self, history: History, params: dict[str, Array]) -> None:
-        """Write the files of a run that went on."""
-        self._history.extend(history)
-        self._write(params)
-
-    def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
-        """Write the files of a finished epoch."""
-        self._history.append(epoch)
-        self._write(params)
-
-    def _write(self, params: dict[str, Array]) -> None:
-        values = asdict(self._settings)
-        if isinstance(self._settings.columns, Words):
-            columns = values["columns"]
-            words = dict(zip(columns.pop("words"), columns.pop("rarity"), strict=True))
-            write_atomically(self._folder / WORDS, json.dumps(words, indent=0).encode())
-        write_atomically(self._folder / RUN, (json.dumps(values, indent=2) + "\n").encode())
-        save_params(self._folder / MODEL, params)
-        write_atomically(self._folder / HISTORY, self._history.to_json().encode())
-
-
-def read(folder: Path) -> tuple[Settings, dict[str, Array], History]:
-    """Return what `Save` has kept.
+def read(path: Path) -> tuple[Settings, dict[str, Array], History]:
+    """Return what is in a folder, its parameters of the dtype of samples, float32.
 
     Raises
     ------
     ValueError
         If the folder lacks a file, or one is damaged.
     """
-    if missing := [name for name in (RUN, MODEL, HISTORY) if not (folder / name).exists()]:
-        raise ValueError(
-            f"argument DIR: {printable(str(folder))} must be a folder that train --out has "
-            f"written, but has no {', '.join(missing)}"
-        )
     with argument("DIR"):
-        with reading(folder / RUN):
-            values = json.loads((folder / RUN).read_text("utf-8"))
-        if _is_of_texts(values):
-            with reading(folder / WORDS):
-                words = json.loads((folder / WORDS).read_text("utf-8"))
-                names, rarity = tuple(words), tuple(words.values())
-                values["columns"] = Words(names, rarity, **values["columns"])
-        with reading(folder / RUN):
-            settings = _settings(values)
-        with reading(folder / MODEL):
-            params = _params(settings, load_params(folder / MODEL))
-        with reading(folder / HISTORY):
-            history = History.from_json((folder / HISTORY).read_text("utf-8"))
-            if not history:
-                raise ValueError("it has no epoch")
-    return settings, params, history
-
-
-def _is_of_texts(values: Any) -> bool:
-    """Return whether run.json tells of a model of texts."""
-    columns = values.get("columns") if isinstance(values, dict) else None
-    return isinstance(columns, dict) and "text" in columns
-
-
-FITS: dict[str, Callable[[Any], bool]] = {
-    "model": lambda value: value in RECIPES,
-    "data": lambda value: isinstance(value, str),
-    "backend": lambda value: value in BACKENDS,
-    "epochs": lambda value: _is_count(value),
-    "batch_size": lambda value: _is_count(value),
-    "learning_rate": lambda value: 0 < value < math.inf,
-    "seed": lambda value: value == 0 or _is_count(value),
-    "classes": lambda value: len(value) > 1 and all(isinstance(name, str) for name in value),
-    "input_shape": lambda value: len(value) in (1, 3) and all(map(_is_count, value)),
-}
-"""Whether a value of run.json can be one of a training."""
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _settings(values: Any) -> Settings:
-    """Return the settings that run.json holds, after a look at each."""
-    if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
-    if missing := FITS.keys() - values:
-        raise ValueError(f"it has no {', '.join(sorted(missing))}")
-    for name, fits in FITS.items():
-        if not fits(values[name]):
-            raise ValueError(f"its {name} cannot be {values[name]!r}")
-    values |= {name: tuple(values[name]) for name in ("classes", "input_shape")}
-    if values.get("scale") is not None:
-        values["scale"] = Scale(**values["scale"])
-    if values.get("columns") is not None:
-        if not isinstance(values["columns"], Words):
-            values["columns"] = Columns(**values["columns"])
-        if (values["columns"].features,) != values["input_shape"]:
-            raise ValueError("its columns and its input_shape do not fit")
-    return Settings(**values)
-
-
-def _params(settings: Settings, found: dict[str, NDArray[Any]]) -> dict[str, Array]:
-    """Return parameters after a check that they are those of a model, and finite numbers."""
-    for name, w in found.items():
-        if w.dtype.kind != "f" or not np.isfinite(w).all():
-            raise ValueError(f"its {name} is not of finite floats")
-    size, (channels, *sides) = sum(w.size for w in found.values()), settings.input_shape
-    if max(channels, math.prod(sides)) > size:  # before a model of that size is made
-        raise ValueError(f"it does not fit {RUN}: input_shape {settings.input_shape} is too large")
-    try:
-        return match_params(settings.network(), found, settings.input_shape)
-    except ValueError as error:
-        raise ValueError(f"it does not fit {RUN}: {error}") from error
+        settings, params, history = folder.read(path)
+    return settings, {name: w.astype("float32") for name, w in params.items()}, history

@@ -15,23 +15,29 @@ from numpy.typing import NDArray
 from .. import (
     Callback,
     Progress,
-    Sequential,
     fit,
     standardized,
     synchronize_batch_norm,
     to_backend,
 )
 from ..core.arrays import Array
-from ..core.communication import world
+from ..core.communication import Communicator, world
 from ..core.sparse import CSR
 from ..core.texts import printable
-from ..training.recipe import AtChance, chance_loss, some_of, standardizes
+from ..evaluation.folder import Save, Settings, now
+from ..network.layers import Layer
+from ..training.recipe import (
+    AtChance,
+    augmented,
+    changes_of_images,
+    some_of,
+    standardizes,
+)
 from . import tuning
 from .data import decided, holds_pictures, is_own, lasting_name, load, there
 from .options import BACKENDS, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, TEXTS, loss_of, targets
 from .result import write_report
-from .saved import Save, Settings
 
 DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
@@ -78,6 +84,12 @@ def add_to(commands: Any) -> None:
         "nothing else (needs scikit-learn)",
     )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
+    add(
+        "--augment",
+        action="store_true",
+        help="for cnn: mirror half of the images and shift all by up to a twelfth of each side, "
+        "anew in each epoch; for pictures whose mirror image is of the same class, not for digits",
+    )
     _add_steps(add)
     add(
         "--out",
@@ -140,9 +152,7 @@ def run(options: argparse.Namespace) -> None:
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     ranks = world(options.backend)
     out = options.out
-    for name, folder in (("--out", out), ("--checkpoint", options.checkpoint)):
-        if folder is not None:
-            check_writable(name, folder)
+    _check(options)
     xp = working_backend(options.backend)
     named = options.data or RECIPES[options.model].data
     data, scale = load(options.model, named, options.label, options.text)
@@ -172,11 +182,14 @@ def run(options: argparse.Namespace) -> None:
         scale=scale,
         resized=pictures,
         columns=data.columns,
+        augment=options.augment,
+        command=options.line,
+        date=now(),
     )
     model = settings.network()
     first = tuning.started(options, settings, _start(model, options.seed, data.train_x))
     params, history = fit(
-        synchronize_batch_norm(model, ranks) if ranks.size > 1 else model,
+        _in_training(model, settings, ranks),
         to_backend(first, xp),
         part(data.train_x, data.train_y),
         loss=loss,
@@ -193,11 +206,30 @@ def run(options: argparse.Namespace) -> None:
     if ranks.rank > 0:
         return
     if out is not None:
-        write_report(out, settings, params, history, data)
+        write_report(out, settings, params, history, data, history[-1].validation_loss)
     print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
 
 
-def _start(model: Sequential, seed: int, x: NDArray[Any]) -> dict[str, Array]:
+def _check(options: argparse.Namespace) -> None:
+    """Raise an error if options do not fit, or a folder cannot be written to."""
+    if options.augment and options.model != "cnn":
+        raise ValueError(f"argument --augment: is for images, of cnn, not for {options.model}")
+    for name, folder in (("--out", options.out), ("--checkpoint", options.checkpoint)):
+        if folder is not None:
+            check_writable(name, folder)
+
+
+def _in_training(model: Layer, settings: Settings, ranks: Communicator) -> Layer:
+    """Return a model as it is trained: on several ranks, and of images that change."""
+    together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
+    return (
+        augmented(together, changes_of_images(settings.input_shape))
+        if settings.augment
+        else together
+    )
+
+
+def _start(model: Layer, seed: int, x: NDArray[Any]) -> dict[str, Array]:
     """Return the first parameters, with the statistics of samples where they are standardised."""
     params = model.init(seed, x.shape[1:])[0]
     if isinstance(x, CSR):  # the loss is convex; words of few texts keep what they begin with
@@ -206,6 +238,6 @@ def _start(model: Sequential, seed: int, x: NDArray[Any]) -> dict[str, Array]:
 
 
 def _callbacks(settings: Settings, out: Path | None, labels: NDArray[np.int64]) -> list[Callback]:
-    chance = chance_loss(np.bincount(labels))
-    at_chance = AtChance(chance, settings.batch_size, lambda text: print(text, file=sys.stderr))
+    counts = np.bincount(labels)
+    at_chance = AtChance(counts, settings.batch_size, lambda text: print(text, file=sys.stderr))
     return [*([] if out is None else [Save(out, settings)]), Progress(), at_chance]

@@ -10,9 +10,10 @@ from typing import Any
 
 from .. import ClipByNorm, MovingAverage, transfer_params
 from ..core.arrays import Array
+from ..evaluation.folder import Settings
 from ..training.optimizers import Optimizer
 from .options import argument, count, rate, share
-from .saved import Settings, read
+from .saved import read
 
 
 def add_to(add: Callable[..., Any]) -> None:

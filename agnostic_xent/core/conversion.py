@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["to_backend", "to_numpy"]
 
+BACKENDS = ("numpy", "cupy", "torch", "jax")
+"""The libraries that a training may be asked to run on by name."""
+
 
 def backend(name: str) -> ModuleType:
     """Import an array library by name and return its Array API namespace.

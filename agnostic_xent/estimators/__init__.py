@@ -2,6 +2,7 @@
 
 from .cnn import CNNClassifier
 from .conformal import ConformalClassifier
+from .folder import load_classifier, save_classifier
 from .label_issues import find_label_issues
 from .logistic import LogisticRegression
 from .logistic_cv import LogisticRegressionCV
@@ -15,6 +16,8 @@ __all__ = [
     "LogisticRegressionCV",
     "MiniRocket",
     "find_label_issues",
+    "load_classifier",
+    "save_classifier",
     "save_report",
 ]
 

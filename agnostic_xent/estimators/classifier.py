@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from ..core.arrays import Array, array_namespace, device, is_dask
+from ..core.arrays import Array, array_namespace, device, dtype_kind, is_array, is_dask
 from ..core.checks import integer, number
 from ..core.communication import Alone, Communicator
 from ..network.layers import Layer, Params
@@ -47,6 +47,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Whether samples have several labels."""
     _state: State | None
     """Of the optimizer, to continue from."""
+    _range: tuple[float, float, bool] | None = None
+    """The least and the greatest number of the first training, and whether all are integers."""
 
     def decision_function(self, X: Any) -> Array:
         """Return the scores: logits of the classes, or of the second one of two.
@@ -239,7 +241,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         groups: Any = None,
     ) -> Labelled:
         """Check what is to be trained on; ``classes`` are those of a training in parts."""
-        samples = self._samples(X, reset=classes is None or not hasattr(self, "classes_"))
+        begins = classes is None or not hasattr(self, "classes_")
+        samples = self._samples(X, reset=begins)
+        if begins:
+            self._range = (*samples.bounds(), _of_integers(X))
         table = as_table(y)
         if table is None:
             y = checked_labels(self, y, samples)
@@ -357,6 +362,10 @@ def _with_field(name: str, owner: Any, path: str, value: Any) -> Any:
             raise ValueError(f"{name} is no parameter: {within!r} has none")
         value = _with_field(name, within, inner, value)
     return replace(owner, **{first_name: value})
+
+
+def _of_integers(X: Any) -> bool:
+    return is_array(X) and dtype_kind(array_namespace(X), X.dtype) in ("integral", "bool")
 
 
 def _of_both(function: Callable[[Array], Array], scores: Array) -> Array:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,11 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..core.arrays import Array, array_namespace, device
 from ..core.checks import check_channels_first, check_choice, integer, number
-from ..core.communication import Communicator
+from ..core.communication import Communicator, first_rank_first
 from ..core.conversion import to_backend, to_numpy
 from ..evaluation.explanations import grad_cam, integrated_gradients, occlusion
+from ..network.containers import Chain, Sequential
+from ..network.exchange import Exported
 from ..network.inference import predictor_for
-from ..network.layers import Layer, Params
+from ..network.layers import Layer, Params, Shape, Standardize
 from ..network.models import convnet, signal_cnn, video_cnn
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
@@ -27,15 +31,16 @@ from ..training.optimizers import AdamW, Optimizer
 from ..training.recipe import (
     RATE,
     AtChance,
-    chance_loss,
+    augmented,
+    changes_of_images,
     recipe_optimizer,
     some_of,
     standardized,
     standardizes,
 )
 from .classifier import Classifier, first
-from .fitting import problem, train
-from .levels import Levels
+from .fitting import Problem, check_same_samples, problem, train
+from .levels import WHITE, Levels
 from .samples import (
     Labelled,
     Samples,
@@ -84,6 +89,11 @@ class CNNClassifier(Classifier):
     learning_rate : float, optional
         The greatest rate of the default optimizer. By default 5e-3 for the default model, whose
         batch normalization bears it, and 1e-3 for another one.
+    augment : {None, "images"} or sequence of layer
+        Layers that change the images in training alone, behind `Standardize` where a model begins
+        by it, else in front: "images" are `RandomFlip` and `RandomShift` by up to a twelfth of
+        each side, for pictures whose mirror image is of the same class; not for digits. `Cutout`
+        and `Dropout` are others.
     epochs : int
         Passes through the images.
     batch_size : int
@@ -104,6 +114,10 @@ class CNNClassifier(Classifier):
         part.
     callbacks : sequence of Callback
         Of `fit`, such as `Progress`.
+    checkpoint : path of a folder, optional
+        Where ``fit`` keeps the run after each epoch. The same ``fit``, of the same samples, goes on
+        from there after an interruption, also with more epochs. It needs a ``random_state`` that is
+        an integer, and no early stopping; not for ``partial_fit``.
     communicator : Communicator, optional
         Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
         All call ``fit`` with the same arguments and get the same result. A pickled classifier has
@@ -136,12 +150,13 @@ class CNNClassifier(Classifier):
     -----
     X may be an array of NumPy, CuPy, torch, JAX or another library that follows the Array API
     standard, and the parameters and predictions are of the same. Integers become float32. Images of
-    uint8 are divided by 255, and then so are all later ones, whatever their dtype; a classifier of
-    numbers from 0 to 1 takes uint8 as levels. The default model takes numbers of any scale; others
-    train best on those of about -1 to 1. Its batch normalization takes the statistics of all images
-    of a batch, whatever their weights. Memory-mapped and dask arrays are read batch by batch
-    and never whole. Predictions of the former are NumPy arrays, of the latter dask arrays: block by
-    block, when they are asked for, wherever dask computes.
+    uint8 are divided by 255, as are other integers from 0 to between 128 and 255, and then so are
+    all later ones, whatever their dtype; a classifier of numbers from 0 to 1 takes integers as
+    levels. The default model takes numbers of any scale; others train best on those of about -1 to
+    1. Its batch normalization takes the statistics of all images of a batch, whatever their
+    weights. Memory-mapped and dask arrays are read batch by batch and never whole. Predictions of
+    the former are NumPy arrays, of the latter dask arrays: block by block, when they are asked for,
+    wherever dask computes.
 
     Examples
     --------
@@ -169,6 +184,7 @@ class CNNClassifier(Classifier):
         signals: bool = False,
         optimizer: Optimizer | None = None,
         learning_rate: float | None = None,
+        augment: Any = None,
         epochs: int = 20,
         batch_size: int = 128,
         class_weight: Any = None,
@@ -178,6 +194,7 @@ class CNNClassifier(Classifier):
         warm_start: bool = False,
         random_state: Any = None,
         callbacks: Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
         communicator: Communicator | None = None,
         thresholds: Any = 0.5,
     ):
@@ -186,6 +203,7 @@ class CNNClassifier(Classifier):
         self.signals = signals
         self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.augment = augment
         self.epochs = epochs
         self.batch_size = batch_size
         self.class_weight = class_weight
@@ -195,11 +213,14 @@ class CNNClassifier(Classifier):
         self.warm_start = warm_start
         self.random_state = random_state
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
         self.communicator = communicator
         self.thresholds = thresholds
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train the network.
+
+        Ctrl-C ends the training and keeps what the finished epochs have learnt, with a warning.
 
         Parameters
         ----------
@@ -306,8 +327,10 @@ class CNNClassifier(Classifier):
             optimizer = Averaged(optimizer, state=self._state if continued else None)
         ranks = self._ranks
         together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
+        task = problem(together, len(data.classes), data, shape)
+        task = replace(task, model=augmented(task.model, self._augmentation(shape)))
         trained = train(
-            problem(together, len(data.classes), data, shape),
+            task,
             params,
             optimizer,
             epochs=epochs,
@@ -316,6 +339,7 @@ class CNNClassifier(Classifier):
             communicator=ranks,
             held_out=held_out,
             callbacks=[*self.callbacks, self._at_chance(data, batch_size)],
+            checkpoint=None if partial else self._checked_checkpoint(task),
         )
         self.model_, self.params_ = model, trained.params
         self.classes_, self._several, self.image_shape_ = data.classes, data.several, shape
@@ -336,13 +360,55 @@ class CNNClassifier(Classifier):
             rate = number("learning_rate", self.learning_rate, "(0, inf)")
         return recipe_optimizer(rate, steps) if steps else AdamW(rate)
 
+    def _augmentation(self, shape: Shape) -> Sequence[Layer]:
+        """Return the layers that change images in training, after a try on a blank one."""
+        layers = changes_of_images(shape) if self.augment == "images" else self.augment or ()
+        if isinstance(layers, str) or not isinstance(layers, Sequence):
+            raise ValueError(
+                f'augment must be None, "images" or a list of layers, got {self.augment!r}'
+            )
+        params, made = Sequential(*layers).init(0, shape) if layers else ({}, shape)
+        if params or made != shape:
+            raise ValueError(
+                f"augment must be layers without parameters that keep the shape of images, {shape}"
+                f"; got {self.augment!r}, which make {made}"
+            )
+        return layers
+
+    def _checked_checkpoint(self, task: Problem) -> str | os.PathLike[str] | None:
+        """Return the folder of the run, after a check that it is of the same samples."""
+        folder = self.checkpoint
+        if folder is None:
+            return None
+        if not isinstance(self.random_state, (int, np.integer)):
+            raise ValueError(
+                "random_state must be an integer with a checkpoint, so that a second fit is the "
+                f"same run; got {self.random_state!r}"
+            )
+        if self.early_stopping:
+            raise ValueError(
+                "early_stopping must be False with a checkpoint, which keeps the last epoch alone"
+            )
+        first_rank_first(self._ranks, lambda: check_same_samples(Path(folder), task))
+        return folder
+
+    def _exported(self) -> Exported:
+        divided = {"levels": Standardize()} if Levels(*self._levels).divided else {}
+        params = dict(self.params_)
+        if divided:
+            levels = divided["levels"].init(0, self.image_shape_)[0]
+            dtype = dtype_name(first(self.params_))
+            params["levels.mean"] = levels["mean"].astype(dtype)
+            params["levels.std"] = (WHITE * levels["std"]).astype(dtype)
+        model = Chain({**divided, "": self.model_})
+        return Exported(model, params, self.image_shape_, self.classes_.tolist())
+
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""
-        chance = chance_loss(data.mass)
+        counts = data.mass
         if data.several:
-            both = np.stack([data.mass, data.total - data.mass], axis=1)
-            chance = sum(map(chance_loss, both)) / len(both)
-        return AtChance(chance, batch_size, lambda text: warnings.warn(text, stacklevel=2))
+            counts = np.stack([data.mass, data.total - data.mass], axis=1)
+        return AtChance(counts, batch_size, lambda text: warnings.warn(text, stacklevel=2))
 
     def _start(
         self, shape: tuple[int, ...], data: Labelled, rng: np.random.Generator
@@ -414,6 +480,7 @@ class CNNClassifier(Classifier):
         shape = self._shape_in(given)
         if shape is not None:
             if not reset and shape != self.image_shape_:
+                check_channels_first("X", given)
                 raise ValueError(
                     f"X must hold images of shape {self.image_shape_}, as fitted; got {given}"
                 )

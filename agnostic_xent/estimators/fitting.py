@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +17,9 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from ..core.arrays import Array, array_namespace
 from ..core.communication import Communicator
+from ..core.files import write_atomically
 from ..core.sparse import CSR
+from ..network.checkpoints import checksum, host_arrays
 from ..network.containers import Sequential
 from ..network.layers import Layer, Params, Pass, WithPullback
 from ..operations.binary_losses import binary_cross_entropy_with_logits
@@ -24,6 +29,7 @@ from ..training.batches import is_stored
 from ..training.callbacks import EarlyStopping
 from ..training.loop import Callback, Epoch, History, Loss, fit
 from ..training.optimizers import Optimizer, State
+from ..training.recipe import some_of
 from ..training.sparse_epochs import _ZeroLogit
 from .samples import Batches, Labelled, Samples
 
@@ -147,32 +153,80 @@ def train(
     communicator: Communicator,
     held_out: HeldOut | None = None,
     callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Trained:
-    """Train with `fit`; raise ValueError also if a class is too small for a validation part."""
+    """Train with `fit`; raise ValueError also if a class is too small for a validation part.
+
+    An interruption by Ctrl-C, of one rank, leaves what the epochs before it have learnt.
+    """
     rows, validation, best = np.arange(len(problem.samples)), None, None
     if held_out is not None:
         rows, others = held_out.split(len(rows), problem.strata, rng)
         validation = problem.part(others, batch_size)
         best = _Best(held_out.patience)
-    last, history = fit(
-        problem.model,
-        params,
-        problem.part(rows, batch_size, rng),
-        loss=problem.loss,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        rng=rng,
-        validation=validation,
-        callbacks=[*callbacks] if best is None else [*callbacks, best],
-        communicator=communicator,
-    )
+    kept = _Last()
+    try:
+        last, history = fit(
+            problem.model,
+            params,
+            problem.part(rows, batch_size, rng),
+            loss=problem.loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            rng=rng,
+            validation=validation,
+            callbacks=[*callbacks, kept] if best is None else [*callbacks, kept, best],
+            checkpoint=checkpoint,
+            communicator=communicator,
+        )
+    except KeyboardInterrupt:
+        if not kept.history or communicator.size > 1:
+            raise
+        last, history = kept.params, kept.history
+        warnings.warn(
+            f"interrupted: fit keeps what it learnt in the first {len(history)} of {epochs} epochs",
+            stacklevel=4,
+        )
     state = optimizer.state if isinstance(optimizer, Averaged) else None
     steps = len(history) * math.ceil(len(rows) / batch_size)
     if best is None:
         return Trained(last, state, steps, history, [])
     state = state and state | {"last": best.params}
     return Trained(best.params, state, steps, history, best.losses)
+
+
+SAMPLES = "samples.crc32"
+"""The file beside a checkpoint that tells its samples from others of the same shape."""
+
+
+def check_same_samples(folder: Path, task: Problem) -> None:
+    """Raise ValueError if the run in a folder is of other samples, labels or weights."""
+    rows = some_of(len(task.samples))
+    arrays = {"x": task.samples.take(rows), "targets": task.targets}
+    found, path = checksum("", host_arrays(arrays)), folder / SAMPLES
+    if path.exists() and path.read_text() != found:
+        raise ValueError(
+            f"checkpoint {folder} holds a run on other samples, labels or weights; name another "
+            "folder, or remove that one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, found.encode())
+
+
+class _Last(Callback):
+    """What the finished epochs have learnt."""
+
+    def __init__(self) -> None:
+        self.params: Params = {}
+        self.history = History()
+
+    def on_resume(self, history: History, params: Params) -> None:
+        self.params, self.history = params, History(history)
+
+    def on_epoch(self, epoch: Epoch, params: Params) -> None:
+        self.params = params
+        self.history.append(epoch)
 
 
 class _Best(EarlyStopping):

@@ -18,6 +18,7 @@ from ..core.communication import Communicator
 from ..core.conversion import to_numpy
 from ..core.sparse import CSR
 from ..network.containers import Sequential
+from ..network.exchange import Exported
 from ..network.layers import Dense, Params
 from ..training.averages import Averaged, state_after
 from ..training.batches import is_stored
@@ -411,6 +412,11 @@ class LogisticRegression(Classifier):
         """Return the factors of |w|^2 / 2 and of sum |w| beside a mean loss of a total weight."""
         penalty, share = 1 / (float(self.C) * total), float(self.l1_ratio)
         return (1 - share) * penalty, share * penalty
+
+    def _exported(self) -> Exported:
+        params = {"0.weight": self.coef_, "0.bias": self.intercept_}
+        units, features = self.coef_.shape
+        return Exported(Sequential(Dense(units)), params, (features,), self.classes_.tolist())
 
     def _check_options(self) -> None:
         check_choice("solver", self.solver, ("lbfgs", "sgd"))

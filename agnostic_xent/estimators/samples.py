@@ -59,6 +59,8 @@ class Samples:
     """An array of the library, device and dtype that rows are handed out in."""
     divisor: int = 1
     """Of rows that are fetched."""
+    scale: int = 1
+    """What all rows were divided by."""
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -85,8 +87,18 @@ class Samples:
         if divisor == 1:
             return self
         if is_stored(self.x):
-            return replace(self, divisor=divisor)
-        return replace(self, x=self.x / divisor)
+            return replace(self, divisor=divisor, scale=divisor)
+        return replace(self, x=self.x / divisor, scale=divisor)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the least and the greatest number, as they were given."""
+        found = [0.0] if isinstance(self.x, CSR) else []
+        for span in self.spans():
+            block = numbers_in(self.take(span))
+            if math.prod(block.shape):
+                xp = array_namespace(block)
+                found += [float(xp.min(block)), float(xp.max(block))]
+        return min(found) * self.scale, max(found) * self.scale
 
     def spans(self) -> list[slice]:
         """Return where the rows are cut into blocks; of a dask array, where its chunks end."""

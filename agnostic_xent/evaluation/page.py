@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..core.files import write_atomically
 from ..core.requirements import missing
 from ..info import backend_line, threads, versions
+from ..training.recipe import chance_loss
 from .calibration import expected_calibration_error
 from .conformal import fit_conformal
 from .label_issues import ranked_issues
@@ -32,6 +33,7 @@ from .pictures import (
     draw_thresholds,
 )
 from .thresholds import Thresholds
+from .words import in_words
 
 __all__ = ["save_page"]
 
@@ -176,30 +178,33 @@ def _pictures(
     labels: NDArray[np.integer],
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
-) -> list[tuple[str, str]]:
-    """Return pictures, and what they show in words."""
+) -> list[tuple[str, str, str]]:
+    """Return pictures, what they show in words, and what that means."""
     predicted = probabilities.argmax(axis=1)
+    chance = chance_loss(np.bincount(labels))
     return [
-        *_training(curves, unit),
+        *_training(curves, unit, chance),
         (
-            _svg((5.6, 5.4), lambda figure: draw_confusion(figure, labels, predicted, classes)),
+            svg((5.6, 5.4), lambda figure: draw_confusion(figure, labels, predicted, classes)),
             "Counts of test samples by true class (rows) and predicted class (columns)",
+            "",
         ),
         (
-            _svg((5.2, 4.8), lambda figure: draw_reliability(figure, labels, probabilities)),
+            svg((5.2, 4.8), lambda figure: draw_reliability(figure, labels, probabilities)),
             "Accuracy over confidence, and how many test samples have that confidence",
+            "",
         ),
     ]
 
 
-def _of_thresholds(found: Thresholds | None, name: str) -> list[tuple[str, str]]:
+def _of_thresholds(found: Thresholds | None, name: str) -> list[tuple[str, str, str]]:
     if found is None:
         return []
     text = (
         f"ROC, and precision over recall, of {name}: area {found.area:.4f}, "
         f"average precision {found.average_precision:.4f}"
     )
-    return [(_svg((5.2, 4.8), lambda figure: draw_thresholds(figure, found, name)), text)]
+    return [(svg((5.2, 4.8), lambda figure: draw_thresholds(figure, found, name)), text, "")]
 
 
 PRECISIONS = (0.9, 0.95, 0.99)
@@ -221,7 +226,7 @@ def _operating(found: Thresholds | None) -> list[dict[str, str]]:
     return rows
 
 
-def _training(curves: Curves, unit: str) -> list[tuple[str, str]]:
+def _training(curves: Curves, unit: str, chance: float) -> list[tuple[str, str, str]]:
     if not curves:
         return []
     ends = [
@@ -230,20 +235,31 @@ def _training(curves: Curves, unit: str) -> list[tuple[str, str]]:
         for of, values in lines.items()
     ]
     inches = (5.2, 4.8 if len(curves) > 1 else 3.2)
-    picture = _svg(inches, lambda figure: draw_curves(figure, curves, unit))
-    return [(picture, f"The training by {unit}; at the end {', '.join(ends)}")]
+    picture = svg(inches, lambda figure: draw_curves(figure, curves, unit))
+    text = f"The training by {unit}; at the end {', '.join(ends)}"
+    return [(picture, text, in_words(curves, chance, unit))]
 
 
 def _scores(matrix: NDArray[np.integer], classes: Sequence[str]) -> list[dict[str, str]]:
-    """Return precision, recall and F1 of each class; a dash where one divides by nothing."""
+    """Return precision, recall and F1 of each class, and where most of its mistakes go to.
+
+    A dash stands where one divides by nothing, and where there is no mistake.
+    """
     rows = []
     for i, name in enumerate(classes):
         right, true, predicted = matrix[i, i], matrix[i].sum(), matrix[:, i].sum()
         shares = {"precision": (right, predicted), "recall": (right, true)}
         shares["f1"] = (2 * right, true + predicted)
         shown = {key: f"{a / b:.3f}" if b else "–" for key, (a, b) in shares.items()}
-        rows.append({"name": name, **shown, "samples": f"{true:,}"})
+        taken_for = _taken_for(np.where(np.arange(len(classes)) == i, 0, matrix[i]), classes)
+        rows.append({"name": name, **shown, "samples": f"{true:,}", "taken_for": taken_for})
     return rows
+
+
+def _taken_for(mistakes: NDArray[np.integer], classes: Sequence[str]) -> str:
+    """Return the class that most mistakes of a class go to, and how many they are."""
+    most = int(mistakes.argmax())
+    return f"{classes[most]}, {mistakes[most]:,}" if mistakes[most] else "–"
 
 
 def _groups(groups: NDArray[Any] | None, right: NDArray[np.bool_]) -> list[dict[str, str]]:
@@ -347,7 +363,8 @@ def _filters(filters: NDArray[np.floating] | None) -> list[str]:
 # --- pictures as addresses -----------------------------------------------------------------------
 
 
-def _svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+def svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """Return what ``draw`` draws on a figure, as an address."""
     from matplotlib.figure import Figure
 
     figure, file = Figure(figsize=inches), io.BytesIO()
@@ -359,7 +376,7 @@ def _svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
 def _picture(image: NDArray[np.floating]) -> str:
     """Return three channels in colours, else the first in gray, from its least to its greatest."""
     if len(image) != 3:
-        return _png(image[0], "gray_r")
+        return _png(image[0], "gray")
     low, high = float(np.min(image)), float(np.max(image))
     return _png((image.transpose(1, 2, 0) - low) / ((high - low) or 1.0), None)
 

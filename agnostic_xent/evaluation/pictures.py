@@ -16,6 +16,7 @@ from ..training.loop import History
 from .calibration import calibration_bins, expected_calibration_error
 from .lettering import arrow, drawing, printable, shortened, width
 from .thresholds import Thresholds
+from .words import best_epoch
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase, SubFigure
@@ -95,7 +96,8 @@ def save_picture(
         line = f"{title}: test accuracy {np.mean(predicted == labels):.4f}"
         heading.text(0.02, 0.4, line, fontsize=19, fontweight="bold", va="center")
         curves, matrix, reliability = middle.subfigures(1, 3, width_ratios=(8, 10, 6))
-        draw_curves(curves, curves_of(history))
+        if history:
+            draw_curves(curves, curves_of(history))
         draw_confusion(matrix, labels, predicted, classes)
         draw_reliability(reliability, labels, probabilities)
         if images is not None:
@@ -125,7 +127,10 @@ def draw_curves(figure: FigureBase, curves: Curves, unit: str = "epoch") -> None
 
     axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False, gridspec_kw={"hspace": 0.28})
     figure.subplots_adjust(left=0.14, right=0.72, top=0.93, bottom=0.11)
+    best = best_epoch(curves)
     for ax, (name, lines) in zip(axes[:, 0], curves.items(), strict=True):
+        if best is not None:
+            ax.axvline(best, color="#999999", ls=":", lw=1.5)  # where the validation loss was least
         ax.set_title(name.capitalize(), loc="left", fontweight="bold")
         ax.grid(axis="y", color="#E6E6E6")
         downwards = sorted(lines.items(), key=lambda line: line[1][-1], reverse=True)
@@ -251,7 +256,7 @@ def _draw_mistakes(
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, i in zip(axes.flat, worst, strict=False):
-        ax.imshow(images[i, 0], cmap="gray_r")
+        ax.imshow(images[i, 0], cmap="gray")
         names = arrow(*(shortened(classes[k], NAME) for k in (labels[i], predicted[i])))
         size = min(10, 225 / width(names))  # long ones lie apart too
         ax.set_title(f"{names}\n{confidence[i]:.3f}", y=0, pad=-5, va="top", fontsize=size)

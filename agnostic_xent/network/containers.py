@@ -11,6 +11,7 @@ from ..core.arrays import Array
 from ..core.cached import cached_property
 from ..core.checks import check_choice, generator
 from ..operations.addition import add
+from .augmentation import moved_at_once
 from .layers import (
     Conv2d,
     Layer,
@@ -187,7 +188,8 @@ class Sequential(Layer):
     """Layers one after the other; the parameters of layer i are named "i.…".
 
     A `ReLU` behind a convolution, a batch normalization or a `Residual`, and a ``MaxPool2d(2)``
-    behind a `Conv2d`, run inside that layer, where a kernel can do it in one pass.
+    behind a `Conv2d`, run inside that layer, where a kernel can do it in one pass. `RandomFlip`,
+    `RandomShift` and `RandomCrop` in a row move pixels once.
 
     Parameters
     ----------
@@ -260,7 +262,7 @@ def _fuse(before: Layer, layer: Layer) -> Layer | None:
         return None if before.activation else replace(before, activation="relu")
     if layer in (MaxPool2d(2), MaxPool2d(2, stride=2)) and isinstance(before, Conv2d):
         return replace(before, max_pool=2)
-    return None
+    return moved_at_once(before, layer)
 
 
 def _check_layer(name: str, layer: Any) -> None:

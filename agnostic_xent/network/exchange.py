@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core.arrays import Array
+from ..core.arrays import Array, array_namespace
 from ..core.conversion import to_numpy
 from ..core.files import write_atomically
-from .layers import Layer
+from ..operations.activations import softmax
+from .containers import Chain
+from .layers import Layer, Pass, WithPullback
 from .onnx_graph import OnnxGraph, import_onnx
 
 if TYPE_CHECKING:
@@ -75,21 +78,37 @@ def match_params(
     return {name: given[name] for name in own}
 
 
+class Exported(NamedTuple):
+    """What a classifier is in ONNX."""
+
+    model: Layer
+    """With what is done to samples before; it makes logits."""
+    params: Mapping[str, Array]
+    input_shape: tuple[int, ...]
+    classes: list[Any]
+
+
 def export_onnx(
-    model: Layer,
-    params: Mapping[str, Array],
-    path: str | os.PathLike[str],
-    input_shape: tuple[int, ...],
+    model: Any,
+    params: Any,
+    path: str | os.PathLike[str] | None = None,
+    input_shape: tuple[int, ...] | None = None,
 ) -> None:
     """Write a model, for inference, to an ONNX file that takes any number of samples.
 
-    The graph's input is called "input" and its output "output"; parameters keep their names.
+    It is called as ``export_onnx(model, params, path, input_shape)``, or as
+    ``export_onnx(classifier, path)``.
+
+    The graph's input is called "input" and its output "output"; parameters keep their names. Of a
+    classifier the output is called "probabilities". What it does to images before, such as to
+    divide levels by 255, is in the graph, and the metadata has its labels: a JSON list called
+    "classes".
 
     Parameters
     ----------
-    model : layer
-        Each layer in it appends its own nodes, `Layer.to_onnx`.
-    params : mapping of str to array
+    model : layer, or CNNClassifier or LogisticRegression
+        Each layer in it appends its own nodes, `Layer.to_onnx`. A classifier is fitted.
+    params : mapping of str to array, or path of a classifier's file
         Its parameters, of any library, all float16, float32 or float64. onnxruntime computes some
         layers, such as convolutions and average pools, in the first two alone; a warning says so.
     path : path
@@ -115,7 +134,13 @@ def export_onnx(
     >>> export_onnx(model, params, path, (1, 8, 8))
     >>> path.exists()
     True
+    >>> export_onnx(LogisticRegression().fit([[0.0], [1.0]], ["ham", "spam"]), path)
     """
+    classes = None
+    if not isinstance(model, Layer):
+        path, (model, params, input_shape, classes) = params, _of_classifier(model, path)
+    if path is None or input_shape is None:
+        raise TypeError("export_onnx of a layer needs params, path and input_shape")
     onnx = import_onnx()
     host = {k: to_numpy(w) for k, w in match_params(model, params, input_shape).items()}
     dtype = _dtype(host)
@@ -125,23 +150,54 @@ def export_onnx(
     graph.note_shape(model, "input", y)
     if not graph.nodes or graph.nodes[-1].output[0] != y:
         graph.node("Identity", y)
-    graph.nodes[-1].output[0] = "output"
+    output = "output" if classes is None else "probabilities"
+    graph.nodes[-1].output[0] = output
     describe = onnx.helper.make_tensor_value_info
     content = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "model",
             [describe("input", element, ["batch", *input_shape])],
-            [describe("output", element, ["batch", *graph.shapes[y]])],
+            [describe(output, element, ["batch", *graph.shapes[y]])],
             [onnx.numpy_helper.from_array(w, name) for name, w in host.items()] + graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="agnostic_xent",
     )
+    if classes is not None:
+        onnx.helper.set_model_props(content, {"classes": json.dumps(classes)})
     onnx.checker.check_model(content, full_check=True)
     _warn_of_float64(dtype, {node.op_type for node in graph.nodes})
     write_atomically(path, content.SerializeToString())
+
+
+def _of_classifier(classifier: Any, path: Any) -> Exported:
+    """Return a fitted classifier as a model that makes probabilities."""
+    if path is not None or not hasattr(classifier, "_exported"):
+        raise TypeError(
+            "model must be a layer, with params, path and input_shape, or a CNNClassifier or "
+            f"LogisticRegression, with the path alone; got {type(classifier).__name__}"
+        )
+    if not hasattr(classifier, "classes_"):
+        raise ValueError(f"this {type(classifier).__name__} is not fitted yet; call fit before")
+    if classifier._several:
+        raise TypeError("a classifier of several labels a sample is not exported; export its model")
+    found: Exported = classifier._exported()
+    return found._replace(model=Chain({"": found.model, "probabilities": _Probabilities()}))
+
+
+class _Probabilities(Layer):
+    """Of logits, the probability of each class; a single one is that of the second of two."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
+        logits = x if x.shape[1] > 1 else array_namespace(x).concat([0 * x, x], axis=1)
+        return softmax(logits), lambda dy: (None, {})
+
+    def to_onnx(self, graph: OnnxGraph, x: str) -> str:
+        if graph.shapes[x][0] > 1:
+            return graph.node("Softmax", x, axis=1)
+        return graph.node("Sigmoid", graph.node("Concat", graph.node("Neg", x), x, axis=1))
 
 
 def _dtype(params: Mapping[str, np.ndarray]) -> np.dtype:

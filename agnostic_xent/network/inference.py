@@ -11,6 +11,7 @@ from ..core.checks import namespace
 from ..core.conversion import detached
 from ..core.modes import current_mode
 from ..core.plans import Constants, Plan, plan_of, planner_for
+from .augmentation import Cutout, RandomFlip, RandomShift
 from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_params, parts
 from .exchange import match_params
 from .folding import fold_batch_norm
@@ -43,8 +44,9 @@ __all__ = ["compile_predictor"]
 
 PLANNED = {
     AvgPool1d, AvgPool2d, AvgPool3d, BatchNorm1d, BatchNorm2d, BatchNorm3d, Chain, Conv1d, Conv2d,
-    Conv3d, Dense, Dropout, Flatten, GlobalAvgPool, GlobalAvgPool2d, Jitter, MaxPool1d, MaxPool2d,
-    MaxPool3d, RandomRotation3d, RandomScale, ReLU, Residual, Sequential,
+    Conv3d, Cutout, Dense, Dropout, Flatten, GlobalAvgPool, GlobalAvgPool2d, Jitter, MaxPool1d,
+    MaxPool2d, MaxPool3d, RandomFlip, RandomRotation3d, RandomScale, RandomShift, ReLU, Residual,
+    Sequential,
 }  # fmt: skip
 """Layers that do the same whatever the numbers of their input are."""
 

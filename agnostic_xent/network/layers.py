@@ -735,6 +735,7 @@ class Flatten(Layer):
         return graph.node("Flatten", x, axis=1)
 
 
+@dataclass(frozen=True)
 class Standardize(Layer):
     """Standardised numbers: ``(x - mean) / std``, by channel of images, by feature of rows.
 

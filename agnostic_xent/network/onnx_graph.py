@@ -53,7 +53,7 @@ class OnnxGraph:
 
         Return the name of its output.
         """
-        y = child.to_onnx(replace(self, prefix=f"{self.prefix}{name}."), x)
+        y = child.to_onnx(replace(self, prefix=f"{self.prefix}{name}." if name else self.prefix), x)
         self.note_shape(child, x, y)
         return y
 

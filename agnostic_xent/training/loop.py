@@ -23,6 +23,7 @@ from .batches import ArraySource, Source, as_source, samples_of
 from .captured import captured_steps
 from .divergence import DivergenceError, divergence, stays_finite
 from .history import Callback, Epoch, History
+from .mixing import Mix, Mixing
 from .objective import Loss, check_divides, operation_of, options_of
 from .optimizers import Optimizer, check_optimizer
 from .runs import Run, RunFile, facts, fingerprint
@@ -44,6 +45,7 @@ def fit(
     batch_size: int = 128,
     rng: Any = None,
     validation: Any = None,
+    mix: Mix | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     communicator: Communicator | None = None,
@@ -74,9 +76,13 @@ def fit(
         At least 1. The last batch of an epoch is smaller where samples do not divide; see
         ``drop_last``.
     rng : int, numpy.random.Generator or None
-        Shuffles the samples before each epoch, and drives dropout. The same on every library.
+        Shuffles the samples before each epoch, mixes them, and drives dropout and layers such as
+        `RandomFlip`. The same on every library.
     validation : (x, y), or iterable of (x, y), optional
         Evaluated after each epoch.
+    mix : Mixup or CutMix, optional
+        Trains on mixtures of two samples and of their targets; loss and accuracy of the training
+        are those of mixtures. Not with a communicator.
     callbacks : sequence of Callback
         Such as `Progress`, `EarlyStopping` or `KeepBest`.
     checkpoint : path of a folder, optional
@@ -153,13 +159,15 @@ def fit(
     epochs, batch_size = integer("epochs", epochs), integer("batch_size", batch_size)
     accumulate = integer("accumulate", accumulate)
     loss = _checked_loss(loss)
-    _check_helpers(optimizer, callbacks, communicator if capture else None)
+    _check_helpers(optimizer, callbacks, communicator, capture=capture, mix=mix)
     learner = model if trainable is None else frozen(model, params, _names(trainable))
     communicator = Alone() if communicator is None else communicator
     run = Run(params, optimizer.init(params), same_generator(rng, communicator))
     source = _source("data", data, run.params, epochs)
     task = Task(learner, source, loss, optimizer, batch_size, accumulate, drop_last)
     task, held_out = _on_ranks(task, run.params, communicator), None
+    if mix is not None:
+        task = replace(task, mixing=Mixing(mix, model, task.loss))
     if validation is not None:
         source = _source("validation", validation, run.params, epochs)
         held_out = Task(model, source, loss, optimizer, batch_size)
@@ -385,11 +393,16 @@ def _names(trainable: Any) -> list[str]:
     return [*trainable]
 
 
-def _check_helpers(optimizer: Any, callbacks: Any, of_captured: Any) -> None:
+def _check_helpers(
+    optimizer: Any, callbacks: Any, communicator: Any, *, capture: bool, mix: Any
+) -> None:
     check_optimizer(optimizer)
     _check_callbacks(callbacks)
-    if of_captured is not None:
-        raise ValueError("capture=True is for training without a communicator; pass one of them")
+    for name, given in (("capture=True", capture), ("mix", mix)):
+        if given and communicator is not None:
+            raise ValueError(f"{name} is for training without a communicator; pass one of them")
+    if capture and mix:
+        raise ValueError("capture=True is for training without mix; pass one of them")
 
 
 def _check_callbacks(callbacks: Any) -> None:

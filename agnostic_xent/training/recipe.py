@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..network.containers import Sequential
-from ..network.layers import Layer, Params, Standardize
+from ..network.augmentation import RandomFlip, RandomShift
+from ..network.containers import Chain, Sequential
+from ..network.layers import Layer, Params, Shape, Standardize
 from .history import Callback, Epoch
 from .optimizers import AdamW
 from .schedules import cosine, warmup
@@ -73,6 +74,28 @@ def standardized(model: Layer, params: Mapping[str, Any], x: NDArray[Any]) -> Pa
     return {**params, "0.mean": mean.astype(like.dtype), "0.std": std.astype(like.dtype)}
 
 
+SHIFT = 12
+"""Images are shifted by up to this part of a side."""
+
+
+def changes_of_images(shape: Shape) -> tuple[Layer, ...]:
+    """Return the layers that augment images (C, H, W): mirrored, and shifted a little."""
+    height, width = (math.ceil(side / SHIFT) for side in shape[1:])
+    return RandomFlip(), RandomShift((height, width))
+
+
+def augmented(model: Layer, layers: Sequence[Layer]) -> Layer:
+    """Return a model that goes through more layers first, or right behind `Standardize`.
+
+    They have no parameters; those of the model keep their names.
+    """
+    if not layers:
+        return model
+    steps = {"": model} if not isinstance(model, Sequential) else dict(model._as_run)
+    first = {"0": steps.pop("0")} if standardizes(model) else {}
+    return Chain({**first, "augmentation": Sequential(*layers), **steps})
+
+
 def recipe_optimizer(rate: float, steps: int) -> AdamW:
     """Return AdamW whose rate rises to the given one, then falls to 0 along half a cosine."""
     schedule = warmup(cosine(rate, steps=steps), steps=max(1, steps // WARM))
@@ -86,41 +109,63 @@ PATIENCE = 3
 LEAST_STEPS = 30
 """And steps."""
 CHANCE = 0.98
-"""The share of the loss of chance above which a loss has not left it."""
+"""The share of the loss of chance below which a loss has left it."""
+FALLS = 0.998
+"""The share of all losses before below which one still falls."""
+DEVIATIONS = 4
+"""Standard deviations above that of chance where an accuracy has left it."""
 
 
 class AtChance(Callback):
-    """Say so, once, if the loss has not left chance after the first epochs.
+    """Say so, once, if a training has not left chance after the first epochs, nor is about to.
 
     Parameters
     ----------
-    chance : float
-        The loss of a model that knows the shares of the classes alone.
+    counts : array, shape (classes,) or (labels, 2)
+        Samples, or their weights, of each class; of several labels, with and without each.
     batch_size : int
         Samples a step.
     tell : callable
         Takes the text.
     """
 
-    def __init__(self, chance: float, batch_size: int, tell: Callable[[str], None]):
-        self._chance, self._batch_size, self._tell = chance, batch_size, tell
-        self._steps = 0
+    def __init__(self, counts: NDArray[Any], batch_size: int, tell: Callable[[str], None]):
+        rows = counts.reshape(-1, counts.shape[-1])
+        self._chance = sum(map(chance_loss, rows)) / len(rows)
+        self._share = float((rows.max(axis=1) / rows.sum(axis=1)).mean())
+        self._tell, self._batch_size = tell, batch_size
+        self._first = self._samples = 0
+        self._watches, self._least = False, math.inf
 
     def on_start(self, epochs: int, samples: int | None) -> None:
-        """Count anew."""
-        self._steps = math.ceil((samples or 0) / self._batch_size)
+        """Watch anew, from the first epoch on that tells something."""
+        self._samples, self._watches, self._least = samples or 0, bool(samples), math.inf
+        steps = math.ceil(self._samples / self._batch_size)
+        enough = math.ceil(LEAST_STEPS / max(1, steps))
+        self._first = max(PATIENCE, enough, epochs // WARM + 1)  # the rate has risen by then
 
     def on_epoch(self, epoch: Epoch, params: Params) -> None:
-        """Look at the loss of one epoch."""
-        if epoch.epoch != max(PATIENCE, math.ceil(LEAST_STEPS / max(1, self._steps))):
+        """Look at the loss and the accuracy of one epoch."""
+        if not self._watches:
             return
-        if self._steps and epoch.loss > CHANCE * self._chance:
+        if self._has_left(epoch):
+            self._watches = False
+        elif epoch.epoch >= self._first and epoch.loss > FALLS * self._least:
+            self._watches = False
             self._tell(
                 f"after {epoch.epoch} epochs the loss, {epoch.loss:.4g}, is still that of chance, "
                 f"{self._chance:.4g}. The likely reasons: a learning rate that is too high (ReLUs "
                 "that no sample reaches any more) or too low, samples that are not scaled, or "
                 "labels that do not belong to the samples"
             )
+        self._least = min(self._least, epoch.loss)
+
+    def _has_left(self, epoch: Epoch) -> bool:
+        deviation = math.sqrt(self._share * (1 - self._share) / self._samples)
+        return (
+            epoch.loss <= CHANCE * self._chance
+            or epoch.accuracy > self._share + DEVIATIONS * deviation
+        )
 
 
 def chance_loss(counts: NDArray[Any]) -> float:

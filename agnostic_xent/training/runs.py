@@ -126,6 +126,7 @@ class RunFile:
         save_record(self.path, KIND, record, arrays)
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
+        saved = {"mix": "None"} | saved  # which older files do not have
         differences = [
             f"its {name} is {saved.get(name)}, here {value}"
             for name, value in self._settings.items()
@@ -221,6 +222,7 @@ def settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
         "loss": _text({operation_of(task.loss).name: loss}),
         "optimizer": _text(task.optimizer),
         "batch_size": task.batch_size,
+        "mix": _text(None if task.mixing is None else task.mixing.how),
         "accumulate": task.accumulate,
         "drop_last": task.drop_last,
         "data": _shapes(task.source),

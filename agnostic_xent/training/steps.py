@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..core.arrays import Array, array_namespace, dtype_kind
@@ -15,6 +15,7 @@ from ..operations.labels import check_label_range
 from .accumulation import accumulated, grouped
 from .batches import ArraySource, Batch, Source, samples_of
 from .linear_epochs import Steps, linear_steps
+from .mixing import Mixing
 from .objective import Loss, loss_vjp, operation_of, options_of, totals_of_loss
 from .optimizers import Optimizer, State, averages_of
 from .sparse_epochs import sparse_steps
@@ -36,6 +37,8 @@ class Task:
     loss: Loss
     optimizer: Optimizer
     batch_size: int
+    mixing: Mixing | None = field(default=None, kw_only=True)
+    """What mixes the samples of a batch before it is trained on."""
     accumulate: int = 1
     """Batches of a step."""
     drop_last: bool = False
@@ -62,6 +65,8 @@ class Task:
     def stepper(self, params: Params) -> Stepper:
         """Return what takes the steps of an epoch: a kernel for many at once where there is one."""
         options = options_of(self.loss)
+        if self.mixing is not None:
+            return self._epoch
         # labels are checked already; and no loss of these has weights that a mean could count
         if options.keys() <= {"check_labels", "normalize"} and options.get("normalize") in COUNTS:
             loss = operation_of(self.loss)
@@ -85,11 +90,16 @@ class Task:
 
     def gradients(self, params: Params, group: list[Batch], rng: Any) -> tuple[Params, Totals]:
         """Return what the pullback of a step's batches returns, and the totals of its samples."""
+        group = [self.mixed(batch, params, rng) for batch in group]
         if len(group) > 1:
             return accumulated(self.model, params, group, self.loss, rng)
         x, y = group[0]
         value, output, found = loss_and_grads(self.model, params, x, y, self.loss, rng)
         return found, totals_of_loss(self.loss, value, output, y)
+
+    def mixed(self, batch: Batch, params: Params, rng: Any) -> Batch:
+        """Return a batch as it is trained on."""
+        return batch if self.mixing is None else self.mixing(batch, params, rng)
 
     def evaluate(self, params: Params) -> tuple[float, float]:
         """Return mean loss and accuracy, in order and as in inference."""

@@ -14,4 +14,5 @@ from .linear import sparse_sgd as sparse_sgd
 from .loss import binary_cross_entropy as binary_cross_entropy
 from .loss import cross_entropy as cross_entropy
 from .normalization import batch_norm as batch_norm
+from .pool import pixels as pixels
 from .pool import pooling as pooling
