@@ -151,13 +151,12 @@ def run(options: argparse.Namespace) -> None:
     names = ("data", "batch_size", "learning_rate")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     ranks = world(options.backend)
-    out = options.out
+    out, named = options.out, options.data or RECIPES[options.model].data
     _check(options)
     xp = working_backend(options.backend)
-    named = options.data or RECIPES[options.model].data
     data, scale = load(options.model, named, options.label, options.text)
-    of_texts = isinstance(data.train_x, CSR)
-    recipe = replace(TEXTS if of_texts else RECIPES[options.model], **given)
+    recipe = TEXTS if isinstance(data.train_x, CSR) else RECIPES[options.model]
+    recipe = replace(recipe, **given)
     pictures = holds_pictures(options.model, named)
     if is_own(options.model, named) and ranks.rank == 0:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
