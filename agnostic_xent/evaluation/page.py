@@ -128,9 +128,7 @@ def save_page(
         finalize=lambda x: printable(x) if type(x) is str else x,
     )
     classes = [*map(printable, classes)]
-    thresholds = None
-    if len(classes) == 2:
-        thresholds = Thresholds.of(probabilities[:, 1], labels == 1)
+    thresholds = _thresholds(labels, probabilities)
     with drawing(STYLE | {"svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}, classes):
         page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
             title=title,
@@ -195,6 +193,15 @@ def _pictures(
             "",
         ),
     ]
+
+
+def _thresholds(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating]
+) -> Thresholds | None:
+    """Return the thresholds of two classes; None of more."""
+    if probabilities.shape[1] != 2:
+        return None
+    return Thresholds.of(probabilities[:, 1], labels == 1)
 
 
 def _of_thresholds(found: Thresholds | None, name: str) -> list[tuple[str, str, str]]:
