@@ -46,6 +46,7 @@ from .samples import (
     Samples,
     as_array,
     as_indices,
+    check_home,
     checked_labels,
     checked_samples,
     dtype_name,
@@ -291,7 +292,7 @@ class CNNClassifier(Classifier):
         check_is_fitted(self)
         check_choice("method", method, tuple(EXPLANATIONS))
         samples = self._samples(X, reset=False)
-        self._check_home(samples.like, first(self.params_), "attributions")
+        check_home(self, samples.like, first(self.params_), "attributions")
         xp, labels, found = array_namespace(samples.like), None, []
         if y is not None:
             labels = as_indices(checked_labels(self, y, samples), self.classes_)
