@@ -155,8 +155,8 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     xp = working_backend(options.backend)
     data, scale = load(options.model, named, options.label, options.text)
-    recipe = TEXTS if isinstance(data.train_x, CSR) else RECIPES[options.model]
-    recipe = replace(recipe, **given)
+    of_kind = TEXTS if isinstance(data.train_x, CSR) else RECIPES[options.model]
+    recipe = replace(of_kind, **given)
     pictures = holds_pictures(options.model, named)
     if is_own(options.model, named) and ranks.rank == 0:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)
@@ -202,11 +202,10 @@ def run(options: argparse.Namespace) -> None:
         communicator=ranks,
         **tuning.of_steps(options, first),
     )
-    if ranks.rank > 0:
-        return
-    if out is not None:
-        write_report(out, settings, params, history, data, history[-1].validation_loss)
-    print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
+    if ranks.rank == 0:
+        if out is not None:
+            write_report(out, settings, params, history, data, history[-1].validation_loss)
+        print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
 
 
 def _check(options: argparse.Namespace) -> None:
