@@ -118,7 +118,8 @@ def implicit(g: Geometry, direction: str) -> float:
     product = 0.6 * s.taps * s.channels * implicit_plans.PANELS[wide]
     packed = s.channels * s.packed(implicit_plans.PIXELS * s.lines / s.written)
     packed *= 0 if _in_place(g, direction) else 10 * s.read / LANES + 12 * s.rows
-    return g.images * (s.written * filters * (product + 18) + packed)
+    put = 40 if direction == INPUT and g.stride != (1, 1) else 18  # at every so-many-th pixel
+    return g.images * (s.written * filters * (product + put) + packed)
 
 
 def implicit_weights(g: Geometry, direction: str) -> float:

@@ -227,26 +227,29 @@ def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
     (kh, kw), (dh, dw) = g.window, g.dilation
     rows = axis(g.height, kh, dh, g.stride[0], g.padding[0][0])
     columns = axis(g.width, kw, dw, g.stride[1], g.padding[1][0])
-    pitch = columns.count + columns.reach
+    pitch = columns.most + columns.reach + columns.behind
     bands = Bands(
         g.images, g.groups, g.filters, *g.output, 1, 1, pitch=pitch, line=pitch, band=0,
-        rows=rows.count, halo=rows.reach, packed=0,
+        rows=rows.most, halo=rows.reach + rows.behind, packed=0,
     )  # fmt: skip
     packing = Packing(dtype, bands, [rows.first - rows.reach], [columns.first - columns.reach])
-    whole = g.stride == (1, 1) and (columns.reach == 0 or rows.count == 1)
+    whole = g.stride == (1, 1) and (columns.reach == 0 or rows.most == 1)
     if whole:
-        packing.bands = packing.bands._replace(line=columns.count)
+        packing.bands = packing.bands._replace(line=columns.most)
     plan = Correlation(packing, g.channels, (g.height, g.width), whole, g.is_small)
     shape = g.groups, g.filters, g.channels, kh, kw
     index = np.arange(np.prod(shape)).reshape(shape).transpose(0, 2, 1, 3, 4)
     for a, b in product(range(g.stride[0]), range(g.stride[1])):
         us, vs = rows.shifts(a), columns.shifts(b)
         offsets = [
-            k * packing.plane + (rows.reach - du) * pitch + columns.reach - dv
+            k * packing.plane
+            + (rows.begins(a) + rows.reach - du) * pitch
+            + (columns.begins(b) + columns.reach - dv)
             for k, du, dv in product(range(g.filters), us.values(), vs.values())
         ]
         taps = index[:, :, :, list(us)][..., list(vs)].reshape(g.groups, g.channels, -1)
-        plan.add(taps, np.asarray(offsets, np.int64), rows.placed(a), columns.placed(b))
+        places = rows.placed_inside(a), columns.placed_inside(b)
+        plan.add(taps, np.asarray(offsets, np.int64), *places)
     return plan
 
 
@@ -260,6 +263,16 @@ class _Axis:
         self.count = (size - 1 + before) // stride + 1 - self.first
         self.reach = (window - 1) * dilation // stride
         """The farthest row of dy before row q that q meets."""
+        firsts = [self.first + self.begins(phase) for phase in range(stride)]
+        ends = [(size - 1 + before - phase) // stride + 1 for phase in range(stride)]
+        self.most = max(end - first for first, end in zip(firsts, ends, strict=True))
+        """The rows q of the phase that has most inside the image."""
+        self.behind = max(firsts) - self.first
+        """How far the first rows q of phases are apart."""
+
+    def begins(self, phase: int) -> int:
+        """Return how far behind the first q of any phase that of one is."""
+        return -((phase - self.before) // self.stride) - self.first
 
     def shifts(self, phase: int) -> dict[int, int]:
         """Return, for the taps that meet a phase, how far before row q their row of dy is."""
@@ -269,6 +282,10 @@ class _Axis:
     def placed(self, phase: int) -> tuple[int, int]:
         """Return the h of the first q, and the step."""
         return self.first * self.stride + phase - self.before, self.stride
+
+    def placed_inside(self, phase: int) -> tuple[int, int]:
+        """Return the first h inside the image, and the step."""
+        return (self.first + self.begins(phase)) * self.stride + phase - self.before, self.stride
 
 
 axis = functools.lru_cache(REMEMBERED)(_Axis)

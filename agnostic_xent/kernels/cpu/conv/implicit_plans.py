@@ -281,17 +281,20 @@ def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
     (kh, kw), (dh, dw), taps = g.window, g.dilation, math.prod(g.window)
     by_row = axis(g.height, kh, dh, g.stride[0], g.padding[0][0])
     by_column = axis(g.width, kw, dw, g.stride[1], g.padding[1][0])
-    rows, columns = (Axis([a.first - a.reach], 1, 1, a.reach, []) for a in (by_row, by_column))
-    images, count = (g.images, g.groups, g.filters, *g.output), (by_row.count, by_column.count)
+    rows, columns = (
+        Axis([a.first - a.reach], 1, 1, a.reach + a.behind, []) for a in (by_row, by_column)
+    )
+    images, count = (g.images, g.groups, g.filters, *g.output), (by_row.most, by_column.most)
     outputs = Outputs(g.channels, g.height, g.width, 0, 1, g.stride == (1, 1))
     plan = Correlation(dtype, images, (1, 1), rows, columns, count, outputs, g.is_small)
     index = np.arange(g.filters * taps).reshape(g.filters, kh, kw)
     order = []
     for a, b in product(range(g.stride[0]), range(g.stride[1])):
         us, vs = by_row.shifts(a), by_column.shifts(b)
-        met_rows = [(0, by_row.reach - d) for d in us.values()]
-        met_columns = [(0, by_column.reach - d) for d in vs.values()]
-        plan.add(g.filters, met_rows, met_columns, by_row.placed(a), by_column.placed(b))
+        met_rows = [(0, by_row.begins(a) + by_row.reach - d) for d in us.values()]
+        met_columns = [(0, by_column.begins(b) + by_column.reach - d) for d in vs.values()]
+        places = by_row.placed_inside(a), by_column.placed_inside(b)
+        plan.add(g.filters, met_rows, met_columns, *places)
         order.append(index[:, list(us)][..., list(vs)].reshape(-1))
     plan.lines = np.argsort(np.concatenate(order))
     plan.weight_steps = taps, g.filters * g.channels * taps, g.channels * taps, taps
