@@ -294,8 +294,8 @@ def captured_step(model: ax.Sequential, shape: tuple[int, ...]) -> Callable[[], 
     ((params, state, _),) = task.steps([batch], params, task.optimizer.init(params), 0)
     kernel = ROUTINES["captured_step"].kernel(*params.values())
     assert kernel is not None
-    step = CapturedStep(task, kernel, params, state, batch)
-    return lambda: step.take(*batch)
+    step = CapturedStep(task, kernel, params, state, [batch])
+    return lambda: step.take([batch])
 
 
 def training(model: ax.Sequential, shape: tuple[int, ...]) -> tuple[Task, dict[str, Any], Any]:

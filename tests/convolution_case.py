@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from oracles import margins, pair
+from oracles import margins, sizes
 
 import agnostic_xent as ax
 from agnostic_xent.kernels.cpu.conv import (
@@ -194,7 +194,7 @@ class Reference:
     def __init__(self, x: Any, w: Any, options: dict[str, Any]):
         self.groups = options.get("groups", 1)
         self.window, self.image = w.shape[2:], x.shape[2:]
-        self.stride, self.dilation = (pair(options.get(k, 1)) for k in ("stride", "dilation"))
+        self.stride, self.dilation = (sizes(options.get(k, 1), 2) for k in ("stride", "dilation"))
         self.margins = margins(
             options.get("padding", 0), self.window, self.stride, self.dilation, self.image
         )

@@ -125,7 +125,7 @@ def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) ->
     table = data.targets
     if units == 1 or data.several:  # the binary cross entropy as one of two classes
         model = Sequential(
-            *model.children().values(), ZeroLogits() if data.several else _ZeroLogit()
+            *model.children().values(), _ZeroLogits() if data.several else _ZeroLogit()
         )
     if data.several:
         table, sizes = np.stack([1 - table, table], axis=2), sizes[:, None]
@@ -133,7 +133,7 @@ def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) ->
     return Problem(model, loss, samples, shape, strata, samples.numbers(table * sizes[..., None]))
 
 
-class ZeroLogits(Layer):
+class _ZeroLogits(Layer):
     """(N, labels) -> (N, labels, 2): beside each logit one of 0, for a sample without the label."""
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:

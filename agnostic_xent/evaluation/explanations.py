@@ -10,10 +10,7 @@ import math
 from collections.abc import Mapping
 from itertools import product
 from types import ModuleType
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, constant, device, narrow, widen
 from ..core.checks import check_ndim, check_shape, float_namespace, integer, is_number, namespace
@@ -21,6 +18,10 @@ from ..network.containers import Chain, Sequential, parts
 from ..network.layers import Layer, Pass
 from ..operations.labels import check_label_range, is_labels
 from .metrics import one_hot
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["grad_cam", "integrated_gradients", "occlusion"]
 
@@ -85,6 +86,8 @@ def integrated_gradients(
     >>> [round(float(found[0, i]), 6) for i in range(2)]  # of class 0, as its logit is the largest
     [1.0, 0.0]
     """
+    import numpy as np
+
     xp, own = _explained(model, params, x, target)
     base = xp.broadcast_to(_baseline(baseline, x), x.shape)
     nodes, weights = np.polynomial.legendre.leggauss(integer("steps", steps))
@@ -292,6 +295,8 @@ def _logit(logits: Array, own: Array) -> Array:
 
 def _windows(space: tuple[int, ...], window: Any, stride: Any) -> NDArray[np.bool_]:
     """Return what each window covers, (M, *space); the last ones may be cut off."""
+    import numpy as np
+
     sizes = _sizes("window", window, space, space)
     spans = [
         [range(start, min(start + size, n)) for start in range(0, n - size + step, step)]
@@ -335,6 +340,8 @@ def _outputs_of(
 
 def _interpolation(n: int, size: int) -> NDArray[np.float64]:
     """Return what makes ``size`` numbers of n, (size, n): linear between their centres."""
+    import numpy as np
+
     place = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
     weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(n)))
     return weights

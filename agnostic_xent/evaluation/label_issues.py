@@ -6,13 +6,14 @@ cross-validation. As in ``metrics.py``, everything stays where the arrays are.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import Array, array_namespace, constant, device, quiet, widen
 from .metrics import check_scores, confusion_matrix, one_hot
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["confident_joint", "label_issues"]
 
@@ -122,5 +123,7 @@ def label_issues(probs: Array, labels: Array) -> Array:
 
 def ranked_issues(probs: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return the samples whose label is probably wrong, the least probable label first."""
+    import numpy as np
+
     rows = np.flatnonzero(label_issues(probs, labels))
     return rows[np.argsort(probs[rows, labels[rows]], kind="stable")]

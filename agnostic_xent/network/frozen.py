@@ -47,9 +47,9 @@ def frozen(model: Layer, params: Mapping[str, Array], trainable: Sequence[str]) 
         if own <= trained:
             return layer
         if own.isdisjoint(trained):
-            return Frozen(layer)
+            return _Frozen(layer)
         kept = tuple(name.removeprefix(prefix_of(owner)) for name in sorted(own - trained))
-        return PartlyFrozen(layer, kept)
+        return _PartlyFrozen(layer, kept)
 
     return mapped(model, change)
 
@@ -72,7 +72,7 @@ def _named(trainable: Sequence[str], learnt: Collection[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
-class Frozen(Layer):
+class _Frozen(Layer):
     """A layer that does in training what it does in inference."""
 
     layer: Layer
@@ -92,7 +92,7 @@ class Frozen(Layer):
 
 
 @dataclass(frozen=True)
-class PartlyFrozen(Layer):
+class _PartlyFrozen(Layer):
     """A layer whose parameters of some names are not trained."""
 
     layer: Layer

@@ -203,7 +203,7 @@ def apart(x: Read1, y: Write1, p: Phases, parts: int, part: int) -> None:
     simple = p.down * p.across == 1 and p.top == p.left == 0
     for plane in range(p.planes * part // parts, end):
         x0 = plane * p.height * p.width
-        if simple and plane < end - 1:  # what is written behind it is written over
+        if simple and (end - 1 - plane) * size >= MOST_LANES:  # what is behind is written over
             copy_rows(x, x0, p.row_step * p.width, p.rows, p.width, 0, p.column_step,
                       y, plane * size, p.columns)  # fmt: skip
             continue
