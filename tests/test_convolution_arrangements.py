@@ -79,3 +79,19 @@ def test_which_are_rearranged():
     assert way(point, pooled=True) is InPhases
     assert way(point._replace(padding=((1, 0), (0, 0)))) is AsItIs
     assert way(point._replace(stride=(1, 1))) is AsItIs
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 9, 35])
+def test_a_part_writes_to_its_own_planes_alone(size):
+    """Whole vectors are written, which may be longer than several planes."""
+    planes, small = 9, -(-size // 2)
+    x = np.random.default_rng(0).standard_normal((planes, size, size)).astype("float32")
+    phases = arrangements.Phases(planes, size, size, 2, 2, 1, 1, small, small, 0, 0)
+    expected = np.full((planes + 4, small, small), 7, "float32")
+    for part in range(3):
+        y = np.full_like(expected, 7)
+        own = slice(3 * part, 3 * part + 3)
+        arrangements.apart[x.dtype].part(x.reshape(-1), y.reshape(-1), phases, 3, part)
+        expected[:] = 7
+        expected[own] = x[own, ::2, ::2]
+        np.testing.assert_array_equal(y, expected)
