@@ -35,4 +35,5 @@ uv pip list
 test=$(python ci/readme_command.py test)
 echo "+ $test"
 export PYTEST_ADDOPTS="--numprocesses=auto"
+export AGNOSTIC_XENT_TEST_EVERY_CAPABILITY=1 # of GPUs: ci/test.sh has no time for all
 eval "$test"
