@@ -167,6 +167,8 @@ def test_a_disk_that_fills_up_is_seen(long_table, tmp_path, unbuffered):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_errors_that_cannot_be_told_still_have_their_code():
+@pytest.mark.parametrize("unbuffered", [{}, UNBUFFERED])
+def test_errors_that_cannot_be_told_still_have_their_code(unbuffered):
+    env = {name: x for name, x in os.environ.items() if name not in UNBUFFERED} | unbuffered
     with open("/dev/full", "w") as full:
-        assert subprocess.run([*RUN, "fly"], stderr=full).returncode == 2
+        assert subprocess.run([*RUN, "fly"], stderr=full, env=env).returncode == 2

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from typing import TextIO
 
 from ..core.texts import printable
 from . import bench, evaluate, export, info, predict, report, train, warmup
@@ -57,15 +57,21 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # the interpreter, when it ends, flushes again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         raise
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let what cannot be written go: the interpreter, when it ends, flushes again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _complain(message: str) -> None:
     """Write a line in one go: several ranks of a job may write at the same time."""
-    with suppress(OSError):  # where even that cannot be written, the exit code says it
-        print(f"agnostic-xent: {printable(message)}\n", end="", file=sys.stderr)
+    try:
+        print(f"agnostic-xent: {printable(message)}\n", end="", file=sys.stderr, flush=True)
+    except OSError:  # where even that cannot be written, the exit code says it
+        _give_up(sys.stderr)
 
 
 def _in_one_line(error: Exception) -> str:

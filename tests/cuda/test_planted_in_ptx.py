@@ -119,10 +119,9 @@ MISTAKES = {
         "relu", "relu", r"setp\.ge\.s64", "setp.gt.s64", "is outside"
     ),
     "no bound": Mistake("relu", "relu", r"@%p\d+ bra\s+\S+;", "", "race|outside"),
-    "an address of 32 bits": Mistake(
+    "an address without its upper bits": Mistake(
         "relu", "relu", r"add\.s64(\s+)(%rd\d+), (%rd\d+), (%rd\d+);",
-        r"{ .reg .b32 %a, %b; cvt.u32.u64 %a, \3; cvt.u32.u64 %b, \4; add.s32 %a, %a, %b; "
-        r"cvt.u64.u32 \2, %a; }", "is outside",
+        r"add.s64\1\2, \3, \4; and.b64 \2, \2, 65535;", "is outside",
     ),
     "another thread's element": Mistake(
         "relu", "relu", r"st\.global\.f32\s+\[(%rd\d+)\]", r"st.global.f32 [\1+4]", "race|outside"
