@@ -19,7 +19,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Ar
 
     Parameters
     ----------
-    x : array, shape (..., *weight.shape)
+    x : array, shape (..., and that of the weight)
         What is normalised.
     weight, bias : array
         Scale and shift of each place, of one shape.
