@@ -7,6 +7,7 @@ import pytest
 
 from agnostic_xent import cli
 from agnostic_xent.datasets import Dataset
+from agnostic_xent.evaluation.folder import Save, Settings
 from agnostic_xent.training.history import Epoch
 
 
@@ -35,7 +36,7 @@ def toys(monkeypatch):
 def keep_model(folder, model="cnn", shape=(1, 8, 8), classes=("dark", "light"), scale=None):
     """Write the folder of a model that has learned nothing; return it."""
     folder.mkdir()
-    settings = cli.saved.Settings(
+    settings = Settings(
         model=model,
         data="embedded" if model == "cnn" else "spambase",
         backend="numpy",
@@ -48,7 +49,7 @@ def keep_model(folder, model="cnn", shape=(1, 8, 8), classes=("dark", "light"), 
         scale=scale,
     )
     params = settings.network().init(0, shape)[0]
-    cli.saved.Save(folder, settings).on_epoch(Epoch(1, 0.6, 0.7, 0.05, 1.0, 80.0, 0.5, 0.8), params)
+    Save(folder, settings).on_epoch(Epoch(1, 0.6, 0.7, 0.05, 1.0, 80.0, 0.5, 0.8), params)
     return folder
 
 

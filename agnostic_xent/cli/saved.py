@@ -7,7 +7,6 @@ from pathlib import Path
 from .. import History
 from ..core.arrays import Array
 from ..evaluation import folder
-from ..evaluation.folder import Save as Save
 from ..evaluation.folder import Settings
 from .options import argument
 
