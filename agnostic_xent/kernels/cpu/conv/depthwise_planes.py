@@ -11,14 +11,17 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from ..simd.elementary import borrowed
-from ..simd.tiles import BLOCK, in_blocks, registers
+from ..simd.elementary import borrowed, plain
+from ..simd.tiles import BLOCK, registers
 from ..simd.vectors import Vectors, cgutils, emitted
 from ..toolchain.compiling import compiled_in_parts, shared
 from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Write1, WrittenDoubles
 
 TILE, SHORT = 8, 4
-"""Outputs of a row that are summed up at once; where there are few."""
+"""Outputs of a row that are summed up at once, at most and at least."""
+
+RUNS = (7, 5, 3, 1)
+"""Taps side by side, whose pixels are loaded once; 1 is any number of them."""
 
 TAPS = 9
 """Taps of the weight gradient that are summed up at once."""
@@ -51,6 +54,8 @@ class Phase(NamedTuple):
     tap: int
     """The first one."""
     taps: int
+    run: int
+    """Taps that lie side by side, of `RUNS`."""
 
 
 PHASE = np.dtype([(name, np.int64) for name in Phase._fields])
@@ -60,29 +65,39 @@ Phases = Annotated[Any, Array(PHASE, 1)]
 # --- in registers ---------------------------------------------------------------------------------
 
 
-def _outputs(size: int) -> Any:
-    """Return the kernel that writes up to ``size`` outputs of a row to work space."""
+def _outputs(run: int) -> Any:
+    """Return the kernel that writes up to `TILE` outputs of a row to work space.
+
+    ``run`` taps always lie side by side: a pixel that is loaded once meets all of them.
+    """
 
     def emit(
         v: Vectors, space: Any, offsets: Any, w: Any, bias: Any, x0: Any, across: Any, o0: Any,
-        taps: Any, w0: Any, b0: Any, y0: Any, y_across: Any, count: Any, relu: Any,
+        runs: Any, w0: Any, b0: Any, y0: Any, y_across: Any, size: Any, count: Any, relu: Any,
     ) -> None:  # fmt: skip
         b = v.builder
-        (sums,) = registers(v, 1, size)
-        for slot in sums:
-            b.store(v.load(v.at(bias, b0)), slot)
         corner, offsets, weights = v.at(space, x0), v.at(offsets, o0), v.at(w, w0)
-
-        def meet(tap: Any) -> None:
-            weight = v.load(v.at(weights, b.mul(tap, v.index(v.lanes))))
-            first = v.at(corner, b.load(v.at(offsets, tap)))
-            for slot, place in zip(sums, v.places(first, across, size), strict=True):
-                b.store(v.fma(weight, v.load(place), b.load(slot)), slot)
-
-        in_blocks(v, taps, meet, [sums])
         lowest = b.select(b.icmp_signed("!=", relu, v.index(0)), v.zero, v.constant(float("-inf")))
-        places = v.places(v.at(space, y0), y_across, size)
-        _first(v, size, count, lambda t: v.store(v.at_least(b.load(sums[t]), lowest), places[t]))
+        start, written = v.load(v.at(bias, b0)), v.places(v.at(space, y0), y_across, TILE)
+
+        def tile(size: int) -> None:
+            (sums,) = registers(v, 1, size)
+            for slot in sums:
+                b.store(start, slot)
+            with cgutils.for_range(b, runs) as loop:
+                taps = v.at(weights, b.mul(loop.index, v.index(run * v.lanes)))
+                first = v.at(corner, b.load(v.at(offsets, b.mul(loop.index, v.index(run)))))
+                pixels = [v.load(place) for place in v.places(first, across, size + run - 1)]
+                for tap in range(run):
+                    weight = v.load(v.at(taps, tap * v.lanes))
+                    for slot, pixel in zip(sums, pixels[tap:], strict=False):
+                        b.store(v.fma(weight, pixel, b.load(slot)), slot)
+            put = [v.at_least(b.load(slot), lowest) for slot in sums]
+            _first(v, size, count, lambda t: v.store(put[t], written[t]))
+
+        for each in range(SHORT, TILE + 1):
+            with b.if_then(b.icmp_signed("==", size, v.index(each))):
+                tile(each)
 
     return emitted(4, emit)
 
@@ -125,10 +140,8 @@ def _gather(v: Vectors, x: Any, space: Any, places: Any, x0: Any, pixels: Any, s
         columns = v.transposed([v.load_masked(row, v.first(count)) for row in rows])
         target, table = v.at(space, s0), v.at(places, start)
 
-        def put(t: int) -> None:
-            v.store(columns[t], v.at(target, v.builder.load(v.at(table, t))))
-
-        _first(v, v.lanes, count, put)
+        for t, column in enumerate(columns):
+            v.store(column, v.at(target, v.builder.load(v.at(table, t))))
 
     _each_square(v, pixels, square)
 
@@ -181,7 +194,8 @@ def _products(
         v.store(b.fadd(v.load(total), b.load(slot)), total)
 
 
-outputs, few_outputs, products = _outputs(TILE), _outputs(SHORT), emitted(2, _products)
+_outputs_7, _outputs_5, _outputs_3, _outputs_1 = (_outputs(run) for run in RUNS)
+products = emitted(2, _products)
 gather, put_back = emitted(3, _gather), emitted(2, _put_back)
 
 
@@ -192,6 +206,26 @@ gather, put_back = emitted(3, _gather), emitted(2, _put_back)
 def scratch_of(s: Sizes, lanes: int) -> int:
     """Return the numbers of a thread's memory: padded planes, and outputs behind them."""
     return s.padded + (s.outputs + lanes) * lanes
+
+
+@plain
+def row_of_outputs(
+    run: Any, space: Any, offsets: Any, w: Any, bias: Any, x0: Any, across: Any, o0: Any,
+    runs: Any, w0: Any, b0: Any, y0: Any, y_across: Any, size: Any, count: Any, relu: Any,
+) -> None:  # fmt: skip
+    """Write the first ``count`` of ``size`` outputs of a row to work space."""
+    if run == 7:
+        _outputs_7(space, offsets, w, bias, x0, across, o0, runs, w0, b0, y0, y_across, size,
+                   count, relu)  # fmt: skip
+    elif run == 5:
+        _outputs_5(space, offsets, w, bias, x0, across, o0, runs, w0, b0, y0, y_across, size,
+                   count, relu)  # fmt: skip
+    elif run == 3:
+        _outputs_3(space, offsets, w, bias, x0, across, o0, runs, w0, b0, y0, y_across, size,
+                   count, relu)  # fmt: skip
+    else:
+        _outputs_1(space, offsets, w, bias, x0, across, o0, runs, w0, b0, y0, y_across, size,
+                   count, relu)  # fmt: skip
 
 
 @compiled_in_parts(kind=FLOATS)
@@ -215,20 +249,15 @@ def correlate(
         gather(x, space, places, plane * s.pixels, s.pixels, s0)
         for phase in phases:
             w0 = (block * taps + phase.tap) * lanes
+            size = max(SHORT, -(-phase.columns // -(-phase.columns // TILE)))
             for i in range(phase.rows):
                 start, output = phase.start + i * phase.down, phase.output + i * phase.output_down
-                for j in range(0, phase.columns, TILE):
-                    count = phase.columns - j
-                    if count > SHORT:
-                        outputs(space, offsets, w, bias, s0 + start + j * phase.across,
-                                phase.across, phase.tap, phase.taps, w0, block * lanes,
-                                y0 + output + j * phase.output_across, phase.output_across,
-                                count, relu)  # fmt: skip
-                    else:
-                        few_outputs(space, offsets, w, bias, s0 + start + j * phase.across,
-                                    phase.across, phase.tap, phase.taps, w0, block * lanes,
-                                    y0 + output + j * phase.output_across, phase.output_across,
-                                    count, relu)  # fmt: skip
+                for j in range(0, phase.columns, size):
+                    row_of_outputs(phase.run, space, offsets, w, bias,
+                                   s0 + start + j * phase.across, phase.across, phase.tap,
+                                   phase.taps // phase.run, w0, block * lanes,
+                                   y0 + output + j * phase.output_across, phase.output_across,
+                                   size, phase.columns - j, relu)  # fmt: skip
         put_back(space, y, y0, plane * s.outputs, s.outputs)
 
 

@@ -266,7 +266,7 @@ class PlanePlan(NamedTuple):
         totals = np.zeros((sections, len(channels), padded, lanes))
         planes.weight_gradient[dtype](
             flat(x), flat(dy), np.pad(self.offsets, (0, padded - taps), "edge"), self.places,
-            np.arange(s.outputs) * lanes, planes.Phase(*self.phases[0].tolist()),
+            np.arange(s.outputs + lanes) * lanes, planes.Phase(*self.phases[0].tolist()),
             totals.reshape(-1), _aligned(planes.gradient_scratch(s, padded, lanes), dtype), s,
             sections, padded, lanes,
         )  # fmt: skip
@@ -288,15 +288,18 @@ def _aligned(size: int, dtype: Any) -> Any:
 
 
 def by_planes(plan: Plan) -> bool:
-    """Return whether lanes are better channels: if rows fill half a vector or less.
+    """Return whether lanes are better channels: by cycles, fitted to measured times.
 
-    Rows that are to be merged take longer, so they may fill a whole one. The planes must not be too
-    long to be kept in a cache.
+    The planes must not be too long to be kept in a cache.
     """
     p, out, lanes = plan.planes, plan.outputs, plan.lanes
-    size = (p.height * p.width + out.pixels) * VECTOR_BYTES
-    narrow = 2 * out.columns <= lanes * out.column_step
-    return narrow and p.channels >= lanes and size <= PLANES_BYTES
+    pixels = p.height * p.width + out.pixels
+    if p.channels < lanes or pixels * VECTOR_BYTES > PLANES_BYTES:
+        return False
+    taps = plan.taps.size / len(plan.windows)
+    loads = -(-out.columns // lanes) * p.column_step * out.column_step
+    rows = 30 + out.pixels // out.width * loads * (9 + 0.75 * taps)
+    return (7 * pixels + out.pixels * (3 + 0.52 * taps)) / lanes < rows
 
 
 def _plane_plan(
@@ -310,26 +313,38 @@ def _plane_plan(
     """
     lanes, pitch = lanes_of(dtype), padded[1]
     rows, columns = (np.arange(n) + first for n, first in zip(image, before, strict=True))
+    places = ((rows[:, None] * pitch + columns) * lanes).reshape(-1)
     offsets: list[int] = []
     taps: list[int] = []
     records: list[planes.Phase] = []
     for (down, across), (out_down, out_across), met in phases:
+        met = sorted(met, key=lambda tap: tap[1:])
+        run = _run(met) if across.step == 1 else 1
         records.append(planes.Phase(
             len(down), len(across), (down.start * pitch + across.start) * lanes,
             down.step * pitch * lanes, across.step * lanes,
             (out_down.start * written[1] + out_across.start) * lanes,
             out_down.step * written[1] * lanes, out_across.step * lanes, len(taps), len(met),
+            run,
         ))  # fmt: skip
         offsets += [(u * pitch + v) * lanes for _, u, v in met]
         taps += [number for number, _, _ in met]
-    most = max(record.across for record in records) * planes.TILE
-    sizes = planes.Sizes(
-        g.images, g.groups, math.prod(image), math.prod(padded) * lanes + most, math.prod(written)
-    )
+    end, most = math.prod(padded) * lanes, max(record.across for record in records) * planes.TILE
+    sizes = planes.Sizes(g.images, g.groups, math.prod(image), end + most, math.prod(written))
     return PlanePlan(
-        sizes, *written, ((rows[:, None] * pitch + columns) * lanes).reshape(-1),
+        sizes, *written, np.pad(places, (0, lanes), constant_values=end),
         np.array(offsets, np.int64), np.array(taps, np.int64), np.array(records, planes.PHASE),
     )  # fmt: skip
+
+
+def _run(taps: list[tuple[int, int, int]]) -> int:
+    """Return how many taps (number, row, column) lie side by side, of `RUNS`: in every row."""
+    for run in planes.RUNS:
+        starts = taps[::run]
+        met = [(u, v + i) for _, u, v in starts for i in range(run)]
+        if met == [(u, v) for _, u, v in taps]:
+            return run
+    return 1
 
 
 @functools.lru_cache(REMEMBERED)
