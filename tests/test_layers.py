@@ -88,7 +88,7 @@ def shapes(params):
 
 def layer_classes(base=Layer):
     """Return the names of the package's layer classes that are not private, by class."""
-    for module in pkgutil.iter_modules(network.__path__, f"{network.__name__}."):
+    for module in pkgutil.walk_packages(network.__path__, f"{network.__name__}."):
         importlib.import_module(module.name)
     classes = {}
     for cls in base.__subclasses__():

@@ -22,9 +22,9 @@ from .layers import (
     ReLU,
     Shape,
     WithPullback,
-    _BatchNorm,
-    _Convolution,
 )
+from .layers.batch_normalization import _BatchNorm
+from .layers.convolution import _Convolution
 from .onnx_graph import OnnxGraph
 
 __all__ = ["Residual", "Sequential"]

@@ -19,9 +19,9 @@ from .layers import (
     Dropout,
     Layer,
     Params,
-    _BatchNorm,
-    _Convolution,
 )
+from .layers.batch_normalization import _BatchNorm
+from .layers.convolution import _Convolution
 from .synchronized import SynchronizedBatchNorm
 
 __all__ = ["fold_batch_norm"]

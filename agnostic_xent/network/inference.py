@@ -36,8 +36,8 @@ from .layers import (
     MaxPool3d,
     Params,
     ReLU,
-    _Convolution,
 )
+from .layers.convolution import _Convolution
 from .signal_augmentation import Jitter, RandomRotation3d, RandomScale
 
 __all__ = ["compile_predictor"]

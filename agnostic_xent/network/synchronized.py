@@ -11,7 +11,8 @@ from ..core.communication import Alone, Communicator
 from ..operations.activations import relu
 from ..operations.normalization import axes_of, per_channel
 from .containers import mapped
-from .layers import Layer, Params, Pass, WithPullback, _BatchNorm
+from .layers import Layer, Params, Pass, WithPullback
+from .layers.batch_normalization import _BatchNorm
 
 __all__ = ["synchronize_batch_norm"]
 
