@@ -11,14 +11,14 @@ from ...core.geometry import LAYOUTS, Padding, SizesLike, as_sizes
 from ...operations.convolution import check_groups, conv1d, conv2d, conv3d
 from ..onnx_graph import OnnxGraph
 from .base import Params, Shape
-from .weighted import WeightedLayer, weight_and_bias
+from .weighted import _WeightedLayer, weight_and_bias
 from .windows import Windowed
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
 
 
 @dataclass(frozen=True)
-class _Convolution(Windowed, WeightedLayer):
+class _Convolution(Windowed, _WeightedLayer):
     """Convolution layer with weights (filters, C / groups, *window)."""
 
     filters: int

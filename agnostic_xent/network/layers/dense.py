@@ -10,13 +10,13 @@ from ...core.checks import set_integers
 from ...operations.dense import dense
 from ..onnx_graph import OnnxGraph
 from .base import Params, Shape
-from .weighted import WeightedLayer, weight_and_bias
+from .weighted import _WeightedLayer, weight_and_bias
 
 __all__ = ["Dense"]
 
 
 @dataclass(frozen=True)
-class Dense(WeightedLayer):
+class Dense(_WeightedLayer):
     """Fully connected layer: `dense` with weights (units, features)."""
 
     operation = dense

@@ -20,7 +20,7 @@ def weight_and_bias(rng: Any, shape: Shape, bias: bool) -> Params:
     return params | {"bias": np.zeros(shape[0], dtype="float32")} if bias else params
 
 
-class WeightedLayer(OperationLayer):
+class _WeightedLayer(OperationLayer):
     """A layer whose operation takes x, weights, and perhaps a bias."""
 
     def forward(self, params: Mapping[str, Array], x: Array, how: Pass) -> WithPullback:
