@@ -37,8 +37,8 @@ MOST_TOTALS = 1 << 17
 FEW_WEIGHTS = 1 << 15
 """Numbers that one thread lays out before another one would have begun."""
 
-SAME_SET = 256
-"""Numbers whose multiples meet in few sets of a cache."""
+SAME_SET, FEW_PLANES = 256, 8
+"""Numbers whose multiples meet in few sets of a cache, and how many planes there is room for."""
 
 MOST_TAPS, MOST_PIXELS = 1 << 13, 1 << 15
 """Of a sum, whose error grows with the number of blocks that are added in order: more pixels are
@@ -180,7 +180,8 @@ class Correlation:
         rows, columns = self.axes
         whole = rows.starts == columns.starts == [0] and rows.step == columns.step == 1
         inside = rows.packed(t.rows) <= t.height and columns.packed(t.columns) <= t.width
-        return whole and inside and t.height * t.width % SAME_SET != 0
+        apart = t.channels <= FEW_PLANES or t.height * t.width % SAME_SET != 0
+        return whole and inside and apart
 
     def _cut(self, t: Units, panels: int, itemsize: int) -> Units:
         """Return the sizes with the images, the rows and the columns of a unit."""

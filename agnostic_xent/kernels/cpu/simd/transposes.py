@@ -8,6 +8,9 @@ from typing import Any
 from .elementary import plain
 from .vectors import Vectors, emitted
 
+SAME_SET, WAYS = 1024, 8
+"""Numbers whose multiples meet in one set of a first-level cache, and how many it has room for."""
+
 
 def _whole(v: Vectors, x: Any, y: Any, x0: Any, x_stride: Any, y0: Any, y_stride: Any) -> None:
     """Emit the transposition of a square of lanes x lanes from x to y."""
@@ -46,8 +49,33 @@ def _edge(
             v.store_masked(column, place, kept)
 
 
+def _flat(v: Vectors, x: Any, y: Any, x0: Any, x_stride: Any, y0: Any, y_stride: Any) -> None:
+    """Emit the transposition of half as many rows of x as lanes, which are whole vectors."""
+    half, low = v.narrower(v.lanes // 2), range(v.lanes // 2)
+    rows = [v.load(place) for place in v.places(v.at(x, x0), x_stride, half.lanes)]
+    columns = v.transposed(rows)
+    parts = [v.shuffle(column, column, low) for column in columns]
+    parts += [v.shuffle(column, column, [k + half.lanes for k in low]) for column in columns]
+    for part, place in zip(parts, v.places(v.at(y, y0), y_stride, v.lanes), strict=True):
+        half.store(part, place)
+
+
+def _tall(v: Vectors, x: Any, y: Any, x0: Any, x_stride: Any, y0: Any, y_stride: Any) -> None:
+    """Emit the transposition of half as many columns of x as lanes, which become whole vectors."""
+    half = v.narrower(v.lanes // 2)
+    parts = [half.load(place) for place in v.places(v.at(x, x0), x_stride, v.lanes)]
+    rows = [v.joined([parts[i], parts[i + half.lanes]]) for i in range(half.lanes)]
+    places = v.places(v.at(y, y0), y_stride, half.lanes)
+    for column, place in zip(v.transposed(rows), places, strict=True):
+        v.store(column, place)
+
+
 _transpose_whole, _transpose_narrow = emitted(2, _whole), emitted(2, _narrow)
-_transpose_edge = emitted(2, _edge)
+_transpose_edge, _transpose_flat, _transpose_tall = (
+    emitted(2, _edge),
+    emitted(2, _flat),
+    emitted(2, _tall),
+)
 
 
 @plain
@@ -58,10 +86,24 @@ def transpose(
     """Set y[j, i] = x[i, j] of matrices with row strides, and 0 where rows <= i < written.
 
     Squares follow each other along the rows of the matrix whose rows lie farther apart, an image.
-    The last one overlaps the one before it, which saves the masks of a narrow one.
+    The last one overlaps the one before it, which saves the masks of a narrow one. Of rows that
+    meet in the same set of a cache, there is room for half as many.
     """
     along_y = y_stride > x_stride
     outer, inner = (columns, rows) if along_y else (rows, columns)
+    half = lanes // 2
+    crowded = lanes > WAYS and max(x_stride, y_stride) % SAME_SET == 0
+    if crowded and written <= rows and outer >= half and inner >= lanes:
+        for p in range(0, outer, half):
+            for q in range(0, inner, lanes):
+                far, near = min(p, outer - half), min(q, inner - lanes)
+                if along_y:
+                    _transpose_tall(x, y, x0 + near * x_stride + far, x_stride,
+                                    y0 + far * y_stride + near, y_stride)  # fmt: skip
+                else:
+                    _transpose_flat(x, y, x0 + far * x_stride + near, x_stride,
+                                    y0 + near * y_stride + far, y_stride)  # fmt: skip
+        return
     last_i, last_j = rows - lanes if written <= rows else rows, columns - lanes
     for p in range(0, outer, lanes):
         for q in range(0, inner, lanes):
