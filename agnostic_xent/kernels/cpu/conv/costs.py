@@ -101,7 +101,7 @@ def direct_weights(g: Geometry, direction: str) -> float:
     """Return the cycles to lay out the weights of direct convolution."""
     if pointwise_plans.applies(g, np.dtype(np.float32)):
         return 150 * _sides(g, direction).weights
-    return (300 if direction == WEIGHT else 120) * _sides(g, direction).weights
+    return {FORWARD: 60, INPUT: 120, WEIGHT: 300}[direction] * _sides(g, direction).weights
 
 
 def _tiled(filters: int) -> float:
@@ -115,7 +115,8 @@ def implicit(g: Geometry, direction: str) -> float:
     s = _sides(g, direction)
     wide = implicit_plans.panel_of(s.filters, LANES)
     filters = _up(s.filters, wide * LANES) / LANES
-    product = 0.6 * s.taps * s.channels * implicit_plans.PANELS[wide]
+    product = 0.57 if direction == WEIGHT else 0.6
+    product *= s.taps * s.channels * implicit_plans.PANELS[wide]
     packed = s.channels * s.packed(implicit_plans.PIXELS * s.lines / s.written)
     packed *= 0 if _in_place(g, direction) else 10 * s.read / LANES + 12 * s.rows
     put = 40 if direction == INPUT and g.stride != (1, 1) else 18  # at every so-many-th pixel
@@ -143,10 +144,10 @@ def columns(g: Geometry, direction: str) -> float:
     tiles = g.images * tile_rows_of(t) * t.pitch / LANES  # vectors of all tile rows
     channels, depth = g.channels * math.prod(g.stride), g.channels * g.stride[0] * g.window[1]
     if direction == WEIGHT:
-        products = POINTS * g.filters * (depth + 16)
-        return tiles * (products + 250 * channels)
-    sums = POINTS * _tiled(g.filters) * (0.75 * depth + 9)
-    return tiles * (sums + 200 * channels)
+        products = 0.85 * POINTS * g.filters * (depth + 16)
+        return tiles * (products + 210 * channels)
+    sums = POINTS * _tiled(g.filters) * (0.71 * depth + 9)
+    return tiles * (sums + 190 * channels)
 
 
 def column_weights(g: Geometry, direction: str) -> float:
