@@ -336,9 +336,9 @@ def test_each_loop_of_a_plan_has_work_for_all_threads():
     board = sharing.new_board()
     words = board.reshape(-1)
     words[sharing.WANTED // 8] = 2
-    with recorded() as calls:
+    with recorded() as record:
         ax.relu(normal(1000))
-    (call,) = calls
+    (call,) = record.calls
     for _ in range(2):
         words[sharing.SEATS // 8] = 0  # as those have left it who came
         call.loop(*call.args, 4, -board.ctypes.data)

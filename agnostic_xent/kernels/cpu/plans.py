@@ -30,7 +30,7 @@ from .toolchain.replay import (
     unpacked_for,
     words_of,
 )
-from .toolchain.threads import Call, board_of, recorded, threads
+from .toolchain.threads import Call, Record, board_of, recorded, threads
 
 LINE_BYTES = 64
 """Of the cache: where an array may begin."""
@@ -49,21 +49,27 @@ class Region:
         self.place = 0
         self.pointers: list[Pointer] = []
 
+        self.pieces = 1
+        """Of equal size, one for each thread."""
+        self.needed = 1
+        """Of them, by the threads that run the only call there is."""
+
     @property
     def size(self) -> int:
-        """Bytes, rounded up to whole lines of the cache."""
-        lines: int = -(-(self.end - self.start) // LINE_BYTES)
+        """Bytes that are needed, rounded up to whole lines of the cache."""
+        lines: int = -(-(self.end - self.start) * self.needed // (self.pieces * LINE_BYTES))
         return lines * LINE_BYTES
 
 
 class Recording:
     """Calls that depend on an argument x, and the memory that they need."""
 
-    def __init__(self, calls: list[Call], x: Any, y: Any):
+    def __init__(self, record: Record, x: Any, y: Any):
         self.input = Region(x, 0)
         self.regions: list[Region] = [self.input]
+        self.scratch = record.scratch
         self.calls: list[Call] = []
-        for call in calls:
+        for call in record.calls:
             self._note(call)
         self.output = self._region_at(y)
 
@@ -85,6 +91,8 @@ class Recording:
             region = self._region_at(a)
             if region is None and kind.mutable:
                 region = Region(a, len(self.calls))
+                if any(np.may_share_memory(a, other) for other in self.scratch):
+                    region.pieces = threads()
                 self.regions.append(region)
             if region is not None:
                 region.end = max(region.end, address_of(a) + a.nbytes)
@@ -109,13 +117,24 @@ class Recording:
         return words, starts
 
 
-def placed(regions: list[Region]) -> int:
-    """Give each region a place in one piece of memory, and return the bytes of all.
+class Layout:
+    """Places for regions in one piece of memory.
 
     Two that some call needs both do not overlap. The largest ones are placed first.
     """
+
+    def __init__(self, regions: list[Region]):
+        self.size = _placed(regions)
+        """Bytes of all."""
+        self.inner = [(word, r.place + offset) for r in regions for word, offset in r.pointers]
+        """The words that are addresses, and of what."""
+
+
+def _placed(regions: list[Region]) -> int:
+    """Give each region its place, and return the bytes of all."""
     done: list[Region] = []
     for region in sorted(regions, key=lambda r: -r.size):
+        region.place = 0
         alive = [r for r in done if r.first <= region.last and region.first <= r.last]
         for other in sorted(alive, key=lambda r: r.place):
             if region.place + region.size <= other.place:
@@ -138,13 +157,13 @@ def _shared(x: Any, constants: Constants) -> Any:
 class Room:
     """What a call of a plan writes to: for each of its parts words of its own, and memory."""
 
-    def __init__(self, plan: LoopPlan, parts: int):
-        self.words = np.tile(plan.words, parts)
-        space = empty((parts * plan.size + LINE_BYTES,), np.uint8)
+    def __init__(self, words: Any, layout: Layout, parts: int):
+        self.words = np.tile(words, parts)
+        space = empty((parts * layout.size + LINE_BYTES,), np.uint8)
         self.space = space[-address_of(space) % LINE_BYTES :]
         for part in range(parts):
-            first, start = part * plan.words.size, address_of(self.space) + part * plan.size
-            for word, offset in plan.inner:
+            first, start = part * words.size, address_of(self.space) + part * layout.size
+            for word, offset in layout.inner:
                 self.words[first + word] = start + offset
 
 
@@ -159,9 +178,6 @@ class LoopPlan:
         self.inputs, self.outputs = x.size, y.size
         self.words = np.array(words, np.int64)
         self.input, self.output = (np.array(r.pointers, POINTER) for r in (found.input, output))
-        inner = [r for r in found.regions if r is not found.input and r is not output]
-        self.size = placed(inner)
-        self.inner = [(word, r.place + offset) for r in inner for word, offset in r.pointers]
         self.loops = [call.loop for call in found.calls]  # whose machine code has to stay
         self.lines = np.array(
             [
@@ -173,8 +189,11 @@ class LoopPlan:
             ],
             LINE,
         )  # fmt: skip
+        inner = [r for r in found.regions if r is not found.input and r is not output]
         self.free: dict[int, list[Room]] = {}
+        self.single = Layout(inner)
         self.alone = self._divide(x)
+        self.shared = self.single if self.alone else self._for_threads(inner)
 
     def _divide(self, x: Any) -> bool:
         """Let one thread do each step that is short; return whether it should do all of them."""
@@ -183,6 +202,17 @@ class LoopPlan:
         short = (seconds < SHORT) | (threads() == 1)
         self.lines["parts"][short] = 1
         return bool(seconds[~short].sum() < WORTH_SHARING)
+
+    def _for_threads(self, regions: list[Region]) -> Layout:
+        """Return the layout for steps that are shared out."""
+        for region in regions:
+            region.needed = region.pieces if self.lines["parts"][region.first] > 1 else 1
+        return Layout(regions)
+
+    @property
+    def size(self) -> int:
+        """Bytes that a call in one thread needs beside the samples and the value."""
+        return self.single.size
 
     def __call__(self, x: Any) -> Any:
         """Return the value for the samples x: so many, or a multiple.
@@ -201,12 +231,15 @@ class LoopPlan:
     def _run(
         self, x: Any, y: Any, lines: Any, pieces: int = 1, *, parts: int = 1, board: int = 0
     ) -> None:
-        """Run lines of the table for pieces of x, in parts for threads to share."""
-        free = self.free.setdefault(parts, [])
+        """Run lines of the table for pieces of x, in parts for threads to share.
+
+        With a board, it is the steps that they share.
+        """
+        free = self.free.setdefault(0 if board else parts, [])
         try:
             room = free.pop()
         except IndexError:
-            room = Room(self, parts)
+            room = Room(self.words, self.shared if board else self.single, parts)
         task = x, y, room.words, lines, self.input, self.output, pieces, board
         loop = run[self.dtype].part
         loop(*task, parts, 0 if parts == 1 else -board_of(parts))
@@ -234,9 +267,9 @@ def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) 
 
     Arrays between calls are kept apart by all being there until the last one.
     """
-    with recorded() as calls:  # while they are, kernels choose as for a plan
+    with recorded() as record:  # while they are, kernels choose as for a plan
         y = function(x)
-    found = Recording(calls, x, y)
+    found = Recording(record, x, y)
     output = found.output
     if output is None or output is found.input:
         return None
@@ -244,7 +277,9 @@ def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) 
     if not whole or not y.flags.c_contiguous or len(x) != len(y) or x.dtype != y.dtype:
         return None
     plan = LoopPlan(found, output, x, y, constants)
-    return plan if _does_the_same(plan, function) else None
+    same = _does_the_same(plan, function)
+    plan.free.clear()  # other calls need other rooms
+    return plan if same else None
 
 
 def _does_the_same(plan: LoopPlan, function: Callable[[Any], Any]) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ....core.forks import in_child
-from .threads import is_recorded, threads
+from .threads import is_recorded, note_scratch, threads
 
 SMALLEST = 1 << 20
 """Bytes from which an array gets a block; NumPy and the C library are good at smaller ones."""
@@ -126,4 +126,6 @@ def scratch(size: int, dtype: Any, alone: bool = False) -> Any:
     While calls are recorded it is for all: who runs them again may share them out.
     """
     count = 1 if alone and not is_recorded() else threads()
-    return empty((count * size,), dtype)
+    found = empty((count * size,), dtype)
+    note_scratch(found)
+    return found

@@ -108,16 +108,25 @@ class Call(NamedTuple):
     """As many as it can be cut into; one will do."""
 
 
-_recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
+class Record(NamedTuple):
+    """What a thread did."""
+
+    calls: list[Call]
+    """Of loops in parts."""
+    scratch: list[Any]
+    """Memory that they asked for: an equal piece for each thread."""
+
+
+_recorded: ContextVar[Record | None] = ContextVar("recorded", default=None)
 
 
 @contextmanager
-def recorded() -> Iterator[list[Call]]:
-    """Return a list that all calls of loops in parts are appended to, in this thread."""
-    calls: list[Call] = []
-    token = _recorded.set(calls)
+def recorded() -> Iterator[Record]:
+    """Return a record that all calls of loops in parts are noted in, in this thread."""
+    record = Record([], [])
+    token = _recorded.set(record)
     try:
-        yield calls
+        yield record
     finally:
         _recorded.reset(token)
 
@@ -125,6 +134,13 @@ def recorded() -> Iterator[list[Call]]:
 def is_recorded() -> bool:
     """Return whether calls of loops are recorded in this thread."""
     return _recorded.get() is not None
+
+
+def note_scratch(x: Any) -> None:
+    """Note memory that has an equal piece for each thread, if calls are recorded."""
+    record = _recorded.get()
+    if record is not None:
+        record.scratch.append(x)
 
 
 class InParts:
@@ -140,9 +156,9 @@ class InParts:
 
     def __call__(self, *args: Any, alone: bool = False) -> None:
         """Do all parts; ``alone``: as one, in the thread of the caller, faster for little work."""
-        calls = _recorded.get()
-        if calls is not None:
-            calls.append(Call(self.part, args, self.pieces * threads()))
+        record = _recorded.get()
+        if record is not None:
+            record.calls.append(Call(self.part, args, self.pieces * threads()))
         count = 1 if alone else threads()
         if count == 1:
             self.part(*args, 1, 0)
