@@ -129,11 +129,18 @@ def sizes(g: Geometry) -> Columns:
 def _blocked(t: Columns, run: int) -> Columns:
     """Return the sizes t with about as many tile rows a block as have ``run`` pixels.
 
-    Of these numbers the one that fills the last tile of two vectors best.
+    Of these numbers the one that leaves least of all tiles of two vectors empty; then with the
+    fewest blocks, and those as even as can be.
     """
-    most = max(1, min(run // t.pitch, t.images * tile_rows_of(t)))
-    counts = range(-(-most // 2), most + 1)
-    block = max(counts, key=lambda n: (n * t.pitch / _up(n * t.pitch, 2 * LANES), n))
+    rows = t.images * tile_rows_of(t)
+    most = max(1, min(run // t.pitch, rows))
+
+    def cost(block: int) -> tuple[int, int]:
+        whole, rest = divmod(rows, block)
+        pixels = whole * _up(block * t.pitch, 2 * LANES) + _up(rest * t.pitch, 2 * LANES)
+        return pixels, whole + (rest > 0)
+
+    block = min(range(-(-most // 2), most + 1), key=cost)
     return t._replace(block=block, run=_up(block * t.pitch, LANES) + LANES)
 
 

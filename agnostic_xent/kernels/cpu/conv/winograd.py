@@ -66,8 +66,10 @@ class Scratch(NamedTuple):
     v_plane: int
     """Numbers of a point."""
     m: int
-    """Where the products begin: (points, tiles, padded filters)."""
+    """Where the products begin: (points, tiles, filters of a cut)."""
     m_plane: int
+    m_line: int
+    """Numbers of a tile."""
     out: int
     """Where a strip of outputs begins; before there are any, rows of unpooled pixels."""
     size: int
@@ -75,15 +77,21 @@ class Scratch(NamedTuple):
 
 @shared
 def scratch_of(t: Tiling, lanes: int) -> Scratch:
-    """Return the memory of the forward pass for a block of tiles."""
+    """Return the memory of the forward pass for a block of tiles.
+
+    Pixels that no other cut needs share room with the products: of the points, taken from the last
+    one on, each is written behind all that are still to be read.
+    """
     tiles, points = tiles_of(t), t.side * t.side
     most = -(-t.block * tiles // NARROW_ROWS) * NARROW_ROWS
-    v_plane, m_plane = most * t.padded_channels + SKEW, most * t.padded_filters + SKEW
+    m_line = -(-(t.padded_filters // t.panel) // t.cuts) * t.panel
+    v_plane, m_plane = most * t.padded_channels + SKEW, most * m_line + SKEW
     v = t.read * columns_of(t) * t.padded_channels
-    m = v + points * v_plane
+    apart = max(0, v_plane - m_plane) if t.cuts == 1 else v_plane
+    m = v + v_plane + (points - 1) * apart
     out = m + points * m_plane
-    strip = max(t.written * t.written * tiles * t.padded_filters, t.channels * t.width + ROOM)
-    return Scratch(v, v_plane, m, m_plane, out, -(-(out + strip) // lanes) * lanes)
+    strip = max(t.written * t.written * tiles * m_line, t.channels * t.width + ROOM)
+    return Scratch(v, v_plane, m, m_plane, m_line, out, -(-(out + strip) // lanes) * lanes)
 
 
 @shared
@@ -165,48 +173,48 @@ def read_tiles(
 
 @plain
 def write_tiles(
-    lanes: Any, space: Any, m0: Any, plane: Any, bias: Any, b0: Any, y: Any, y0: Any, row: Any,
+    lanes: Any, space: Any, m0: Any, layout: Any, bias: Any, b0: Any, y: Any, y0: Any, row: Any,
     t: Any, s0: Any, relu: Any, k0: Any, k1: Any,
 ) -> None:  # fmt: skip
-    """Transform a row of products m (points, tiles, padded filters) to rows of the output.
+    """Transform a row of products m (points, tiles, filters k0 to k1) to rows of the output.
 
-    Of these, filters k0 to k1. The rows follow each other without a gap. What the last tile writes
-    behind the end of a row comes to lie in the next one, where the first tile, which is done last,
-    writes over it.
+    The rows follow each other without a gap. What the last tile writes behind the end of a row
+    comes to lie in the next one, where the first tile, which is done last, writes over it.
     """
-    tiles, padded = tiles_of(t), t.padded_filters
+    tiles, padded, plane = tiles_of(t), layout.m_line, layout.m_plane
     line, area = t.out_width * padded, t.out_height * t.out_width
     for i in range(1, tiles + 1):
         j = i % tiles
-        for k in range(k0, k1, lanes):
-            output_tile(t, space, bias, space, m0 + j * padded + k, t.side * plane, plane, b0 + k,
-                        s0 + j * t.written * padded + k, line, padded, relu)  # fmt: skip
+        for k in range(0, k1 - k0, lanes):
+            output_tile(t, space, bias, space, m0 + j * padded + k, t.side * plane, plane,
+                        b0 + k0 + k, s0 + j * t.written * padded + k, line, padded,
+                        relu)  # fmt: skip
     pixels = min(t.written, t.out_height - row * t.written) * t.out_width
     target = y0 + row * t.written * t.out_width + k0 * area
     filters = min(k1, t.filters) - k0
-    transpose(lanes, space, s0 + k0, padded, pixels, filters, y, target, area, pixels)
+    transpose(lanes, space, s0, padded, pixels, filters, y, target, area, pixels)
 
 
 @plain
 def write_pooled_tiles(
-    lanes: Any, space: Any, m0: Any, plane: Any, bias: Any, b0: Any, y: Any, winners: Any, y0: Any,
+    lanes: Any, space: Any, m0: Any, layout: Any, bias: Any, b0: Any, y: Any, winners: Any, y0: Any,
     row: Any, t: Any, s0: Any, relu: Any, k0: Any, k1: Any,
 ) -> None:  # fmt: skip
     """Transform a row of products m to rows of maxima of 2 x 2 outputs, and of who wins them.
 
-    Of these, filters k0 to k1.
+    They are of filters k0 to k1.
     """
-    tiles, padded = tiles_of(t), t.padded_filters
+    tiles, padded, plane = tiles_of(t), layout.m_line, layout.m_plane
     line, pixels = tiles * 2 * padded, t.out_width // POOL
     area = area_of(t.out_height, t.out_width, True)
     w0, row0, filters = s0 + 2 * line, s0 + 4 * line, min(k1, t.filters) - k0
     for j in range(tiles):
-        for k in range(k0, k1, lanes):
+        for k in range(0, k1 - k0, lanes):
             pooled_output_tile(t, space, bias, space, m0 + j * padded + k, t.side * plane, plane,
-                               b0 + k, s0 + j * 2 * padded + k, line, padded,
+                               b0 + k0 + k, s0 + j * 2 * padded + k, line, padded,
                                w0 + j * 2 * padded + k, relu)  # fmt: skip
     for r in range(min(2, t.out_height // POOL - row * 2)):
-        target, place = y0 + (row * 2 + r) * pixels + k0 * area, r * line + k0
+        target, place = y0 + (row * 2 + r) * pixels + k0 * area, r * line
         transpose(lanes, space, s0 + place, padded, pixels, filters, y, target, area, pixels)
         transpose(lanes, space, w0 + place, padded, pixels, filters,
                   space, row0, pixels, pixels)  # fmt: skip
@@ -238,25 +246,23 @@ def prefetch_rows(
 
 @plain
 def multiply(
-    lanes: Any, space: Any, v0: Any, u: Any, u0: Any, m0: Any, tiles: Any, t: Any, k0: Any, k1: Any
-) -> None:
-    """Set m (tiles, padded filters) = v (tiles, channels) @ u (panels, channels, panel).
-
-    Of these, filters k0 to k1.
-    """
+    lanes: Any, space: Any, v0: Any, u: Any, u0: Any, m0: Any, m_line: Any, tiles: Any, t: Any,
+    k0: Any, k1: Any,
+) -> None:  # fmt: skip
+    """Set m (tiles, filters k0 to k1) = v (tiles, channels) @ u (panels, channels, panel)."""
     for panel in range(k0 // t.panel, k1 // t.panel):
-        right, out = u0 + panel * t.channels * t.panel, m0 + panel * t.panel
+        right, out = u0 + panel * t.channels * t.panel, m0 + panel * t.panel - k0
         for i in range(0, tiles, NARROW_ROWS if t.panel == lanes else ROWS):
-            left, target = v0 + i * t.padded_channels, out + i * t.padded_filters
+            left, target = v0 + i * t.padded_channels, out + i * m_line
             if t.panel == 4 * lanes:
                 _6x4(space, u, space, left, t.padded_channels, right, t.panel,
-                     target, t.padded_filters, t.channels, 0)  # fmt: skip
+                     target, m_line, t.channels, 0)  # fmt: skip
             elif t.panel == lanes:
                 _12x1(space, u, space, left, t.padded_channels, right, t.panel,
-                      target, t.padded_filters, t.channels, 0)  # fmt: skip
+                      target, m_line, t.channels, 0)  # fmt: skip
             else:
                 _6x2(space, u, space, left, t.padded_channels, right, t.panel,
-                     target, t.padded_filters, t.channels, 0)  # fmt: skip
+                     target, m_line, t.channels, 0)  # fmt: skip
 
 
 @compiled_in_parts(kind=SINGLE, t=TILINGS)
@@ -289,22 +295,24 @@ def forward(
             read_tiles(lanes, x, x_winners, r // tile_rows, r % tile_rows, group, t, space,
                        s0, o0, space, v0 + (r - first) * tiles * t.padded_channels, v_plane,
                        r > first and r % tile_rows > 0)  # fmt: skip
-        for point in range(points):
+        for i in range(points):
+            point = points - 1 - i  # whose products may lie where later points were
             prefetch_rows(x, x0, t.channels, t.height, t.width, t, t.step, x_pooled, last,
                           min(last + t.block, rows), point, False)  # fmt: skip
             prefetch_rows(y, y0 + k0 * y_area, min(k1, t.filters) - k0, t.out_height, t.out_width,
                           t, t.written, y_pooled, first, last, point, True)  # fmt: skip
             multiply(lanes, space, v0 + point * v_plane, u, (group * points + point) * u_plane,
-                     m0 + point * m_plane, (last - first) * tiles, t, k0, k1)  # fmt: skip
+                     m0 + point * m_plane, layout.m_line, (last - first) * tiles, t,
+                     k0, k1)  # fmt: skip
         for r in range(first, last):
             image = y0 + r // tile_rows * t.groups * t.filters * y_area
-            products = m0 + (r - first) * tiles * t.padded_filters
+            products = m0 + (r - first) * tiles * layout.m_line
             if y_pooled:
-                write_pooled_tiles(lanes, space, products, m_plane, bias, group * t.filters,
+                write_pooled_tiles(lanes, space, products, layout, bias, group * t.filters,
                                    y, y_winners, image, r % tile_rows, t, o0, relu,
                                    k0, k1)  # fmt: skip
             else:
-                write_tiles(lanes, space, products, m_plane, bias, group * t.filters,
+                write_tiles(lanes, space, products, layout, bias, group * t.filters,
                             y, image, r % tile_rows, t, o0, relu, k0, k1)  # fmt: skip
 
 
