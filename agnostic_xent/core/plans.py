@@ -40,11 +40,15 @@ Constants = MutableMapping[Any, list[Array]]
 """Arrays that do not depend on the argument, by dtype and shape: plans of a function share them."""
 
 
+class NoPlan(Exception):
+    """There is no plan of a function; the text says why."""
+
+
 class Planner(NamedTuple):
     """What makes plans for a library."""
 
-    plan: Callable[[Callable[[Array], Array], Array, Constants], Plan | None]
-    """Of a function, given an array like the arguments; None if it cannot."""
+    plan: Callable[[Callable[[Array], Array], Array, Constants], Plan]
+    """Of a function, given an array like the arguments; raises NoPlan if it cannot."""
     in_pieces: bool
     """Whether plans of fewer samples do a batch faster, one piece of it after the other."""
     kept: int
@@ -61,13 +65,15 @@ def planner_for(x: Array) -> Planner | None:
     return PLANNERS.get(name) if load_kernels(name) is None else None
 
 
-def plan_of(function: Callable[[Array], Array], x: Array, constants: Constants) -> Plan | None:
-    """Return the plan of a function for arrays like x, if there is a way.
+def plan_of(function: Callable[[Array], Array], x: Array, constants: Constants) -> Plan:
+    """Return the plan of a function for arrays like x, or raise NoPlan.
 
     The function has to be one of operations alone, which do the same whatever the values are.
     """
     planner = planner_for(x)
+    if planner is None:
+        raise NoPlan(f"nothing plans for {library(x)} arrays")
     try:
-        return planner and planner.plan(function, x, constants)
-    except NoKernels:
-        return None
+        return planner.plan(function, x, constants)
+    except NoKernels as error:
+        raise NoPlan(str(error)) from error

@@ -10,7 +10,7 @@ from ..core.arrays import Array, array_namespace, device
 from ..core.checks import namespace
 from ..core.conversion import detached
 from ..core.modes import current_mode
-from ..core.plans import Constants, Plan, plan_of, planner_for
+from ..core.plans import Constants, NoPlan, Plan, plan_of, planner_for
 from .augmentation import Cutout, RandomFlip, RandomShift
 from .containers import Chain, Part, Residual, Sequential, _check_layer, outer_params, parts
 from .exchange import match_params
@@ -195,7 +195,8 @@ class _Stretch:
 
     def __init__(self, part: Part, planned: bool):
         self.part, self.planned = part, planned
-        self.plans: dict[Any, Plan | None] = {}
+        self.plans: dict[Any, Plan | str] = {}
+        """By how many samples of what type they are for, or why there is none."""
         self.constants: Constants = {}
 
     def __call__(self, x: Array) -> Array:
@@ -216,13 +217,13 @@ class _Stretch:
         piece = samples
         if planner.in_pieces:
             one = self._plan(x, 1)
-            if one is None:
+            if isinstance(one, str):
                 return []
             piece = self._piece(samples, one.size)
         rest = samples % piece
         parts = [(samples - rest, piece), (rest, rest)]
         plans = [(count, self._plan(x, size)) for count, size in parts if count]
-        known = [(count, plan) for count, plan in plans if plan is not None]
+        known = [(count, plan) for count, plan in plans if not isinstance(plan, str)]
         return known if len(known) == len(plans) else []
 
     def _piece(self, samples: int, size: int) -> int:
@@ -232,16 +233,20 @@ class _Stretch:
         in_halves = samples >= 2 * FEWEST_IMAGES and _has_convolutions(self.part.layer)
         return min(piece, samples // 2) if in_halves else piece
 
-    def _plan(self, x: Array, samples: int) -> Plan | None:
-        """Return the plan for so many samples such as x."""
+    def _plan(self, x: Array, samples: int) -> Plan | str:
+        """Return the plan for so many samples such as x, or why there is none."""
         key = current_mode(), samples, x.dtype, x.shape[1:]
         if key in self.plans:
             return self.plans[key]
-        plan = None
+        plan: Plan | str = "kernels are switched off"
         planner = planner_for(x)
-        if current_mode() != "portable" and planner is not None:
+        if current_mode() != "portable":
             blank = array_namespace(x).zeros((samples, *x.shape[1:]), dtype=x.dtype)
-            plan = plan_of(self.part.__call__, blank, self.constants)
+            try:
+                plan = plan_of(self.part.__call__, blank, self.constants)
+            except NoPlan as why:
+                plan = str(why)
+        if planner is not None:
             for oldest in list(self.plans)[: 1 - planner.kept]:
                 self.plans.pop(oldest, None)
         self.plans[key] = plan
@@ -249,9 +254,12 @@ class _Stretch:
 
     def explained(self, x: Array) -> list[str]:
         """Return a line for each step."""
-        plan = self._plan(x, len(x)) if self.planned else None
-        if plan is None:
-            return [f"{type(self.part.layer).__name__}: layer by layer"]
+        name = type(self.part.layer).__name__
+        if not self.planned:
+            return [f"{name}: layer by layer"]
+        plan = self._plan(x, x.shape[0])
+        if isinstance(plan, str):
+            return [f"{name}: layer by layer ({plan})"]
         plan(x)
         return [
             f"{step.name}: {step.seconds * 1e6:.1f} us, {step.parts} parts"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.plans import PLANNERS, Constants, Planner, Step
+from ...core.plans import PLANNERS, Constants, NoPlan, Planner, Step
 from .toolchain.arguments import flat
 from .toolchain.memory import empty
 from .toolchain.replay import (
@@ -262,8 +262,8 @@ class LoopPlan:
         return found
 
 
-def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) -> LoopPlan | None:
-    """Return the plan of a function for arrays like x; None if loops alone do not make its value.
+def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) -> LoopPlan:
+    """Return the plan of a function for arrays like x; NoPlan if loops alone do not make its value.
 
     Arrays between calls are kept apart by all being there until the last one.
     """
@@ -272,14 +272,16 @@ def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) 
     found = Recording(record, x, y)
     output = found.output
     if output is None or output is found.input:
-        return None
+        raise NoPlan("no compiled loop makes the value")
     whole = (output.start, output.end) == (address_of(y), address_of(y) + y.nbytes)
     if not whole or not y.flags.c_contiguous or len(x) != len(y) or x.dtype != y.dtype:
-        return None
+        raise NoPlan("the value is not an array of one row a sample, as a compiled loop makes it")
     plan = LoopPlan(found, output, x, y, constants)
     same = _does_the_same(plan, function)
     plan.free.clear()  # other calls need other rooms
-    return plan if same else None
+    if not same:
+        raise NoPlan("a kernel does some of the work by NumPy")
+    return plan
 
 
 def _does_the_same(plan: LoopPlan, function: Callable[[Any], Any]) -> bool:

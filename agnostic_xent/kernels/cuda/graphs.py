@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...core.plans import PLANNERS, Constants, Plan, Planner, Step
+from ...core.plans import PLANNERS, Constants, NoPlan, Plan, Planner, Step
 from .toolchain import dtypes
 from .toolchain.capturing import Capture
 from .toolchain.device import LIBRARY, SIMULATED, on_its_device, register_routine, xp
@@ -118,12 +119,20 @@ class GraphPlan:
         return [Step("CUDA graph", 1, time.perf_counter() - start)]
 
 
-def captured_plan(function: Callable[[Any], Any], x: Any, constants: Constants) -> Plan | None:
-    """Return the plan of a function for arrays like x; None if it cannot be captured."""
+_told: set[str] = set()
+"""Reasons that have been told in a warning."""
+
+
+def captured_plan(function: Callable[[Any], Any], x: Any, constants: Constants) -> Plan:
+    """Return the plan of a function for arrays like x, or raise NoPlan if it cannot be captured."""
     try:
         return GraphPlan(function, x)
-    except Exception:  # of a device or driver, whatever its type
-        return None
+    except Exception as error:  # of a device or driver, whatever its type
+        why = f"no CUDA graph was captured: {type(error).__name__}: {error}"
+        if why not in _told:
+            _told.add(why)
+            warnings.warn(f"predictions run layer by layer; {why}", RuntimeWarning, stacklevel=2)
+        raise NoPlan(why) from error
 
 
 register_routine("captured_step", captured_step, dtypes.takes)
