@@ -45,6 +45,9 @@ from agnostic_xent.network.layers import Layer
 BOUNDS = {"float32": 1e-6, "float64": 1e-12}
 """Of the largest logit: what the answers of a plan and of the layers may differ by."""
 
+WINOGRAD_BOUND = 5e-6
+"""The same in float32 where Winograd's algorithms may run."""
+
 
 def drawn_net(rng):
     """Return a random classifier of images and the shape of a sample."""
@@ -165,14 +168,27 @@ def test_random_nets_by_winograd(seed):
     params = drawn_params(model, shape, rng)
     exact = {name: w.astype("float64") for name, w in params.items()}
     predictor = compile_predictor(model, params, shape)
-    of_layers, of_plans = [], []
+    of_layers, of_plans, apart = [], [], []
     for samples in (1, int(rng.integers(2, 9)), int(rng.integers(10, 80))):
         x = rng.standard_normal((samples, *shape)).astype("float32")
         expected = model(exact, x.astype("float64"))
         scale = np.abs(expected).max()
-        of_layers.append(np.abs(model(params, x) - expected).max() / scale)
-        of_plans.append(np.abs(predictor(x) - expected).max() / scale)
+        layers, plans = model(params, x), predictor(x)
+        of_layers.append(np.abs(layers - expected).max() / scale)
+        of_plans.append(np.abs(plans - expected).max() / scale)
+        apart.append(np.abs(plans - layers).max() / scale)
+    assert max(apart) <= WINOGRAD_BOUND
     assert max(of_plans) <= max(1e-6, 1.5 * max(of_layers))
+
+
+def test_explain_says_why_there_is_no_plan(row):
+    model, params, x = a_net()
+    predictor = compile_predictor(model, {k: row.array(w) for k, w in params.items()}, x.shape[1:])
+    with kernels("portable"):
+        assert explain(predictor) == "Sequential: layer by layer (kernels are switched off)"
+    if row.name in {"torch", "jax", "dask"}:
+        why = f"nothing plans for {row.name} arrays"
+        assert explain(predictor, 3) == f"Sequential: layer by layer ({why})"
 
 
 @pytest.mark.parametrize("mode", ["portable", "direct", "auto", "require"])
@@ -257,7 +273,8 @@ def test_work_of_numpy_in_a_kernel_is_noticed(monkeypatch):
     monkeypatch.setattr(pooling, "maxima", lambda x, geometry: (x[:, :, ::2, ::2] * 2, None, None))
     assert kernel(x, window=2).shape == (21, 3, 6, 6)
     expected = model(params, x)
-    assert "layer by layer" in explain(predictor)
+    why = "compiled loops alone do not make the value"
+    assert explain(predictor) == f"Sequential: layer by layer ({why})"
     check(predictor(x), expected, "float32")
 
 

@@ -39,6 +39,10 @@ SHORT, WORTH_SHARING = 4e-6, 5e-5
 """Seconds of a step below which one thread does it; of all longer ones, from which others join."""
 
 
+NOT_LOOPS = "compiled loops alone do not make the value"
+"""Why there is no plan where a kernel does some work by NumPy."""
+
+
 class Region:
     """The memory of one array, and the first and the last call that need it."""
 
@@ -272,15 +276,15 @@ def recorded_plan(function: Callable[[Any], Any], x: Any, constants: Constants) 
     found = Recording(record, x, y)
     output = found.output
     if output is None or output is found.input:
-        raise NoPlan("no compiled loop makes the value")
+        raise NoPlan(NOT_LOOPS)
     whole = (output.start, output.end) == (address_of(y), address_of(y) + y.nbytes)
     if not whole or not y.flags.c_contiguous or len(x) != len(y) or x.dtype != y.dtype:
-        raise NoPlan("the value is not an array of one row a sample, as a compiled loop makes it")
+        raise NoPlan("the value is not one row a sample of its dtype, as a loop has written it")
     plan = LoopPlan(found, output, x, y, constants)
     same = _does_the_same(plan, function)
     plan.free.clear()  # other calls need other rooms
     if not same:
-        raise NoPlan("a kernel does some of the work by NumPy")
+        raise NoPlan(NOT_LOOPS)
     return plan
 
 
