@@ -23,6 +23,8 @@ from agnostic_xent import (
     Dropout,
     Flatten,
     GlobalAvgPool2d,
+    GroupNorm,
+    LeakyReLU,
     MaxPool2d,
     ReLU,
     Residual,
@@ -264,6 +266,28 @@ def test_layers_that_are_not_known_run_as_they_are():
         "Doubled: layer by layer", "Backwards: layer by layer",
     ]  # fmt: skip
     assert len(lines) == 5
+
+
+def test_branches_around_layers_that_are_not_known():
+    """What is known in a residual block, or in one within it, is planned."""
+    inner = Residual(Sequential(GroupNorm(2), Conv2d(8, 1), LeakyReLU()), activation="relu")
+    body = Sequential(
+        Conv2d(8, 3, padding=1), BatchNorm2d(), ReLU(), inner, Conv2d(8, 3, padding=1)
+    )
+    block = Residual(body, Sequential(Conv2d(8, 1, bias=False), BatchNorm2d()))
+    model = Sequential(block, ReLU(), GlobalAvgPool2d(), Dense(10))
+    rng = np.random.default_rng(0)
+    params = drawn_params(model, IMAGE, rng)
+    predictor = compile_predictor(model, params, IMAGE)
+    for samples in (1, 9):
+        x = rng.standard_normal((samples, *IMAGE)).astype("float32")
+        with kernels("direct"):
+            check(predictor(x), model(params, x), "float32")
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(predictor))(x), predictor(x))
+    names = [line.partition(" ")[0] for line in explain(predictor).splitlines()]
+    whole = [name for name in names if name[0].isupper()]
+    assert whole == ["GroupNorm:", "LeakyReLU:", "Residual:", "Residual:"]
+    assert len(names) > 8
 
 
 def test_work_of_numpy_in_a_kernel_is_noticed(monkeypatch):

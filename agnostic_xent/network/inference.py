@@ -158,9 +158,7 @@ class Predictor:
                 if len(self._ready) >= FORMS:
                     self._ready.clear()
                 self._ready[form] = plans[0][1]
-        for stretch in self._stretches:
-            x = stretch(x)
-        return x
+        return _through(self._stretches, x)
 
     def __reduce__(self) -> Any:
         return compile_predictor, (self.model, self.params, self.sample_shape)
@@ -176,11 +174,7 @@ class Predictor:
         shape = (samples, *(self.sample_shape or ()))
         xp = array_namespace(like)
         x = xp.zeros(shape, dtype=like.dtype, device=device(like))
-        lines: list[str] = []
-        for stretch in self._stretches:
-            lines += stretch.explained(x)
-            x = stretch(x)
-        return "\n".join(lines)
+        return "\n".join(_explained(self._stretches, x))
 
 
 def _check_samples(x: Any, shape: tuple[int, ...], like: Any) -> None:
@@ -194,7 +188,7 @@ class _Stretch:
     """Layers one after the other that can be planned together, or one that cannot."""
 
     def __init__(self, part: Part, planned: bool):
-        self.part, self.planned = part, planned
+        self.part, self.planned = part if planned else _with_planned_branches(part), planned
         self.plans: dict[Any, Plan | str] = {}
         """By how many samples of what type they are for, or why there is none."""
         self.constants: Constants = {}
@@ -256,7 +250,9 @@ class _Stretch:
         """Return a line for each step."""
         name = type(self.part.layer).__name__
         if not self.planned:
-            return [f"{name}: layer by layer"]
+            inner = [b for b in self.part.layer.children().values() if isinstance(b, _Branch)]
+            lines = [line for branch in inner for line in _explained(branch.stretches, x)]
+            return [*lines, f"{name}: {'sum of these' if inner else 'layer by layer'}"]
         plan = self._plan(x, x.shape[0])
         if isinstance(plan, str):
             return [f"{name}: layer by layer ({plan})"]
@@ -265,6 +261,44 @@ class _Stretch:
             f"{step.name}: {step.seconds * 1e6:.1f} us, {step.parts} parts"
             for step in plan.steps(x)
         ]
+
+
+class _Branch(Layer):
+    """Stretches as a layer of a residual block; they have their parameters."""
+
+    def __init__(self, stretches: list[_Stretch]):
+        self.stretches = stretches
+
+    def __call__(self, params: Mapping[str, Array], x: Array) -> Array:
+        """Return the output."""
+        return _through(self.stretches, x)
+
+
+def _with_planned_branches(part: Part) -> Part:
+    """Return a residual block whose branches are planned where they can be, or any other layer."""
+    if type(part.layer) is not Residual:
+        return part
+    branches = {
+        name: _Branch(_stretches(branch.layer, branch.params))
+        for name, branch in parts(part.layer, part.params).items()
+    }
+    return Part(part.layer.rebuilt(branches), {}, {})
+
+
+def _through(stretches: list[_Stretch], x: Array) -> Array:
+    """Return the output of stretches one after the other."""
+    for stretch in stretches:
+        x = stretch(x)
+    return x
+
+
+def _explained(stretches: list[_Stretch], x: Array) -> list[str]:
+    """Return a line for each of their steps."""
+    lines: list[str] = []
+    for stretch in stretches:
+        lines += stretch.explained(x)
+        x = stretch(x)
+    return lines
 
 
 def _stretches(model: Layer, params: Params) -> list[_Stretch]:
