@@ -26,8 +26,30 @@ def toy_table():
     return Dataset(x[:80], y[:80], x[80:], y[80:], classes=("ham", "spam"), name="table")
 
 
+def toy_signals():
+    """Windows of 20 recordings of two classes, slow and fast waves, of which 5 are held out."""
+    rng = np.random.default_rng(0)
+    recording = np.repeat(np.arange(20), 4)  # (80,)
+    phase = (
+        rng.random((80, 2, 1)) * 6 + np.arange(24) * (0.3 + 0.6 * (recording % 2))[:, None, None]
+    )
+    x = (np.sin(phase) + 0.2 * rng.standard_normal((80, 2, 24))).astype(np.float32)
+    y, test = recording % 2, recording >= 15
+    return Dataset(
+        x[~test],
+        y[~test],
+        x[test],
+        y[test],
+        classes=("slow", "fast"),
+        name="signals",
+        test_recording=recording[test],
+        test_person=np.where(recording[test] < 17, "Ann", "Bob"),
+    )
+
+
 @pytest.fixture
 def toys(monkeypatch):
+    monkeypatch.setitem(cli.data.LOADERS, ("signals", "watch"), toy_signals)
     monkeypatch.setattr(cli.data, "load_fashion_mnist", toy_images)
     monkeypatch.setattr(cli.data, "load_digits", lambda: toy_images("digits"))
     monkeypatch.setattr(cli.data, "load_spambase", toy_table)

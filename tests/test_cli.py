@@ -56,20 +56,23 @@ def test_train_learns_and_reports(toys, capsys, model):
 
 
 def test_defaults_are_what_help_says(toys, settings, capsys):
-    for arguments in ([], ["logistic"]):
+    for arguments in ([], ["signals"], ["logistic"]):
         assert cli.main(["train", *arguments]) == 0
     capsys.readouterr()
     with pytest.raises(SystemExit, match="0"):
         cli.main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    cnn, logistic = settings
-    assert f"(default: cnn {cnn.batch_size}, logistic {logistic.batch_size})" in text
-    assert f"(default: cnn 3 to {cnn.epochs}, fewer for more samples, logistic 5)" in text
+    cnn, signals, logistic = settings
+    sizes = f"cnn {cnn.batch_size}, signals {signals.batch_size}, logistic {logistic.batch_size}"
+    assert f"(default: {sizes})" in text
+    most = f"cnn and signals 3 to {cnn.epochs}, fewer for more samples, logistic 5"
+    assert f"(default: {most})" in text
+    assert signals.epochs == cnn.epochs
     assert (logistic.epochs, cli.recipes.RECIPES["cnn"].epochs_of(10_000)) == (5, 5)
     steps = range(cnn.epochs * 2)  # 80 samples are 2 batches
     greatest = max(map(cnn.optimizer.rate, steps)), logistic.optimizer.rate(0)
-    assert "(default: cnn {:.3f}, logistic {})".format(*greatest) in text
-    assert "cnn embedded, logistic spambase" in text
+    assert "(default: cnn {0:.3f}, signals {0:.3f}, logistic {1})".format(*greatest) in text
+    assert "cnn embedded, signals watch, logistic spambase" in text
     assert logistic.batch_size == 1
 
 

@@ -163,7 +163,7 @@ BAD = {
     | {"train_y": GOOD["train_y"].astype(object)},
     "must hold integers or texts": GOOD | {"train_y": np.arange(80) * 1j},
     "it has no test_y (or y_test)": {name: GOOD[name] for name in ("train_x", "train_y", "test_x")},
-    "train_x must have shape (N, C, H, W) or (N, H, W)": parts(*rows()),
+    "train_x must have shape (N, C, H, W), (N, H, W) or (N, C, D, H, W), got": parts(*rows()),
     "samples of one shape": GOOD | {"test_x": GOOD["test_x"][:, :, :7]},
     "train_y must hold a label for each": GOOD | {"train_y": GOOD["train_y"][:-1]},
     "shape (40,), or rows of a 1 and zeros, got (40, 2)": GOOD

@@ -96,4 +96,7 @@ def test_a_model_of_other_samples_is_refused(toys, capsys, tmp_path, kind):
     shape = (1, 8, 9) if kind == "cnn" else (3,)
     old = keep_model(tmp_path / "old", model=kind, shape=shape)
     assert cli.main(["train", kind, "--start", str(old)]) == 2
-    assert "argument --start: is for cnn and images of the same size" in capsys.readouterr().err
+    assert (
+        "argument --start: is for cnn or signals and samples of the same shape"
+        in capsys.readouterr().err
+    )

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from .. import to_backend
 from ..core.conversion import backend
 from ..core.sparse import CSR
@@ -16,6 +18,7 @@ from ..datasets.known import holds_fashion_mnist
 from ..datasets.scale import Scale
 from ..evaluation.folder import Settings
 from ..training.batches import is_stored
+from . import recordings
 from .options import argument
 from .own_data import holds_arrays, is_table, read_dataset, read_test
 
@@ -23,15 +26,25 @@ LOADERS: dict[tuple[str, str], Callable[[], Dataset]] = {
     ("cnn", "embedded"): lambda: load_fashion_mnist(),
     ("cnn", "full"): lambda: load_fashion_mnist("full"),
     ("cnn", "digits"): lambda: load_digits(),
+    ("signals", "watch"): recordings.watch,
     ("logistic", "spambase"): lambda: load_spambase(),
 }
 """Data sets of the package, by model and name."""
 
 
 def load(
-    model: str, data: str, label: str | None = None, text: str | None = None
+    model: str,
+    data: str,
+    label: str | None = None,
+    text: str | None = None,
+    window: int | None = None,
 ) -> tuple[Dataset, Scale]:
     """Return what an option names to train a model on, and the scale of its numbers."""
+    recorded = holds_recordings(model, data)
+    if window is not None and not recorded:
+        raise ValueError(
+            f"argument --window: is for signals in a folder of recordings, got {model} and {data!r}"
+        )
     if text is not None and not (model == "logistic" and is_table(Path(data))):
         raise ValueError(
             "argument --text: it names a column of a table, a .csv, .tsv or .parquet file, for "
@@ -41,14 +54,21 @@ def load(
         if (loader := _known(model, data)) is not None:
             found = loader()
             return found, Scale.of(found.train_x)
-        return read_dataset(_own(model, data), images=model == "cnn", label=label, text=text)
+        path = _own(model, data)
+        if recorded:
+            return recordings.read_dataset(path, window)
+        return read_dataset(path, model, label=label, text=text)
 
 
 def load_test(settings: Settings, data: str) -> Dataset:
     """Return what an option names to test a trained model on, as that takes it."""
     with argument("--data"):
         if (loader := _known(settings.model, data)) is None:
-            return read_test(_own(settings.model, data), settings)
+            path = _own(settings.model, data)
+            trained_on = str(path.absolute()) == settings.data
+            if holds_recordings(settings.model, data):
+                return recordings.read_test(path, settings, trained_on)
+            return read_test(path, settings, trained_on)
         found = loader()
         if (found.classes, found.test_x.shape[1:]) != (settings.classes, settings.input_shape):
             raise ValueError(
@@ -86,8 +106,16 @@ def is_own(model: str, data: str) -> bool:
 
 def holds_pictures(model: str, data: str) -> bool:
     """Return whether an option names a folder of pictures of the user's own."""
-    own = model == "cnn" and is_own(model, data)
-    return own and Path(data).is_dir() and not holds_arrays(Path(data))
+    return model == "cnn" and _is_folder_of_files(model, data)
+
+
+def holds_recordings(model: str, data: str) -> bool:
+    """Return whether an option names a folder of recordings of the user's own."""
+    return model == "signals" and _is_folder_of_files(model, data)
+
+
+def _is_folder_of_files(model: str, data: str) -> bool:
+    return is_own(model, data) and Path(data).is_dir() and not holds_arrays(Path(data))
 
 
 def decided(data: Dataset, scale: Scale, *, pictures: bool) -> str:
@@ -103,6 +131,10 @@ def decided(data: Dataset, scale: Scale, *, pictures: bool) -> str:
         how = f"pictures resized and cropped to {width} x {height}, {colours}, black 0, white 1"
     else:
         how = f"samples of shape {shape}, numbers from {scale}"
+    if data.test_recording is not None:
+        how += f", windows of {len(np.unique(data.test_recording))} recordings to test on"
+    if data.test_person is not None:
+        how += f", those of {', '.join(map(str, np.unique(data.test_person)))}"
     return f"{data.name}: {count}; {len(data.classes)} classes: {names}; {how}"
 
 
@@ -118,9 +150,13 @@ def _own(model: str, data: str) -> Path:
     path = Path(data)
     if holds_arrays(path) or is_table(path) or path.is_dir():
         return path
-    ways = (
-        "spambase, a .csv, .tsv, .parquet or .npz file, or a folder of .npy files or of texts"
-        if model == "logistic"
-        else "embedded, full, digits, a folder of pictures, of .npy or of IDX files or an .npz file"
-    )
-    raise ValueError(f"must be {ways} for {model}, got {data!r}")
+    raise ValueError(f"must be {WAYS[model]} for {model}, got {data!r}")
+
+
+WAYS = {
+    "cnn": "embedded, full, digits, a folder of pictures, of .npy or of IDX files or an .npz file",
+    "signals": "watch, a folder of recordings or of .npy files or an .npz file",
+    "logistic": "spambase, a .csv, .tsv, .parquet or .npz file, or a folder of .npy files or of "
+    "texts",
+}
+"""What data can be, by model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..core.checks import check_channels_first
 from ..core.texts import printable
 from ..datasets import Dataset, load_images
-from ..datasets.dataset import split_by_class
+from ..datasets.dataset import split_by_class, split_by_group
 from ..datasets.images import held_out, labelled
 from ..datasets.labels import as_labels, class_indices, class_names
 from ..datasets.pictures import read_pictures
@@ -21,12 +21,27 @@ from ..datasets.scale import Scale, as_floats
 from ..datasets.tables import SUFFIXES, labels_of, read_frame, table_dataset
 from ..datasets.texts import TEXTS, read_texts, texts_in_folders, texts_in_table
 from ..datasets.words import Words
-from ..evaluation.folder import Settings
+from ..evaluation.folder import RANKS, Settings
 
 LABELS = ("label", "target", "class", "y")
 """Columns that are the labels of a table unless another one is named."""
-Part = tuple[Any, NDArray[Any]]
-"""Samples, an array or the rows of texts, and their labels."""
+SHAPES = {
+    "cnn": "(N, C, H, W), (N, H, W) or (N, C, D, H, W)",
+    "signals": "(N, C, L) or (N, L)",
+    "logistic": "(N, features)",
+}
+"""Of samples, by model."""
+
+
+class Part(NamedTuple):
+    """Samples to train on, or to test on."""
+
+    x: Any
+    """An array, or the rows of texts."""
+    y: NDArray[Any]
+    """Their labels."""
+    person: NDArray[Any] | None = None
+    """Who each is of, or another group that is held out as a whole."""
 
 
 def is_table(path: Path) -> bool:
@@ -44,7 +59,7 @@ OF_SHARES = Scale(1, 0.0, 1.0, whole=False)
 
 
 def read_dataset(
-    path: Path, *, images: bool, label: str | None, text: str | None = None
+    path: Path, model: str, *, label: str | None, text: str | None = None
 ) -> tuple[Dataset, Scale]:
     """Return what to train and test on, as the model takes it, and the scale of its numbers.
 
@@ -56,9 +71,9 @@ def read_dataset(
         If something is missing, or does not fit something else or a model.
     """
     if holds_arrays(path):
-        return _read_arrays(path, images=images)
+        return _read_arrays(path, model)
     if is_table(path):
-        if images:
+        if model != "logistic":
             raise ValueError(f"{path} is a table: `train logistic` takes tables")
         frame = read_frame(path)
         with naming(path):
@@ -67,7 +82,7 @@ def read_dataset(
             return texts_in_table(path, frame, text, label), OF_SHARES
         data = table_dataset(path, frame, label)
         return data, Scale.of(data.train_x)
-    return load_images(path) if images else texts_in_folders(path), OF_SHARES
+    return load_images(path) if model == "cnn" else texts_in_folders(path), OF_SHARES
 
 
 def _label(label: str | None, columns: list[str]) -> str:
@@ -79,7 +94,7 @@ def _label(label: str | None, columns: list[str]) -> str:
     return names[0] if label is None else label
 
 
-def read_test(path: Path, settings: Settings) -> Dataset:
+def read_test(path: Path, settings: Settings, trained_on: bool) -> Dataset:
     """Return what to test a model on, as it takes it: a data set without a training part.
 
     Of what it was trained on that is the part that was held out.
@@ -89,18 +104,18 @@ def read_test(path: Path, settings: Settings) -> Dataset:
     ValueError
         If something is missing, or does not fit the model.
     """
-    trained_on = str(path.absolute()) == settings.data
     if holds_arrays(path):
-        x, y = _test_arrays(path, settings, trained_on)
+        x, y, person = _test_arrays(path, settings, trained_on)
     elif is_table(path):
-        x, y = _test_rows(path, settings, trained_on)
+        x, y, person = _test_rows(path, settings, trained_on)
     elif isinstance(settings.columns, Words):
-        x, y = _test_texts(path, settings.columns, trained_on)
+        x, y, person = _test_texts(path, settings.columns, trained_on)
     else:
-        x, y = _test_pictures(path, settings, trained_on)
+        x, y, person = _test_pictures(path, settings, trained_on)
     with naming(path):
         y = class_indices("test_y", y, settings.classes)
-    return Dataset(x[:0], y[:0], x, y, classes=settings.classes, name=printable(path.stem))
+    name = printable(path.stem)
+    return Dataset(x[:0], y[:0], x, y, classes=settings.classes, name=name, test_person=person)
 
 
 # --- pictures and tables -------------------------------------------------------------------------
@@ -116,13 +131,13 @@ def _test_pictures(path: Path, settings: Settings, trained_on: bool) -> Part:
         white_of_16_bits=settings.white_of_16_bits,
     )
     with naming(path):
-        return settings.pictures(x), np.asarray(pictures.labels)
+        return Part(settings.pictures(x), np.asarray(pictures.labels))
 
 
 def _test_texts(path: Path, words: Words, trained_on: bool) -> Part:
     with naming(path):
         files = held_out(path, kind=TEXTS)[1] if trained_on else labelled(path, TEXTS)
-    return words.rows_of(read_texts(files.files)), np.asarray(files.labels)
+    return Part(words.rows_of(read_texts(files.files)), np.asarray(files.labels))
 
 
 def _test_rows(path: Path, settings: Settings, trained_on: bool) -> Part:
@@ -132,7 +147,7 @@ def _test_rows(path: Path, settings: Settings, trained_on: bool) -> Part:
             raise ValueError("it is a table, but the model was trained on arrays or files")
         y = labels_of(frame, settings.columns.label)
         rows = split_by_class(y, 0.2, 0)[1] if trained_on else slice(None)
-        return settings.columns.rows(frame)[rows], y[rows]
+        return Part(settings.columns.rows(frame)[rows], y[rows])
 
 
 # --- arrays --------------------------------------------------------------------------------------
@@ -144,28 +159,29 @@ PARTS = {
 ARRAYS = {
     "x": ("x", "images", "data", "samples", "features"),
     "y": ("y", "labels", "label", "targets", "target"),
+    "g": ("groups", "group", "people", "person", "subjects", "subject"),
 }
-"""What others call the arrays, such as x_train and train_labels, in any case."""
+"""What others call the arrays, such as x_train and train_labels, in any case; there may be no g."""
 
 
-def as_images(name: str, x: NDArray[Any]) -> NDArray[Any]:
-    """Return images as (N, C, H, W), also those without an axis of channels.
+def as_samples(name: str, x: NDArray[Any], model: str) -> NDArray[Any]:
+    """Return samples with an axis of channels, also images or signals without one.
 
     Raises
     ------
     ValueError
-        If the channels are the last axis.
+        If the channels of images are the last axis.
     """
-    if x.ndim == 3:
-        x = x[:, None]  # (N, H, W) -> (N, 1, H, W)
+    if model != "logistic" and x.ndim == min(RANKS[model]):
+        x = x[:, None]  # (N, H, W) -> (N, 1, H, W), (N, L) -> (N, 1, L)
     check_channels_first(name, x.shape)
     return x
 
 
-def _read_arrays(path: Path, *, images: bool) -> tuple[Dataset, Scale]:
-    parts = _parts(path, ("train", "test"), images=images)
+def _read_arrays(path: Path, model: str) -> tuple[Dataset, Scale]:
+    parts = _parts(path, ("train", "test"), model)
     with naming(path):
-        (train_x, train_y), (test_x, test_y) = _both(parts)
+        (train_x, train_y, _), (test_x, test_y, person) = _both(parts)
         as_floats("train_x", train_x)
         scale, classes = Scale.of(train_x), class_names("train_y", train_y)
         if train_x.shape[1:] != test_x.shape[1:]:
@@ -180,33 +196,36 @@ def _read_arrays(path: Path, *, images: bool) -> tuple[Dataset, Scale]:
             test_y=class_indices("test_y", test_y, classes),
             classes=classes,
             name=printable(path.stem),
+            test_person=person,
         )
     return data, scale
 
 
 def _test_arrays(path: Path, settings: Settings, trained_on: bool) -> Part:
-    images = len(settings.input_shape) == 3
-    parts = _parts(path, ("train", "test") if trained_on else ("test",), images=images)
+    parts = _parts(path, ("train", "test") if trained_on else ("test",), settings.model)
     with naming(path):
-        x, y = _both(parts)[1] if trained_on else next(iter(parts.values()))
-        if x.shape[1:] != settings.input_shape:
+        part = _both(parts)[1] if trained_on else next(iter(parts.values()))
+        if part.x.shape[1:] != settings.input_shape:
             raise ValueError(
                 f"test_x must hold samples of shape {settings.input_shape}, on which the model was "
-                f"trained, got {x.shape[1:]}"
+                f"trained, got {part.x.shape[1:]}"
             )
-        return settings.numbers("test_x", x), y
+        return part._replace(x=settings.numbers("test_x", part.x))
 
 
 def _both(parts: dict[str, Part]) -> tuple[Part, Part]:
     """Return what to train on and what to test on, held out where there is but one part."""
     if len(parts) > 1:
         return parts["train"], parts["test"]
-    ((x, y),) = parts.values()
-    train, test = split_by_class(y, 0.2, 0)
-    return (x[train], y[train]), (x[test], y[test])
+    ((x, y, person),) = parts.values()
+    if person is None:
+        train, test = split_by_class(y, 0.2, 0)
+        return Part(x[train], y[train]), Part(x[test], y[test])
+    train, test = split_by_group(person, y, 0.2, 0)
+    return Part(x[train], y[train], person[train]), Part(x[test], y[test], person[test])
 
 
-def _parts(path: Path, wanted: tuple[str, ...], *, images: bool) -> dict[str, Part]:
+def _parts(path: Path, wanted: tuple[str, ...], model: str) -> dict[str, Part]:
     """Return the samples and the labels of parts, such as "train", or the only part, named ""."""
     names: dict[str, str] = {}
 
@@ -217,11 +236,7 @@ def _parts(path: Path, wanted: tuple[str, ...], *, images: bool) -> dict[str, Pa
     with naming(path) if path.is_dir() else reading(path):
         arrays = dict(zip(names, arrays_of(path, choose), strict=True))
     with naming(path):
-        return {
-            name[:-2]: _part(name, arrays[name], arrays[f"{name[:-1]}y"], images=images)
-            for name in names
-            if name.endswith("x")
-        }
+        return {name[:-2]: _part(name[:-1], arrays, model) for name in names if name.endswith("x")}
 
 
 def _find(wanted: tuple[str, ...], there: list[str]) -> dict[str, str]:
@@ -243,6 +258,9 @@ def _find(wanted: tuple[str, ...], there: list[str]) -> dict[str, str]:
         found = {name: found[name] for name in ("train_x", "train_y")}
     if missing := [_shown(name) for name, own_name in found.items() if not own_name]:
         raise ValueError(f"it has no {', '.join(missing)}")
+    for part in [name[:-2] for name in found if name.endswith("x")]:
+        if own_name := next((known[n] for n in _called(part, "g") if n in known), ""):
+            found[f"{part}_g"] = own_name
     return found
 
 
@@ -261,13 +279,15 @@ def _shown(name: str) -> str:
     return f"{name} (or {array}_{part})" if part else array
 
 
-def _part(x_name: str, x: NDArray[Any], y: NDArray[Any], *, images: bool) -> Part:
-    x_name = x_name.removeprefix("_")
-    if images:
-        x = as_images(x_name, x)
-    if x.ndim != (4 if images else 2):
-        wanted = "(N, C, H, W) or (N, H, W)" if images else "(N, features)"
-        raise ValueError(f"{x_name} must have shape {wanted}, got {x.shape}")
+def _part(prefix: str, arrays: dict[str, NDArray[Any]], model: str) -> Part:
+    """Return the part of the arrays whose names begin so, such as "train_", after a check."""
+    name = prefix.removeprefix("_")
+    x_name, person = f"{name}x", arrays.get(f"{prefix}g")
+    x = as_samples(x_name, arrays[f"{prefix}x"], model)
+    if x.ndim - 1 not in RANKS[model]:
+        raise ValueError(f"{x_name} must have shape {SHAPES[model]}, got {x.shape}")
     if not x.size:
         raise ValueError(f"{x_name} must hold a sample, got shape {x.shape}")
-    return x, as_labels(f"{x_name[:-1]}y", y, len(x))
+    if person is not None:
+        person = as_labels(f"{name}groups", person, len(x))
+    return Part(x, as_labels(f"{name}y", arrays[f"{prefix}y"], len(x)), person)

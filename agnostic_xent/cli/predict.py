@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .. import predict, to_backend
+from .. import predict, recording_log_proba, to_backend
 from .data import there
 from .options import BACKENDS, argument, check_writable, working_backend
 from .output import write_table
@@ -36,7 +36,8 @@ def add_to(commands: Any) -> None:
         help="a .npy or .npz file of numbers as the model's training had them, of any dtype; a "
         ".csv file of such rows, without header; of a model of a table, one with the same columns; "
         "or a picture, or a folder with pictures in it or in its folders (needs Pillow); of a "
-        "model of texts, a file or a folder of them",
+        "model of signals, windows, or a recording or a folder of them, each of which gets a row; "
+        "of a model of texts, a file or a folder of them",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write there instead of to standard output"
@@ -54,8 +55,10 @@ def run(options: argparse.Namespace) -> None:
         check_writable("--out", options.out.parent)
     xp = working_backend(options.backend)
     with argument("SAMPLES"):
-        names, x = read_samples(options.samples, settings)
+        names, x, recording = read_samples(options.samples, settings)
     logits = predict(settings.network(), to_backend(params, xp), there(x, xp))
+    if recording is not None:
+        logits = recording_log_proba(logits, recording)[1]
     classes = settings.classes
     rows = [["sample", "class", *classes]]
     for name, row in zip(names, probabilities(logits), strict=True):

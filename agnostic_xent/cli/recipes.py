@@ -58,6 +58,14 @@ RECIPES = {
         batch_size=64,
         learning_rate=RATE,
     ),
+    "signals": Recipe(
+        network=NETWORKS["signals"],
+        optimizer=recipe_optimizer,
+        data="watch",
+        epochs=(30, 3),
+        batch_size=64,
+        learning_rate=RATE,
+    ),
     "logistic": Recipe(
         network=NETWORKS["logistic"],
         optimizer=lambda rate, steps: SGD(cosine(rate, steps=steps)),

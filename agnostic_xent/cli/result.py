@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import History, cross_entropy, integrated_gradients, predict, to_backend, to_numpy
+from .. import (
+    History,
+    cross_entropy,
+    integrated_gradients,
+    predict,
+    recording_log_proba,
+    to_backend,
+    to_numpy,
+)
 from ..core.arrays import Array
 from ..core.conversion import backend
 from ..core.requirements import installing
@@ -64,6 +72,7 @@ def write_report(
     }
     if history:
         numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
+    numbers |= of_recordings(settings, params, data)
 
     def explained(rows: NDArray[np.integer]) -> NDArray[Any]:
         samples = to_backend(data.test_x[rows], xp)
@@ -84,11 +93,25 @@ def write_report(
             layers_note=note,
             settings=readable(settings),
             versions=machine(settings.backend),
+            groups=data.test_person,
             strongest=_strongest(settings, first),
         )
     except ImportError:
         command = installing("matplotlib", "jinja2")
         print(f"no report: {command} brings what draws it", file=sys.stderr)
+
+
+def of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) -> dict[str, str]:
+    """Return the accuracy of recordings by its name, if the samples to test on are windows of some.
+
+    Parameters are of the library of the settings.
+    """
+    if data.test_recording is None:
+        return {}
+    logits = predict(settings.network(), params, there(data.test_x, backend(settings.backend)))
+    predicted = to_numpy(recording_log_proba(logits, data.test_recording)[1]).argmax(axis=1)
+    first = np.unique(data.test_recording, return_index=True)[1]
+    return {"accuracy of recordings": f"{np.mean(predicted == data.test_y[first]):.4f}"}
 
 
 def _strongest(settings: Settings, weights: Array) -> dict[str, list[str]]:

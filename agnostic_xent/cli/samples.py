@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,22 @@ from ..datasets.tables import read_frame
 from ..datasets.texts import files_in, read_texts
 from ..datasets.words import Words
 from ..evaluation.folder import Settings
-from .own_data import as_images, is_table
+from . import recordings
+from .own_data import as_samples, is_table
 
 
-def read_samples(path: Path, settings: Settings) -> tuple[list[str], Any]:
-    """Return names and values (N, *shape) of samples, as the model takes them.
+class Samples(NamedTuple):
+    """What is to be predicted."""
+
+    names: list[str]
+    x: Any
+    """Shape (N, ...), as the model takes them."""
+    recording: NDArray[np.int64] | None = None
+    """Of windows of recordings: whose name each has."""
+
+
+def read_samples(path: Path, settings: Settings) -> Samples:
+    """Return samples in a file or a folder.
 
     Raises
     ------
@@ -28,25 +39,34 @@ def read_samples(path: Path, settings: Settings) -> tuple[list[str], Any]:
         If they are of another shape or on another scale, or there is none.
     """
     if isinstance(settings.columns, Words) and not is_table(path):
-        return _texts(path, settings.columns)
+        return Samples(*_texts(path, settings.columns))
+    if settings.model == "signals" and path.is_dir():
+        return Samples(*recordings.read_samples(path, settings))
     if path.is_dir() or is_picture(path):
-        return _pictures(path, settings)
+        return Samples(*_pictures(path, settings))
     if settings.columns is not None and is_table(path):
         frame = read_frame(path)
         with naming(path):
-            return [str(i) for i in range(len(frame))], settings.columns.rows(frame)
+            return Samples([str(i) for i in range(len(frame))], settings.columns.rows(frame))
     shape = settings.input_shape
     with reading(path):
         x = _array(path)
+    given = x.shape
+    if _is_recording(path, given, settings):
+        return Samples(*recordings.read_samples(path, settings))
     with naming(path):
-        given = x.shape
-        if len(shape) == 3:
-            x = as_images("it", x)
+        x = as_samples("it", x, settings.model)
         if x.shape[1:] != shape or not len(x):
             wanted = ", ".join(map(str, shape))
             one = ": of one sample, save x[None]" if given == shape else ""
             raise ValueError(f"it must have shape (N, {wanted}), got {given}{one}")
-        return [str(i) for i in range(len(x))], settings.numbers("it", x)
+        return Samples([str(i) for i in range(len(x))], settings.numbers("it", x))
+
+
+def _is_recording(path: Path, given: tuple[int, ...], settings: Settings) -> bool:
+    """Return whether an array of a shape is one recording, and no windows of signals."""
+    signals = settings.model == "signals" and path.suffix.lower() in recordings.SUFFIXES
+    return signals and len(given) < 3 and settings.input_shape != (1, *given[1:])
 
 
 def _texts(path: Path, words: Words) -> tuple[list[str], CSR]:

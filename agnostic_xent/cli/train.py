@@ -24,32 +24,36 @@ from ..core.arrays import Array
 from ..core.communication import Communicator, world
 from ..core.sparse import CSR
 from ..core.texts import printable
-from ..evaluation.folder import Save, Settings, now
+from ..evaluation.folder import CHANGED, Save, Settings, now
 from ..network.layers import Layer
 from ..training.recipe import (
+    CHANGES,
     AtChance,
     augmented,
-    changes_of_images,
     some_of,
     standardizes,
 )
 from . import tuning
 from .data import decided, holds_pictures, is_own, lasting_name, load, there
-from .options import BACKENDS, check_writable, count, rate, seed, working_backend
+from .options import BACKENDS, argument, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, TEXTS, loss_of, targets
-from .result import write_report
+from .recordings import LENGTH
+from .result import of_recordings, write_report
 
 DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
-    "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; for logistic: "
-    "spambase (e-mails). Or your own: a folder that has a folder of pictures for each class (needs "
-    "Pillow) or, for logistic, of texts; for logistic a .csv, .tsv or .parquet table (needs "
+    "(scikit-learn's), or a folder that holds the four IDX files of Fashion-MNIST; for signals: "
+    "watch (exercises of ten people, two of them held out); for logistic: spambase (e-mails). Or "
+    "your own: a folder that has a folder of pictures for each class (needs Pillow) or, for "
+    "signals, of recordings, .npy files (C, L) or .csv files with a row for each time, or, for "
+    "logistic, of texts; for logistic a .csv, .tsv or .parquet table (needs "
     "pandas); or an .npz file, or a "
     "folder of .npy files, of the arrays train_x, train_y, test_x and test_y, x_train and so on, "
-    "or x and y alone, of which a fifth is then held out: labels of any type or one-hot, images "
-    "(N, C, H, W) or (N, H, W) or, for logistic, rows. Images of levels up to 255, 1023, 4095, "
-    "16383 or 65535, and rows of uint8, are divided by that; a line tells what was decided, and "
-    "the model remembers it"
+    "or x and y alone, of which a fifth is then held out, of whole groups if there are groups: "
+    "labels of any type or one-hot, images (N, C, H, W) or (N, H, W), volumes (N, C, D, H, W), for "
+    "signals windows (N, C, L) or (N, L), for logistic rows. Images of levels up to 255, 1023, "
+    "4095, 16383 or 65535, and rows of uint8, are divided by that; a line tells what was decided, "
+    "and the model remembers it"
 )
 
 
@@ -58,9 +62,9 @@ def add_to(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a model and print its test accuracy",
-        description="Train a model: cnn by AdamW, with a learning rate that rises for a twentieth "
-        "of the steps, logistic by SGD; the rate falls to 0 along a half cosine. Progress goes to "
-        "standard error; the last line on standard output is the test accuracy.",
+        description="Train a model: cnn and signals by AdamW, with a learning rate that rises for "
+        "a twentieth of the steps, logistic by SGD; the rate falls to 0 along a half cosine. "
+        "Progress goes to standard error; the last line on standard output is the test accuracy.",
     )
     add = train.add_argument
     add(
@@ -68,8 +72,8 @@ def add_to(commands: Any) -> None:
         nargs="?",
         choices=tuple(RECIPES),
         default="cnn",
-        help="cnn (default): convolutions with batch normalization, on images; logistic: logistic "
-        "regression, on rows",
+        help="cnn (default): convolutions with batch normalization, on images or volumes; signals: "
+        "the same on windows of signals; logistic: logistic regression, on rows",
     )
     add("--data", help=f"{DATA} ({_defaults('data')})")
     add(
@@ -83,12 +87,20 @@ def add_to(commands: Any) -> None:
         help="of a table, for logistic: the column of texts, whose words are what counts, and "
         "nothing else (needs scikit-learn)",
     )
+    add(
+        "--window",
+        type=count,
+        metavar="N",
+        help="of recordings: numbers in a window; the next one begins in its middle (default: "
+        f"{LENGTH}, or all of the shortest recording)",
+    )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
     add(
         "--augment",
         action="store_true",
         help="for cnn: mirror half of the images and shift all by up to a twelfth of each side, "
-        "anew in each epoch; for pictures whose mirror image is of the same class, not for digits",
+        "anew in each epoch; for pictures whose mirror image is of the same class, not for digits; "
+        "for signals: turn three-axis sensors by up to 25 degrees",
     )
     _add_steps(add)
     add(
@@ -116,8 +128,8 @@ def _add_steps(add: Callable[..., Any]) -> None:
         "--epochs",
         type=count,
         metavar="N",
-        help=f"passes over the data (default: cnn {fewest} to {most}, fewer for more samples, "
-        f"logistic {RECIPES['logistic'].epochs[0]})",
+        help=f"passes over the data (default: cnn and signals {fewest} to {most}, fewer for more "
+        f"samples, logistic {RECIPES['logistic'].epochs[0]})",
     )
     add(
         "--batch-size",
@@ -154,7 +166,7 @@ def run(options: argparse.Namespace) -> None:
     out, named = options.out, options.data or RECIPES[options.model].data
     _check(options)
     xp = working_backend(options.backend)
-    data, scale = load(options.model, named, options.label, options.text)
+    data, scale = load(options.model, named, options.label, options.text, options.window)
     of_kind = TEXTS if isinstance(data.train_x, CSR) else RECIPES[options.model]
     recipe = replace(of_kind, **given)
     pictures = holds_pictures(options.model, named)
@@ -205,13 +217,17 @@ def run(options: argparse.Namespace) -> None:
     if ranks.rank == 0:
         if out is not None:
             write_report(out, settings, params, history, data, history[-1].validation_loss)
+        for name, value in of_recordings(settings, params, data).items():
+            print(f"{name}: {value}")
         print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
 
 
 def _check(options: argparse.Namespace) -> None:
     """Raise an error if options do not fit, or a folder cannot be written to."""
-    if options.augment and options.model != "cnn":
-        raise ValueError(f"argument --augment: is for images, of cnn, not for {options.model}")
+    if options.augment and options.model not in CHANGED:
+        raise ValueError(
+            f"argument --augment: is for {' and '.join(CHANGED)}, not for {options.model}"
+        )
     for name, folder in (("--out", options.out), ("--checkpoint", options.checkpoint)):
         if folder is not None:
             check_writable(name, folder)
@@ -220,11 +236,10 @@ def _check(options: argparse.Namespace) -> None:
 def _in_training(model: Layer, settings: Settings, ranks: Communicator) -> Layer:
     """Return a model as it is trained: on several ranks, and of images that change."""
     together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
-    return (
-        augmented(together, changes_of_images(settings.input_shape))
-        if settings.augment
-        else together
-    )
+    if not settings.augment:
+        return together
+    with argument("--augment"):
+        return augmented(together, CHANGES[CHANGED[settings.model]](settings.input_shape))
 
 
 def _start(model: Layer, seed: int, x: NDArray[Any]) -> dict[str, Array]:

@@ -42,8 +42,9 @@ def add_to(add: Callable[..., Any]) -> None:
         "--start",
         type=Path,
         metavar="DIR",
-        help="of cnn: start from the model in the folder that another train --out has written, of "
-        "images of the same size; it may have had other classes, then the last layer starts anew",
+        help="of cnn and signals: start from the model in the folder that another train --out has "
+        "written, of samples of the same shape; it may have had other classes, then the last layer "
+        "starts anew",
     )
     add(
         "--freeze",
@@ -72,9 +73,9 @@ def started(
     with argument("--start"):
         other, found, _ = read(options.start)
         kinds = [(run.model, run.input_shape) for run in (other, settings)]
-        if settings.model != "cnn" or kinds[0] != kinds[1]:
+        if settings.model == "logistic" or kinds[0] != kinds[1]:
             raise ValueError(
-                "is for cnn and images of the same size, but the model there is "
+                "is for cnn or signals and samples of the same shape, but the model there is "
                 f"{kinds[0][0]} of {kinds[0][1]}, here {kinds[1][0]} of {kinds[1][1]}"
             )
         return transfer_params(params, found)

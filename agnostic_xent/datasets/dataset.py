@@ -24,7 +24,8 @@ class Dataset:
     Attributes
     ----------
     train_x, test_x : ndarray of float32
-        Examples, images ``(N, C, H, W)`` in [0, 1] or rows ``(N, features)``.
+        Examples, images ``(N, C, H, W)`` in [0, 1], windows of signals ``(N, C, L)`` or rows
+        ``(N, features)``.
     train_y, test_y : ndarray of int64, shape (N,)
         Labels from 0 to ``len(classes) - 1``.
     classes : tuple of str
@@ -33,6 +34,8 @@ class Dataset:
         Name of the data set.
     columns : Columns, Words or None
         Of a table: ``columns.rows(frame)`` makes the rows of another one numbers in the same way.
+    test_recording, test_person : ndarray, shape (N,), or None
+        Of windows: the number of the recording that each to test on is of, and who was recorded.
 
     Examples
     --------
@@ -49,6 +52,8 @@ class Dataset:
     classes: tuple[str, ...]
     name: str
     columns: Columns | Words | None = field(default=None, repr=False)
+    test_recording: NDArray[np.int64] | None = field(default=None, repr=False)
+    test_person: NDArray[Any] | None = field(default=None, repr=False)
 
 
 Rows = NDArray[np.int64]
@@ -83,3 +88,26 @@ def split_by_class(
     if not len(parts[1]):
         raise ValueError("a class must have at least 2 samples, for one to be held out")
     return parts
+
+
+DRAWS = 100
+"""So often groups are drawn to be held out, until all classes are among the others."""
+
+
+def split_by_group(
+    groups: NDArray[Any],
+    labels: NDArray[Any],
+    test_fraction: float,
+    rng: int | np.random.Generator | None,
+) -> tuple[Rows, Rows]:
+    """Split row numbers so that each group is in one part, and every class is to be trained on."""
+    fraction, rng = number("test_fraction", test_fraction, "(0, 1)"), generator(rng)
+    names, numbers = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"one of at least 2 groups is held out, but all are of {names[0]}")
+    held_out = min(max(1, round(len(names) * fraction)), len(names) - 1)
+    for _ in range(DRAWS):
+        test = rng.permutation(len(names))[numbers] < held_out
+        if len(np.unique(labels[~test])) == len(np.unique(labels)):
+            return np.flatnonzero(~test), np.flatnonzero(test)
+    raise ValueError(f"in {DRAWS} draws of groups to hold out, none left every class to train on")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.checks import integer
 from ..core.texts import printable
-from .dataset import Dataset, split_by_class
+from .dataset import Dataset, split_by_class, split_by_group
 from .labels import class_indices, class_names
 from .pictures import common_shape, pictures_in, read_pictures
 from .reading import naming
@@ -30,16 +30,20 @@ class Kind(NamedTuple):
     name: str
     example: str
     files_in: Callable[[Path], list[Path]]
+    of_people: bool = False
+    """Whether the folders in those of the classes are people, who are held out as a whole."""
 
 
 PICTURES = Kind("pictures", "cat/1.jpg and dog/2.jpg", pictures_in)
 
 
 class Files(NamedTuple):
-    """Files, and the names of the folders that they are in: their classes."""
+    """Files, the names of the folders that they are in, their classes, and of those in these."""
 
     files: list[Path]
     labels: list[str]
+    people: list[str]
+    """Empty where a file lies in the folder of its class."""
 
 
 def load_images(
@@ -127,10 +131,11 @@ def held_out(
         return train, test
     found = labelled(folder, kind)
     labels = np.asarray(found.labels)
-    train, test = (
-        Files([found.files[i] for i in rows], [found.labels[i] for i in rows])
-        for rows in split_by_class(labels, test_fraction, rng)
-    )
+    if kind.of_people and all(found.people):
+        rows = split_by_group(np.asarray(found.people), labels, test_fraction, rng)
+    else:
+        rows = split_by_class(labels, test_fraction, rng)
+    train, test = (Files(*([column[i] for i in part] for column in found)) for part in rows)
     return train, test
 
 
@@ -142,13 +147,17 @@ def labelled(folder: Path, kind: Kind = PICTURES) -> Files:
     ValueError
         If there is none.
     """
-    found = [(file, path.name) for path in _folders(folder) for file in kind.files_in(path)]
+    found = [
+        (file, path.name, file.parent.relative_to(path).as_posix().removeprefix("."))
+        for path in _folders(folder)
+        for file in kind.files_in(path)
+    ]
     if not found:
         raise ValueError(
             f"it must hold a folder of {kind.name} for each class, such as {kind.example}, "
             "but has none"
         )
-    return Files([file for file, _ in found], [name for _, name in found])
+    return Files(*map(list, zip(*found, strict=True)))
 
 
 def _folders(folder: Path) -> list[Path]:

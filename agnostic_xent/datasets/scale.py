@@ -35,7 +35,7 @@ class Scale:
 
     @classmethod
     def of(cls, x: NDArray[Any]) -> Scale:
-        """Return the scale of what a model is trained on, images (N, C, H, W) or rows."""
+        """Return the scale of what a model is trained on, images, volumes, signals or rows."""
         least, greatest = float(x.min()), float(x.max())
         return cls(_divisor(x, least, greatest), least, greatest, not _has_fractions(x))
 
@@ -48,7 +48,7 @@ class Scale:
             If they are on another scale.
         """
         own_white = self.divisor > 255 or (self._of_shares and not self.whole)
-        if own_white and x.dtype == np.uint8 and x.ndim == 4:
+        if own_white and x.dtype == np.uint8 and x.ndim > 3:
             return as_floats(name, x) / np.float32(255)  # as pictures in files are
         x = as_floats(name, x)
         least, greatest = float(x.min()), float(x.max())
@@ -86,7 +86,7 @@ class Scale:
         return self.least >= 0 and self.greatest <= 1
 
     def _differs(self, least: float, greatest: float, x: NDArray[np.float32]) -> bool:
-        images, levels, size = x.ndim == 4, self.divisor > 1, max(abs(least), abs(greatest))
+        images, levels, size = x.ndim > 3, self.divisor > 1, max(abs(least), abs(greatest))
         if levels and (greatest > 1.1 * self.divisor or 0 < size <= 255 < self.divisor):
             return True  # of more or of fewer bits
         far = FAR_IMAGES if images else FAR_ROWS
@@ -125,7 +125,7 @@ def _divisor(x: NDArray[Any], least: float, greatest: float) -> int:
         return 1
     if x.dtype == np.uint8:
         return 255
-    if x.ndim == 4 and max(-least, greatest) > WHITES[0] // 2:  # levels, in whatever dtype
+    if x.ndim > 3 and max(-least, greatest) > WHITES[0] // 2:  # levels, in whatever dtype
         for white in WHITES:
             if least >= 0 and greatest <= white:
                 return white

@@ -23,16 +23,16 @@ from ..network.containers import Chain, Sequential
 from ..network.exchange import Exported
 from ..network.inference import predictor_for
 from ..network.layers import Layer, Params, Shape, Standardize
-from ..network.models import convnet, signal_cnn, video_cnn
+from ..network.models import default_cnn
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
 from ..training.loop import Callback
 from ..training.optimizers import AdamW, Optimizer
 from ..training.recipe import (
+    CHANGES,
     RATE,
     AtChance,
     augmented,
-    changes_of_images,
     recipe_optimizer,
     some_of,
     standardized,
@@ -90,11 +90,12 @@ class CNNClassifier(Classifier):
     learning_rate : float, optional
         The greatest rate of the default optimizer. By default 5e-3 for the default model, whose
         batch normalization bears it, and 1e-3 for another one.
-    augment : {None, "images"} or sequence of layer
+    augment : {None, "images", "sensors"} or sequence of layer
         Layers that change the images in training alone, behind `Standardize` where a model begins
         by it, else in front: "images" are `RandomFlip` and `RandomShift` by up to a twelfth of
-        each side, for pictures whose mirror image is of the same class; not for digits. `Cutout`
-        and `Dropout` are others.
+        each side, for pictures whose mirror image is of the same class; not for digits. "sensors"
+        is `RandomRotation3d` by up to 25 degrees, for signals of three-axis sensors; it is always
+        in front. `Cutout` and `Dropout` are others.
     epochs : int
         Passes through the images.
     batch_size : int
@@ -363,10 +364,12 @@ class CNNClassifier(Classifier):
 
     def _augmentation(self, shape: Shape) -> Sequence[Layer]:
         """Return the layers that change images in training, after a try on a blank one."""
-        layers = changes_of_images(shape) if self.augment == "images" else self.augment or ()
+        layers = self.augment or ()
+        if isinstance(layers, str) and layers in CHANGES:
+            layers = CHANGES[layers](shape)
         if isinstance(layers, str) or not isinstance(layers, Sequence):
             raise ValueError(
-                f'augment must be None, "images" or a list of layers, got {self.augment!r}'
+                f'augment must be None, "images", "sensors" or a list of layers, got {layers!r}'
             )
         params, made = Sequential(*layers).init(0, shape) if layers else ({}, shape)
         if params or made != shape:
@@ -415,7 +418,7 @@ class CNNClassifier(Classifier):
         self, shape: tuple[int, ...], data: Labelled, rng: np.random.Generator
     ) -> tuple[Layer, Params]:
         classes, like = len(data.classes), data.samples.like
-        model = _default_model(classes, shape) if self.model is None else self.model
+        model = default_cnn(classes, shape) if self.model is None else self.model
         params, made = model.init(rng, shape)
         if made != (classes,):
             raise ValueError(
@@ -502,10 +505,3 @@ class CNNClassifier(Classifier):
         scores = xp.concat(logits, axis=0)
         both = scores.shape[1] == 2 and not self._several
         return scores[:, 1] - scores[:, 0] if both else scores
-
-
-def _default_model(classes: int, shape: tuple[int, ...]) -> Layer:
-    """Return the model of signals (C, L), images (C, H, W) or volumes (C, D, H, W)."""
-    if len(shape) == 2:
-        return signal_cnn(classes)
-    return convnet(classes, shape=shape) if len(shape) == 3 else video_cnn(classes)

@@ -16,8 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from ..core.arrays import library
 from ..core.conversion import BACKENDS
 from ..datasets.scale import Scale
-from ..evaluation.folder import NETWORKS, Settings, now, read, write
+from ..evaluation.folder import CHANGED, RANKS, Settings, now, read, write
 from ..network.description import described
+from ..network.models import default_cnn
 from ..training.history import History
 from .classifier import Classifier, first
 from .cnn import CNNClassifier
@@ -76,7 +77,7 @@ def save_classifier(folder: str | os.PathLike[str], classifier: Classifier) -> N
     shape = classifier.image_shape_ if images else (classifier.n_features_in_,)
     path = Path(folder)
     settings = Settings(
-        model="cnn" if images else "logistic",
+        model=next(name for name, ranks in RANKS.items() if len(shape) in ranks),
         data="",
         backend=where if where in BACKENDS else "numpy",
         epochs=classifier.n_iter_,
@@ -150,7 +151,7 @@ def _scale(classifier: Classifier) -> Scale | None:
 
 
 def _other_network(classifier: CNNClassifier) -> dict[str, Any] | None:
-    usual = NETWORKS["cnn"](len(classifier.classes_), classifier.image_shape_)
+    usual = default_cnn(len(classifier.classes_), classifier.image_shape_)
     return None if classifier.model_ == usual else described(classifier.model_)
 
 
@@ -183,7 +184,7 @@ def _is_kept(name: str, value: Any) -> bool:
 def _made(settings: Settings, params: dict[str, Any], history: History) -> Any:
     """Return the classifier that has these settings and parameters."""
     own = settings.estimator or {}
-    kind: type[Any] = CNNClassifier if settings.model == "cnn" else LogisticRegression
+    kind: type[Any] = LogisticRegression if settings.model == "logistic" else CNNClassifier
     known = kind().get_params(deep=False)
     given = own.get("params", _trained_by(settings))
     classifier = kind(**{name: _kept(x) for name, x in given.items() if name in known})
@@ -219,10 +220,11 @@ def _trained_by(settings: Settings) -> dict[str, Any]:
         "learning_rate": settings.learning_rate,
         "random_state": settings.seed,
     }
-    if settings.model == "cnn":
-        augment = "images" if settings.augment else None
-        return shared | {"epochs": settings.epochs, "augment": augment}
-    return shared | {"max_iter": settings.epochs, "solver": "sgd"}
+    if settings.model == "logistic":
+        return shared | {"max_iter": settings.epochs, "solver": "sgd"}
+    augment = CHANGED[settings.model] if settings.augment else None
+    signals = settings.model == "signals"
+    return shared | {"epochs": settings.epochs, "augment": augment, "signals": signals}
 
 
 def _set_images(classifier: CNNClassifier, settings: Settings, params: Any) -> None:

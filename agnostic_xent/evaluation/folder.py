@@ -26,7 +26,7 @@ from ..network.containers import Sequential
 from ..network.description import layer_of
 from ..network.exchange import match_params
 from ..network.layers import Layer
-from ..network.models import convnet, logistic
+from ..network.models import default_cnn, logistic
 from ..training.history import Callback, Epoch, History
 from ..training.sparse_epochs import _SparseDense
 
@@ -35,10 +35,15 @@ WORDS = "words.json"
 """Of a model of texts: its words, each with its rarity."""
 
 NETWORKS: dict[str, Callable[[int, tuple[int, ...]], Layer]] = {
-    "cnn": lambda classes, shape: convnet(classes, shape=shape),
+    "cnn": default_cnn,
+    "signals": default_cnn,
     "logistic": lambda classes, shape: logistic(classes),
 }
 """The models by name, of so many classes and of samples of a shape."""
+RANKS = {"cnn": (3, 4), "signals": (2,), "logistic": (1,)}
+"""Axes of a sample: of images and volumes, of signals, of rows."""
+CHANGED = {"cnn": "images", "signals": "sensors"}
+"""What augmentation changes, by model."""
 
 
 def of_texts(classes: int, shape: tuple[int, ...]) -> Layer:
@@ -184,7 +189,7 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "learning_rate": lambda value: value is None or 0 < value < math.inf,
     "seed": lambda value: value in (None, 0) or _is_count(value),
     "classes": lambda value: len(value) > 1 and all(isinstance(name, str) for name in value),
-    "input_shape": lambda value: len(value) in (1, 3) and all(map(_is_count, value)),
+    "input_shape": lambda value: len(value) > 0 and all(map(_is_count, value)),
 }
 """Whether a value of run.json can be one of a training."""
 
@@ -203,6 +208,8 @@ def _settings(values: Any) -> Settings:
         if not fits(values[name]):
             raise ValueError(f"its {name} cannot be {values[name]!r}")
     values |= {name: tuple(values[name]) for name in ("classes", "input_shape")}
+    if len(values["input_shape"]) not in RANKS[values["model"]]:
+        raise ValueError(f"a {values['model']} has no input_shape {values['input_shape']!r}")
     if values.get("scale") is not None:
         values["scale"] = Scale(**values["scale"])
     if values.get("columns") is not None:

@@ -199,6 +199,13 @@ def video_cnn(classes: int = 10) -> Sequential:
     return Sequential(*layers, GlobalAvgPool(), Dense(classes))
 
 
+def default_cnn(classes: int, shape: Shape) -> Sequential:
+    """Return the CNN for signals (C, L), images (C, H, W) or volumes (C, D, H, W) of a shape."""
+    if len(shape) == 3:
+        return convnet(classes, shape=shape)
+    return signal_cnn(classes) if len(shape) == 2 else video_cnn(classes)
+
+
 def resnet(depth: int = 20, classes: int = 10) -> Sequential:
     """Return a residual network for small images, of 16, 32 and 64 filters.
 

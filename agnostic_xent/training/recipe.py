@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..network.augmentation import RandomFlip, RandomShift
 from ..network.containers import Chain, Sequential
 from ..network.layers import Layer, Params, Shape, Standardize
+from ..network.signal_augmentation import RandomRotation3d
 from .history import Callback, Epoch
 from .optimizers import AdamW
 from .schedules import cosine, warmup
@@ -76,24 +77,43 @@ def standardized(model: Layer, params: Mapping[str, Any], x: NDArray[Any]) -> Pa
 
 SHIFT = 12
 """Images are shifted by up to this part of a side."""
+DEGREES = 25
+"""Sensors are turned by up to so many."""
 
 
 def changes_of_images(shape: Shape) -> tuple[Layer, ...]:
     """Return the layers that augment images (C, H, W): mirrored, and shifted a little."""
+    if len(shape) != 3:
+        raise ValueError(f"images have shape (C, H, W), but samples have {shape}")
     height, width = (math.ceil(side / SHIFT) for side in shape[1:])
     return RandomFlip(), RandomShift((height, width))
+
+
+def changes_of_sensors(shape: Shape) -> tuple[Layer, ...]:
+    """Return the layers that augment signals (C, L) of three-axis sensors: turned a little."""
+    if shape[0] % 3:
+        raise ValueError(f"three-axis sensors have 3, 6, ... channels, but samples have {shape[0]}")
+    return (RandomRotation3d(DEGREES),)
+
+
+CHANGES = {"images": changes_of_images, "sensors": changes_of_sensors}
 
 
 def augmented(model: Layer, layers: Sequence[Layer]) -> Layer:
     """Return a model that goes through more layers first, or right behind `Standardize`.
 
-    They have no parameters; those of the model keep their names.
+    Rotations of sensors always come first, while all axes have one unit. The layers have no
+    parameters; those of the model keep their names.
     """
     if not layers:
         return model
     steps = {"": model} if not isinstance(model, Sequential) else dict(model._as_run)
     first = {"0": steps.pop("0")} if standardizes(model) else {}
-    return Chain({**first, "augmentation": Sequential(*layers), **steps})
+    front = [layer for layer in layers if isinstance(layer, RandomRotation3d)]
+    behind = [layer for layer in layers if layer not in front]
+    turned = {"rotation": Sequential(*front)} if front else {}
+    changed = {"augmentation": Sequential(*behind)} if behind else {}
+    return Chain({**turned, **first, **changed, **steps})
 
 
 def recipe_optimizer(rate: float, steps: int) -> AdamW:
