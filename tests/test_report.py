@@ -241,7 +241,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(report, "_png", fail)
+    monkeypatch.setattr(report, "picture", fail)
     with pytest.raises(OSError, match="disk full"):
         report.save_page(path, **shown())
     assert path.read_text() == "old"

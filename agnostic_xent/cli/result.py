@@ -53,7 +53,7 @@ def write_report(
         "title": f"{settings.model} on {data.name}, {settings.backend}",
         "labels": data.test_y,
         "probabilities": probabilities(predict(model, params, there(data.test_x, xp))),
-        "images": data.test_x if data.test_x.ndim == 4 else None,
+        "images": data.test_x if data.test_x.ndim > 2 else None,
         "classes": data.classes,
     }
     size = min(settings.batch_size, len(data.test_x))
@@ -88,7 +88,7 @@ def write_report(
             numbers=numbers,
             curves=curves_of(history) if history else _objective(settings),
             unit=unit,
-            filters=to_numpy(first) if first.ndim == 4 else None,
+            filters=to_numpy(first) if first.ndim > 2 else None,
             layers=[] if isinstance(x, CSR) else layer_times(model, params, x, y, loss),
             layers_note=note,
             settings=readable(settings),

@@ -53,10 +53,10 @@ def save_report(
     Curves of the training, confusion matrix, reliability diagram, scores of each class, samples
     whose label is probably wrong, sizes and coverage of prediction sets; of two classes ROC and
     precision-recall curves, and the thresholds for some precisions; of a `LogisticRegression`
-    whose features have names the strongest ones of each class; of images also the most confident
-    mistakes, each with an explanation, the first filters, and which implementation runs in each
-    layer and for how long. The page opens without network, on a phone and on paper. Needs
-    matplotlib and jinja2.
+    whose features have names the strongest ones of each class; of images, signals and volumes also
+    the most confident mistakes, each with an explanation, the first filters, and which
+    implementation runs in each layer and for how long. The page opens without network, on a phone
+    and on paper. Needs matplotlib and jinja2.
 
     Parameters
     ----------
@@ -212,8 +212,8 @@ def _settings(classifier: Any) -> dict[str, Any]:
 
 
 def _images(classifier: CNNClassifier, X: Any) -> NDArray[Any] | None:
-    """Return (N, C, H, W), or None where no images were fitted, or rows of numbers."""
-    if len(classifier.image_shape_) != 3 or min(classifier.image_shape_[1:]) == 1:
+    """Return images, signals or volumes, or None where rows of numbers were fitted."""
+    if len(classifier.image_shape_) == 3 and min(classifier.image_shape_[1:]) == 1:
         return None
     images: NDArray[Any] = np.asarray(host(X)).reshape(-1, *classifier.image_shape_)
     return images
@@ -226,7 +226,8 @@ def _explained(classifier: CNNClassifier, X: Any, rows: NDArray[np.integer]) -> 
 
 
 def _filters(classifier: CNNClassifier) -> NDArray[Any] | None:
-    first = next((w for w in classifier.params_.values() if w.ndim == 4), None)
+    weights = (w for name, w in classifier.params_.items() if name.endswith("weight"))
+    first = next((w for w in weights if w.ndim > 2), None)
     return None if first is None else to_numpy(first)
 
 

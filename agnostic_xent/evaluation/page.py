@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import os
@@ -32,6 +31,7 @@ from .pictures import (
     draw_reliability,
     draw_thresholds,
 )
+from .sample_pictures import address, picture, reason, signed
 from .thresholds import Thresholds
 from .words import in_words
 
@@ -43,7 +43,7 @@ MISTAKES, ISSUES, FILTERS = 24, 24, 64
 COVERAGES = (0.9, 0.95, 0.99)
 """Of the prediction sets."""
 Explained: TypeAlias = Callable[[NDArray[np.integer]], NDArray[np.floating]]
-"""Takes indices of samples; returns what spoke for their predicted class, as images."""
+"""Takes indices of samples; returns what in them spoke for their predicted class."""
 
 
 def save_page(
@@ -89,14 +89,14 @@ def save_page(
         True classes of the test samples.
     probabilities : ndarray, shape (N, classes)
         Predicted probabilities of the test samples.
-    images : ndarray, shape (N, C, H, W), or None
-        The test samples as images, of which the first channel is shown; None shows none.
+    images : ndarray, shape (N, C, H, W), (N, C, L) or (N, C, D, H, W), or None
+        The test samples as images, signals or volumes, as `picture` shows them; None shows none.
     explained : callable, optional
-        Returns what in images of some samples, given their indices, spoke for the predicted class:
-        an ndarray (M, C, H, W), such as `integrated_gradients` makes. None shows no explanation.
+        Returns what in some samples, given their indices, spoke for the predicted class: an ndarray
+        (M, C, ...), such as `integrated_gradients` makes. None shows no explanation.
     classes : sequence of str
         Name of each class.
-    filters : ndarray, shape (K, C, KH, KW), or None
+    filters : ndarray, shape (K, C, KH, KW), (K, C, KL) or (K, C, KD, KH, KW), or None
         Weights of the first convolution.
     layers : sequence of LayerTime
         From `layer_times`; ``layers_note`` says in which step they were measured. Without any, the
@@ -242,9 +242,9 @@ def _training(curves: Curves, unit: str, chance: float) -> list[tuple[str, str, 
         for of, values in lines.items()
     ]
     inches = (5.2, 4.8 if len(curves) > 1 else 3.2)
-    picture = svg(inches, lambda figure: draw_curves(figure, curves, unit))
+    drawn = svg(inches, lambda figure: draw_curves(figure, curves, unit))
     text = f"The training by {unit}; at the end {', '.join(ends)}"
-    return [(picture, text, in_words(curves, chance, unit))]
+    return [(drawn, text, in_words(curves, chance, unit))]
 
 
 def _scores(matrix: NDArray[np.integer], classes: Sequence[str]) -> list[dict[str, str]]:
@@ -296,18 +296,18 @@ def _mistakes(
         return None
     rows = confident_mistakes(labels, probabilities)[:MISTAKES]
     if explained is not None and len(rows):
-        reasons = [_signed(found.sum(axis=0)) for found in explained(rows)]
+        reasons = [*map(reason, explained(rows))]
     else:
         reasons = [""] * len(rows)
     return [
         {
-            "picture": _picture(images[i]),
-            "reason": reason,
+            "picture": picture(images[i]),
+            "reason": spoke,
             "true": classes[labels[i]],
             "predicted": classes[probabilities[i].argmax()],
             "probability": f"{probabilities[i].max():.3f}",
         }
-        for i, reason in zip(rows, reasons, strict=True)
+        for i, spoke in zip(rows, reasons, strict=True)
     ]
 
 
@@ -323,7 +323,7 @@ def _issues(
     return [
         {
             "sample": f"{i}",
-            "picture": "" if images is None else _picture(images[i]),
+            "picture": "" if images is None else picture(images[i]),
             "label": classes[labels[i]],
             "suggested": classes[best[i]],
             "probability": f"{probabilities[i, labels[i]]:.3f}",
@@ -362,7 +362,7 @@ def _filters(filters: NDArray[np.floating] | None) -> list[str]:
         return []
     limit = float(np.abs(filters).max())
     return [
-        _signed(w.reshape(-1, w.shape[2]), limit)  # (C * KH, KW)
+        signed(w.reshape(-1, w.shape[-1]), limit)  # (C * KH, KW), (C, KL) or (C * KD * KH, KW)
         for w in filters[:FILTERS]
     ]
 
@@ -377,30 +377,4 @@ def svg(inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
     figure, file = Figure(figsize=inches), io.BytesIO()
     draw(figure)
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return _address("svg+xml", file.getvalue())
-
-
-def _picture(image: NDArray[np.floating]) -> str:
-    """Return three channels in colours, else the first in gray, from its least to its greatest."""
-    if len(image) != 3:
-        return _png(image[0], "gray")
-    low, high = float(np.min(image)), float(np.max(image))
-    return _png((image.transpose(1, 2, 0) - low) / ((high - low) or 1.0), None)
-
-
-def _signed(numbers: NDArray[np.floating], limit: float | None = None) -> str:
-    """Return numbers in blue below 0 and in red above, by default as far as they go."""
-    limit = float(np.abs(numbers).max()) or 1.0 if limit is None else limit
-    return _png(numbers, "RdBu_r", (-limit, limit))
-
-
-def _png(image: NDArray[np.floating], colors: str | None, limits: Any = (None, None)) -> str:
-    from matplotlib.image import imsave
-
-    file = io.BytesIO()
-    imsave(file, image, cmap=colors, format="png", vmin=limits[0], vmax=limits[1])
-    return _address("png", file.getvalue())
-
-
-def _address(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return address("svg+xml", file.getvalue())

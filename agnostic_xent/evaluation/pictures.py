@@ -15,6 +15,7 @@ from ..core.requirements import missing
 from ..training.loop import History
 from .calibration import calibration_bins, expected_calibration_error
 from .lettering import arrow, drawing, printable, shortened, width
+from .sample_pictures import draw
 from .thresholds import Thresholds
 from .words import best_epoch
 
@@ -69,8 +70,8 @@ def save_picture(
         True classes of the test samples.
     probabilities : ndarray, shape (N, classes)
         Predicted probabilities of the test samples.
-    images : ndarray, shape (N, 1, H, W), or None
-        The test samples as grey images; None leaves out the pictures of mistakes.
+    images : ndarray, shape (N, C, H, W), (N, C, L) or (N, C, D, H, W), or None
+        The test samples; None leaves out the pictures of mistakes.
     classes : sequence of str
         Name of each class.
     title : str
@@ -256,7 +257,7 @@ def _draw_mistakes(
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, i in zip(axes.flat, worst, strict=False):
-        ax.imshow(images[i, 0], cmap="gray")
+        draw(ax, images[i])
         names = arrow(*(shortened(classes[k], NAME) for k in (labels[i], predicted[i])))
         size = min(10, 225 / width(names))  # long ones lie apart too
         ax.set_title(f"{names}\n{confidence[i]:.3f}", y=0, pad=-5, va="top", fontsize=size)
