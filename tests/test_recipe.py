@@ -94,6 +94,9 @@ def test_the_rate_rises_and_falls():
     assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[-1] < 1e-4
     assert recipe_optimizer(0.1, 1).rate(0) == pytest.approx(0.1)
+    of_signals = [recipe_optimizer(0.1, 200, signals=True).rate(step) for step in range(200)]
+    assert np.argmax(of_signals) == 49
+    assert of_signals[50:] == rates[50:]
 
 
 # --- chance --------------------------------------------------------------------------------------

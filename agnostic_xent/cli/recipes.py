@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,7 +61,7 @@ RECIPES = {
     ),
     "signals": Recipe(
         network=NETWORKS["signals"],
-        optimizer=recipe_optimizer,
+        optimizer=functools.partial(recipe_optimizer, signals=True),
         data="watch",
         epochs=(30, 3),
         batch_size=64,

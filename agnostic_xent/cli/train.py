@@ -63,8 +63,9 @@ def add_to(commands: Any) -> None:
         "train",
         help="train a model and print its test accuracy",
         description="Train a model: cnn and signals by AdamW, with a learning rate that rises for "
-        "a twentieth of the steps, logistic by SGD; the rate falls to 0 along a half cosine. "
-        "Progress goes to standard error; the last line on standard output is the test accuracy.",
+        "a twentieth of the steps, or a quarter, logistic by SGD; the rate falls to 0 along a half "
+        "cosine. Progress goes to standard error; the last line on standard output is the test "
+        "accuracy.",
     )
     add = train.add_argument
     add(

@@ -85,8 +85,9 @@ class CNNClassifier(Classifier):
         images (N, H, W). Four dimensions are images (N, C, H, W), five volumes (N, C, D, H, W).
     optimizer : optimizer, optional
         `SGD` or `AdamW`, whose learning rate may be a schedule. By default `AdamW` with a weight
-        decay of 0.05, whose rate rises for a twentieth of the steps and then falls to 0 along half
-        a cosine; in ``partial_fit``, which cannot know the last step, it is constant.
+        decay of 0.05, whose rate rises for a twentieth of the steps, of signals for a quarter, and
+        then falls to 0 along half a cosine; in ``partial_fit``, which cannot know the last step, it
+        is constant.
     learning_rate : float, optional
         The greatest rate of the default optimizer. By default 5e-3 for the default model, whose
         batch normalization bears it, and 1e-3 for another one.
@@ -324,7 +325,7 @@ class CNNClassifier(Classifier):
         held_out = None if partial else self._held_out(data)
         samples = len(data.samples) * (1 - held_out.fraction if held_out else 1)
         steps = 0 if partial else epochs * math.ceil(samples / batch_size)
-        optimizer = self._optimizer(steps)
+        optimizer = self._optimizer(steps, signals=len(shape) == 2)
         if partial:
             optimizer = Averaged(optimizer, state=self._state if continued else None)
         ranks = self._ranks
@@ -348,7 +349,7 @@ class CNNClassifier(Classifier):
         self._remember(trained, trained.state, partial)
         return self
 
-    def _optimizer(self, steps: int) -> Optimizer:
+    def _optimizer(self, steps: int, *, signals: bool) -> Optimizer:
         """Return what trains for so many steps, or, if they are 0, for no known number."""
         if self.optimizer is not None:
             if self.learning_rate is not None:
@@ -360,7 +361,7 @@ class CNNClassifier(Classifier):
         rate = RATE if self.model is None else OWN_RATE
         if self.learning_rate is not None:
             rate = number("learning_rate", self.learning_rate, "(0, inf)")
-        return recipe_optimizer(rate, steps) if steps else AdamW(rate)
+        return recipe_optimizer(rate, steps, signals=signals) if steps else AdamW(rate)
 
     def _augmentation(self, shape: Shape) -> Sequence[Layer]:
         """Return the layers that change images in training, after a try on a blank one."""

@@ -28,6 +28,8 @@ DECAY = 0.05
 """Of weights."""
 WARM = 20
 """A part of the steps, one in so many, has a rate that still rises."""
+WARM_OF_SIGNALS = 4
+"""The same of signals, nearly as in the one-cycle policy (arXiv:1708.07120)."""
 
 
 def standardizes(model: Layer) -> bool:
@@ -116,9 +118,10 @@ def augmented(model: Layer, layers: Sequence[Layer]) -> Layer:
     return Chain({**turned, **first, **changed, **steps})
 
 
-def recipe_optimizer(rate: float, steps: int) -> AdamW:
+def recipe_optimizer(rate: float, steps: int, *, signals: bool = False) -> AdamW:
     """Return AdamW whose rate rises to the given one, then falls to 0 along half a cosine."""
-    schedule = warmup(cosine(rate, steps=steps), steps=max(1, steps // WARM))
+    rising = steps // (WARM_OF_SIGNALS if signals else WARM)
+    schedule = warmup(cosine(rate, steps=steps), steps=max(1, rising))
     return AdamW(schedule, weight_decay=DECAY)
 
 
