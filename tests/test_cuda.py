@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -74,24 +75,37 @@ def test_on_the_gpu():
     assert re.search(r"\d+ passed", done.stdout.splitlines()[-1])
 
 
-COMPILED = [
-    pytest.param(module, capability, id=f"{module}-sm_{capability[0]}{capability[1]}")
+CAPABILITIES = {
+    module: (H100, *(OTHERS if EVERY_CAPABILITY else OTHERS[number % 2 :][:1]))
     for number, module in enumerate(WITH_KERNELS)
-    for capability in (H100, *(OTHERS if EVERY_CAPABILITY else OTHERS[number % 2 :][:1]))
-]
+}
 
 
-@pytest.mark.parametrize(("module", "capability"), COMPILED)
-def test_machine_code(module, capability):
+@pytest.mark.parametrize("module", WITH_KERNELS)
+def test_machine_code(module):
     """No kernel keeps anything on a stack, and as many blocks fit as it promises."""
     kernels = cuda(module).variants()
     assert kernels
-    for kernel in kernels:
+    for kernel, capability in itertools.product(kernels, CAPABILITIES[module]):
         report = compiled(kernel, capability).report
-        assert CLEAN in report, f"{kernel}: {report}"
+        assert CLEAN in report, f"{kernel} on {capability}: {report}"
         (registers,) = re.findall(r"Used (\d+) registers", report)
         allocated = -(-int(registers) // 8) * 8 * kernel.threads * kernel.blocks
-        assert allocated <= REGISTERS, f"{kernel}: {report}"
+        assert allocated <= REGISTERS, f"{kernel} on {capability}: {report}"
+
+
+@pytest.mark.parametrize("capability", OTHERS)
+def test_what_is_compiled_for_several_at_once_is_as_if_alone(capability):
+    """What the assembler says is, of a kernel whose code differs between GPUs."""
+    kernel = cuda("loss.soft_targets").variants()[0]
+    from tests.ptx.compiled import code_for, compiling
+
+    key = kernel.function, kernel.parameters, (kernel.threads, kernel.blocks)
+    _, after = (code_for(c, *key) for c in (H100, capability))
+    alone = compiling.compile_for(capability, *key)
+    after, alone = (re.findall("Used .*|.*spill.*", code.report) for code in (after, alone))
+    assert len(after) == 2
+    assert after == alone
 
 
 @pytest.mark.parametrize("module", WITH_KERNELS)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
+
+from numba.cuda.codegen import CUDACodeLibrary
 
 from agnostic_xent.kernels import store
 from agnostic_xent.kernels.cuda.toolchain import compiling
@@ -33,7 +36,30 @@ def compiled(
     kept = store.load(name, source, [FOLDER])
     if kept:
         return Compiled(*json.loads(kept))
-    code = compiling.compile_for(*key)
+    code = code_for(*key)
     made = Compiled(code.name, code.ptx, code.report)
     store.write(FOLDER, name, source, json.dumps(made).encode())
     return made
+
+
+LAST: dict[tuple[Any, ...], tuple[str, CUDACodeLibrary]] = {}
+"""The kernel that was compiled last: its name, and what Numba has made of it for all GPUs."""
+
+
+def code_for(capability: tuple[int, int], *kernel: Any) -> compiling.Code:
+    """Return what `compile_for` does, of the last kernel without the part that all GPUs share."""
+    if kernel in LAST:
+        name, library = LAST[kernel]
+        (ptx,) = library.get_asm_strs(cc=capability)
+        return compiling.Code(name, *compiling.assemble(ptx, capability), ptx)
+    get_asm_strs, libraries = CUDACodeLibrary.get_asm_strs, []
+
+    def noted(library: Any, cc: Any = None) -> Any:
+        libraries.append(library)
+        return get_asm_strs(library, cc=cc)
+
+    with mock.patch.object(CUDACodeLibrary, "get_asm_strs", noted):
+        code = compiling.compile_for(capability, *kernel)
+    LAST.clear()
+    LAST[kernel] = code.name, libraries[-1]
+    return code
