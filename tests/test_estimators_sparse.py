@@ -28,6 +28,7 @@ from agnostic_xent import (
 )
 from agnostic_xent.core.sparse import CSR, LIBRARIES
 from agnostic_xent.estimators import logistic as estimator
+from agnostic_xent.estimators.lbfgs import MANY, MEMORY_OF_MANY
 from agnostic_xent.estimators.samples import checked_samples
 from agnostic_xent.estimators.used_columns import used_columns
 from agnostic_xent.training import sparse_epochs
@@ -127,6 +128,32 @@ def test_never_made_dense():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60 << 20
+
+
+@pytest.mark.filterwarnings("ignore:lbfgs ended")
+def test_lbfgs_holds_few_arrays_of_the_size_of_many_coefficients():
+    rng = np.random.default_rng(0)
+    x = sparse.random(3_000, 9_000, 2e-3, format="csr", rng=rng)
+    y = rng.integers(0, 12, 3_000)
+    fit = LogisticRegression(max_iter=9).fit
+    fit(x[:30], y[:30])
+    tracemalloc.start()
+    coefficients = fit(x, y).coef_
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert coefficients.size > MANY
+    assert peak < (2 * MEMORY_OF_MANY + 14) * coefficients.nbytes  # steps, changes, and the rest
+
+
+def test_lbfgs_of_many_coefficients_ends_where_that_of_the_dense_rows_does():
+    rng = np.random.default_rng(1)
+    x = sparse.random(700, 6_000, 0.01, format="csr", rng=rng)
+    y = rng.integers(0, 12, 700)
+    assert 12 * x.shape[1] > MANY
+    found, expected = (LogisticRegression(**LBFGS).fit(rows, y) for rows in (x, x.toarray()))
+    assert min(found.n_iter_, expected.n_iter_) > MEMORY_OF_MANY
+    np.testing.assert_allclose(found.loss_curve_[-1], expected.loss_curve_[-1], rtol=1e-11)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=0, atol=10 * LBFGS["tol"] ** 0.5)
 
 
 # --- empty columns -------------------------------------------------------------------------------
@@ -244,6 +271,34 @@ def test_an_epoch_in_parts(classes, average, monkeypatch):
     parts = LogisticRegression(**options).fit(x, y)
     np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(parts.loss_curve_, whole.loss_curve_, rtol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_columns_that_no_cache_holds(classes):
+    x, places = hashed()
+    wide = sparse.csr_matrix((x.data, 120 * x.indices, x.indptr), shape=(600, 600_000))
+    y = np.random.default_rng(2).integers(0, classes, 600)
+    options = {"solver": "sgd", "max_iter": 2, "random_state": 0, "batch_size": 1}
+    found = LogisticRegression(**options).fit(wide, y)
+    expected = LogisticRegression(**options).fit(x[:, places], y)
+    np.testing.assert_array_equal(found.coef_[:, 120 * places], expected.coef_)
+    assert np.count_nonzero(found.coef_) == expected.coef_.size
+
+
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_rows_of_any_length(classes, average):
+    """Rows without entries, with few and with hundreds, so that what is asked for ahead varies."""
+    rng = np.random.default_rng(3)
+    x = sparse.random(150, 700, 0.3, format="csr", rng=rng).tolil()
+    x[rng.random(150) < 0.4, 3:] = 0
+    x[rng.random(150) < 0.2, :] = 0
+    x, y = sparse.csr_matrix(x), rng.integers(0, classes, 150)
+    options = {"solver": "sgd", "max_iter": 3, "random_state": 0, "average": average}
+    for batch_size in (1, 4):
+        found = LogisticRegression(**options, batch_size=batch_size).fit(x, y)
+        expected = LogisticRegression(**options, batch_size=batch_size).fit(x.toarray(), y)
+        agree(found, expected, x, x.toarray(), y, 1e-9)
 
 
 def test_the_same_bits_each_time():

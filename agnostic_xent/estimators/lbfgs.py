@@ -14,8 +14,8 @@ from .logistic_objective import LogisticObjective, Preconditioner, dot
 MEMORY = 20
 """How many changes of w and of the gradient the estimate of the Hessian remembers."""
 
-MEMORY_OF_MANY = 10
-"""The same of more than `MANY` numbers, where more would cost time and memory and save no step."""
+MEMORY_OF_MANY = 5
+"""The same of more than `MANY` numbers, where more cost time and memory and save hardly a step."""
 
 MANY = 1 << 16
 
@@ -98,31 +98,33 @@ class _InverseHessian:
     def __init__(self, precondition: Preconditioner):
         self.precondition = precondition
         self.scale = 1.0
-        self.rows: Array | None = None
+        self.blocks: list[Array] = []  # rows of V; of many numbers a step's are a block
         self.sy, self.ypy = np.zeros((0, 0)), np.zeros((0, 0))
         self.middle = np.zeros((0, 0))
 
     def __call__(self, gradient: Array) -> Array:
         """Return the product with a gradient."""
         step = self.scale * self.precondition(gradient)
-        if self.rows is None:
+        if not self.blocks:
             return step
-        xp, along = array_namespace(gradient), self._along(gradient)
-        shares = self.middle @ along
+        xp, shares = array_namespace(gradient), self.middle @ self._along(gradient)
         shares = xp.asarray(shares, dtype=gradient.dtype, device=device(gradient))
-        return step + xp.reshape(shares @ self.rows, gradient.shape)
+        first = 0
+        for rows in self.blocks:
+            part = shares[first : first + rows.shape[0]]
+            step, first = step + xp.reshape(part @ rows, gradient.shape), first + rows.shape[0]
+        return step
 
     def update(self, s: Array, y: Array) -> None:
         """Take in that the gradient changed by y over a step s."""
         if not float(dot(s, y)) > 0:  # it is, as f is convex; not always after rounding
             return
-        xp, new = array_namespace(s), [s, self.precondition(y)]
-        new = [xp.reshape(x, (1, -1)) for x in new]
-        kept = [] if self.rows is None else [self.rows]
-        most = MEMORY if math.prod(s.shape) <= MANY else MEMORY_OF_MANY
-        if len(self.sy) == most:
-            kept, self.sy, self.ypy = [kept[0][2:, :]], self.sy[1:, 1:], self.ypy[1:, 1:]
-        self.rows = xp.concat([*kept, *new], axis=0)
+        xp, many = array_namespace(s), math.prod(s.shape) > MANY
+        if len(self.sy) == (MEMORY_OF_MANY if many else MEMORY):
+            self.blocks = self.blocks[1:] if many else [self.blocks[0][2:, :]]
+            self.sy, self.ypy = self.sy[1:, 1:], self.ypy[1:, 1:]
+        new = xp.concat([xp.reshape(x, (1, -1)) for x in (s, self.precondition(y))], axis=0)
+        self.blocks = [*self.blocks, new] if many else [xp.concat([*self.blocks, new], axis=0)]
         by_s, by_py = self._along(y).reshape(-1, 2).T
         self.sy = _bordered(self.sy, by_s, np.zeros_like(by_s))  # the upper triangle of s_i . y_j
         self.ypy = _bordered(self.ypy, by_py, by_py)
@@ -130,7 +132,9 @@ class _InverseHessian:
 
     def _along(self, x: Array) -> np.ndarray:
         """Return the products of the rows with an array, in float64."""
-        return to_numpy(self.rows @ array_namespace(x).reshape(x, (-1,))).astype(np.float64)
+        flat = array_namespace(x).reshape(x, (-1,))
+        along = [to_numpy(rows @ flat).astype(np.float64) for rows in self.blocks]
+        return np.concatenate(along)
 
     def _solve(self) -> None:
         count = len(self.sy)

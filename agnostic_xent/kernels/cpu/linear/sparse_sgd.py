@@ -129,7 +129,7 @@ def take_steps(
         for k in range(rows.size):
             prefetch_to_read(indptr, order[min(first + k + 2 * AHEAD, order.size - 1)])
             fetch(data, indices, indptr, order[min(first + k + AHEAD, order.size - 1)])
-            if v.size > LARGE and z.size == 1:
+            if v.size > LARGE:
                 fetch_weights(v, part(indices, indptr, order[min(first + k + 1, order.size - 1)]))
             x, columns = part(data, indptr, rows[k]), part(indices, indptr, rows[k])
             if past.size:
@@ -215,7 +215,9 @@ def fetch(data: Any, indices: Any, indptr: Any, sample: Any) -> None:
 def fetch_weights(v: Any, columns: Any) -> None:
     """Ask for the weights of a sample's columns."""
     for j in columns:
-        prefetch_to_write(v, np.int64(j) * v.shape[1])
+        first = np.int64(j) * v.shape[1]
+        for i in range(first, first + v.shape[1] + 7, 8):
+            prefetch_to_write(v, i)
 
 
 @inlined
