@@ -57,8 +57,10 @@ def drawn(rows: int, words: int, length: int, classes: int) -> tuple[Any, Any]:
     x = sparse.csr_matrix((np.ones(columns.size), columns.ravel(), indptr), shape=(rows, words))
     x.sum_duplicates()
     x = sparse.diags_array(1 / np.sqrt(np.asarray(x.power(2).sum(axis=1)).ravel())) @ x
+    x = sparse.csr_matrix(x)
+    x.sum_duplicates()  # put in order again, as vectorizers of text do
     z = 3 * (x @ rng.standard_normal((words, classes)))
-    return sparse.csr_matrix(x), np.argmax(z + rng.gumbel(size=z.shape), axis=1)
+    return x, np.argmax(z + rng.gumbel(size=z.shape), axis=1)
 
 
 def descriptions() -> tuple[Any, Any]:
