@@ -91,20 +91,26 @@ class LinearSteps:
 
     def __call__(self, params: Params, state: State, rng: np.random.Generator) -> Steps:
         """Yield parameters, state and the samples' totals after each call of the kernel."""
-        import numpy as np
-
         order = rng.permutation(self.x.shape[0])[: self.samples]
         w, b = params[self.weight], params.get(self.bias)
-        size = self.batch_size
-        rows = size * max(1, CHUNK // (size * math.prod(w.shape)))
-        for start in range(0, len(order), rows):
-            chunk = order[start : start + rows]
-            steps = state["step"] + np.arange(math.ceil(len(chunk) / size))
+        batches = max(1, CHUNK // (self.batch_size * math.prod(w.shape)))
+        for rows, steps in calls(order, self.batch_size, batches, state["step"]):
             rates = rates_of(self.learning_rate, steps)
-            w, b, loss, correct = self.kernel(w, b, self.x, self.y, chunk, rates)
+            w, b, loss, correct = self.kernel(w, b, self.x, self.y, rows, rates)
             state = state | {"step": state["step"] + len(steps)}
             params = params | {self.weight: w} | ({} if b is None else {self.bias: b})
-            yield params, state, Totals(len(chunk), loss, correct, len(chunk), len(chunk))
+            yield params, state, Totals(len(rows), loss, correct, len(rows), len(rows))
+
+
+def calls(
+    order: np.ndarray, batch_size: int, batches: int, step: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows of each call of a kernel, so many batches at most, and its steps' numbers."""
+    import numpy as np
+
+    for start in range(0, len(order), batch_size * batches):
+        rows = order[start : start + batch_size * batches]
+        yield rows, step + start // batch_size + np.arange(math.ceil(len(rows) / batch_size))
 
 
 def linear_steps(

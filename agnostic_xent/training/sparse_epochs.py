@@ -18,7 +18,7 @@ from ..operations.losses import cross_entropy
 from ..operations.sparse import sparse_affine, sparse_affine_vjp
 from .averages import Averaged, share
 from .batches import ArraySource, Source
-from .linear_epochs import CHUNK, Steps, sgd_of, step_options
+from .linear_epochs import CHUNK, Steps, calls, sgd_of, step_options
 from .optimizers import Optimizer, State
 from .schedules import rates_of
 from .totals import Totals
@@ -124,22 +124,20 @@ class SparseSteps:
 
         order, names = rng.permutation(len(self.x))[: self.samples], [self.weight, self.bias]
         averages = isinstance(self.optimizer, Averaged) and self.optimizer.average
-        size = self.batch_size * self._batches(math.prod(params[self.weight].shape))
-        for start in range(0, len(order), size):
-            chunk = order[start : start + size]
-            steps = state["step"] + np.arange(math.ceil(len(chunk) / self.batch_size))
+        batches = self._batches(math.prod(params[self.weight].shape))
+        for rows, steps in calls(order, self.batch_size, batches, state["step"]):
             of_params, of_means, loss, correct = self.kernel(
                 [params.get(name) for name in names],
                 self.x.arrays,
                 [self.y],
                 [state["mean"].get(name) if averages else None for name in names],
-                order=chunk,
+                order=rows,
                 rates=rates_of(sgd_of(_inner(self.optimizer)).learning_rate, steps),
                 shares=share(steps + 1) if averages else np.empty(0),
             )
             params = params | _present(names, of_params)
             state = self._after(state, len(steps), params, _present(names, of_means))
-            yield params, state, Totals(len(chunk), loss, correct, len(chunk), len(chunk))
+            yield params, state, Totals(len(rows), loss, correct, len(rows), len(rows))
 
     def _batches(self, weights: int) -> int:
         """Return how many batches a call does, at most."""
