@@ -7,7 +7,13 @@ project = "agnostic_xent"
 author = "the agnostic_xent developers"
 version = release = agnostic_xent.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+]
 templates_path = ["templates"]
 html_theme = "furo"
 html_title = f"{project} {version}"
@@ -20,6 +26,10 @@ autosummary_imported_members = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+
+# The button copies what is typed, without prompts and without what is printed.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 # Shown as the functions that they are called like.
 for name, operation in OPERATIONS.items():

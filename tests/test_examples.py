@@ -19,6 +19,18 @@ PROGRAMS = {  # what it needs, a pattern for what it prints, and what has to hol
         rf"windows: {NUMBER}\nrecordings: {NUMBER}\n",
         lambda windows, recordings: windows > 0.8 and recordings > 0.8,
     ),
+    "photos.py": ("PIL", rf"accuracy: {NUMBER},", lambda accuracy: accuracy > 0.6),
+    "table.py": ("pandas", rf"accuracy: {NUMBER},", lambda accuracy: accuracy > 0.9),
+    "rare_class.py": (
+        "sklearn",
+        rf"balanced accuracy: {NUMBER}\n(?:.*\n)*balanced accuracy: {NUMBER}\n",
+        lambda plain, weighted: plain < 0.8 < 0.9 < weighted,
+    ),
+    "deployment.py": (
+        "onnxruntime",
+        rf"largest difference: {NUMBER}\n",
+        lambda apart: apart < 1e-4,
+    ),
     "texts.py": ("sklearn", rf"accuracy: {NUMBER} on", lambda accuracy: accuracy > 0.95),
     "fashion_mnist.py": (None, rf"test accuracy: {NUMBER}\n", lambda accuracy: accuracy > 0.8),
     "loss_in_jax.py": (

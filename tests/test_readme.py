@@ -25,6 +25,11 @@ def test_code_blocks(capsys, tmp_path, monkeypatch):
     assert 0.2 < float(loss) < 0.5
 
 
+def test_the_documentation_opens_with_the_same_lines():
+    first = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    assert first in (ROOT / "docs" / "index.md").read_text()
+
+
 def test_links():
     """What the README and its neighbours link to in the repository exists."""
     for page in [README, *ROOT.glob("[A-Z]*.md")]:
