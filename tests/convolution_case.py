@@ -114,9 +114,19 @@ IMPLICIT = [
     case((2, 3, 17, 18), (20, 3, 1, 1), stride=3),
     case((3, 3, 16, 16), (48, 3, 4, 4), stride=4),
     case((3, 12, 9, 10), (51, 4, 3, 3), groups=3, stride=2, padding=1, **BOTH),
+    # rows with taps of their own: some with none, some far apart
+    case((31, 5, 4, 3), (18, 5, 3, 2), padding=1, **RELU),
+    case((2, 6, 5, 5), (8, 3, 3, 3), groups=2, padding=2, dilation=2, **BOTH),
+    case((3, 4, 5, 9), (5, 4, 2, 3), padding=(4, 0), dilation=(3, 1)),
+    case((2, 70, 7, 8), (19, 70, 5, 5), **RELU),
+    case((5, 3, 7, 6), (4, 3, 5, 3), padding=2, stride=(2, 1)),
     case((2, 33, 12, 16), (40, 33, 1, 1), **RELU),  # as many rows as fill a unit are taken for one
 ]
 DEPTHWISE = [
+    *(
+        case((2, 17, 6, w), (17, 1, 3, k), groups=17, padding=(1, k // 2), **RELU)
+        for w, k in ((9, 5), (13, 7), (3, 3), (20, 5), (11, 4))
+    ),
     case((1, 2, 1, 1), (2, 1, 1, 1), groups=2),
     case((2, 7, 9, 35), (7, 1, 3, 3), groups=7, padding=1, **RELU),
     case((2, 16, 33, 17), (16, 1, 3, 3), groups=16, padding=1, **BOTH),

@@ -324,9 +324,13 @@ def move_a_tap(plan):
     plan.steps = plan.steps + (np.arange(plan.steps.size) == 5)
 
 
+def shift_a_row(plan):
+    plan.phases[1] = plan.phases[1]._replace(shift=plan.phases[1].shift + 1)
+
+
 def roll_weights(plan):
     plan.lines = np.roll(plan.lines, 1)
-    plan.outputs = plan.outputs._replace(whole=False)
+    plan.in_order = False
 
 
 def pack_another_row(plan):
@@ -410,6 +414,8 @@ BREAKS = {
     "tap, implicit": ("implicit", changed_plan, VALUE, move_a_tap),
     "tap of the input gradient, implicit": ("implicit", changed_plan, INPUT, move_a_tap),
     "order of weights, implicit": ("implicit", changed_plan, INPUT, roll_weights),
+    "tap, by rows": ("implicit", changed_plan, "forward_by_rows", move_a_tap),
+    "row, by rows": ("implicit", changed_plan, "input_gradient_by_rows", shift_a_row),
     "weight, implicit": ("implicit", changed_loop, implicit, "lay_out", 2, True),
     "sum, implicit": ("implicit", changed_loop, implicit, "finish", 0, False),
     "weight, columns": ("columns", changed_loop, columns, "forward", 1, False),
@@ -424,7 +430,8 @@ BREAKS = {
 def test_a_broken_kernel_is_caught(monkeypatch, broken):
     name, change, *args = BREAKS[broken]
     follows = POOL if "winner" in broken else RELU
-    shapes = case((2, 5, 9, 12), (6, 5, 3, 3), padding=1, **follows)
+    height = 4 if "by rows" in broken else 9
+    shapes = case((2, 5, height, 12), (6, 5, 3, 3), padding=1, **follows)
     if "depthwise" in broken:
         width = 7 if name == "short rows" else 30
         name = "depthwise"

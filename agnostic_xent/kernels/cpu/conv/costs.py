@@ -117,9 +117,13 @@ def implicit(g: Geometry, direction: str) -> float:
     filters = _up(s.filters, wide * LANES) / LANES
     product = 0.57 if direction == WEIGHT else 0.6
     product *= s.taps * s.channels * implicit_plans.PANELS[wide]
+    rows = direction != WEIGHT and implicit_plans.by_rows(g, direction == INPUT)
+    if rows:
+        product *= implicit_plans.window_of(g, direction == INPUT).share
     packed = s.channels * s.packed(implicit_plans.PIXELS * s.lines / s.written)
     packed *= 0 if _in_place(g, direction) else 10 * s.read / LANES + 12 * s.rows
-    put = 40 if direction == INPUT and g.stride != (1, 1) else 18  # at every so-many-th pixel
+    one_by_one = rows or (direction == INPUT and g.stride != (1, 1))
+    put = 40 if one_by_one else 18  # rows, or every so-many-th pixel
     return g.images * (s.written * filters * (product + put) + packed)
 
 

@@ -299,7 +299,7 @@ def by_planes(plan: Plan) -> bool:
     taps = plan.taps.size / len(plan.windows)
     loads = -(-out.columns // lanes) * p.column_step * out.column_step
     rows = 30 + out.pixels // out.width * loads * (9 + 0.75 * taps)
-    return (7 * pixels + out.pixels * (3 + 0.52 * taps)) / lanes < rows
+    return bool((7 * pixels + out.pixels * (3 + 0.52 * taps)) / lanes < rows)
 
 
 def _plane_plan(

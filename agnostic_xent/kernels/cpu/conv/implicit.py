@@ -106,6 +106,8 @@ class Phase(NamedTuple):
     first: int
     """Of its taps, in the tables of all of them."""
     depth: int
+    shift: int
+    """From the places of outputs, in what is read."""
     row_start: int
     row_step: int
     column_start: int
@@ -270,9 +272,10 @@ def add_up(
             ask_for_unit(x, following, (done * blocks + block) * strides + i,
                          panels * blocks * strides, t)  # fmt: skip
             first = i * STRETCH
-            multiply(lanes, source, places, steps, weights, bias, space, x0, first, phase.first + r,
-                     w0 + r * panel, k, c0 + first * panel, panel, min(STRETCH, rows - first),
-                     min(rest, DEPTH), r == 0, relu and rest <= DEPTH)  # fmt: skip
+            multiply(lanes, source, places, steps, weights, bias, space, x0 + phase.shift, first,
+                     phase.first + r, w0 + r * panel, k, c0 + first * panel, panel,
+                     min(STRETCH, rows - first), min(rest, DEPTH), r == 0,
+                     relu and rest <= DEPTH)  # fmt: skip
 
 
 @plain
@@ -283,8 +286,9 @@ def put(
     """Write the sums of a unit's image, (pixels, panel), to the image at y0."""
     height, width, pixels = outputs.height, outputs.width, u.rows * u.columns
     if outputs.whole:
+        first = (phase.row_start + u.row) * width + u.column
         transpose(lanes, space, c0, panel, pixels, ours,
-                  y, y0 + u.row * width + u.column, height * width, pixels)  # fmt: skip
+                  y, y0 + first, height * width, pixels)  # fmt: skip
         return
     transpose(lanes, space, c0, panel, pixels, ours, space, strip, pixels, pixels)
     for f in range(ours):

@@ -37,6 +37,9 @@ MOST_TOTALS = 1 << 17
 FEW_WEIGHTS = 1 << 15
 """Numbers that one thread lays out before another one would have begun."""
 
+FEWER_TAPS, FEWEST_OF_ROW = 0.85, 6
+"""Share of the taps below which rows of outputs have their own, and outputs that these need."""
+
 SAME_SET, FEW_PLANES = 256, 8
 """Numbers whose multiples meet in few sets of a cache, and how many planes there is room for."""
 
@@ -47,13 +50,17 @@ sums of their own, and for more taps there is direct convolution."""
 
 def forward(geometry: Geometry, x: Any, w: Any, b: Any, relu: bool) -> Any:
     """Return y (N, K, OH, OW)."""
-    y = forward_plan(with_long_rows(geometry, PIXELS), x.dtype).run(x, w, b, relu)
+    g = with_long_rows(geometry, PIXELS)
+    plan = forward_by_rows if by_rows(g, False) else forward_plan
+    y = plan(g, x.dtype).run(x, w, b, relu)
     return y.reshape(*y.shape[:2], *geometry.output)
 
 
 def input_gradient(geometry: Geometry, dy: Any, w: Any, winners: Any = None) -> Any:
     """Return dx (N, C, H, W), as direct convolution does where something is not finite."""
-    dx = input_gradient_plan(with_long_rows(geometry, PIXELS), dy.dtype).run(dy, w, None, False)
+    g = with_long_rows(geometry, PIXELS)
+    plan = input_gradient_by_rows if by_rows(g, True) else input_gradient_plan
+    dx = plan(g, dy.dtype).run(dy, w, None, False)
     return dx.reshape(*dx.shape[:2], geometry.height, geometry.width)
 
 
@@ -92,6 +99,49 @@ def applies(geometry: Geometry, dtype: Any) -> bool:
     met = (-(-k // s) for k, s in zip(geometry.window, geometry.stride, strict=True))
     back, taps = geometry.filters * math.prod(met), geometry.channels * math.prod(geometry.window)
     return max(back, taps) <= MOST_TAPS
+
+
+class Window(NamedTuple):
+    """Which rows of an image the rows of the window meet, for each row of outputs."""
+
+    firsts: range
+    """The row that the first one of the window meets, or what would be there."""
+    apart: int
+    """From one row of the window to the next."""
+    size: int
+    height: int
+
+    def inside(self, first: int) -> range:
+        """Return the rows of the window that meet one of the image."""
+        met = [u for u in range(self.size) if 0 <= first + u * self.apart < self.height]
+        return range(met[0], met[-1] + 1) if met else range(0)
+
+    @property
+    def share(self) -> float:
+        """Of all rows of the window, those that meet one of the image."""
+        met = sum(len(self.inside(first)) for first in self.firsts)
+        return met / (len(self.firsts) * self.size)
+
+
+def window_of(g: Geometry, backward: bool) -> Window:
+    """Return how windows meet rows: those of x, or backward with stride 1 those of dy."""
+    (oh, _), top = g.output, g.padding[0][0]
+    if backward:
+        return Window(range(top, top + g.height), -g.dilation[0], g.window[0], oh)
+    firsts = range(-top, oh * g.stride[0] - top, g.stride[0])
+    return Window(firsts, g.dilation[0], g.window[0], g.height)
+
+
+@functools.lru_cache(REMEMBERED)
+def by_rows(g: Geometry, backward: bool) -> bool:
+    """Return whether each row of outputs has taps of its own: if many others meet zeros alone.
+
+    Rows of several images make up for short ones.
+    """
+    if backward and g.stride != (1, 1):
+        return False
+    pixels = g.images * (g.width if backward else g.output[1])
+    return pixels >= FEWEST_OF_ROW and window_of(g, backward).share < FEWER_TAPS
 
 
 def panel_of(filters: int, lanes: int) -> int:
@@ -157,7 +207,7 @@ class Correlation:
         self.places = self._places()
         self.phases: list[Phase] = []
         self.steps = np.empty(0, np.int64)
-        self.lines = self.steps
+        self.lines, self.in_order = self.steps, outputs.whole
         self.weight_steps = 0, 0, 0, 0
 
     def _packed(self, t: Units) -> Units:
@@ -226,8 +276,26 @@ class Correlation:
             c * t.plane + ((v * copies + u) * t.packed_rows + row) * t.pitch + column
             for c, (u, row), (v, column) in product(range(channels), rows, columns)
         ]
-        self.phases.append(Phase(self.steps.size, len(steps), *row_place, *column_place))
+        self.phases.append(Phase(self.steps.size, len(steps), 0, *row_place, *column_place))
         self.steps = np.append(self.steps, np.asarray(steps, np.int64))
+
+    def add_rows(self, channels: int, window: Window, columns: Any) -> None:
+        """Add a phase for each row of outputs, of the taps that meet a row of the image.
+
+        All share the steps and the weights of the taps, which come in order of rows.
+        """
+        t, size = self.units, channels * len(columns)
+        self.steps = np.asarray([
+            c * t.plane + (u * window.apart + copy * t.packed_rows) * t.pitch + column
+            for u, c, (copy, column) in product(range(window.size), range(channels), columns)
+        ], np.int64)  # fmt: skip
+        for i, first in enumerate(window.firsts):
+            met = window.inside(first)
+            self.phases.append(
+                Phase(met.start * size, len(met) * size, first * t.pitch, i, 1, 0, 1)
+            )
+        index = np.arange(self.steps.size).reshape(window.size, channels, -1)
+        self.lines, self.in_order = index.swapaxes(0, 1).reshape(-1), False
 
     def source(self, x: Any, space: Any) -> Any:
         """Return what pixels are read from."""
@@ -241,7 +309,7 @@ class Correlation:
         alone = weights.size < FEW_WEIGHTS
         space = scratch(implicit.CHUNK * panel, dtype, alone)
         implicit.lay_out[dtype](
-            flat(w), self.lines, weights, space, t.groups, outputs.filters, panel, outputs.whole,
+            flat(w), self.lines, weights, space, t.groups, outputs.filters, panel, self.in_order,
             *self.weight_steps, lanes, alone=alone,
         )  # fmt: skip
         bias = np.zeros(filters + panel, dtype)
@@ -298,5 +366,43 @@ def input_gradient_plan(g: Geometry, dtype: Any) -> Correlation:
         plan.add(g.filters, met_rows, met_columns, *places)
         order.append(index[:, list(us)][..., list(vs)].reshape(-1))
     plan.lines = np.argsort(np.concatenate(order))
+    plan.weight_steps = taps, g.filters * g.channels * taps, g.channels * taps, taps
+    return plan
+
+
+def _whole(rows: int) -> Axis:
+    """Return how all rows of an image are packed, for outputs that need not be told apart."""
+    return Axis([0], 1, 0, rows - 1, [])
+
+
+@functools.lru_cache(REMEMBERED)
+def forward_by_rows(g: Geometry, dtype: Any) -> Correlation:
+    """Return how y comes from x, a phase for each row of outputs."""
+    columns = _axis_of(g.window[1], g.dilation[1], g.stride[1], g.padding[1][0])
+    images, depth = (g.images, g.groups, g.channels, g.height, g.width), math.prod(g.window)
+    depth *= g.channels
+    outputs = Outputs(g.filters, *g.output, 0, 1, True)
+    plan = Correlation(
+        dtype, images, (1, g.stride[1]), _whole(g.height), columns, (1, g.output[1]), outputs,
+        g.is_small,
+    )  # fmt: skip
+    plan.add_rows(g.channels, window_of(g, False), columns.taps)
+    plan.weight_steps = depth, g.filters * depth, 0, depth
+    return plan
+
+
+@functools.lru_cache(REMEMBERED)
+def input_gradient_by_rows(g: Geometry, dtype: Any) -> Correlation:
+    """Return how dx comes from dy with stride 1, a phase for each row of pixels."""
+    (oh, ow), taps = g.output, math.prod(g.window)
+    by_column = axis(g.width, g.window[1], g.dilation[1], 1, g.padding[1][0])
+    columns = Axis([by_column.first - by_column.reach], 1, 1, by_column.reach, [])
+    images = g.images, g.groups, g.filters, oh, ow
+    outputs = Outputs(g.channels, g.height, g.width, 0, 1, True)
+    plan = Correlation(
+        dtype, images, (1, 1), _whole(oh), columns, (1, g.width), outputs, g.is_small
+    )
+    met = [(0, by_column.reach - v) for v in by_column.shifts(0).values()]
+    plan.add_rows(g.filters, window_of(g, True), met)
     plan.weight_steps = taps, g.filters * g.channels * taps, g.channels * taps, taps
     return plan
