@@ -9,7 +9,7 @@ import inspect
 NAMES = (
     "xent", "linear_xent", "conv", "layers", "choice", "train", "nets", "infer", "startup", "scale",
     "overhead", "elementwise", "tools",
-    "logistic", "sparse", "fashion_mnist", "watch", "trust", "jobs",
+    "logistic", "sparse", "fashion_mnist", "watch", "moving", "trust", "jobs",
     "gpu", "gpu_code", "gpu_conv", "gpu_forecast",
 )  # fmt: skip
 
