@@ -72,7 +72,7 @@ def write_report(
     }
     if history:
         numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
-    numbers |= of_recordings(settings, params, data)
+    numbers |= _of_recordings(settings, params, data)
 
     def explained(rows: NDArray[np.integer]) -> NDArray[Any]:
         samples = to_backend(data.test_x[rows], xp)
@@ -101,7 +101,16 @@ def write_report(
         print(f"no report: {command} brings what draws it", file=sys.stderr)
 
 
-def of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) -> dict[str, str]:
+def tell(
+    settings: Settings, params: dict[str, Array], data: Dataset, accuracy: float | None
+) -> None:
+    """Print the accuracy on test data; before it that of recordings, if there are some."""
+    for name, value in _of_recordings(settings, params, data).items():
+        print(f"{name}: {value}")
+    print(f"test accuracy: {accuracy:.4f}")
+
+
+def _of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) -> dict[str, str]:
     """Return the accuracy of recordings by its name, if the samples to test on are windows of some.
 
     Parameters are of the library of the settings.
