@@ -289,7 +289,7 @@ class CNNClassifier(Classifier):
         Returns
         -------
         array, shape (N, C, H, W), or (N, H, W) of "occlusion" and "grad_cam"
-            Of the library of X.
+            Of the library of X; of signals (N, C, L) or (N, L), and of volumes with a D before H.
         """
         check_is_fitted(self)
         check_choice("method", method, tuple(EXPLANATIONS))

@@ -119,19 +119,19 @@ def occlusion(
     ----------
     model, params
         What makes logits (N, classes) of samples.
-    x : array, shape (N, C, H, W), (N, C, L) or (N, features)
-        Images, signals or rows of numbers, real floating dtype.
+    x : array, shape (N, C, H, W), (N, C, L), (N, C, D, H, W) or (N, features)
+        Images, signals, volumes or rows of numbers, real floating dtype.
     target : array, shape (N,), optional
         Integers: the class to explain of each sample. By default the most probable one.
     window, stride : int or tuple of int
-        Size of a window, and how far apart windows are, along H and W, L or the features; at most
-        as large as the sample, and the stride as the window.
+        Size of a window, and how far apart windows are, along H and W, L, D to W or the features; at
+        most as large as the sample, and the stride as the window.
     baseline : float or array, shape (...) or (N, ...)
         What covers it.
 
     Returns
     -------
-    array, shape (N, H, W), (N, L) or (N, features)
+    array, shape (N, H, W), (N, L), (N, D, H, W) or (N, features)
         ``f(x) - f(covered x)``.
 
     Raises
@@ -189,8 +189,8 @@ def grad_cam(
         What makes logits (N, classes) of samples.
     params
         Its parameters.
-    x : array, shape (N, C, H, W) or (N, C, L)
-        Images or signals, real floating dtype.
+    x : array, shape (N, C, H, W), (N, C, L) or (N, C, D, H, W)
+        Images, signals or volumes, real floating dtype.
     target : array, shape (N,), optional
         Integers: the class to explain of each sample. By default the most probable one.
     layer : str, optional
@@ -199,7 +199,7 @@ def grad_cam(
 
     Returns
     -------
-    array, shape (N, H, W) or (N, L)
+    array, shape (N, H, W), (N, L) or (N, D, H, W)
         Numbers >= 0.
 
     Raises

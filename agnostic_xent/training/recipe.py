@@ -56,7 +56,7 @@ def standardized(model: Layer, params: Mapping[str, Any], x: NDArray[Any]) -> Pa
         A `Sequential` whose first layer is `Standardize`; of another one nothing changes.
     params : dict of str to ndarray
         From ``model.init``.
-    x : ndarray, shape (N, C, H, W) or (N, features)
+    x : ndarray, shape (N, C, H, W), (N, C, L), (N, C, D, H, W) or (N, features)
         The samples of the training, or some of them.
 
     Examples
