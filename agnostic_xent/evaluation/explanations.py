@@ -124,8 +124,8 @@ def occlusion(
     target : array, shape (N,), optional
         Integers: the class to explain of each sample. By default the most probable one.
     window, stride : int or tuple of int
-        Size of a window, and how far apart windows are, along H and W, L, D to W or the features; at
-        most as large as the sample, and the stride as the window.
+        Size of a window, and how far apart windows are, along the axes behind N and C, or along the
+        features; at most as large as the sample, and the stride as the window.
     baseline : float or array, shape (...) or (N, ...)
         What covers it.
 
