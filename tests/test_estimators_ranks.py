@@ -14,7 +14,7 @@ from agnostic_xent import CNNClassifier, export_onnx
 
 SHAPES = {"signals": (3, 20), "one channel": (20,), "volumes": (2, 3, 6, 5)}
 CHANGES = {"signals": "sensors", "one channel": None, "volumes": None}
-OPTIONS = {"epochs": 4, "batch_size": 16, "random_state": 0}
+OPTIONS = {"epochs": 8, "batch_size": 16, "random_state": 0}
 
 
 def samples(kind, dtype="float32"):
@@ -48,7 +48,7 @@ def test_stored_samples_are_taken_by_batches(fitted, tmp_path, kind):
     assert_close(fitted[kind].predict_proba(lazy).compute(), expected, "float32", 64)
     found = classifier(kind).fit(lazy, y)  # block by block, so in another order
     assert_close(found.predict_proba(lazy).compute(), found.predict_proba(x), "float32", 64)
-    assert abs(found.score(x, y) - fitted[kind].score(x, y)) < 0.2
+    assert found.score(x, y) == fitted[kind].score(x, y) == 1
 
 
 class Interrupts(ax.Callback):
@@ -65,7 +65,7 @@ def test_a_checkpoint_goes_on_to_the_same_bits(fitted, tmp_path, kind):
     with pytest.warns(UserWarning, match="interrupted"):
         classifier(kind, checkpoint=tmp_path, callbacks=[Interrupts()]).fit(x, y)
     found = classifier(kind, checkpoint=tmp_path).fit(x, y)
-    assert found.n_iter_ == 4
+    assert found.n_iter_ == 8
     for name, w in fitted[kind].params_.items():
         np.testing.assert_array_equal(found.params_[name], w)
 
@@ -73,8 +73,8 @@ def test_a_checkpoint_goes_on_to_the_same_bits(fitted, tmp_path, kind):
 def fit_all(communicator):
     """Fit each kind in float64; return probabilities and losses."""
     found = {}
-    for kind in SHAPES:
-        model = classifier(kind, communicator=communicator)
+    for kind in ("signals", "volumes"):
+        model = classifier(kind, epochs=2, communicator=communicator)
         x, y = samples(kind, "float64")
         found[kind] = model.fit(x, y).predict_proba(x), model.loss_curve_
     return found

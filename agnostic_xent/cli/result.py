@@ -66,13 +66,13 @@ def write_report(
     if linear_steps(model, params, source, loss, optimizer, size) is not None:
         note += " In training, whole epochs of this model run in one kernel, faster than this."
     unit = "epoch" if history else "iteration"
+    epochs = settings.epochs if settings.estimator else len(history)
     numbers = {
         "parameters": f"{sum(math.prod(w.shape) for w in params.values()):,}",
-        f"{unit}s": f"{settings.epochs}" if settings.estimator else f"{len(history)}",
+        f"{unit}s": f"{epochs}",
+        **({"training": f"{sum(history.column('seconds')):.3g} s"} if history else {}),
+        **_of_recordings(settings, params, data),
     }
-    if history:
-        numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
-    numbers |= _of_recordings(settings, params, data)
 
     def explained(rows: NDArray[np.integer]) -> NDArray[Any]:
         samples = to_backend(data.test_x[rows], xp)
