@@ -11,7 +11,7 @@ from .. import evaluate, to_backend
 from .data import load_test, there
 from .options import BACKENDS, check_writable, working_backend
 from .recipes import loss_of, targets
-from .result import tell, write_report
+from .result import of_recordings, write_report
 from .saved import read
 
 
@@ -50,5 +50,7 @@ def run(options: argparse.Namespace) -> None:
     test = (there(data.test_x, xp), to_backend(targets(loss_here, data.test_y), xp))
     loss, accuracy = evaluate(settings.network(), params, test, loss=loss_here)
     write_report(options.folder, settings, params, history, data, loss)
+    for name, value in of_recordings(settings, params, data).items():
+        print(f"{name}: {value}")
     print(f"test loss: {loss:.4g}")
-    tell(settings, params, data, accuracy)
+    print(f"test accuracy: {accuracy:.4f}")

@@ -66,6 +66,13 @@ def write_report(
     if linear_steps(model, params, source, loss, optimizer, size) is not None:
         note += " In training, whole epochs of this model run in one kernel, faster than this."
     unit = "epoch" if history else "iteration"
+    numbers = {
+        "parameters": f"{sum(math.prod(w.shape) for w in params.values()):,}",
+        f"{unit}s": f"{settings.epochs}" if settings.estimator else f"{len(history)}",
+    }
+    if history:
+        numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
+    numbers |= of_recordings(settings, params, data)
 
     def explained(rows: NDArray[np.integer]) -> NDArray[Any]:
         samples = to_backend(data.test_x[rows], xp)
@@ -78,8 +85,7 @@ def write_report(
             **shown,
             explained=explained if loss is cross_entropy else None,
             loss=loss_on_test,
-            numbers=_numbers(settings, params, history, unit)
-            | _of_recordings(settings, params, data),
+            numbers=numbers,
             curves=curves_of(history) if history else _objective(settings),
             unit=unit,
             filters=to_numpy(first) if first.ndim > 2 else None,
@@ -95,16 +101,7 @@ def write_report(
         print(f"no report: {command} brings what draws it", file=sys.stderr)
 
 
-def tell(
-    settings: Settings, params: dict[str, Array], data: Dataset, accuracy: float | None
-) -> None:
-    """Print the accuracy on test data; before it that of recordings, if there are some."""
-    for name, value in _of_recordings(settings, params, data).items():
-        print(f"{name}: {value}")
-    print(f"test accuracy: {accuracy:.4f}")
-
-
-def _of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) -> dict[str, str]:
+def of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) -> dict[str, str]:
     """Return the accuracy of recordings by its name, if the samples to test on are windows of some.
 
     Parameters are of the library of the settings.
@@ -115,19 +112,6 @@ def _of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) 
     predicted = to_numpy(recording_log_proba(logits, data.test_recording)[1]).argmax(axis=1)
     first = np.unique(data.test_recording, return_index=True)[1]
     return {"accuracy of recordings": f"{np.mean(predicted == data.test_y[first]):.4f}"}
-
-
-def _numbers(
-    settings: Settings, params: dict[str, Array], history: History, unit: str
-) -> dict[str, str]:
-    """Return what is said at the top about the model and its training."""
-    numbers = {
-        "parameters": f"{sum(math.prod(w.shape) for w in params.values()):,}",
-        f"{unit}s": f"{settings.epochs}" if settings.estimator else f"{len(history)}",
-    }
-    if history:
-        numbers["training"] = f"{sum(history.column('seconds')):.3g} s"
-    return numbers
 
 
 def _strongest(settings: Settings, weights: Array) -> dict[str, list[str]]:

@@ -38,7 +38,7 @@ from .data import decided, holds_pictures, is_own, lasting_name, load, there
 from .options import BACKENDS, argument, check_writable, count, rate, seed, working_backend
 from .recipes import RECIPES, TEXTS, loss_of, targets
 from .recordings import LENGTH
-from .result import tell, write_report
+from .result import of_recordings, write_report
 
 DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
@@ -76,7 +76,25 @@ def add_to(commands: Any) -> None:
         help="cnn (default): convolutions with batch normalization, on images or volumes; signals: "
         "the same on windows of signals; logistic: logistic regression, on rows",
     )
-    _add_data(add)
+    add("--data", help=f"{DATA} ({_defaults('data')})")
+    add(
+        "--label",
+        metavar="COLUMN",
+        help="of a table: the column of the labels (default: label, target, class or y)",
+    )
+    add(
+        "--text",
+        metavar="COLUMN",
+        help="of a table, for logistic: the column of texts, whose words are what counts, and "
+        "nothing else (needs scikit-learn)",
+    )
+    add(
+        "--window",
+        type=count,
+        metavar="N",
+        help="of recordings: numbers in a window; the next one begins in its middle (default: "
+        f"{LENGTH}, or all of the shortest recording)",
+    )
     add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
     add(
         "--augment",
@@ -102,29 +120,6 @@ def add_to(commands: Any) -> None:
         "interrupted",
     )
     train.set_defaults(command=run)
-
-
-def _add_data(add: Callable[..., Any]) -> None:
-    """Add the options of what is trained on."""
-    add("--data", help=f"{DATA} ({_defaults('data')})")
-    add(
-        "--label",
-        metavar="COLUMN",
-        help="of a table: the column of the labels (default: label, target, class or y)",
-    )
-    add(
-        "--text",
-        metavar="COLUMN",
-        help="of a table, for logistic: the column of texts, whose words are what counts, and "
-        "nothing else (needs scikit-learn)",
-    )
-    add(
-        "--window",
-        type=count,
-        metavar="N",
-        help="of recordings: numbers in a window; the next one begins in its middle (default: "
-        f"{LENGTH}, or all of the shortest recording)",
-    )
 
 
 def _add_steps(add: Callable[..., Any]) -> None:
@@ -223,7 +218,9 @@ def run(options: argparse.Namespace) -> None:
     if ranks.rank == 0:
         if out is not None:
             write_report(out, settings, params, history, data, history[-1].validation_loss)
-        tell(settings, params, data, history[-1].validation_accuracy)
+        for name, value in of_recordings(settings, params, data).items():
+            print(f"{name}: {value}")
+        print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
 
 
 def _check(options: argparse.Namespace) -> None:
