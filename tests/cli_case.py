@@ -82,6 +82,11 @@ def no_report(monkeypatch):
         monkeypatch.setattr(command, "write_report", lambda *arguments: None)
 
 
+def without_progress(err):
+    """Return the lines on standard error that are neither epochs nor of compiling kernels."""
+    return [line for line in err.splitlines() if not line.startswith(("epoch ", "compiling "))]
+
+
 def one_error_line(capsys):
     """Return the only line on standard error, without its start."""
     out, err = capsys.readouterr()

@@ -11,7 +11,7 @@ from subprocess import PIPE
 
 import numpy as np
 import pytest
-from cli_case import one_error_line, toy_images
+from cli_case import one_error_line, toy_images, without_progress
 from cli_case import toys as toys
 
 import agnostic_xent
@@ -195,7 +195,7 @@ def test_without_matplotlib_one_line_says_how_to_get_it(toys, capsys, monkeypatc
     assert cli.main(["train", "logistic", "--epochs", "1", "--out", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert LAST_LINE.fullmatch(out.rstrip("\n"))
-    (line,) = (line for line in err.splitlines() if not line.startswith("epoch"))
+    (line,) = without_progress(err)
     assert "pip install matplotlib jinja2" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == KEPT
 
@@ -239,7 +239,7 @@ def test_logistic_takes_spambase_only(toys, capsys, data):
     assert "must be spambase, a .csv" in one_error_line(capsys)
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "transformer"], ["info", "--fast"]])
+@pytest.mark.parametrize("arguments", [["fly"], ["train", "transformer"], ["info", "--fast"]])
 def test_bad_command_is_one_line(capsys, arguments):
     assert cli.main(arguments) == 2
     assert one_error_line(capsys)
@@ -325,13 +325,14 @@ def test_interrupt_leaves_whole_files_of_finished_epochs(tmp_path):
     command = [sys.executable, "-c", code, *arguments, "--out", str(tmp_path)]
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as process:
         lines = [process.stderr.readline() for _ in range(2)]
+        if lines[0].startswith("compiling"):
+            lines = [lines[1], process.stderr.readline()]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert [line.split()[1] for line in lines] == ["1/1000", "2/1000"]
     assert process.returncode == 130
     assert out == ""
-    last = [line for line in err.splitlines() if not line.startswith("epoch")]
-    assert last == ["agnostic-xent: interrupted"]
+    assert without_progress(err) == ["agnostic-xent: interrupted"]
     assert sorted(path.name for path in tmp_path.iterdir()) == KEPT
     epochs = [epoch["epoch"] for epoch in json.loads((tmp_path / "history.json").read_text())]
     assert epochs[:2] == [1, 2]
@@ -351,7 +352,7 @@ def test_closed_pipe_is_no_traceback(arguments):
     finally:
         os.close(write)
     assert done.returncode == 1
-    assert [line for line in done.stderr.splitlines() if not line.startswith("epoch")] == []
+    assert without_progress(done.stderr) == []
 
 
 # --- an output that takes nothing ----------------------------------------------------------------

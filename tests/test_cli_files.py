@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 from cli_case import no_report as no_report
-from cli_case import one_error_line
+from cli_case import one_error_line, without_progress
 
 from agnostic_xent import cli
 
@@ -39,7 +39,7 @@ def run(*arguments, capsys):
     """Return what a command prints, and the lines on standard error that are no epochs."""
     assert cli.main([*map(str, arguments)]) == 0
     out, err = capsys.readouterr()
-    return out, [line for line in err.splitlines() if not line.startswith("epoch")]
+    return out, without_progress(err)
 
 
 def table_of(text):

@@ -136,6 +136,22 @@ def test_onnx_has_classes_and_what_is_done_before(saved, tmp_path):
     assert json.loads(properties["classes"]) == classifier.classes_.tolist()
 
 
+def test_an_exported_folder_has_classes_and_what_is_done_before(saved, tmp_path, capsys):
+    """From the command line the input is as the files of the training, float32."""
+    runtime = pytest.importorskip("onnxruntime")
+    classifier, folder, x, _ = saved
+    file = tmp_path / "m.onnx"
+    assert cli.main(["export", str(folder), str(file), "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    session = runtime.InferenceSession(str(file))
+    given = x.reshape(-1, *results["input_shape"]).astype("f4")
+    (found,) = session.run(["probabilities"], {"input": given})
+    np.testing.assert_allclose(found, classifier.predict_proba(x), atol=1e-5)
+    notes = session.get_modelmeta().custom_metadata_map
+    assert json.loads(notes["classes"]) == results["classes"] == classifier.classes_.tolist()
+    assert notes["input"] == results["input"] == f"numbers from {x.min():g} to {x.max():g}"
+
+
 def test_a_report_is_written_also_without_epochs(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")

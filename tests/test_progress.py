@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 import agnostic_xent.training.progress
@@ -18,8 +20,8 @@ EPOCHS = (
     Epoch(2, 3e-7, 1.0, 0.1, 1.04, 99.0, 0.3, 0.875),
 )
 LINES = (
-    "epoch 1/2  loss 1.235  accuracy 0.7500  2.0 s  1,234/s  1:15 left",
-    "epoch 2/2  loss 3e-07  accuracy 1.0000  validation loss 0.3  accuracy 0.8750  1.0 s  99/s",
+    "epoch 1/2  loss 1.235 acc 0.7500  1:15 left  2.0 s  1,234/s",
+    "epoch 2/2  loss 3.0e-07 acc 1.0000  val 0.3000 acc 0.8750  1.0 s  99/s",
 )
 
 
@@ -50,6 +52,29 @@ def show(samples, **options):
 def test_plain_lines_where_there_is_no_terminal(samples, width):
     """One line an epoch and nothing else, however narrow."""
     assert show(samples, force_terminal=False, width=width).splitlines() == list(LINES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    *(st.floats(1e-9, 1e6) for _ in range(2)),
+    st.floats(0, 1),
+    st.floats(0, 9e5),
+    st.floats(0, 1e9),
+    st.integers(1, 1000),
+)
+def test_lines_fit_80_columns(loss, validation_loss, accuracy, seconds, speed, number):
+    """Whatever the numbers are; what tells least is left out."""
+    console = Console(file=io.StringIO(), color_system=None, width=200)
+    progress = Progress(console)
+    progress.on_start(1000, 12)
+    progress.on_resume(History(EPOCHS[:1] * (number - 1)), {})
+    scores = loss, accuracy, 0.1, seconds, speed, validation_loss, accuracy
+    progress.on_epoch(Epoch(number, *scores), {})
+    (line,) = console.file.getvalue().splitlines()
+    assert len(line) <= 80
+    assert f"acc {accuracy:.4f}  val " in line
+    found = float(line.split("loss ")[1].split()[0])
+    assert found == pytest.approx(loss, rel=0.05)
 
 
 def test_a_bar_on_a_terminal():
@@ -144,4 +169,5 @@ def test_a_run_that_goes_on_counts_from_where_it_was():
     assert progress._left(0.5) == "3:45 left"  # 1.5 epochs, of which a half took 75 s
     progress.on_epoch(EPOCHS[1], {})
     progress.on_end()
-    assert f"{LINES[1].replace('2/2', '2/3')}  1:15 left" in console.file.getvalue()
+    line = LINES[1].replace("2/2", "2/3").replace("  1.0 s  99/s", "  1:15 left  1.0 s")
+    assert line in console.file.getvalue()

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from .. import __version__
 from ..core.texts import printable
-from . import bench, evaluate, export, info, predict, report, train, warmup
+from . import bench, completion, evaluate, export, info, predict, report, train, warmup
+from .compiling import told_of_compiling
 from .options import Parser
 
-COMMANDS = (train, evaluate, report, predict, export, bench, info, warmup)
+COMMANDS = (train, evaluate, report, predict, export, bench, info, warmup, completion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> None:
     try:
         words = sys.argv[1:] if argv is None else argv
-        options = _parser().parse_args(words)
-        options.line = shlex.join(["agnostic-xent", *words])
-        options.command(options)
+        parser = _parser()
+        options = parser.parse_args(words or ["--help"])
+        options.line, options.parser = shlex.join(["agnostic-xent", *words]), parser
+        with told_of_compiling():
+            options.command(options)
     finally:
         _flush()
 
@@ -87,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 success, 1 the reader of the output has gone, 2 an error, told in "
         "one line, 130 interrupted. `agnostic-xent COMMAND --help` says more.",
     )
+    version = f"agnostic-xent {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="show it and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)

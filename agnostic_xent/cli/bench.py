@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import subprocess
 import sys
 from importlib import import_module
@@ -20,7 +21,10 @@ def add_to(commands: Any) -> None:
         "package, so this is for its folder.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="which; without any, their names are listed"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="which; without any, a line tells what each of them measures",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, smaller problems")
     parser.set_defaults(command=run)
@@ -36,7 +40,8 @@ def run(options: argparse.Namespace) -> None:
     sys.path.insert(0, "")  # the current folder, which a console script does not search
     known = import_module("benchmarks.__main__").NAMES
     if not options.names:
-        print("\n".join(known))
+        width = max(map(len, known))
+        print("\n".join(f"{name:<{width}}  {_what_it_is(name)}" for name in known))
     for name in options.names:
         if name not in known:
             raise ValueError(f"argument NAME: must be one of {', '.join(known)}; got {name!r}")
@@ -45,3 +50,9 @@ def run(options: argparse.Namespace) -> None:
         code = subprocess.run(command).returncode
         if code:
             raise OSError(f"benchmark {name} ended with exit code {code}")
+
+
+def _what_it_is(name: str) -> str:
+    """Return the first line of a benchmark's docstring; what it imports may not be installed."""
+    tree = ast.parse(Path("benchmarks", f"{name}.py").read_text("utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0]

@@ -10,8 +10,9 @@ from typing import Any
 from .. import evaluate, to_backend
 from .data import load_test, there
 from .options import BACKENDS, check_writable, working_backend
+from .output import add_json
 from .recipes import loss_of, targets
-from .result import of_recordings, write_report
+from .result import of_recordings, print_scores, write_report
 from .saved import read
 
 
@@ -33,6 +34,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--backend", choices=BACKENDS, help="array library (default: that of the training)"
     )
+    add_json(parser)
     parser.set_defaults(command=run)
 
 
@@ -50,7 +52,5 @@ def run(options: argparse.Namespace) -> None:
     test = (there(data.test_x, xp), to_backend(targets(loss_here, data.test_y), xp))
     loss, accuracy = evaluate(settings.network(), params, test, loss=loss_here)
     write_report(options.folder, settings, params, history, data, loss)
-    for name, value in of_recordings(settings, params, data).items():
-        print(f"{name}: {value}")
-    print(f"test loss: {loss:.4g}")
-    print(f"test accuracy: {accuracy:.4f}")
+    recordings = of_recordings(settings, params, data)
+    print_scores(options, recordings, loss, accuracy, {"test loss": f"{loss:.4g}"})

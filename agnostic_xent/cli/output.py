@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import json
+import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.files import write_atomically
 from ..core.texts import printable
@@ -14,6 +18,26 @@ from ..core.texts import printable
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What a spreadsheet may take the rest of a cell for a formula after."""
+
+
+def add_json(parser: Any) -> None:
+    """Add the option that has results written for other programs."""
+    parser.add_argument(
+        "--json", action="store_true", help="print the results as JSON, in one line, for programs"
+    )
+
+
+def print_results(
+    options: argparse.Namespace, results: Mapping[str, Any], lines: Iterable[str]
+) -> None:
+    """Print results: with ``--json`` in one line, null for what is not finite; else the lines."""
+    if options.json:
+        finite = {
+            k: None if x in (math.inf, -math.inf) or x != x else x for k, x in results.items()
+        }
+        print(json.dumps(finite, allow_nan=False))
+    else:
+        print("\n".join(lines))
 
 
 def write_table(rows: Iterable[Sequence[str]], path: Path | None) -> None:

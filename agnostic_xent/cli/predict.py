@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from .. import predict, recording_log_proba, to_backend
+from ..core.files import write_atomically
 from .data import there
 from .options import BACKENDS, argument, check_writable, working_backend
 from .output import write_table
@@ -45,6 +47,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)"
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="write a JSON object a line instead, of sample, class and probabilities",
+    )
     parser.set_defaults(command=run)
 
 
@@ -63,4 +70,20 @@ def run(options: argparse.Namespace) -> None:
     rows = [["sample", "class", *classes]]
     for name, row in zip(names, probabilities(logits), strict=True):
         rows.append([name, classes[row.argmax()], *(f"{p:.6g}" for p in row)])
-    write_table(rows, options.out)
+    if options.json:
+        _write_json(rows, options.out)
+    else:
+        write_table(rows, options.out)
+
+
+def _write_json(rows: list[list[str]], path: Path | None) -> None:
+    """Write the rows below a header as JSON objects, one a line, to a file or standard output."""
+    (_, _, *classes), *rows = rows
+    lines = ""
+    for name, best, *row in rows:
+        shares = dict(zip(classes, map(float, row), strict=True))
+        lines += json.dumps({"sample": name, "class": best, "probabilities": shares}) + "\n"
+    if path is None:
+        print(lines, end="")
+    else:
+        write_atomically(path, lines.encode())

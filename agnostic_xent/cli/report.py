@@ -9,6 +9,7 @@ from typing import Any
 
 from ..evaluation.comparison import Trained, save_comparison
 from .options import check_writable
+from .output import add_json, print_results
 from .result import readable
 from .saved import read
 
@@ -31,6 +32,7 @@ def add_to(commands: Any) -> None:
         default=Path("comparison.html"),
         help="the page (default: comparison.html)",
     )
+    add_json(parser)
     parser.set_defaults(command=run)
 
 
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     runs = [_trained(folder) for folder in (options.first, options.second)]
     check_writable("--out", options.out.parent)
     save_comparison(options.out, *runs)
-    print(options.out)
+    print_results(options, {"page": str(options.out)}, [str(options.out)])
 
 
 def _trained(folder: Path) -> Trained:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,7 @@ from ..evaluation.strongest import strongest
 from ..training.batches import as_source
 from ..training.linear_epochs import linear_steps
 from .data import there
+from .output import print_results
 from .recipes import RECIPES, loss_of, probabilities, targets
 
 
@@ -112,6 +116,20 @@ def of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) -
     predicted = to_numpy(recording_log_proba(logits, data.test_recording)[1]).argmax(axis=1)
     first = np.unique(data.test_recording, return_index=True)[1]
     return {"accuracy of recordings": f"{np.mean(predicted == data.test_y[first]):.4f}"}
+
+
+def print_scores(
+    options: argparse.Namespace,
+    recordings: dict[str, str],
+    loss: float | None,
+    accuracy: float | None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Print how a model did on test data: of recordings, if there are some, and of samples."""
+    shown = recordings | more | {"test accuracy": f"{accuracy:.4f}"}
+    results: dict[str, Any] = {name.replace(" ", "_"): float(x) for name, x in recordings.items()}
+    results |= {"test_loss": loss, "test_accuracy": accuracy}
+    print_results(options, results, [f"{name}: {text}" for name, text in shown.items()])
 
 
 def _strongest(settings: Settings, weights: Array) -> dict[str, list[str]]:

@@ -36,9 +36,10 @@ from ..training.recipe import (
 from . import tuning
 from .data import decided, holds_pictures, is_own, lasting_name, load, there
 from .options import BACKENDS, argument, check_writable, count, rate, seed, working_backend
+from .output import add_json
 from .recipes import RECIPES, TEXTS, loss_of, targets
 from .recordings import LENGTH
-from .result import of_recordings, write_report
+from .result import of_recordings, print_scores, write_report
 
 DATA = (
     "for cnn: embedded (12,000 images of Fashion-MNIST), full (all 70,000), digits "
@@ -119,6 +120,7 @@ def add_to(commands: Any) -> None:
         help="keep the run there after every epoch; the same command goes on where it was "
         "interrupted",
     )
+    add_json(train)
     train.set_defaults(command=run)
 
 
@@ -218,9 +220,8 @@ def run(options: argparse.Namespace) -> None:
     if ranks.rank == 0:
         if out is not None:
             write_report(out, settings, params, history, data, history[-1].validation_loss)
-        for name, value in of_recordings(settings, params, data).items():
-            print(f"{name}: {value}")
-        print(f"test accuracy: {history[-1].validation_accuracy:.4f}")
+        recordings, last = of_recordings(settings, params, data), history[-1]
+        print_scores(options, recordings, last.validation_loss, last.validation_accuracy)
 
 
 def _check(options: argparse.Namespace) -> None:

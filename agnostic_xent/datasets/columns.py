@@ -45,6 +45,12 @@ class Columns:
         """How many numbers a row becomes."""
         return len(self.numbers) + sum(map(len, self.categories.values()))
 
+    @property
+    def names(self) -> list[str]:
+        """What the numbers of a row are: standardised columns, and categories."""
+        own = (f"{name} = {text}" for name, some in self.categories.items() for text in some)
+        return [*(f"{name} (standardised)" for name in self.numbers), *own]
+
     @classmethod
     def of(cls, frame: pandas.DataFrame, label: str) -> Columns:
         """Return what the columns of a training become."""

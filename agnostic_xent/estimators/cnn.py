@@ -19,10 +19,10 @@ from ..core.checks import check_channels_first, check_choice, integer, number
 from ..core.communication import Communicator, first_rank_first
 from ..core.conversion import to_backend, to_numpy
 from ..evaluation.explanations import grad_cam, integrated_gradients, occlusion
-from ..network.containers import Chain, Sequential
-from ..network.exchange import Exported
+from ..network.containers import Sequential
+from ..network.exchange import Exported, after_division
 from ..network.inference import predictor_for
-from ..network.layers import Layer, Params, Shape, Standardize
+from ..network.layers import Layer, Params, Shape
 from ..network.models import default_cnn
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
@@ -398,15 +398,9 @@ class CNNClassifier(Classifier):
         return folder
 
     def _exported(self) -> Exported:
-        divided = {"levels": Standardize()} if Levels(*self._levels).divided else {}
-        params = dict(self.params_)
-        if divided:
-            levels = divided["levels"].init(0, self.image_shape_)[0]
-            dtype = dtype_name(first(self.params_))
-            params["levels.mean"] = levels["mean"].astype(dtype)
-            params["levels.std"] = (WHITE * levels["std"]).astype(dtype)
-        model = Chain({**divided, "": self.model_})
-        return Exported(model, params, self.image_shape_, self.classes_.tolist())
+        shape, divisor = self.image_shape_, WHITE if Levels(*self._levels).divided else 1
+        model, params = after_division(self.model_, self.params_, shape, divisor)
+        return Exported(model, params, shape, self.classes_.tolist())
 
     def _at_chance(self, data: Labelled, batch_size: int) -> AtChance:
         """Return what warns of a training that learns nothing."""

@@ -13,7 +13,7 @@ from ..core.conversion import to_numpy
 from ..core.files import write_atomically
 from ..operations.activations import softmax
 from .containers import Chain
-from .layers import Layer, Pass, WithPullback
+from .layers import Layer, Params, Pass, Shape, Standardize, WithPullback
 from .onnx_graph import OnnxGraph, import_onnx
 
 if TYPE_CHECKING:
@@ -79,13 +79,35 @@ def match_params(
 
 
 class Exported(NamedTuple):
-    """What a classifier is in ONNX."""
+    """What becomes an ONNX file."""
 
     model: Layer
-    """With what is done to samples before; it makes logits."""
+    """Of a classifier with what is done to samples before; it makes logits."""
     params: Mapping[str, Array]
     input_shape: tuple[int, ...]
-    classes: list[Any]
+    classes: list[Any] | None = None
+    """The labels of a classifier, whose output is probabilities."""
+    input: str = ""
+    """What a classifier is to be given, in words."""
+
+    @property
+    def output(self) -> str:
+        """The name of the graph's output."""
+        return "output" if self.classes is None else "probabilities"
+
+
+def after_division(
+    model: Layer, params: Params, shape: Shape, divisor: int
+) -> tuple[Layer, Params]:
+    """Return a model of numbers that are divided before, and its parameters."""
+    if divisor == 1:
+        return model, params
+    levels, dtype = Standardize(), str(next(iter(params.values())).dtype).rpartition(".")[2]
+    own = {
+        f"levels.{name}": (w * divisor if name == "std" else w).astype(dtype)
+        for name, w in levels.init(0, shape)[0].items()
+    }
+    return Chain({"levels": levels, "": model}), {**params, **own}
 
 
 def export_onnx(
@@ -136,12 +158,20 @@ def export_onnx(
     True
     >>> export_onnx(LogisticRegression().fit([[0.0], [1.0]], ["ham", "spam"]), path)
     """
-    classes = None
     if not isinstance(model, Layer):
-        path, (model, params, input_shape, classes) = params, _of_classifier(model, path)
+        write_onnx(params, _of_classifier(model, path))
+        return
     if path is None or input_shape is None:
         raise TypeError("export_onnx of a layer needs params, path and input_shape")
+    write_onnx(path, Exported(model, params, input_shape))
+
+
+def write_onnx(path: str | os.PathLike[str], exported: Exported) -> None:
+    """Write a model, or a classifier, to an ONNX file."""
     onnx = import_onnx()
+    model, params, input_shape, classes, about = exported
+    if classes is not None:
+        model = Chain({"": model, "probabilities": _Probabilities()})
     host = {k: to_numpy(w) for k, w in match_params(model, params, input_shape).items()}
     dtype = _dtype(host)
     element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
@@ -150,15 +180,14 @@ def export_onnx(
     graph.note_shape(model, "input", y)
     if not graph.nodes or graph.nodes[-1].output[0] != y:
         graph.node("Identity", y)
-    output = "output" if classes is None else "probabilities"
-    graph.nodes[-1].output[0] = output
+    graph.nodes[-1].output[0] = exported.output
     describe = onnx.helper.make_tensor_value_info
     content = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "model",
             [describe("input", element, ["batch", *input_shape])],
-            [describe(output, element, ["batch", *graph.shapes[y]])],
+            [describe(exported.output, element, ["batch", *graph.shapes[y]])],
             [onnx.numpy_helper.from_array(w, name) for name, w in host.items()] + graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -166,14 +195,15 @@ def export_onnx(
         producer_name="agnostic_xent",
     )
     if classes is not None:
-        onnx.helper.set_model_props(content, {"classes": json.dumps(classes)})
+        notes = {"classes": json.dumps(classes)} | ({"input": about} if about else {})
+        onnx.helper.set_model_props(content, notes)
     onnx.checker.check_model(content, full_check=True)
     _warn_of_float64(dtype, {node.op_type for node in graph.nodes})
     write_atomically(path, content.SerializeToString())
 
 
 def _of_classifier(classifier: Any, path: Any) -> Exported:
-    """Return a fitted classifier as a model that makes probabilities."""
+    """Return a fitted classifier as what is exported."""
     if path is not None or not hasattr(classifier, "_exported"):
         raise TypeError(
             "model must be a layer, with params, path and input_shape, or a CNNClassifier or "
@@ -184,7 +214,7 @@ def _of_classifier(classifier: Any, path: Any) -> Exported:
     if classifier._several:
         raise TypeError("a classifier of several labels a sample is not exported; export its model")
     found: Exported = classifier._exported()
-    return found._replace(model=Chain({"": found.model, "probabilities": _Probabilities()}))
+    return found
 
 
 class _Probabilities(Layer):
@@ -222,5 +252,5 @@ def _warn_of_float64(dtype: np.dtype, kinds: set[str]) -> None:
             f"onnxruntime does not compute {' and '.join(refused)} in float64, the dtype of params,"
             ' on a CPU; to run the file there, export {name: w.astype("float32") for name, w in '
             "to_backend(params, numpy).items()}",
-            stacklevel=3,
+            stacklevel=4,
         )

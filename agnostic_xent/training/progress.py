@@ -16,12 +16,15 @@ __all__ = ["Progress"]
 
 PERIOD = 1.0
 """Seconds between two drawings of the bar."""
+WIDTH = 80
+"""Columns of a line."""
 
 
 class Progress(Callback):
     """Show the progress of `fit`: one line an epoch, and on a terminal a bar for the running one.
 
-    Both show how fast it goes and how much time is left of the whole run, at the speed so far.
+    Both show how fast it goes and how much time is left of the whole run, at the speed so far. A
+    line has up to 80 columns.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ class Progress(Callback):
         if self._console.is_terminal:
             columns = (
                 progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
+                progress.BarColumn(WIDTH // 4),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[speed]}"),
             )
@@ -83,15 +86,13 @@ class Progress(Callback):
 
     def on_epoch(self, epoch: Epoch, params: dict[str, Array]) -> None:
         """Print the epoch's line, and show the bar of the next one."""
-        line = f"{self._title(epoch.epoch)}  loss {epoch.loss:.4g}  accuracy {epoch.accuracy:.4f}"
+        line = f"{self._title(epoch.epoch)}  loss {_scores(epoch.loss, epoch.accuracy)}"
         if epoch.validation_loss is not None:
-            line += (
-                f"  validation loss {epoch.validation_loss:.4g}"
-                f"  accuracy {epoch.validation_accuracy:.4f}"
-            )
-        line += f"  {epoch.seconds:.1f} s  {epoch.images_per_second:,.0f}/s"
+            line += f"  val {_scores(epoch.validation_loss, epoch.validation_accuracy)}"
         if epoch.epoch < self._epochs:
             line += f"  {self._left(1.0)}"
+        for speed in (f"  {epoch.seconds:.1f} s", f"  {epoch.images_per_second:,.0f}/s"):
+            line += speed if len(line) + len(speed) <= WIDTH else ""
         self._console.print(line, soft_wrap=True)
         self._begin(epoch.epoch + 1)
 
@@ -118,3 +119,10 @@ class Progress(Callback):
 
     def _title(self, number: int) -> str:
         return f"epoch {number}/{self._epochs}"
+
+
+def _scores(loss: float, accuracy: float | None) -> str:
+    """Return a loss, in up to seven characters, and an accuracy."""
+    if 1e-3 <= loss < 1:
+        return f"{loss:.4f} acc {accuracy:.4f}"
+    return f"{loss:{'.4g' if 1 <= loss < 1e4 else '.1e'}} acc {accuracy:.4f}"
