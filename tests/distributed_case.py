@@ -18,11 +18,13 @@ from agnostic_xent import (
     BatchNorm2d,
     Callback,
     Conv2d,
+    CutMix,
     Cutout,
     Dense,
     Dropout,
     Flatten,
     MaxPool2d,
+    Mixup,
     RandomFlip,
     RandomShift,
     ReLU,
@@ -95,6 +97,8 @@ CASES = {
     "augmented": (AUGMENTED, {}, {}),
     "batch norm": (WITH_BATCH_NORM, {}, {}),
     "large layer": (WITH_LARGE_LAYER, {}, {}),
+    "mixup": (WITH_DROPOUT, {"label_smoothing": 0.1}, {"mix": Mixup(0.4)}),
+    "cutmix": (WITH_BATCH_NORM, {"weight": CLASS_WEIGHT}, {"mix": CutMix()}),
     "one logit": (ONE_LOGIT, {}, {"binary": True}),
 }  # fmt: skip
 
@@ -109,7 +113,7 @@ def train(communicator, case, dtype="float32", *, backend=None, optimizer=None, 
     """Train; return parameters as NumPy arrays, and the history without times."""
     model, options, kind = CASES[case]
     params = {k: v.astype(dtype) for k, v in model.init(SEED, IMAGE)[0].items()}
-    x, y = data(dtype, **kind)
+    x, y = data(dtype, **{name: value for name, value in kind.items() if name != "mix"})
     arguments = {
         "loss": loss_of(options, dtype, kind.get("binary")),
         "optimizer": optimizer or SGD(0.02, momentum=0.9),
@@ -117,6 +121,7 @@ def train(communicator, case, dtype="float32", *, backend=None, optimizer=None, 
         "batch_size": BATCH,
         "rng": SEED,
         "validation": (x[:33], y[:33]),
+        "mix": kind.get("mix"),
     }
     arguments |= changed
     if communicator is not None:

@@ -6,12 +6,12 @@ import types
 
 import numpy as np
 import pytest
-from cli_case import keep_model
+from cli_case import keep_model, one_error_line
 from cli_case import no_report as no_report
 from cli_case import toys as toys
 from training_case import same
 
-from agnostic_xent import ClipByNorm, MovingAverage, cli, load_params
+from agnostic_xent import ClipByNorm, CutMix, Mixup, MovingAverage, cli, load_params
 
 
 @pytest.fixture
@@ -45,6 +45,16 @@ def test_options_of_steps_reach_the_training(toys, calls, options, steps):
     assert run.optimizer.decay == 0.9
     assert run.optimizer.optimizer.norm == 0.5
     assert run.optimizer.rate(2 * steps - 1) > 0 == run.optimizer.rate(2 * steps)
+
+
+@pytest.mark.parametrize("mix", [Mixup(), CutMix()])
+def test_mixtures_reach_the_training(toys, calls, mix, capsys):
+    name = type(mix).__name__.lower()
+    assert cli.main(["train", "--epochs", "1", "--mix", name]) == 0
+    assert calls[0].mix == mix
+    capsys.readouterr()
+    assert cli.main(["train", "logistic", "--mix", name]) == 2
+    assert one_error_line(capsys) == "argument --mix: is for images, of cnn, not for logistic"
 
 
 def test_averages_are_kept(toys, calls, no_report, tmp_path):

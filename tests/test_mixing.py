@@ -14,7 +14,6 @@ from training_case import CNN, IMAGE, SOFTMAX, each_home, images, same, start, t
 
 import agnostic_xent as ax
 from agnostic_xent import CutMix, Mixup, to_numpy
-from agnostic_xent.core.communication import Alone
 from agnostic_xent.training.mixing import Mixing
 
 MIXES = {"mixup": Mixup(0.4), "cutmix": CutMix()}
@@ -160,8 +159,6 @@ def test_what_diverges_is_found_again():
     [
         ({"mix": 0.2}, r"mix must be one such as Mixup\(0.2\) or CutMix\(\), got 0.2"),
         ({"mix": Mixup}, r"mix must be one such as"),
-        ({"mix": Mixup(), "communicator": Alone()}, "mix is for training without a communicator"),
-        ({"mix": Mixup(), "capture": True}, "capture=True is for training without mix"),
         (
             {"mix": Mixup(), "loss": functools.partial(ax.cross_entropy, ignore_index=0)},
             "mix is for losses without ignore_index",
@@ -200,3 +197,27 @@ def test_images_with_a_label_each_pixel_are_refused():
             model, params, (x, np.zeros((6, 6, 6), "i8")), mix=Mixup(), epochs=1,
             loss=functools.partial(ax.cross_entropy, axis=1), optimizer=ax.SGD(0.1),
         )  # fmt: skip
+
+
+@each_mix
+@pytest.mark.parametrize("weights", [None, np.arange(40) % 3 + 1.0])
+def test_of_a_classifier_it_is_that_of_fit(mix, weights):
+    """Also of weights, which mixtures have their shares of; a copy keeps it."""
+    pytest.importorskip("sklearn")
+    from sklearn.base import clone
+
+    x, y = images()
+    options = {"optimizer": ax.SGD(0.1), "epochs": 2, "batch_size": 8, "random_state": 0}
+    classifier = clone(ax.CNNClassifier(SOFTMAX, mix=mix, **options))
+    found = classifier.fit(x, y, weights)
+    rng = found._rng()
+    params = SOFTMAX.init(rng, IMAGE)[0]
+    target, loss = y, ax.cross_entropy
+    if weights is not None:
+        target = (np.eye(3)[y] * (weights / weights.mean())[:, None]).astype("f4")
+        loss = functools.partial(loss, normalize="count")
+    task = {"loss": loss, "optimizer": ax.SGD(0.1), "epochs": 2, "batch_size": 8, "rng": rng}
+    expected, history = ax.fit(SOFTMAX, params, (x, target), mix=mix, **task)
+    same(found.params_, expected)
+    assert found.loss_curve_ == history.column("loss")
+    assert found.partial_fit(x, y).predict(x).shape == (40,)

@@ -209,8 +209,16 @@ def test_the_command_line_goes_on(tmp_path, monkeypatch, capsys):
     assert cli.main([*parts, "--batch-size", "2"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "is of another run: its optimizer is SGD(learning_rate=cosine(" in error
+    assert "is of another run: its optimizer has steps=" in error
     assert "; its batch_size is 1, here 2" in error
+    for name, value in (("--learning-rate", "0.5"), ("--seed", "9")):
+        assert cli.main([*parts, name, value]) == 2
+        error = capsys.readouterr().err
+        assert ("has rate=0.02 (here 0.5)" if value == "0.5" else "of another seed") in error
+    parts[3] = "4"
+    assert cli.main(parts) == 0
+    history = json.loads((tmp_path / "new" / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
 
 
 def test_load_checkpoint(tmp_path):

@@ -21,6 +21,7 @@ from agnostic_xent import (
     fit,
     load_checkpoint,
     save_params,
+    warmup,
 )
 from agnostic_xent.network.checkpoints import save_record
 from agnostic_xent.training.runs import FILE, KIND
@@ -43,8 +44,14 @@ class Plain:
 
 X, Y = images()
 OTHERS = {
-    "model": ({"model": Sequential(Flatten(), Dense(3, bias=False))}, "its model is Seq.*, here S"),
-    "start": ({"params": {k: w + 1 for k, w in start().items()}}, "its start .* is .*, here"),
+    "model": (
+        {"model": Sequential(Flatten(), Dense(3, bias=False))},
+        r"its model has bias=True \(here False\)",
+    ),
+    "start": (
+        {"params": {k: w + 1 for k, w in start().items()}},
+        "its start is of other parameters, such as of another seed",
+    ),
     "dtype": (
         {"params": start(dtype="float64"), "data": (X.astype("float64"), Y)},
         r"its data is x \(40, 1, 6, 6\) float32.*, here x \(40, 1, 6, 6\) float64",
@@ -54,10 +61,13 @@ OTHERS = {
         r"its loss is \{'cross_entropy': \{\}\}, here .*'label_smoothing': 0.1",
     ),
     "optimizer": ({"optimizer": AdamW()}, r"its optimizer is SGD\(.*\), here AdamW"),
-    "rate": ({"optimizer": SGD(0.2, momentum=0.9)}, "its optimizer is SGD.learning_rate=0.1"),
+    "rate": (
+        {"optimizer": SGD(0.2, momentum=0.8)},
+        r"its optimizer has learning_rate=0.1 \(here 0.2\), momentum=0.9 \(here 0.8\)",
+    ),
     "batch size": ({"batch_size": 7}, "its batch_size is 8, here 7"),
-    "rng": ({"rng": 4}, "its rng .* is .*, here"),
-    "no rng": ({"rng": None}, "its rng .* is .*, here None"),
+    "rng": ({"rng": 4}, "its rng is another one, such as of another seed"),
+    "no rng": ({"rng": None}, "its rng is .*, here None"),
     "samples": ({"data": (X[1:], Y[1:])}, r"its data is x \(40, .*, here x \(39, "),
     "iterable": ({"data": [(X, Y)]}, "its data is x .*, here an iterable"),
 }
@@ -76,9 +86,36 @@ def test_a_file_of_another_run(name, tmp_path):
 
 def test_another_schedule(tmp_path):
     train(optimizer=SGD(cosine(0.1, steps=20)), checkpoint=tmp_path)
-    with pytest.raises(ValueError, match=r"is SGD\(.*steps=20.*, here SGD\(.*steps=30"):
+    with pytest.raises(ValueError, match=r"run: its optimizer has steps=20 \(here 30\)$"):
         train(optimizer=SGD(cosine(0.1, steps=30)), checkpoint=tmp_path)
     train(optimizer=SGD(cosine(0.1, steps=20)), checkpoint=tmp_path, epochs=3)
+    with pytest.raises(ValueError, match=r"has steps=20 \(here 10\); its epochs are 3, here 2$"):
+        train(optimizer=SGD(cosine(0.1, steps=10)), checkpoint=tmp_path, epochs=2)
+    with pytest.raises(ValueError, match=r"its optimizer has rate=0.1 \(here 0.2\), steps="):
+        train(optimizer=SGD(cosine(0.2, steps=30)), checkpoint=tmp_path, epochs=4)
+
+
+def test_more_epochs_go_on_with_the_schedule_of_a_longer_run(tmp_path):
+    """The steps that are still to come have its rates; the file is then one of the longer run."""
+
+    def schedule(epochs):
+        return warmup(cosine(0.1, steps=5 * epochs), steps=epochs)
+
+    def longer(epochs, **options):
+        optimizer = AdamW(schedule(epochs))
+        return train(optimizer=optimizer, epochs=epochs, checkpoint=tmp_path, **options)
+
+    longer(2)
+    with pytest.raises(RuntimeError, match="out of coffee"):
+        longer(4, callbacks=[Recorder(fail=7)])
+    found, history = longer(4)
+    expected, at_once = train(
+        optimizer=AdamW(lambda step: schedule(2 if step < 10 else 4)(step)), epochs=4
+    )
+    same(found, expected)
+    assert history.column("learning_rate") == at_once.column("learning_rate")
+    with pytest.raises(ValueError, match="its epochs are 4, here 3"):
+        longer(3)
 
 
 def test_another_schedule_of_a_function(tmp_path):

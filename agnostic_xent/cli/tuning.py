@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import ClipByNorm, MovingAverage, transfer_params
+from .. import ClipByNorm, CutMix, Mixup, MovingAverage, transfer_params
 from ..core.arrays import Array
 from ..evaluation.folder import Settings
 from ..training.optimizers import Optimizer
 from .options import argument, count, rate, share
 from .saved import read
+
+MIXES = {"mixup": Mixup(), "cutmix": CutMix()}
 
 
 def add_to(add: Callable[..., Any]) -> None:
@@ -30,6 +32,12 @@ def add_to(add: Callable[..., Any]) -> None:
         "--drop-last",
         action="store_true",
         help="leave out the samples at the end of an epoch that are too few for a whole step",
+    )
+    add(
+        "--mix",
+        choices=tuple(MIXES),
+        help="of cnn: train on mixtures of two images and of their classes, of both images in all "
+        "pixels (mixup), or of one with a rectangle of the other (cutmix)",
     )
     add("--clip", type=rate, metavar="NORM", help="scale gradients down to this norm")
     add(
@@ -83,8 +91,11 @@ def started(
 
 def of_steps(options: argparse.Namespace, params: dict[str, Array]) -> dict[str, Any]:
     """Return the arguments of `fit` that say what a step is."""
+    if options.mix is not None and options.model == "logistic":
+        raise ValueError("argument --mix: is for images, of cnn, not for logistic")
     last = next(reversed(params)).rpartition(".")[0]
     return {
+        "mix": MIXES.get(options.mix),
         "accumulate": options.accumulate,
         "drop_last": options.drop_last,
         "trainable": [last] if options.freeze else None,

@@ -27,6 +27,7 @@ from ..network.models import default_cnn
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
 from ..training.loop import Callback
+from ..training.mixing import Mix
 from ..training.optimizers import AdamW, Optimizer
 from ..training.recipe import (
     CHANGES,
@@ -97,6 +98,9 @@ class CNNClassifier(Classifier):
         each side, for pictures whose mirror image is of the same class; not for digits. "sensors"
         is `RandomRotation3d` by up to 25 degrees, for signals of three-axis sensors; it is always
         in front. `Cutout` and `Dropout` are others.
+    mix : Mixup or CutMix, optional
+        Trains on mixtures of two images and of their targets, of which then are the losses and
+        accuracies of the training. `CutMix` is for images alone.
     epochs : int
         Passes through the images.
     batch_size : int
@@ -175,7 +179,7 @@ class CNNClassifier(Classifier):
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
     _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(OWN_RATE)}
     _levels = astuple(Levels())  # a pickle has no class that may move
-    signals = False  # what older pickles, which do not say so, were fitted with
+    signals, mix = False, None  # what older pickles, which do not say so, were fitted with
     model_: Layer
     params_: Params
 
@@ -188,6 +192,7 @@ class CNNClassifier(Classifier):
         optimizer: Optimizer | None = None,
         learning_rate: float | None = None,
         augment: Any = None,
+        mix: Mix | None = None,
         epochs: int = 20,
         batch_size: int = 128,
         class_weight: Any = None,
@@ -207,6 +212,7 @@ class CNNClassifier(Classifier):
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.augment = augment
+        self.mix = mix
         self.epochs = epochs
         self.batch_size = batch_size
         self.class_weight = class_weight
@@ -343,6 +349,7 @@ class CNNClassifier(Classifier):
             held_out=held_out,
             callbacks=[*self.callbacks, self._at_chance(data, batch_size)],
             checkpoint=None if partial else self._checked_checkpoint(task),
+            mix=self.mix,
         )
         self.model_, self.params_ = model, trained.params
         self.classes_, self._several, self.image_shape_ = data.classes, data.several, shape

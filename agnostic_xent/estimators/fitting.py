@@ -28,6 +28,7 @@ from ..training.averages import Averaged
 from ..training.batches import is_stored
 from ..training.callbacks import EarlyStopping
 from ..training.loop import Callback, Epoch, History, Loss, fit
+from ..training.mixing import Mix
 from ..training.optimizers import Optimizer, State
 from ..training.recipe import some_of
 from ..training.sparse_epochs import _ZeroLogit
@@ -154,6 +155,7 @@ def train(
     held_out: HeldOut | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
+    mix: Mix | None = None,
 ) -> Trained:
     """Train with `fit`; raise ValueError also if a class is too small for a validation part.
 
@@ -179,6 +181,7 @@ def train(
             callbacks=[*callbacks, kept] if best is None else [*callbacks, kept, best],
             checkpoint=checkpoint,
             communicator=communicator,
+            mix=mix,
         )
     except KeyboardInterrupt:
         if not kept.history or communicator.size > 1:

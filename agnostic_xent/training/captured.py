@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..core.arrays import Array, array_namespace, device
@@ -69,7 +70,8 @@ class CapturedSteps:
     """
 
     def __init__(self, task: Task, kernel: Implementation):
-        self._task, self._kernel = task, kernel
+        self._given, self._kernel = task, kernel
+        self._task = replace(task, mixing=None)  # batches are mixed before a step takes them
         self._captured: dict[Any, CapturedStep | None] = {}
         self._why_not = ""
         if type(task.optimizer) not in (SGD, AdamW):
@@ -78,7 +80,8 @@ class CapturedSteps:
     def __call__(self, params: Params, state: State, rng: Any) -> Steps:
         """Yield parameters, state and the samples' totals after one or several steps."""
         inside: CapturedStep | None = None
-        for group in grouped(self._task.batches(rng), self._task.accumulate):
+        for group in grouped(self._given.batches(rng), self._task.accumulate):
+            group = [self._given.mixed(batch, params, rng) for batch in group]
             key = current_mode(), *[(x.shape, x.dtype) for batch in group for x in batch]
             step = self._captured.get(key)
             if inside and (inside is not step or inside.taken == TOGETHER):

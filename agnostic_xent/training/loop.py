@@ -82,15 +82,16 @@ def fit(
         Evaluated after each epoch.
     mix : Mixup or CutMix, optional
         Trains on mixtures of two samples and of their targets; loss and accuracy of the training
-        are those of mixtures. Not with a communicator.
+        are those of mixtures.
     callbacks : sequence of Callback
         Such as `Progress`, `EarlyStopping` or `KeepBest`.
     checkpoint : path of a folder, optional
         Where the run is kept after each epoch, in one file that is replaced whole. Where the
         folder holds a run already, that one goes on, after an interruption with the same bits as
         without it (on a CPU; an iterable has to give the same batches again). It has to be of the
-        same arguments; only ``epochs`` may grow, and the number of ranks change. No two runs use
-        a folder at a time.
+        same arguments; only ``epochs`` may grow, and with them the ``steps`` of a schedule, whose
+        rates the remaining steps take; and the number of ranks may change. No two runs use a
+        folder at a time.
     communicator : Communicator, optional
         Such as `MPICommunicator`: the ranks that train together, each with a share of every batch.
         All of them call `fit` with the same arguments, of which ``batch_size`` is that of all
@@ -159,7 +160,7 @@ def fit(
     epochs, batch_size = integer("epochs", epochs), integer("batch_size", batch_size)
     accumulate = integer("accumulate", accumulate)
     loss = _checked_loss(loss)
-    _check_helpers(optimizer, callbacks, communicator, capture=capture, mix=mix)
+    _check_helpers(optimizer, callbacks, communicator, capture=capture)
     learner = model if trainable is None else frozen(model, params, _names(trainable))
     communicator = Alone() if communicator is None else communicator
     run = Run(params, optimizer.init(params), same_generator(rng, communicator))
@@ -393,16 +394,11 @@ def _names(trainable: Any) -> list[str]:
     return [*trainable]
 
 
-def _check_helpers(
-    optimizer: Any, callbacks: Any, communicator: Any, *, capture: bool, mix: Any
-) -> None:
+def _check_helpers(optimizer: Any, callbacks: Any, communicator: Any, *, capture: bool) -> None:
     check_optimizer(optimizer)
     _check_callbacks(callbacks)
-    for name, given in (("capture=True", capture), ("mix", mix)):
-        if given and communicator is not None:
-            raise ValueError(f"{name} is for training without a communicator; pass one of them")
-    if capture and mix:
-        raise ValueError("capture=True is for training without mix; pass one of them")
+    if capture and communicator is not None:
+        raise ValueError("capture=True is for training without a communicator; pass one of them")
 
 
 def _check_callbacks(callbacks: Any) -> None:

@@ -135,14 +135,18 @@ class Mixing:
         self.how, self._model = how, model
         self._classes = 0
 
-    def __call__(self, batch: Batch, params: Mapping[str, Array], rng: Any) -> Batch:
-        """Return a batch, mixed."""
+    def __call__(
+        self, batch: Batch, params: Mapping[str, Array], rng: Any, own: slice = slice(None)
+    ) -> Batch:
+        """Return a batch, mixed; or some of its samples, whose partners may be any of it."""
         x, y = batch
         xp = array_namespace(x)
         y = self._numbers(x, y, params)
-        order = xp.asarray(rng.permutation(int(x.shape[0])), device=device(x))
-        x, share = self.how.mixed(x, xp.take(x, order, axis=0), rng)
-        return x, mean(y, xp.take(y, order, axis=0), share)
+        partners = rng.permutation(int(x.shape[0]))[own]
+        order = xp.asarray(partners, device=device(x))
+        other, y_other = (xp.take(part, order, axis=0) for part in (x, y))
+        x, share = self.how.mixed(x[own, ...], other, rng)
+        return x, mean(y[own, ...], y_other, share)
 
     def _numbers(self, x: Array, y: Array, params: Mapping[str, Array]) -> Array:
         """Return targets as numbers: of labels, the probability of each class."""

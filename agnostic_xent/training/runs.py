@@ -34,6 +34,11 @@ FILE = "checkpoint.safetensors"
 PACKAGES = ("agnostic-xent", "numpy", "numba")
 """Whose versions have to be the same on all ranks."""
 
+OPTIMIZER = "optimizer"
+START, RNG = "start (checksum of its parameters)", "rng (checksum of its first state)"
+STEPS = re.compile(r"\bsteps=\d+")
+"""In the text of an optimizer, how long its schedule is."""
+
 KIND = "checkpoint of agnostic_xent, version 1"
 
 
@@ -91,12 +96,13 @@ class RunFile:
         OSError
             If the file cannot be read or written.
         """
-        self._settings = settings(self._task, run, self._seeded)
+        self._settings, self._epochs = settings(self._task, run, self._seeded), epochs
         if not self.path.exists():
             self.save(run)
         saved = _load(self.path)  # also of a new run: one way to start
-        self._check_settings(saved.settings)
-        self._check_rates(saved.rates)
+        self._check_settings(saved)
+        if not self._has_more_steps(saved):
+            self._check_rates(saved.rates)
         if len(saved.history) > epochs:
             raise ValueError(
                 f"epochs must be at least the {len(saved.history)} that {self.path} has behind it, "
@@ -115,6 +121,7 @@ class RunFile:
         shown = self._task.averages(run.params, run.state)
         record = {
             "settings": self._settings,
+            "epochs": self._epochs,
             "rates": [[step, self._task.optimizer.rate(step)] for step in _looked_at(run.state)],
             "params": [*run.params],
             "state": _packed(run.state, arrays, "state"),
@@ -125,15 +132,24 @@ class RunFile:
         }
         save_record(self.path, KIND, record, arrays)
 
-    def _check_settings(self, saved: dict[str, Any]) -> None:
-        saved = {"mix": "None"} | saved  # which older files do not have
+    def _check_settings(self, saved: _Saved) -> None:
         differences = [
-            f"its {name} is {saved.get(name)}, here {value}"
+            in_words(name, str(saved.settings.get(name)), str(value))
             for name, value in self._settings.items()
-            if saved.get(name) != value
+            if saved.settings.get(name) != value
+            and not (name == OPTIMIZER and self._has_more_steps(saved))
         ]
+        if differences and self._epochs < saved.epochs:
+            differences.append(f"its epochs are {saved.epochs}, here {self._epochs}")
         if differences:
             raise ValueError(f"{self.path} is of another run: {'; '.join(differences)}")
+
+    def _has_more_steps(self, saved: _Saved) -> bool:
+        """Return whether the schedule differs in steps alone, and there are more epochs."""
+        old, new = (str(of.get(OPTIMIZER)) for of in (saved.settings, self._settings))
+        return (
+            self._epochs > saved.epochs and old != new and STEPS.sub("", old) == STEPS.sub("", new)
+        )
 
     def _check_rates(self, rates: list[tuple[int, float]]) -> None:
         """Compare schedules where they have been: of a function nothing else is kept."""
@@ -180,6 +196,8 @@ class _Saved(NamedTuple):
     """What a file holds."""
 
     settings: dict[str, Any]
+    epochs: int
+    """Of the whole run."""
     rates: list[tuple[int, float]]
     params: dict[str, np.ndarray]
     state: Any
@@ -196,7 +214,8 @@ def _load(path: Path) -> _Saved:
     record, arrays = load_record(path, KIND)
     try:
         return _Saved(
-            settings=dict(record["settings"]),
+            settings={"mix": "None"} | record["settings"],  # which older files do not have
+            epochs=int(record.get("epochs", 0)),  # nor these
             rates=[(int(step), float(rate)) for step, rate in record["rates"]],
             params={name: arrays[f"params:{name}"] for name in record["params"]},
             state=record["state"],
@@ -220,15 +239,31 @@ def settings(task: Task, run: Run, seeded: bool) -> dict[str, Any]:
     return {
         "model": _text(task.model),
         "loss": _text({operation_of(task.loss).name: loss}),
-        "optimizer": _text(task.optimizer),
+        OPTIMIZER: _text(task.optimizer),
         "batch_size": task.batch_size,
         "mix": _text(None if task.mixing is None else task.mixing.how),
         "accumulate": task.accumulate,
         "drop_last": task.drop_last,
         "data": _shapes(task.source),
-        "start (checksum of its parameters)": checksum("", host_arrays(run.params)),
-        "rng (checksum of its first state)": checksum(random, {}) if seeded else "None",
+        START: checksum("", host_arrays(run.params)),
+        RNG: checksum(random, {}) if seeded else "None",
     }
+
+
+def in_words(name: str, saved: str, here: str) -> str:
+    """Return what differs between a setting that is kept and the one of a new run."""
+    if name == START:
+        return "its start is of other parameters, such as of another seed"
+    if name == RNG and "None" not in (saved, here):
+        return "its rng is another one, such as of another seed"
+    name = name.partition(" (")[0]
+    fields = [re.findall(r"(\w+)=([^\s=,()]+)", text) for text in (saved, here)]
+    frames = [re.sub(r"=[^\s=,()]+", "", text) for text in (saved, here)]
+    if fields[0] and frames[0] == frames[1]:
+        pairs = zip(*fields, strict=True)
+        found = ", ".join(f"{k}={a} (here {b})" for (k, a), (_, b) in pairs if a != b)
+        return f"its {name} has {found}"
+    return f"its {name} is {saved}, here {here}"
 
 
 def facts(task: Task, held_out: Task | None, run: Run, epochs: int) -> dict[str, Any]:

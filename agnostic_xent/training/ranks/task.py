@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from ...network.containers import as_chain, learns, outer_params
 from ...network.inference import predictor_for
 from ...network.layers import Layer, Params, Pass, WithPullback, split_statistics
 from ..accumulation import grouped
-from ..batches import Batch, samples_of
+from ..batches import Batch, Source, samples_of
 from ..linear_epochs import Steps
 from ..objective import (
     CLASS_LOSSES,
@@ -40,7 +40,7 @@ from ..objective import (
 from ..optimizers import State
 from ..steps import Stepper, Task
 from ..totals import Totals
-from .shares import ShareOfDraws, shared
+from .shares import ShareOfDraws, share, shared
 from .sums import GradientSums
 
 NUMBERS = ":numbers"
@@ -64,8 +64,8 @@ def distributed(task: Task, communicator: Communicator) -> Task:
             "loss cannot set sample_weight on several ranks, which see a share of each batch; "
             'let targets be probabilities times weights, with normalize="count"'
         )
-    source = shared(task.source, communicator)
-    return DistributedTask(**vars(task) | {"source": source}, communicator=communicator)
+    own = {"source": shared(task.source, communicator), "whole": task.source}
+    return DistributedTask(**vars(task) | own, communicator=communicator)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,21 @@ class DistributedTask(Task):
     """
 
     communicator: Communicator = field(kw_only=True)
+    whole: Source = field(kw_only=True)
+    """What the source is the rank's share of."""
+
+    def batches(self, rng: Any) -> Iterator[Batch]:
+        """Yield a rank's share of the batches of an epoch; whole ones where they are mixed."""
+        if self.mixing is None:
+            return super().batches(rng)
+        return self.whole.batches(self.batch_size, rng, multiple=self._multiple)
+
+    def mixed(self, batch: Batch, params: Params, rng: Any) -> Batch:
+        """Return a rank's share of a batch as it is trained on."""
+        if self.mixing is None:
+            return batch
+        own = share(int(batch[0].shape[0]), self.communicator)
+        return self.mixing(batch, params, rng, own)
 
     def stepper(self, params: Params) -> Stepper:
         """Return what takes the steps of an epoch, one by one."""
@@ -107,6 +122,7 @@ class DistributedTask(Task):
             }
         )
         for group in grouped(batches, self.accumulate):
+            group = [self.mixed(batch, params, rng) for batch in group]
             agreed = self._agree(group, next(iter(params.values())))
             for number, (x, y) in enumerate(group):
                 draws = ShareOfDraws(
