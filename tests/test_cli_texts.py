@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
 from cli_case import no_report as no_report
 from cli_case import one_error_line
 
-from agnostic_xent import cli
+from agnostic_xent import cli, load_params
+from agnostic_xent.core.sparse import LIBRARIES
 from agnostic_xent.datasets.words import Words
 
 pytest.importorskip("sklearn")
@@ -197,12 +199,33 @@ def test_what_is_refused(tmp_path, capsys, name):
     assert message in one_error_line(capsys)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_another_library_that_has_sparse_matrices(classes, no_report, tmp_path, monkeypatch):
+    """As CuPy has: a stand-in trains, tests and predicts the same."""
+    xp = pytest.importorskip("array_api_strict")
+    sparse_stand_in = pytest.importorskip("sparse_stand_in")
+    folder, _, _ = folders(tmp_path, samples=60, classes=classes)
+    train = ["train", "logistic", "--data", str(folder), "--epochs", "1", "--out"]
+    assert cli.main([*train, str(tmp_path / "numpy")]) == 0
+    monkeypatch.setattr(sparse_stand_in, "DEVICE", xp.Device("CPU_DEVICE"))
+    monkeypatch.setitem(LIBRARIES, "array_api_strict", "a_stand_in")
+    monkeypatch.setitem(sys.modules, "a_stand_in", sparse_stand_in.MODULE)
+    for command in (cli.train, cli.evaluate, cli.predict):
+        monkeypatch.setattr(command, "working_backend", lambda name: xp)
+    assert cli.main([*train, str(tmp_path / "strict")]) == 0
+    both = [load_params(tmp_path / name / "model.safetensors") for name in ("numpy", "strict")]
+    for name, w in both[0].items():
+        np.testing.assert_allclose(both[1][name], w, rtol=1e-4, atol=1e-6)
+    assert cli.main(["evaluate", str(tmp_path / "strict")]) == 0
+    assert cli.main(["predict", str(tmp_path / "strict"), str(folder)]) == 0
+
+
 def test_no_text_and_other_libraries(no_report, tmp_path, capsys):
     pytest.importorskip("torch")
     folder, _, _ = folders(tmp_path, samples=40)
     train = ["train", "logistic", "--data", str(folder)]
     assert cli.main([*train, "--backend", "torch"]) == 2
-    assert "a model of texts runs on numpy alone" in capsys.readouterr().err
+    assert "must be numpy or cupy for texts, got 'torch'" in capsys.readouterr().err
     (folder / "ham" / "picture.png").write_bytes(b"\x89PNG\0\0")
     assert cli.main(train) == 2
     assert "picture.png: it is no text: it has a zero byte" in one_error_line(capsys)

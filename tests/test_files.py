@@ -15,13 +15,52 @@ from subprocess import PIPE
 import pytest
 from conftest import fork, needs_fork
 
-from agnostic_xent.core import locks
+from agnostic_xent.core import files, locks
 from agnostic_xent.core.files import write_atomically
 from agnostic_xent.core.locks import locked
 
 posix = pytest.mark.skipif(not hasattr(os, "fchown"), reason="needs modes and owners")
 ROOT = hasattr(os, "getuid") and os.getuid() == 0
 root = pytest.mark.skipif(not ROOT, reason="needs root")
+
+
+# --- interrupted ---------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the collector closes it
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_an_interrupt_at_any_moment_leaves_one_whole_file(tmp_path, old):
+    """An exception comes before the first instruction, the second one, and so on to the last."""
+    path, moment, reached = tmp_path / "file", 0, True
+
+    def stepped(frame, event, argument):
+        nonlocal left
+        if frame.f_code.co_filename != files.__file__:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return stepped
+
+    traced = sys.gettrace()
+    while reached:
+        path.unlink(missing_ok=True) if old is None else path.write_bytes(old)
+        moment += 1
+        left, reached = moment, False
+        try:
+            sys.settrace(stepped)
+            write_atomically(path, b"new")
+        except KeyboardInterrupt:
+            reached = True
+        finally:
+            sys.settrace(traced)
+        assert os.listdir(tmp_path) == ([] if old is None and not path.exists() else ["file"])
+        assert not path.exists() or path.read_bytes() in (old, b"new")
+    assert path.read_bytes() == b"new"
+    assert moment > 50
 
 
 # --- replaced whole ------------------------------------------------------------------------------

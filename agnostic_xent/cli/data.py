@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import to_backend
-from ..core.conversion import backend
-from ..core.sparse import CSR
+from ..core.arrays import library
+from ..core.sparse import CSR, LIBRARIES
 from ..datasets import Dataset, load_digits, load_fashion_mnist, load_spambase
 from ..datasets.known import holds_fashion_mnist
 from ..datasets.scale import Scale
@@ -82,16 +83,20 @@ def load_test(settings: Settings, data: str) -> Dataset:
 
 
 def there(x: Any, xp: ModuleType) -> Any:
-    """Return samples as arrays of a library; those in files, and rows of texts, stay as they are.
+    """Return samples as arrays of a library; those in files stay as they are.
 
     Raises
     ------
     ValueError
-        If the library cannot take texts.
+        If they are rows of texts, and the library has no sparse matrices.
     """
-    if isinstance(x, CSR) and xp.__name__ != backend("numpy").__name__:
-        raise ValueError("argument --backend: a model of texts runs on numpy alone")
-    return x if is_stored(x) or isinstance(x, CSR) else to_backend(x, xp)
+    if not isinstance(x, CSR):
+        return x if is_stored(x) else to_backend(x, xp)
+    if (name := library(xp.zeros(0))) not in LIBRARIES:
+        known = " or ".join(LIBRARIES)
+        raise ValueError(f"argument --backend: must be {known} for texts, got {name!r}")
+    import_module(LIBRARIES[name])
+    return CSR(*(to_backend(part, xp) for part in x.arrays), x.columns)
 
 
 def lasting_name(model: str, data: str) -> str:

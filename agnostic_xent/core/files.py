@@ -33,12 +33,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     target = path.resolve()
     temporary = target.with_name(f"{target.name[:LONGEST]}.{secrets.token_hex(8)}.part")
     try:
-        descriptor = _open_new(temporary, private=old is not None)
-        try:
-            _fill(descriptor, content, old)
+        try:  # an interrupt may come right after the file is there
+            _fill(_open_new(temporary, private=old is not None), content, old)
             temporary.replace(target)
-        finally:
+        except FileExistsError:  # it is somebody else's
+            raise
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:  # a full disk does not say where
         raise OSError(error.errno, error.strerror, str(path)) from error
     _sync_folder(target.parent)
