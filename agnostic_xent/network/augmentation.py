@@ -125,8 +125,8 @@ class RandomFlip(_Moving):
 
         turned = rng.random((samples, 2)) < 0.5
         turned &= [self.vertical, self.horizontal]
-        start = np.where(turned, np.asarray(size) - 1, 0)
-        return Way.within(start, np.where(turned, -1, 1), size, size)
+        start = turned * (np.asarray(size) - 1)
+        return Way(start, 1 - 2 * turned, np.zeros_like(start), np.full_like(start, size), size)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ class RandomShift(_Moving):
 
         most = np.asarray(_pair("pixels", self.pixels, minimum=0))
         away = _drawn(rng, samples, 2 * most + 1) - most
-        return Way.within(away, np.ones_like(away), size, size)
+        first, stop = np.maximum(-away, 0), np.minimum(size - away, size)
+        return Way(away, np.ones_like(away), first, np.maximum(first, stop), size)
 
 
 @dataclass(frozen=True)

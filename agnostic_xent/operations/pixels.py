@@ -55,10 +55,9 @@ def _bounds(start: Places, step: Places, low: Places, high: Places) -> Bounds:
     """Return for which i ``start + step * i`` is from low to before high."""
     import numpy as np
 
-    ahead = step > 0
-    return np.where(ahead, low - start, start - high + 1), np.where(
-        ahead, high - start, start - low + 1
-    )
+    one, other = step * (low - start), step * (high - start)
+    back = step < 0
+    return np.where(back, other + 1, one), np.where(back, one + 1, other)
 
 
 def _both(some: Bounds, others: Bounds) -> Bounds:
