@@ -54,7 +54,9 @@ def test_mixtures_reach_the_training(toys, calls, mix, capsys):
     assert calls[0].mix == mix
     capsys.readouterr()
     assert cli.main(["train", "logistic", "--mix", name]) == 2
-    assert one_error_line(capsys) == "argument --mix: is for images, of cnn, not for logistic"
+    known = "cnn and signals" if name == "mixup" else "cnn"
+    error = f"argument --mix: {name} is for {known}, not for logistic"
+    assert one_error_line(capsys) == error
 
 
 def test_averages_are_kept(toys, calls, no_report, tmp_path):

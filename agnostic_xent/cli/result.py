@@ -101,8 +101,7 @@ def write_report(
             strongest=_strongest(settings, first),
         )
     except ImportError:
-        command = installing("matplotlib", "jinja2")
-        print(f"no report: {command} brings what draws it", file=sys.stderr)
+        print(f"no report: {installing('matplotlib', 'jinja2')} brings its tools", file=sys.stderr)
 
 
 def of_recordings(settings: Settings, params: dict[str, Array], data: Dataset) -> dict[str, str]:

@@ -58,6 +58,10 @@ DATA = (
 )
 
 
+CHOSEN = "data", "batch_size", "learning_rate"
+"""What a recipe has unless an option says otherwise."""
+
+
 def add_to(commands: Any) -> None:
     """Add the command and its options."""
     train = commands.add_parser(
@@ -77,6 +81,30 @@ def add_to(commands: Any) -> None:
         help="cnn (default): convolutions with batch normalization, on images or volumes; signals: "
         "the same on windows of signals; logistic: logistic regression, on rows",
     )
+    _add_data(add)
+    add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
+    _add_steps(add)
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write model.safetensors, history.json and run.json there after every epoch, and at "
+        "the end report.html, and report.png with its main pictures (both need "
+        "matplotlib and jinja2)",
+    )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep the run there after every epoch; the same command goes on where it was "
+        "interrupted, also with more epochs",
+    )
+    add_json(train)
+    train.set_defaults(command=run)
+
+
+def _add_data(add: Callable[..., Any]) -> None:
+    """Add the options of what is trained on."""
     add("--data", help=f"{DATA} ({_defaults('data')})")
     add(
         "--label",
@@ -96,7 +124,6 @@ def add_to(commands: Any) -> None:
         help="of recordings: numbers in a window; the next one begins in its middle (default: "
         f"{LENGTH}, or all of the shortest recording)",
     )
-    add("--backend", choices=BACKENDS, default="numpy", help="array library (default: numpy)")
     add(
         "--augment",
         action="store_true",
@@ -104,24 +131,6 @@ def add_to(commands: Any) -> None:
         "anew in each epoch; for pictures whose mirror image is of the same class, not for digits; "
         "for signals: turn three-axis sensors by up to 25 degrees",
     )
-    _add_steps(add)
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="write model.safetensors, history.json and run.json there after every epoch, and at "
-        "the end report.html, and report.png with its main pictures (both need "
-        "matplotlib and jinja2)",
-    )
-    add(
-        "--checkpoint",
-        type=Path,
-        metavar="DIR",
-        help="keep the run there after every epoch; the same command goes on where it was "
-        "interrupted",
-    )
-    add_json(train)
-    train.set_defaults(command=run)
 
 
 def _add_steps(add: Callable[..., Any]) -> None:
@@ -163,8 +172,7 @@ def _defaults(option: str) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Train, keep what ``--out`` asks for, and print the test accuracy."""
-    names = ("data", "batch_size", "learning_rate")
-    given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
+    given = {name: x for name, x in vars(options).items() if name in CHOSEN and x is not None}
     ranks = world(options.backend)
     out, named = options.out, options.data or RECIPES[options.model].data
     _check(options)

@@ -16,6 +16,8 @@ from .options import argument, count, rate, share
 from .saved import read
 
 MIXES = {"mixup": Mixup(), "cutmix": CutMix()}
+MIXED = {"mixup": ("cnn", "signals"), "cutmix": ("cnn",)}
+"""The models of whose samples there are mixtures."""
 
 
 def add_to(add: Callable[..., Any]) -> None:
@@ -36,8 +38,8 @@ def add_to(add: Callable[..., Any]) -> None:
     add(
         "--mix",
         choices=tuple(MIXES),
-        help="of cnn: train on mixtures of two images and of their classes, of both images in all "
-        "pixels (mixup), or of one with a rectangle of the other (cutmix)",
+        help="train on mixtures of two samples and of their classes: of cnn and signals the means "
+        "of two (mixup), of cnn images with a rectangle of another one (cutmix)",
     )
     add("--clip", type=rate, metavar="NORM", help="scale gradients down to this norm")
     add(
@@ -91,8 +93,9 @@ def started(
 
 def of_steps(options: argparse.Namespace, params: dict[str, Array]) -> dict[str, Any]:
     """Return the arguments of `fit` that say what a step is."""
-    if options.mix is not None and options.model == "logistic":
-        raise ValueError("argument --mix: is for images, of cnn, not for logistic")
+    if options.mix is not None and options.model not in MIXED[options.mix]:
+        known = " and ".join(MIXED[options.mix])
+        raise ValueError(f"argument --mix: {options.mix} is for {known}, not for {options.model}")
     last = next(reversed(params)).rpartition(".")[0]
     return {
         "mix": MIXES.get(options.mix),
