@@ -96,7 +96,8 @@ def there(x: Any, xp: ModuleType) -> Any:
         known = " or ".join(LIBRARIES)
         raise ValueError(f"argument --backend: must be {known} for texts, got {name!r}")
     import_module(LIBRARIES[name])
-    return CSR(*(to_backend(part, xp) for part in x.arrays), x.columns)
+    data, indices, indptr = (to_backend(part, xp) for part in x.arrays)
+    return CSR(data, indices, indptr, x.columns)
 
 
 def lasting_name(model: str, data: str) -> str:

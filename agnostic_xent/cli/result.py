@@ -125,7 +125,7 @@ def print_scores(
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Print how a model did on test data: of recordings, if there are some, and of samples."""
-    shown = recordings | more | {"test accuracy": f"{accuracy:.4f}"}
+    shown = {**recordings, **more, "test accuracy": f"{accuracy:.4f}"}
     results: dict[str, Any] = {name.replace(" ", "_"): float(x) for name, x in recordings.items()}
     results |= {"test_loss": loss, "test_accuracy": accuracy}
     print_results(options, results, [f"{name}: {text}" for name, text in shown.items()])
