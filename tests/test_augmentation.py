@@ -306,8 +306,8 @@ def test_the_classifier_takes_layers(augment):
 @pytest.mark.parametrize(
     ("augment", "error"),
     [
-        ("photos", 'augment must be None, "images" or a list of layers'),
-        (RandomFlip(), 'augment must be None, "images" or a list of layers'),
+        ("photos", 'augment must be None, "images", "sensors" or a list of layers'),
+        (RandomFlip(), 'augment must be None, "images", "sensors" or a list of layers'),
         ([RandomCrop(4)], r"keep the shape of images, \(1, 8, 8\).*which make \(1, 4, 4\)"),
         ([ax.BatchNorm2d()], "layers without parameters"),
         (["flip"], "layers must be a layer such as"),
@@ -331,7 +331,8 @@ def test_the_command_line_augments_images_alone(tmp_path, capsys):
     assert losses[0] == losses[1] != losses[2]
     capsys.readouterr()
     assert cli.main(["train", "logistic", "--augment"]) == 2
-    assert one_error_line(capsys) == ("argument --augment: is for images, of cnn, not for logistic")
+    error = "argument --augment: is for cnn and signals, not for logistic"
+    assert one_error_line(capsys) == error
 
 
 def test_no_warning_of_chance_where_there_is_something_to_learn():
