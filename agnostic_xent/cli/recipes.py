@@ -24,6 +24,7 @@ from ..core.arrays import Array
 from ..core.operation import Operation
 from ..evaluation.folder import NETWORKS, of_texts
 from ..network.layers import Layer
+from ..training.objective import Loss
 from ..training.recipe import RATE, recipe_optimizer
 
 SAMPLES = 50_000
@@ -91,7 +92,7 @@ def loss_of(model: str, classes: int) -> Operation[Any, Any]:
     return binary_cross_entropy_with_logits if one_logit else cross_entropy
 
 
-def targets(loss: Operation[Any, Any], labels: NDArray[np.int64]) -> NDArray[Any]:
+def targets(loss: Loss, labels: NDArray[np.int64]) -> NDArray[Any]:
     """Return labels as a loss takes them."""
     if loss is binary_cross_entropy_with_logits:
         return labels[:, None].astype(np.float32)  # (N, 1)

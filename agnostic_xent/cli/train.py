@@ -33,11 +33,11 @@ from ..training.recipe import (
     some_of,
     standardizes,
 )
-from . import tuning
+from . import losses, tuning
 from .data import decided, holds_pictures, is_own, lasting_name, load, there
 from .options import BACKENDS, argument, check_writable, count, rate, seed, working_backend
 from .output import add_json
-from .recipes import RECIPES, TEXTS, loss_of, targets
+from .recipes import RECIPES, TEXTS, targets
 from .recordings import LENGTH
 from .result import of_recordings, print_scores, write_report
 
@@ -162,6 +162,7 @@ def _add_steps(add: Callable[..., Any]) -> None:
         metavar="N",
         help="of the initial weights and the order of the samples (default: 0)",
     )
+    losses.add_to(add)
     tuning.add_to(add)
 
 
@@ -186,7 +187,7 @@ def run(options: argparse.Namespace) -> None:
     samples = len(data.train_x)
     epochs = options.epochs or recipe.epochs_of(samples)
     steps = epochs * tuning.steps_of(options, samples, recipe.batch_size)
-    loss = loss_of(options.model, len(data.classes))
+    loss = losses.chosen_loss(options, data.train_y, len(data.classes), xp)
 
     def part(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Array, Array]:
         return there(x, xp), to_backend(targets(loss, y), xp)
@@ -205,6 +206,9 @@ def run(options: argparse.Namespace) -> None:
         resized=pictures,
         columns=data.columns,
         augment=options.augment,
+        loss=options.loss,
+        label_smoothing=options.label_smoothing,
+        class_prior=options.class_prior,
         command=options.line,
         date=now(),
     )
@@ -238,6 +242,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(
             f"argument --augment: is for {' and '.join(CHANGED)}, not for {options.model}"
         )
+    losses.check(options)
     for name, folder in (("--out", options.out), ("--checkpoint", options.checkpoint)):
         if folder is not None:
             check_writable(name, folder)

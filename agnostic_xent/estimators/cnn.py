@@ -26,7 +26,7 @@ from ..network.layers import Layer, Params, Shape
 from ..network.models import default_cnn
 from ..network.synchronized import synchronize_batch_norm
 from ..training.averages import Averaged
-from ..training.loop import Callback
+from ..training.loop import Callback, Loss
 from ..training.mixing import Mix
 from ..training.optimizers import AdamW, Optimizer
 from ..training.recipe import (
@@ -39,6 +39,7 @@ from ..training.recipe import (
     standardized,
     standardizes,
 )
+from .chosen_loss import chosen_loss
 from .classifier import Classifier, first
 from .fitting import Problem, check_same_samples, problem, train
 from .levels import WHITE, Levels
@@ -107,6 +108,15 @@ class CNNClassifier(Classifier):
         Images a step.
     class_weight : dict, "balanced" or None
         Factor of the images' weights by label; "balanced" gives all classes the same total.
+    class_prior : array-like, shape (classes,), "empirical" or None
+        How often each class occurs in training, as shares or counts; "empirical" is the weight of
+        each in y. With it the network learns scores that are free of that, and predicts as if all
+        classes were equally frequent, which finds rare ones better: see `cross_entropy`.
+    loss : operation, optional
+        `cross_entropy`, the default, `focal_loss`, `generalized_cross_entropy` (for labels of which
+        many are wrong) or `jensen_shannon_divergence`; or such as
+        ``functools.partial(cross_entropy, label_smoothing=0.1)``, of the options gamma,
+        label_smoothing, mixing, q and z_loss.
     early_stopping : bool
         Whether to hold out a part, and to keep the parameters of the epoch after which its loss was
         least.
@@ -179,7 +189,8 @@ class CNNClassifier(Classifier):
     _fitted: ClassVar[tuple[str, ...]] = ("params_", "_state")
     _instead_of_none: ClassVar[dict[str, Any]] = {"optimizer": AdamW(OWN_RATE)}
     _levels = astuple(Levels())  # a pickle has no class that may move
-    signals, mix = False, None  # what older pickles, which do not say so, were fitted with
+    signals = False  # what older pickles, which do not say so, were fitted with
+    mix = class_prior = loss = None
     model_: Layer
     params_: Params
 
@@ -196,6 +207,8 @@ class CNNClassifier(Classifier):
         epochs: int = 20,
         batch_size: int = 128,
         class_weight: Any = None,
+        class_prior: Any = None,
+        loss: Loss | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
@@ -216,6 +229,8 @@ class CNNClassifier(Classifier):
         self.epochs = epochs
         self.batch_size = batch_size
         self.class_weight = class_weight
+        self.class_prior = class_prior
+        self.loss = loss
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -271,6 +286,11 @@ class CNNClassifier(Classifier):
         CNNClassifier
             Itself.
         """
+        if isinstance(self.class_prior, str):
+            raise ValueError(
+                "class_prior must be numbers, or None, in partial_fit, which cannot count labels "
+                f"that are still to come; got {self.class_prior!r}"
+            )
         X = as_array(X)
         data = self._labelled(X, y, sample_weight, self._partial_classes(classes, y))
         return self._train(X, data, hasattr(self, "params_"), epochs=1, partial=True)
@@ -336,7 +356,8 @@ class CNNClassifier(Classifier):
             optimizer = Averaged(optimizer, state=self._state if continued else None)
         ranks = self._ranks
         together = synchronize_batch_norm(model, ranks) if ranks.size > 1 else model
-        task = problem(together, len(data.classes), data, shape)
+        loss = chosen_loss(self.loss, self.class_prior, data)
+        task = problem(together, len(data.classes), data, shape, loss)
         task = replace(task, model=augmented(task.model, self._augmentation(shape)))
         trained = train(
             task,

@@ -32,6 +32,7 @@ from ..training.mixing import Mix
 from ..training.optimizers import Optimizer, State
 from ..training.recipe import some_of
 from ..training.sparse_epochs import _ZeroLogit
+from .chosen_loss import linear_loss
 from .samples import Batches, Labelled, Samples
 
 DRAWS = 100
@@ -109,28 +110,32 @@ class Problem:
         return (x if isinstance(x, CSR) else xp.reshape(x, (-1, *self.shape))), y
 
 
-def problem(model: Layer, units: int, data: Labelled, shape: tuple[int, ...]) -> Problem:
+def problem(
+    model: Layer, units: int, data: Labelled, shape: tuple[int, ...], loss: Loss = cross_entropy
+) -> Problem:
     """Choose loss and targets for a model of so many logits, 1 for two classes.
 
     Weights are scaled to a mean of 1 and become the size of the targets: a cross entropy is linear
-    in them.
+    in them. ``loss`` is that of more logits than one, and one label a sample.
     """
-    samples, weights = data.samples, data.weights
+    samples, weights, table = data.samples, data.weights, data.targets
     strata = data.labels if data.table is None else None
-    if weights is None and units > 1 and data.table is None:
-        return Problem(model, cross_entropy, samples, shape, strata, samples.indices(data.labels))
-    if weights is None and (units == 1 or data.several):
-        targets = samples.numbers(data.targets if data.several else data.targets[:, 1:])
+    binary = units == 1 or data.several
+    if weights is None and binary:
+        targets = samples.numbers(table if data.several else table[:, 1:])
         return Problem(model, binary_cross_entropy_with_logits, samples, shape, strata, targets)
+    if weights is None and data.table is None:
+        return Problem(model, loss, samples, shape, strata, samples.indices(data.labels))
     sizes = np.ones(len(samples)) if weights is None else weights / weights.mean()
-    table = data.targets
-    if units == 1 or data.several:  # the binary cross entropy as one of two classes
+    if binary:  # the binary cross entropy as one of two classes
         model = Sequential(
             *model.children().values(), _ZeroLogits() if data.several else _ZeroLogit()
         )
+    elif weights is not None:
+        loss, table = linear_loss(loss, table)
     if data.several:
         table, sizes = np.stack([1 - table, table], axis=2), sizes[:, None]
-    loss = functools.partial(cross_entropy, normalize="count")
+    loss = functools.partial(loss, normalize="count")
     return Problem(model, loss, samples, shape, strata, samples.numbers(table * sizes[..., None]))
 
 

@@ -19,7 +19,9 @@ from ..datasets.scale import Scale
 from ..evaluation.folder import CHANGED, RANKS, Settings, now, read, write
 from ..network.description import described
 from ..network.models import default_cnn
+from ..operations.losses import cross_entropy
 from ..training.history import History
+from ..training.objective import operation_of, options_of
 from .classifier import Classifier, first
 from .cnn import CNNClassifier
 from .levels import WHITE, Levels
@@ -29,7 +31,7 @@ __all__ = ["load_classifier", "save_classifier"]
 
 LABELS = "biufU"
 """The kinds of dtypes whose labels are kept as they are."""
-NOT_KEPT = ("callbacks", "checkpoint", "communicator", "model", "optimizer")
+NOT_KEPT = ("callbacks", "checkpoint", "communicator", "loss", "model", "optimizer")
 KEPT = (bool, int, float, str, type(None))
 """The types of parameters that are kept."""
 
@@ -46,7 +48,7 @@ def save_classifier(folder: str | os.PathLike[str], classifier: Classifier) -> N
     folder : path
         Made where it is missing.
     classifier : CNNClassifier or LogisticRegression
-        Fitted. Its optimizer, callbacks and communicator are not kept.
+        Fitted. Its optimizer, loss, callbacks and communicator are not kept.
 
     Raises
     ------
@@ -88,6 +90,7 @@ def save_classifier(folder: str | os.PathLike[str], classifier: Classifier) -> N
         input_shape=shape,
         scale=_scale(classifier),
         augment=bool(images and classifier.augment),
+        **_minimised(classifier),
         date=now(),
         network_layers=_other_network(classifier) if images else None,
         estimator=_own(classifier),
@@ -135,6 +138,18 @@ def load_classifier(folder: str | os.PathLike[str]) -> Any:
 
 def _linear(classifier: LogisticRegression) -> dict[str, Any]:
     return {"0.weight": classifier.coef_, "0.bias": classifier.intercept_}
+
+
+def _minimised(classifier: Classifier) -> dict[str, Any]:
+    """Return what settings say of the loss; that of logistic regression goes by its name."""
+    if not isinstance(classifier, CNNClassifier):
+        return {}
+    loss = cross_entropy if classifier.loss is None else classifier.loss
+    return {
+        "loss": operation_of(loss).name,
+        "label_smoothing": options_of(loss).get("label_smoothing", 0.0),
+        "class_prior": classifier.class_prior is not None,
+    }
 
 
 def _seed(random_state: Any) -> int | None:
@@ -222,9 +237,12 @@ def _trained_by(settings: Settings) -> dict[str, Any]:
     }
     if settings.model == "logistic":
         return shared | {"max_iter": settings.epochs, "solver": "sgd"}
-    augment = CHANGED[settings.model] if settings.augment else None
-    signals = settings.model == "signals"
-    return shared | {"epochs": settings.epochs, "augment": augment, "signals": signals}
+    return shared | {
+        "epochs": settings.epochs,
+        "augment": CHANGED[settings.model] if settings.augment else None,
+        "class_prior": "empirical" if settings.class_prior else None,
+        "signals": settings.model == "signals",
+    }
 
 
 def _set_images(classifier: CNNClassifier, settings: Settings, params: Any) -> None:

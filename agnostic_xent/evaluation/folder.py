@@ -73,6 +73,11 @@ class Settings:
     """Of a table: what its columns became; of texts their words."""
     augment: bool = False
     """Whether images were changed at random."""
+    loss: str = "cross_entropy"
+    """The name of what was minimised."""
+    label_smoothing: float = 0.0
+    class_prior: bool = False
+    """Whether the scores are free of how often each class occurred in the training."""
     command: str = ""
     """Of the command line."""
     date: str = ""
