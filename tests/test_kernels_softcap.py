@@ -74,6 +74,33 @@ def test_infinities_are_capped():
     assert np.isnan(value[1])
 
 
+def test_what_does_not_count_has_no_gradient():
+    """Whatever its logits are."""
+    z = np.asarray([[np.nan, np.inf, 0.0], [0.5, 1.0, 2.0]], "float32")
+    for target in (np.asarray([7, 1]), np.eye(3, dtype="float32")[:2]):
+        counts = {"sample_weight": np.asarray([0, 1], "float32")}
+        options = {"ignore_index": 7} if target.ndim == 1 else counts
+        with kernels("require"), np.errstate(all="ignore"):
+            dz, _ = cross_entropy.vjp(z, target, softcap=2.0, **options)[1](np.ones((), "float32"))
+        assert (dz[0] == 0).all()
+        assert np.isfinite(dz[1]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_digits_of_the_cap(dtype):
+    """Beyond 1 as well as up to it; in exact arithmetic the gradient of two logits is known."""
+    x = np.concatenate([np.linspace(-4, 4, 4001), np.geomspace(1e-30, 1, 1000)]).astype(dtype)
+    z = np.stack([x, np.zeros_like(x)], axis=1)
+    with kernels("require"):
+        labels, options = np.zeros(len(x), int), {"softcap": 1.0, "reduction": "none"}
+        found, pullback = cross_entropy.vjp(z, labels, **options)
+        dz, _ = pullback(np.ones_like(x))
+    wide = x.astype(np.longdouble)
+    t = np.tanh(wide)
+    assert_close(found, np.log1p(np.exp(-t)), dtype, 1)
+    assert_close(dz[:, 0], -(1 - t) * (1 + t) / (1 + np.exp(t)), dtype, 1)
+
+
 def test_logits_that_may_be_overwritten():
     z, labels = np.random.default_rng(0).standard_normal((6, 8)), np.arange(6)
     expected = cross_entropy.vjp(z, labels, softcap=3.0)[1](np.ones(()))[0]

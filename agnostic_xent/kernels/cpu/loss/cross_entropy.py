@@ -9,7 +9,6 @@ from typing import Any
 from ....core.arrays import widen
 from ....core.operation import OPERATIONS, Implementation, Pullback
 from ..toolchain.arguments import why_not
-from .capped import CappedPlan
 from .plans import ARRAYS, Plan, SoftPlan
 
 operation = OPERATIONS["cross_entropy"]
@@ -68,25 +67,8 @@ def plan(
     arrays: dict[str, Any],
     options: dict[str, Any],
     check_values: Callable[..., None] | None = None,
-) -> Plan | CappedPlan:
-    """Return the plan of a call."""
-    softcap = options["softcap"]
-    if softcap is None:
-        return uncapped(logits, target, arrays, options, check_values)
-    temperature = options["temperature"] / softcap
-    others = {"temperature": temperature, "softcap": None, "overwrite_logits": False}
-    inner = uncapped(logits, target, arrays, options | others, check_values)
-    return CappedPlan(inner, softcap)
-
-
-def uncapped(
-    logits: Any,
-    target: Any,
-    arrays: dict[str, Any],
-    options: dict[str, Any],
-    check_values: Callable[..., None] | None,
 ) -> Plan:
-    """Return the plan of a call without a cap."""
+    """Return the plan of a call."""
     made = (SoftPlan if target.dtype.kind == "f" else Plan)(logits, options)
     by_class = arrays["weight"] is not None
     weighted = by_class or arrays["sample_weight"] is not None

@@ -171,7 +171,10 @@ def few_rows(
     x: Any, classes: Any, labels: Any, first: Any, count: Any, problem: Any, g: Any, terms: Any,
     space: Any,
 ) -> None:  # fmt: skip
-    """Write terms and gradient of rows from ``first`` on of the flat x and g, of few classes."""
+    """Write terms and gradient of rows, of few classes, in the flat x and g.
+
+    They are samples from ``first`` on.
+    """
     lanes, smooths = VECTOR_BYTES // x.itemsize, problem.smoothing > 0
     tiles, tag, scales = borrowed(space.tiles), borrowed(space.tag), borrowed(space.scales)
     factor = x.dtype.type(problem.inverse_temperature)
@@ -179,7 +182,7 @@ def few_rows(
     _, a, weight, own, others, shift, shifts, log_sum = samples
     for k in range(0, count, lanes):
         rows, start = min(lanes, count - k), k * classes
-        load_tile(x, (first + k) * classes, rows, classes, lanes, tiles, start)
+        load_tile(x, k * classes, rows, classes, lanes, tiles, start)
         sum_tile(tiles, problem.weight, problem.offset, tag, own, others, shift, shifts, log_sum,
                  start, classes, k, factor, problem.unbias, problem.inverse_temperature, smooths,
                  problem.offset.size > 0)  # fmt: skip
@@ -195,4 +198,4 @@ def few_rows(
         rows, start = min(lanes, count - k), k * classes
         scale_tile(tiles, problem.weight, tag, scale, at_label, spread,
                    start, classes, k, smooths)  # fmt: skip
-        store_tile(tiles, start, rows, classes, lanes, g, (first + k) * classes)
+        store_tile(tiles, start, rows, classes, lanes, g, k * classes)

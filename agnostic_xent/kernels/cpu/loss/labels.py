@@ -45,7 +45,7 @@ class Problem(NamedTuple):
     unit: float
     """The gradient of the loss with respect to a term, over the temperature."""
     offset: Any
-    """T log prior, a number a class."""
+    """Of `offset_by`, a number a class."""
     offset_sum: float
     """The sum of w log prior."""
     z_loss: float
@@ -75,6 +75,16 @@ class Samples(NamedTuple):
     """The sum of w times the shift of each class; with smoothing only."""
     log_sum: Any
     """What the scores lost before they became shifts; their log-sum-exp once terms are written."""
+
+
+@plain
+def offset_by(prior: Any, temperature: Any, softcap: Any) -> Any:
+    """Return T log prior, divided by the cap if there is one: the offset of each class's logit."""
+    factor = temperature / softcap if softcap > 0 else temperature
+    offset = np.empty(prior.size, prior.dtype)
+    for c in range(prior.size):
+        offset[c] = np.log(np.float64(prior[c])) * factor
+    return offset
 
 
 @plain
@@ -286,9 +296,9 @@ def sum_rows(x: Any, samples: Samples, problem: Problem, g: Any, scratch: Any, t
 
 
 @plain
-def long_rows(x: Any, labels: Any, first: Any, last: Any, problem: Any, g: Any, terms: Any) -> None:
-    """Write terms and gradient of rows first to last of x, of many classes."""
-    count, classes = last - first, x.shape[1]
+def long_rows(x: Any, labels: Any, first: Any, problem: Any, g: Any, terms: Any) -> None:
+    """Write terms and gradient of rows x of many classes, which are samples from ``first`` on."""
+    count, classes = x.shape
     tag, memory = np.empty(count, np.int32), np.zeros((ROWS, count))
     tops = np.empty((count, (classes + PIECE - 1) // PIECE), x.dtype)
     scratch = np.empty(min(PIECE, classes), x.dtype)
@@ -300,12 +310,12 @@ def fill_rows(
     x: Any, labels: Any, first: Any, problem: Any, g: Any, terms: Any,
     tag: Any, memory: Any, tops: Any, scratch: Any,
 ) -> None:  # fmt: skip
-    """Do as many rows of x as there are tags, from ``first`` on, in memory of the caller.
+    """Do the rows of x, which are samples from ``first`` on, in memory of the caller.
 
     Counting who refers to it, at every view, took as long as a tenth of the exponentials.
     """
     tag, memory = borrowed(tag), borrowed(memory)
-    x, g = borrowed(x)[first : first + tag.size], borrowed(g)[first : first + tag.size]
+    x, g = borrowed(x), borrowed(g)
     samples = describe(borrowed(labels), first, x.shape[1], problem, tag, memory)
     sum_rows(x, samples, problem, g, scratch, tops)
     write_terms(samples, first, problem, borrowed(terms))

@@ -87,14 +87,15 @@ def offset_of(c: Any, problem: Any) -> Any:
 
 @plain
 def sum_classes(
-    x: Any, start: Any, top: Any, samples: Samples, problem: Any, e: Any, part: Any, scratch: Any
-) -> None:
-    """Store the exponentials of a block, and sum them; ``e`` as ``g`` of `block`."""
+    x: Any, at: Any, start: Any, top: Any, samples: Samples, problem: Any, e: Any, part: Any,
+    scratch: Any,
+) -> None:  # fmt: skip
+    """Store the exponentials of a block, and sum them; ``at`` and ``e`` as in `block`."""
     tag, _, _, own, others, shift, shifts, log_sum = samples
     inverse_temperature, stop = x.dtype.type(problem.inverse_temperature), start + top.size
     moves = problem.offset.size > 0
     for p in range(top.size):
-        part[p] = x[max(tag[p], 0), start + p] - top[p]
+        part[p] = x[max(tag[p], 0), at + p] - top[p]
     if moves:
         for p in range(top.size):
             part[p] += problem.offset[max(tag[p], 0)]
@@ -109,7 +110,7 @@ def sum_classes(
         own[p] = 0.0 if tag[p] < 0 else own[p]
     part[:] = 0
     for c in range(x.shape[0]):
-        logits, offset = x[c, start:stop], offset_of(c, problem)
+        logits, offset = x[c, at : at + top.size], offset_of(c, problem)
         stored = e[c, start:stop] if e.shape[0] == x.shape[0] else scratch
         if problem.smoothing > 0:
             add_shifts(logits, top, inverse_temperature, problem.weight[c], shifts)
@@ -131,11 +132,12 @@ def sum_classes(
 
 @plain
 def block(
-    x: Any, start: Any, stop: Any, labels: Any, first: Any, problem: Any, g: Any, terms: Any
-) -> None:
+    x: Any, at: Any, start: Any, stop: Any, labels: Any, first: Any, problem: Any, g: Any,
+    terms: Any,
+) -> None:  # fmt: skip
     """Do pixels start to stop of (classes, pixels), the first of which is sample ``first``.
 
-    ``g`` is as x, or has no rows where the gradient is not wanted.
+    Their logits begin at ``at`` in x. ``g`` has no rows where the gradient is not wanted.
     """
     classes, pixels = x.shape[0], stop - start
     x, g = borrowed(x), borrowed(g)
@@ -146,10 +148,10 @@ def block(
     a, b, at_label = np.empty_like(top), np.empty_like(top), np.empty_like(top)
     for c in range(classes):
         if problem.offset.size > 0:
-            raise_to_moved(x[c, start:stop], problem.offset[c], top)
+            raise_to_moved(x[c, at : at + pixels], problem.offset[c], top)
         else:
-            raise_to(x[c, start:stop], top)
-    sum_classes(x, start, top, samples, problem, g, a, scratch)
+            raise_to(x[c, at : at + pixels], top)
+    sum_classes(x, at, start, top, samples, problem, g, a, scratch)
     write_terms(samples, first, problem, terms)
     if g.shape[0] < classes:
         return

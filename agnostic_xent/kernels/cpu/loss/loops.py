@@ -22,8 +22,9 @@ from ..toolchain.signatures import (
     WrittenDoubles,
 )
 from ..toolchain.threads import PIECES
+from .capped import cap, capped, only_read, uncap
 from .few import few_rows, space_for
-from .labels import Problem, is_dead, long_rows
+from .labels import Problem, is_dead, long_rows, offset_by
 from .lanes import block
 
 BLOCK = 16384  # elements of a unit of work, which should stay in cache
@@ -37,6 +38,8 @@ class Options(NamedTuple):
     ignores: bool
     smoothing: float
     temperature: float
+    softcap: float
+    """0 without one."""
     unbias: float
     """What turns a sum of biased exponentials into that of the exponentials."""
     reduction: int
@@ -103,9 +106,9 @@ def surveyed(labels: Any, classes: Any, weight: Any, sample_weight: Any, options
     if options.reduction == MEAN and divisor == 0:
         divisor = divisor_of(labels, classes, weight, sample_weight, options)
     return Options(
-        options.ignore, options.ignores, options.smoothing, options.temperature, options.unbias,
-        options.reduction, divisor, options.by_count, options.by_class, options.empty,
-        options.checks, options.z_loss, options.sums, weight_sum,
+        options.ignore, options.ignores, options.smoothing, options.temperature, options.softcap,
+        options.unbias, options.reduction, divisor, options.by_count, options.by_class,
+        options.empty, options.checks, options.z_loss, options.sums, weight_sum,
     )  # fmt: skip
 
 
@@ -113,6 +116,8 @@ def surveyed(labels: Any, classes: Any, weight: Any, sample_weight: Any, options
 def problem_of(classes: Any, weight: Any, sample_weight: Any, offset: Any, options: Options) -> Any:
     """Return the `Problem` that all blocks of samples have in common."""
     unit, inverse_temperature, offset_sum = 1.0, 1 / options.temperature, 0.0
+    if options.softcap > 0:
+        inverse_temperature *= options.softcap
     if options.smoothing > 0:
         for c in range(offset.size):
             if weight[c] != 0:
@@ -162,9 +167,15 @@ def summed(terms: Doubles, options: OptionsIn) -> float:
 # to g if that has elements.
 
 
+@plain
+def room_for(size: Any, options: Options, like: Any) -> Any:
+    """Return memory for so many capped logits, of the dtype of an array; none without a cap."""
+    return np.empty(size if options.softcap > 0 else 0, like.dtype)
+
+
 @compiled_in_parts(PIECES, kind=FLOATS)
 def long(
-    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, offset: Read1,
+    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, prior: Read1,
     options: OptionsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the rows x of many classes, in blocks that do not depend on the parts."""
@@ -172,11 +183,18 @@ def long(
     if parts == 1:
         options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
+    offset = offset_by(prior, options.temperature, options.softcap)
     problem = problem_of(x.shape[1], weight, sample_weight, offset, options)
-    blocks = (x.shape[0] + step - 1) // step
+    count, classes = x.shape
+    blocks, room = (count + step - 1) // step, room_for(step * classes, options, x)
+    x, g = borrowed(x).reshape(-1), borrowed(g)
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
-        last = min(i * step + step, x.shape[0])
-        long_rows(x, labels, i * step, last, problem, g, terms)
+        first, rows = i * step, min(step, count - i * step)
+        logits = x[first * classes : (first + rows) * classes]
+        z, own = capped(logits, options.softcap, options.unbias, room), g[first : first + rows]
+        long_rows(z.reshape(rows, classes), labels, first, problem, own, terms)
+        if options.softcap > 0 and g.size:
+            uncap(own.reshape(-1), z)
     return loss_of(terms[: labels.size], options) if parts == 1 else 0.0
 
 
@@ -188,7 +206,7 @@ def rows_of_short(classes: Any) -> Any:
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def short(
-    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, offset: Read1,
+    x: Read2, labels: Integers, weight: Read1, sample_weight: Read1, prior: Read1,
     options: OptionsIn, g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the rows x of few classes."""
@@ -196,13 +214,19 @@ def short(
     if parts == 1:
         options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
+    offset = offset_by(prior, options.temperature, options.softcap)
     problem = problem_of(x.shape[1], weight, sample_weight, offset, options)
     classes, count = x.shape[1], x.shape[0]
     blocks, space = (count + step - 1) // step, space_for(step, classes, x)
+    room = room_for(step * classes, options, x)
     x, g = borrowed(x).reshape(-1), borrowed(g).reshape(-1)
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
         first, rows = i * step, min(step, count - i * step)
-        few_rows(x, classes, borrowed(labels), first, rows, problem, g, borrowed(terms), space)
+        start, stop = first * classes, (first + rows) * classes
+        z, own = capped(x[start:stop], options.softcap, options.unbias, room), g[start:stop]
+        few_rows(z, classes, borrowed(labels), first, rows, problem, own, borrowed(terms), space)
+        if options.softcap > 0 and g.size:
+            uncap(own, z)
     return loss_of(terms[: labels.size], options) if parts == 1 else 0.0
 
 
@@ -234,19 +258,29 @@ def pixels_of_a_block(classes: Any) -> Any:
 
 
 @pasted
-def planes_block(i: Any, x: Any, labels: Any, problem: Any, g: Any, terms: Any) -> None:
+def planes_block(
+    i: Any, x: Any, labels: Any, problem: Any, options: Options, g: Any, terms: Any, room: Any
+) -> None:
     """Do block i of the pixels of x."""
     inner, length = x.shape[2], pixels_of_a_block(x.shape[1])
     runs = (inner + length - 1) // length
     image, start = i // runs, i % runs * length
     stop = min(start + length, inner)
+    logits, at = x[image], start
     part = g[image] if g.size else np.empty((0, 0), x.dtype)
-    block(x[image], start, stop, labels, image * inner + start, problem, part, terms)
+    if options.softcap > 0:
+        for c in range(x.shape[1]):
+            cap(logits[c, start:stop], options.softcap, options.unbias, room[c, : stop - start])
+        logits, at = only_read(room), 0
+    block(logits, at, start, stop, labels, image * inner + start, problem, part, terms)
+    if options.softcap > 0 and g.size:
+        for c in range(x.shape[1]):
+            uncap(part[c, start:stop], room[c, : stop - start])
 
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def planes(
-    x: Read3, labels: Integers, weight: Read1, sample_weight: Read1, offset: Read1,
+    x: Read3, labels: Integers, weight: Read1, sample_weight: Read1, prior: Read1,
     options: OptionsIn, g: Write3, terms: WrittenDoubles, parts: int, part: int,
 ) -> float:  # fmt: skip
     """Do a part of the pixels of x (outer, classes, inner)."""
@@ -254,10 +288,12 @@ def planes(
     if parts == 1:
         options = surveyed(labels, x.shape[1], weight, sample_weight, options)
         terms = terms if terms.size else np.empty(labels.size)
+    offset = offset_by(prior, options.temperature, options.softcap)
     problem = problem_of(x.shape[1], weight, sample_weight, offset, options)
     blocks = x.shape[0] * ((x.shape[2] + length - 1) // length)
+    room = np.empty((x.shape[1] if options.softcap > 0 else 0, length), x.dtype)
     for i in range(blocks * part // parts, blocks * (part + 1) // parts):
-        planes_block(i, x, labels, problem, g, terms)
+        planes_block(i, x, labels, problem, options, g, terms, room)
     return loss_of(terms[: labels.size], options) if parts == 1 else 0.0
 
 

@@ -39,6 +39,7 @@ class Plan:
         self.axis, self.shape = axis, shape
         self.dtype, self.kind = logits.dtype, logits.dtype.type
         self.options, self.reduction = options, options["reduction"]
+        self.softcap, self.temperature = options["softcap"] or 0.0, options["temperature"]
         self.samples = shape[:axis] + shape[axis + 1 :]
         self.count, self.classes = math.prod(self.samples), shape[axis]
         inner = math.prod(shape[axis + 1 :])
@@ -111,15 +112,8 @@ class Plan:
             labels if labels.ndim == 1 else labels.reshape(-1),
             self.no_weight if weight is None else np.ascontiguousarray(weight),
             self.no_sample_weight if sample_weight is None else flat(sample_weight),
-            NOTHING[self.dtype] if class_prior is None else self.offset(class_prior),
+            NOTHING[self.dtype] if class_prior is None else np.ascontiguousarray(class_prior),
         )
-
-    def offset(self, class_prior: Any) -> Any:
-        """Return what the logits of each class are moved by."""
-        with quiet():  # of a class that does not occur it is -inf
-            return (np.log(class_prior, dtype=float) * self.options["temperature"]).astype(
-                self.dtype
-            )
 
     def run(self, target: Any, given: tuple[Any, ...], g: Any) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if that has elements."""
@@ -180,7 +174,8 @@ class Plan:
             ignore=ignore or 0,
             ignores=ignore is not None,
             smoothing=options["label_smoothing"],
-            temperature=options["temperature"],
+            temperature=self.temperature,
+            softcap=self.softcap,
             unbias=1 / BIAS[self.dtype],
             reduction=REDUCTIONS[self.reduction],
             divisor=normalize if isinstance(normalize, float) else 0.0,
@@ -230,25 +225,27 @@ class SoftPlan(Plan):
 
     def run(self, target: Any, given: tuple[Any, ...], g: Any) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if that has elements."""
-        x, _, weight, sample_weight, offset, t = given
+        x, _, weight, sample_weight, prior, t = given
         options, divisor, unit = self.options, self.divisor(t, weight, sample_weight), 1.0
         terms = np.empty(self.count * (1 + options["return_logsumexp"]))
         empty_mean = 0.0 if options["on_empty"] == "zero" else math.nan
         if self.reduction == "mean":
             unit = 1 / divisor if divisor else empty_mean
-        smoothing, temperature = options["label_smoothing"], options["temperature"]
+        smoothing = options["label_smoothing"]
         numbers = Numbers(
             kept=1 - smoothing,
             spread=smoothing / self.classes,
-            inverse_temperature=1 / temperature,
+            inverse_temperature=(self.softcap or 1.0) / self.temperature,
+            temperature=self.temperature,
+            softcap=self.softcap,
             unbias=1 / BIAS[self.dtype],
             weight_sum=float(np.sum(weight, dtype=float)),
-            unit=unit / temperature,
+            unit=unit / self.temperature,
             z_loss=options["z_loss"],
             sums=options["return_logsumexp"],
         )
         numbers_in, alone = tuple(numbers), self.alone
-        self.loop(x, t, weight, sample_weight, offset, numbers_in, g, terms, alone=alone)
+        self.loop(x, t, weight, sample_weight, prior, numbers_in, g, terms, alone=alone)
         total = float(np.sum(terms[: self.count]))
         if self.reduction == "mean":
             total = total / divisor if divisor else empty_mean

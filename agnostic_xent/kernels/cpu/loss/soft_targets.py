@@ -17,6 +17,8 @@ from ..simd.rows import PIECE, exponentials, sum_beside_maximum
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Read1, Read2, Unnamed, Write2, WrittenDoubles
 from ..toolchain.threads import PIECES
+from .capped import capped, only_read, uncap
+from .labels import offset_by
 
 
 class Numbers(NamedTuple):
@@ -27,6 +29,9 @@ class Numbers(NamedTuple):
     spread: float
     """label_smoothing / classes."""
     inverse_temperature: float
+    temperature: float
+    softcap: float
+    """0 without one."""
     unbias: float
     weight_sum: float
     unit: float
@@ -122,22 +127,28 @@ def soft_row(x: Any, base: Any, t: Any, weight: Any, a: Any, numbers: Numbers, e
 
 @compiled_in_parts(PIECES, kind=FLOATS)
 def soft(
-    x: Read2, t: Read2, weight: Read1, sample_weight: Read1, offset: Read1, numbers: NumbersIn,
+    x: Read2, t: Read2, weight: Read1, sample_weight: Read1, prior: Read1, numbers: NumbersIn,
     g: Write2, terms: WrittenDoubles, parts: int, part: int,
 ) -> None:  # fmt: skip
     """Write the terms of rows of logits x and targets t, and the gradient unless g is empty."""
     x, t, weight, g = borrowed(x), borrowed(t), borrowed(weight), borrowed(g)
-    numbers, moved = Numbers(*numbers), np.empty(offset.size, x.dtype)
+    numbers, moved = Numbers(*numbers), np.empty(prior.size, x.dtype)
+    offset = offset_by(prior, numbers.temperature, numbers.softcap)
+    room = np.empty(x.shape[1] if numbers.softcap > 0 else 0, x.dtype)
     scratch = np.empty(0 if g.size else x.shape[1], x.dtype)
     for n in range(x.shape[0] * part // parts, x.shape[0] * (part + 1) // parts):
-        e, row, base = g[n] if g.size else scratch, x[n], x.dtype.type(0)
+        e, base = g[n] if g.size else scratch, x.dtype.type(0)
+        z = capped(x[n], numbers.softcap, numbers.unbias, borrowed(room))
+        row = z
         a = np.float64(sample_weight[n]) if sample_weight.size else 1.0
         if a != 0 or numbers.sums:
             if offset.size:
                 base = row_max(row)
                 move(row, base, offset, moved)
-                row = borrowed(moved)
+                row = only_read(borrowed(moved))
             terms[n], log_sum = soft_row(row, base, t[n], weight, a, numbers, e)
+            if numbers.softcap > 0:
+                uncap(e, z)
             if numbers.sums:
                 terms[x.shape[0] + n] = log_sum
         if a == 0:
