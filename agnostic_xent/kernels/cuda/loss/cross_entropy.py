@@ -42,6 +42,14 @@ class Options(NamedTuple):
     normalize: Any
     on_empty: str
     overwrite_logits: bool
+    softcap: float | None = None
+    class_prior: Any = None
+    z_loss: float = 0.0
+    return_logsumexp: bool = False
+
+
+PLAIN = Options._fields[:-4]
+"""Those of kernels that know no others; the others' kernels are in ``scored.py``."""
 
 
 def takes(logits: Any, target: Any, **options: Any) -> str | None:
@@ -117,18 +125,25 @@ class Problem:
 
     def run(self, g: Any = None) -> Any:
         """Return the loss; write its gradient for a cotangent of 1 to g, if there is one."""
-        terms, weight_sum = xp.empty(self.layout.rows, np.float64), None
-        if self.flags & SMOOTHED and self.weight is not None:
-            weight_sum = xp.sum(self.weight, dtype=np.float64, keepdims=True)
+        terms = xp.empty(self.layout.rows, np.float64)
         samples = Samples(*self.layout, self.ignore or 0, self.flags | WRITES * (g is not None))
-        factors = self.factors()
-        factors = factors._replace(unit=factors.unit * factors.sharpness)
         kernel, blocks = self.kernel()
         kernel(
-            blocks, self.x, self.target, self.weight, self.sample_weight, weight_sum, self.divisor,
-            g, terms, *samples, *map(WIDE[self.code], factors),
+            blocks, self.x, self.target, self.weight, self.sample_weight, self.weight_sum(),
+            self.divisor, g, terms, *samples, *map(WIDE[self.code], self.factors_of_logits()),
         )  # fmt: skip
         return self.reduced(terms)
+
+    def weight_sum(self) -> Any:
+        """Return the sum of the classes' weights, on the device, where labels are smoothed."""
+        if self.flags & SMOOTHED and self.weight is not None:
+            return xp.sum(self.weight, dtype=np.float64, keepdims=True)
+        return None
+
+    def factors_of_logits(self) -> Factors:
+        """Return what terms are multiplied by, with ``unit`` for gradients of logits."""
+        factors = self.factors()
+        return factors._replace(unit=factors.unit * factors.sharpness)
 
     def reduced(self, terms: Any) -> Any:
         """Return the loss of the samples' terms."""
@@ -178,8 +193,15 @@ def value(logits: Any, target: Any, **options: Any) -> Any:
 def vjp(
     logits: Any, target: Any, *, wrt: frozenset[int], **options: Any
 ) -> tuple[Any, Pullback]:  # fmt: skip
-    """Return the loss and its pullback; the gradient for a cotangent of 1 is there already."""
-    problem = Problem(logits, target, Options(**options))
+    """Return the loss of logits and labels, and its pullback."""
+    return with_labels(Problem(logits, target, Options(**options)), wrt)
+
+
+def with_labels(problem: Problem, wrt: frozenset[int]) -> tuple[Any, Pullback]:
+    """Return the loss of a problem, and its pullback.
+
+    The gradient for a cotangent of 1 is there already.
+    """
     if 0 not in wrt:
         return problem.run(), lambda dy: (None, None)
     over = problem.options.overwrite_logits and getattr(problem.x.flags, "writeable", True)
@@ -204,7 +226,7 @@ def vjp(
     return loss, pullback
 
 
-register("cross_entropy", value, vjp, takes, *Options._fields, fits=fits)
+register("cross_entropy", value, vjp, takes, *PLAIN, fits=fits)
 
 # Of a linear layer: the products are cuBLAS's, and the kernels run on each block of logits.
 linear = OPERATIONS["linear_cross_entropy"]

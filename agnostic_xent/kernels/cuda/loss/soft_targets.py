@@ -24,7 +24,7 @@ from ..toolchain.launching import Kernel, codes_of
 from ..toolchain.ptx import ahead, get, narrow, put, widen
 from ..toolchain.rows import AT_ONCE, TEAMS, THREADS, Layout, read_some
 from ..toolchain.teams import absorb, cuda, device, team_merge, team_sum
-from .cross_entropy import Options, Problem, fits
+from .cross_entropy import PLAIN, Options, Problem, fits
 from .formulas import DIVIDED, SAMPLED, WEIGHTED, Factors
 from .gradients import with_pullback
 from .sums import total
@@ -249,4 +249,4 @@ def vjp(
     return loss, lambda dy: tuple(map(problem.laid_out, pullback(dy)))
 
 
-register("cross_entropy", value, vjp, takes, *Options._fields, fits=fits)
+register("cross_entropy", value, vjp, takes, *PLAIN, fits=fits)
