@@ -16,7 +16,7 @@ FOLDER = "tests/cuda/"
 ON_PTX = "planted_in_ptx|test_large"
 """Tests that change the PTX, or that are too much for the simulator, by their names."""
 
-IN_SIMULATOR = "mistake|not_taken|watched|in_turn|nothing_is_caught|exponentials"
+IN_SIMULATOR = "mistake|not_taken|watched|in_turn|nothing_is_caught|exponentials|tangents"
 """Tests that change the text of kernels, or what passes for arrays, and what belongs to them."""
 
 

@@ -8,6 +8,7 @@ import pytest
 from agnostic_xent import cross_entropy, explain, kernels
 from agnostic_xent.kernels.cuda.loss import cross_entropy as labels
 from agnostic_xent.kernels.cuda.loss import scored as host
+from agnostic_xent.kernels.cuda.toolchain import elementary
 from agnostic_xent.kernels.cuda.toolchain.launching import KERNELS
 from tests.conftest import assert_close
 from tests.cuda.cross_entropy_case import check, draw, widened
@@ -123,6 +124,19 @@ def test_a_prior_keeps_its_digits_beside_a_common_offset():
     assert near == far
 
 
+def test_hyperbolic_tangents():
+    """Within 4 units in the last place, also of small numbers."""
+    v = np.concatenate([np.linspace(-9, 9, 400), np.geomspace(1e-12, 1, 200), [0, np.inf, -np.inf]])
+    for kind, tanh in elementary.HYPERBOLIC_TANGENTS.items():
+        x = v.astype(kind)
+        found = np.array([tanh(number) for number in x])
+        exact = np.tanh(x.astype(np.longdouble))
+        assert found.dtype == kind
+        unit = np.spacing(np.abs(exact).astype(kind))
+        assert np.max(np.abs(found - exact) / unit) < 4
+        assert np.isnan(tanh(kind(np.nan)))
+
+
 def test_a_class_that_does_not_occur():
     x, target, options = drawn((6, 7), **OPTIONS["prior"])
     options["class_prior"][3] = 0
@@ -160,8 +174,8 @@ MISTAKES = {
     "no offset": ("v += get(offset, c)", "v += type(v)(0)", "prior"),
     "tempered offsets": ("log_prior * self.options.temperature", "log_prior", "scores"),
     "the base": ("(base + top) * sharpness", "top * sharpness", "scores"),
-    "no cap": ("math.tanh(v / softcap))\n    v -=", "v / softcap)\n    v -=", "cap"),
-    "the slope of the cap": ("(one - t) * (one + t)", "one - t", "cap"),
+    "no cap": ("tanh(v / softcap)\n        v -=", "(v / softcap)\n        v -=", "cap"),
+    "the slope of the cap": ("(kind(1) - t) * (kind(1) + t)", "kind(1) - t", "cap"),
     "the z-loss": ("z_loss * of_scores * of_scores", "z_loss * of_scores", "z-loss"),
     "its slope": ("kind(2) * z_loss", "z_loss", "z-loss"),
     "smoothing": ("q += kept * w", "q = kept * w", "smoothed"),

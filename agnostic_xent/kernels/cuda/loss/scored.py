@@ -20,9 +20,9 @@ from ....core.arrays import quiet
 from ....core.operation import Pullback
 from ..toolchain.device import register, xp
 from ..toolchain.dtypes import WIDE, of_wide
-from ..toolchain.elementary import times_log
+from ..toolchain.elementary import HYPERBOLIC_TANGENTS, times_log
 from ..toolchain.launching import Kernel, codes_of
-from ..toolchain.ptx import ahead, get, narrow, put, widen
+from ..toolchain.ptx import ahead, get, narrow, put, sync_warp, widen
 from ..toolchain.rows import AT_ONCE, TEAMS, THREADS, read_some
 from ..toolchain.teams import absorb, cuda, device, team_merge, team_sum
 from . import cross_entropy
@@ -34,41 +34,44 @@ CAPPED, MOVED, SUMS = (1 << k for k in range(6, 9))
 """What ``flags`` say besides: there is a cap, a prior; log-sum-exps are written."""
 
 
-@device
-def score_of(v: Any, offset: Any, c: Any, base: Any, softcap: Any, flags: Any) -> Any:
-    """Return the score of class c with the logit v, less ``base``."""
-    if flags & CAPPED:
-        v = softcap * type(v)(math.tanh(v / softcap))
-    v -= base
-    if flags & MOVED:
-        v += get(offset, c)
-    return v
+def make_scores(kind: Any) -> tuple[Callable[..., Any], ...]:
+    """Return the functions of scores that are computed in a type."""
+    tanh = HYPERBOLIC_TANGENTS[kind]
 
+    @device
+    def score_of(v: Any, offset: Any, c: Any, base: Any, softcap: Any, flags: Any) -> Any:
+        """Return the score of class c with the logit v, less ``base``."""
+        if flags & CAPPED:
+            v = softcap * tanh(v / softcap)
+        v -= base
+        if flags & MOVED:
+            v += get(offset, c)
+        return v
 
-@device
-def base_of(v: Any, softcap: Any, flags: Any) -> Any:
-    """Return what scores lose for their offsets to keep digits: the label's score without its own.
+    @device
+    def base_of(v: Any, softcap: Any, flags: Any) -> Any:
+        """Return what scores lose for their offsets to keep digits: the label's without its own.
 
-    0 where that is not finite, or there is no offset.
-    """
-    kind = type(v)
-    if flags & CAPPED:
-        v = softcap * kind(math.tanh(v / softcap))
-    return v if flags & MOVED and v - v == 0 else kind(0)
+        0 where that is not finite, or there is no offset.
+        """
+        if flags & CAPPED:
+            v = softcap * tanh(v / softcap)
+        return v if flags & MOVED and v - v == 0 else kind(0)
 
+    @device
+    def slope_of_cap(v: Any, softcap: Any) -> Any:
+        """Return the derivative of ``softcap tanh(v / softcap)``."""
+        t = tanh(v / softcap)
+        return (kind(1) - t) * (kind(1) + t)
 
-@device
-def slope_of_cap(v: Any, softcap: Any) -> Any:
-    """Return the derivative of ``softcap tanh(v / softcap)``."""
-    one = type(v)(1)
-    t = type(v)(math.tanh(v / softcap))
-    return (one - t) * (one + t)
+    return score_of, base_of, slope_of_cap
 
 
 def make_scored(code: str, team: int) -> Callable[..., None]:
     """Return the kernel of terms and gradients for a dtype, with ``team`` threads to a row."""
     kind: Any = WIDE[code]
     in_block = THREADS // team
+    score_of, base_of, slope_of_cap = make_scores(kind)
 
     def scored(
         x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any,
@@ -97,6 +100,8 @@ def make_scored(code: str, team: int) -> Callable[..., None]:
                     score = score_of(v[u], offset, c, base, softcap, flags)
                     top, rest = absorb(top, rest, score, sharpness)
         top, rest = team_merge(top, rest, sharpness, room, t, team)
+        if team > 1:  # g may be x, whose number at the label all of the team have read
+            sync_warp()
         log_sum, term = kind(math.log1p(rest)), zero
         of_scores = (base + top) * sharpness + log_sum
         mass = kept * w + spread * sum_of_weights(weight_sum, classes, flags, unit)

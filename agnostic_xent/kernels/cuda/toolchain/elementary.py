@@ -51,6 +51,35 @@ def sigmoid_of(v: Any) -> Any:
 
 
 @device
+def tanh32(v: Any) -> Any:
+    """Return tanh(v) of a float32, which is ``-m / (m + 2)`` with ``m = exp(-2 v) - 1`` for v >= 0.
+
+    The digits that m has lost for a small v are those that its logarithm lacks, too (Kahan).
+    """
+    y = -abs(v + v)
+    u = np.float32(math.exp(y))
+    m = u - np.float32(1)
+    if m == 0:
+        return v
+    if u > 0.5:
+        m *= y / np.float32(math.log1p(m))
+    t = m / (m + np.float32(2))
+    return -t if v > 0 else t
+
+
+@device
+def tanh64(v: Any) -> Any:
+    """Return tanh(v) of a float64, by the same formula."""
+    m = math.expm1(-abs(v + v))
+    t = m / (m + 2.0)
+    return -t if v > 0 else t
+
+
+HYPERBOLIC_TANGENTS: dict[Any, Callable[..., Any]] = {np.float32: tanh32, np.float64: tanh64}
+"""By the type of the number."""
+
+
+@device
 def times_log(t: Any, x: Any) -> Any:
     """Return t * x, of a logarithm or its slope x, with 0 * inf = 0."""
     kind = type(t)
