@@ -25,14 +25,14 @@ def add_to(add: Callable[..., Any]) -> None:
         "--loss",
         choices=tuple(LOSSES),
         default=cross_entropy.name,
-        help="of networks: what is minimised; generalized_cross_entropy where many labels are wrong "
-        "(default: cross_entropy)",
+        help="of networks: what is minimised; generalized_cross_entropy where many labels are "
+        "wrong (default: cross_entropy)",
     )
     add(
         "--class-prior",
         action="store_true",
-        help="of networks: learn scores that are free of how often each class occurs in the training "
-        "data, which finds rare classes better",
+        help="of networks: learn scores that are free of how often each class occurs in the "
+        "training data, which finds rare classes better",
     )
     add(
         "--label-smoothing",

@@ -83,7 +83,9 @@ def offset_by(prior: Any, temperature: Any, softcap: Any) -> Any:
     factor = temperature / softcap if softcap > 0 else temperature
     offset = np.empty(prior.size, prior.dtype)
     for c in range(prior.size):
-        offset[c] = np.log(np.float64(prior[c])) * factor
+        p = np.float64(prior[c])
+        size = log1p(max(p, 1 / p) - 1)  # which goes in lanes, as the logarithm itself does not
+        offset[c] = factor * (size if p >= 1 else -size if p > 0 else -np.inf)
     return offset
 
 
