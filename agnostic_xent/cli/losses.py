@@ -17,6 +17,8 @@ from .options import share
 from .recipes import loss_of
 
 LOSSES = {op.name: op for op in (cross_entropy, focal_loss, generalized_cross_entropy)}
+OPTIONS = ("loss", "class_prior", "label_smoothing")
+"""The names of the options; the settings of a run keep them."""
 
 
 def add_to(add: Callable[..., Any]) -> None:

@@ -206,9 +206,7 @@ def run(options: argparse.Namespace) -> None:
         resized=pictures,
         columns=data.columns,
         augment=options.augment,
-        loss=options.loss,
-        label_smoothing=options.label_smoothing,
-        class_prior=options.class_prior,
+        **{name: vars(options)[name] for name in losses.OPTIONS},
         command=options.line,
         date=now(),
     )

@@ -48,7 +48,8 @@ def chosen_loss(loss: Any, class_prior: Any, data: Labelled) -> Loss:
 def _shares(class_prior: Any, data: Labelled) -> NDArray[np.float64]:
     """Return how often each class occurs."""
     if isinstance(class_prior, str) and class_prior == "empirical":
-        return data.mass / data.mass.sum()
+        prior: NDArray[np.float64] = data.mass
+        return prior / float(prior.sum())
     try:
         prior = np.asarray(host(class_prior), np.float64)
     except (TypeError, ValueError):
@@ -58,7 +59,7 @@ def _shares(class_prior: Any, data: Labelled) -> NDArray[np.float64]:
             f'class_prior must be "empirical", {len(data.classes)} numbers > 0, one for each '
             f"class, or None; got {class_prior!r}"
         )
-    return prior / prior.sum()
+    return prior / float(prior.sum())
 
 
 def linear_loss(loss: Loss, table: NDArray[Any]) -> tuple[Loss, NDArray[Any]]:

@@ -59,19 +59,52 @@ def make_scores(kind: Any) -> tuple[Callable[..., Any], ...]:
         return v if flags & MOVED and v - v == 0 else kind(0)
 
     @device
-    def slope_of_cap(v: Any, softcap: Any) -> Any:
-        """Return the derivative of ``softcap tanh(v / softcap)``."""
-        t = tanh(v / softcap)
-        return (kind(1) - t) * (kind(1) + t)
+    def slope_of_logit(
+        v: Any, q: Any, mass: Any, d: Any, rest: Any, pull: Any, softcap: Any, flags: Any
+    ) -> Any:
+        """Return the gradient of a term with respect to ``v / T``, with ``pull`` for 2 b r."""
+        slope = slope_of(q, mass, d, rest)
+        if pull != 0:
+            slope += pull * kind(math.exp(d)) / (kind(1) + rest)
+        if flags & CAPPED:
+            t = tanh(v / softcap)
+            slope *= (kind(1) - t) * (kind(1) + t)
+        return slope
 
-    return score_of, base_of, slope_of_cap
+    return score_of, base_of, slope_of_logit
+
+
+def make_summed(kind: Any, team: int, score_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function by which a thread of a team sums exponentials of a row."""
+
+    @device
+    def summed(
+        v: Any, x: Any, start: Any, first: Any, classes: Any, inner: Any, offset: Any, base: Any,
+        softcap: Any, sharpness: Any, flags: Any,
+    ) -> Any:  # fmt: skip
+        """Return the greatest score of the thread's classes and the sum of the others'; see absorb.
+
+        ``v`` is memory for logits.
+        """
+        top, rest = kind(-math.inf), kind(0)
+        for j in range(first, classes, team * AT_ONCE):
+            read_some(v, x, start, j, team, classes, inner, kind(-math.inf))
+            for u in range(AT_ONCE):
+                c = j + u * team
+                if c < classes:
+                    score = score_of(v[u], offset, c, base, softcap, flags)
+                    top, rest = absorb(top, rest, score, sharpness)
+        return top, rest
+
+    return summed
 
 
 def make_scored(code: str, team: int) -> Callable[..., None]:
     """Return the kernel of terms and gradients for a dtype, with ``team`` threads to a row."""
     kind: Any = WIDE[code]
     in_block = THREADS // team
-    score_of, base_of, slope_of_cap = make_scores(kind)
+    score_of, base_of, slope_of_logit = make_scores(kind)
+    summed = make_summed(kind, team, score_of)
 
     def scored(
         x: Any, labels: Any, weight: Any, sample_weight: Any, weight_sum: Any, divisor: Any,
@@ -91,19 +124,15 @@ def make_scored(code: str, team: int) -> Callable[..., None]:
             n, labels, weight, sample_weight, divisor, classes, ignore, flags, unit
         )
         base = base_of(widen(get(x, start + label * inner)), softcap, flags)
-        top, rest = nothing, zero
-        for j in range(t % team, classes, team * AT_ONCE):
-            read_some(v, x, start, j, team, classes, inner, nothing)
-            for u in range(AT_ONCE):
-                c = j + u * team
-                if c < classes:
-                    score = score_of(v[u], offset, c, base, softcap, flags)
-                    top, rest = absorb(top, rest, score, sharpness)
+        top, rest = summed(
+            v, x, start, t % team, classes, inner, offset, base, softcap, sharpness, flags
+        )
         top, rest = team_merge(top, rest, sharpness, room, t, team)
         if team > 1:  # g may be x, whose number at the label all of the team have read
             sync_warp()
         log_sum, term = kind(math.log1p(rest)), zero
         of_scores = (base + top) * sharpness + log_sum
+        pull = kind(2) * z_loss * of_scores
         mass = kept * w + spread * sum_of_weights(weight_sum, classes, flags, unit)
         for j in range(t % team, classes, team * AT_ONCE):
             read_some(v, x, start, j, team, classes, inner, nothing)
@@ -118,12 +147,7 @@ def make_scored(code: str, team: int) -> Callable[..., None]:
                         q += kept * w
                     term -= times_log(q, d - log_sum)
                     if flags & WRITES:
-                        slope = slope_of(q, mass, d, rest)
-                        if z_loss != 0:
-                            p = kind(math.exp(d)) / (one + rest)
-                            slope += kind(2) * z_loss * of_scores * p
-                        if flags & CAPPED:
-                            slope *= slope_of_cap(v[u], softcap)
+                        slope = slope_of_logit(v[u], q, mass, d, rest, pull, softcap, flags)
                         put(here, u * team * inner, narrow(g, b * slope if counts else zero))
         term = team_sum(term, room, t, team)
         if t % team == 0:
