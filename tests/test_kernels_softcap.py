@@ -101,6 +101,25 @@ def test_digits_of_the_cap(dtype):
     assert_close(dz[:, 0], -(1 - t) * (1 + t) / (1 + np.exp(t)), dtype, 1)
 
 
+@pytest.mark.parametrize("classes", [7, 65, 200, 3000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_prior_of_any_size(dtype, classes):
+    """From tiny to huge shares; a class that does not occur has none. Small calls and large."""
+    rng = np.random.default_rng(classes)
+    prior = np.exp(20 * rng.standard_normal(classes)).astype(dtype)
+    prior[:2] = 1, 0
+    for samples in (1, 5, 300):
+        z = rng.standard_normal((samples, classes)).astype(dtype)
+        labels = rng.integers(2, classes, samples)
+        with kernels("require"):
+            found = cross_entropy(z, labels, class_prior=prior, reduction="none")
+        with np.errstate(divide="ignore"):
+            u = z.astype(np.longdouble) + np.log(prior.astype(np.longdouble))
+        top = u.max(axis=1)
+        log_sum = top + np.log(np.exp(u - top[:, None]).sum(axis=1))
+        assert_close(found, log_sum - u[np.arange(samples), labels], dtype, 4)
+
+
 def test_logits_that_may_be_overwritten():
     z, labels = np.random.default_rng(0).standard_normal((6, 8)), np.arange(6)
     expected = cross_entropy.vjp(z, labels, softcap=3.0)[1](np.ones(()))[0]

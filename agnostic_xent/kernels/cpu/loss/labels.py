@@ -45,7 +45,7 @@ class Problem(NamedTuple):
     unit: float
     """The gradient of the loss with respect to a term, over the temperature."""
     offset: Any
-    """Of `offset_by`, a number a class."""
+    """Of `offset_by`, a number a class; not borrowed, as nothing else keeps its memory."""
     offset_sum: float
     """The sum of w log prior."""
     z_loss: float

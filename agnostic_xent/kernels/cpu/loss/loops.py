@@ -127,7 +127,7 @@ def problem_of(classes: Any, weight: Any, sample_weight: Any, offset: Any, optio
     return Problem(
         borrowed(weight), borrowed(sample_weight), options.ignore, options.ignores,
         options.weight_sum, options.smoothing, options.smoothing / classes, inverse_temperature,
-        options.unbias, unit / options.temperature, borrowed(offset), offset_sum, options.z_loss,
+        options.unbias, unit / options.temperature, offset, offset_sum, options.z_loss,
         options.sums,
     )  # fmt: skip
 
