@@ -200,6 +200,29 @@ def test_prediction_sets(tmp_path):
     assert "Prediction sets" not in few.words
 
 
+def test_filters_of_colours_have_colours(tmp_path):
+    filters = np.zeros((2, 3, 3, 3), np.float32)
+    filters[0, :, 0, 0] = 2, 0, -2  # of a red that is not blue
+    found = page(tmp_path, filters=filters)
+    strong, none = (pixels(p)[..., :3] for p in found.pictures if "Filter" in p["alt"])
+    np.testing.assert_allclose(strong[0, 0], [255, 127.5, 0], atol=1)
+    np.testing.assert_allclose(none, 127.5, atol=1)
+    assert "Weights of red, green and blue as colours" in found.text
+
+
+def test_follows_the_light_or_dark_of_the_reader_but_not_on_paper(tmp_path):
+    """Every colour of the page itself is one of those that the dark part changes."""
+    style = page(tmp_path).text.partition("<style>")[2].partition("</style>")[0]
+    light, dark = re.findall(r":root \{.*?(--.*?)\}", style)
+    names = [re.findall(r"(--\w+):", part) for part in (light, dark)]
+    assert names[0] == names[1]
+    assert "@media screen and (prefers-color-scheme: dark)" in style
+    rest = style.replace(light, "").replace(dark, "")
+    assert set(re.findall(r"(?:color|background|solid):? (?!scheme)([\w#()-]+)", rest)) <= {
+        "white", "var(", *(f"var({name})" for name in names[0])
+    }  # fmt: skip
+
+
 def test_filters_have_one_scale(tmp_path):
     filters = np.zeros((2, 1, 3, 3), np.float32)
     filters[0, 0, 0] = -2, 0, 2

@@ -147,6 +147,8 @@ def _objective(settings: Settings) -> Curves:
 def readable(settings: Settings) -> dict[str, str]:
     """Return settings as a page shows them."""
     texts = vars(settings) | {"input_shape": " × ".join(map(str, settings.input_shape))}
+    if settings.estimator is None:
+        texts["validation"] = "the test samples, after each epoch"
     return {
         name.replace("_", " "): printable(str(value))
         for name, value in texts.items()

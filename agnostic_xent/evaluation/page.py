@@ -31,7 +31,7 @@ from .pictures import (
     draw_reliability,
     draw_thresholds,
 )
-from .sample_pictures import address, picture, reason, signed
+from .sample_pictures import address, of_colors, picture, reason, weights
 from .thresholds import Thresholds
 from .words import in_words
 
@@ -146,6 +146,7 @@ def save_page(
             issues=_issues(labels, probabilities, images, classes),
             sets=_sets(labels, probabilities),
             filters=_filters(filters),
+            of_colors=filters is not None and of_colors(filters[0]),
             layers=layers,
             layers_note=layers_note,
             tables=(("Settings", settings), ("Versions", versions)),
@@ -360,11 +361,8 @@ def _sets(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> l
 def _filters(filters: NDArray[np.floating] | None) -> list[str]:
     if filters is None:
         return []
-    limit = float(np.abs(filters).max())
-    return [
-        signed(w.reshape(-1, w.shape[-1]), limit)  # (C * KH, KW), (C, KL) or (C * KD * KH, KW)
-        for w in filters[:FILTERS]
-    ]
+    limit = float(np.abs(filters).max()) or 1.0
+    return [weights(w, limit) for w in filters[:FILTERS]]
 
 
 # --- pictures as addresses -----------------------------------------------------------------------

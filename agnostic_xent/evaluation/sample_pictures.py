@@ -55,6 +55,21 @@ def signed(numbers: NDArray[np.floating], limit: float | None = None) -> str:
     return _png(numbers, "RdBu_r", (-limit, limit))
 
 
+def weights(w: NDArray[np.floating], limit: float) -> str:
+    """Return a filter (C, ...), of numbers from -limit to limit: in colours where it is of colours.
+
+    Else its channels are below each other, in blue below 0 and in red above.
+    """
+    if of_colors(w):
+        return _png(0.5 + w.transpose(1, 2, 0) / (2 * limit), None)  # (KH, KW, C)
+    return signed(w.reshape(-1, w.shape[-1]), limit)  # (C * KH, KW), (C, KL) or (C * KD * KH, KW)
+
+
+def of_colors(w: NDArray[np.floating]) -> bool:
+    """Return whether a filter (C, KH, KW) is of red, green and blue."""
+    return w.ndim == 3 and len(w) == 3
+
+
 def draw(axes: Axes, sample: NDArray[Any]) -> None:
     """Draw a sample, as `picture` shows it."""
     if sample.ndim == 2:
