@@ -15,9 +15,8 @@ cut = windows(watch.signals, length=200, step=100, people=watch.people)  # four 
 labels = watch.labels[cut.recording]
 test = np.isin(cut.person, [1, 2])  # people 3 to 10 are trained on
 
-model = make_pipeline(
-    MiniRocket(4000, random_state=0), StandardScaler(), LogisticRegression(C=1e-3)
-)
+rocket = MiniRocket(4000, random_state=0)
+model = make_pipeline(rocket, StandardScaler(), LogisticRegression(C=1e-3))
 model.fit(cut.x[~test], labels[~test])
 
 log_proba = model.predict_log_proba(cut.x[test])
