@@ -8,6 +8,7 @@ a package from? Each training has a process of its own, for the memory that it t
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -43,6 +44,7 @@ def main(quick: bool, inner: str | None, seed: int | None = None) -> None:
     result: dict[str, Any] = {
         "machine": machine(),
         "shape": SMALL if quick else LARGE,
+        "cores": len(os.sched_getaffinity(0)),
         "trainings": [in_subprocess("sparse", quick, {}, seed=i) for i in range(len(known))],
     }
     write("sparse_quick" if quick else "sparse", result, report(result))
@@ -203,7 +205,7 @@ def report(result: dict[str, Any]) -> str:
     text += "words and pairs:\nwhich section is a package from, or is it from the largest one? "
     counts = {case["rows"] for case in result["trainings"] if isinstance(case["classes"], str)}
     text += f"Here there are {max(counts, default=0):,}.\n"
-    text += f"\n{described(result['machine'])}\n\n"
+    text += f"\n{described(result['machine'])} Cores in use: {result['cores']}.\n\n"
     header = ["training", "classes", "library", "s", "accuracy", "objective", "not 0", "memory"]
     return text + table(
         header,

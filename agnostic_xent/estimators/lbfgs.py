@@ -112,7 +112,8 @@ class _InverseHessian:
         first = 0
         for rows in self.blocks:
             part = shares[first : first + rows.shape[0]]
-            step, first = step + xp.reshape(part @ rows, gradient.shape), first + rows.shape[0]
+            step += xp.reshape(part @ rows, gradient.shape)
+            first += rows.shape[0]
         return step
 
     def update(self, s: Array, y: Array) -> None:
