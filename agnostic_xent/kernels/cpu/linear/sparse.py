@@ -17,6 +17,7 @@ from ..toolchain.arguments import flat, why_not
 from ..toolchain.compiling import compiled_in_parts
 from ..toolchain.signatures import FLOATS, Array, Integers, Read1, Read2, Write2
 from .sgd import sums
+from .units import add_multiple, sum_rows
 
 INDICES = (np.dtype(np.int32), np.dtype(np.int64))
 Columns = Annotated[Any, Array("index", 1)]
@@ -69,9 +70,7 @@ def row_products(
         if units == 1:
             z[i, 0] = row_product(w, x, columns)
         else:
-            z[i, :] = 0
-            for p in range(x.size):
-                add(z, i, x[p], w, columns[p])
+            sum_rows(z, i, units, w, x, columns)
 
 
 @inlined
@@ -90,13 +89,6 @@ def row_product(w: Any, x: Any, columns: Any) -> Any:
     for p in range(fours, x.size):
         a = fma(x[p], w[np.uint64(columns[p]), 0], a)
     return (a + b) + (c + d)
-
-
-@sums
-def add(to: Any, i: Any, factor: Any, rows: Any, j: Any) -> None:
-    """Add a multiple of row j of an array to row i of another."""
-    for c in range(to.shape[1]):
-        to[i, c] += factor * rows[j, c]
 
 
 # --- factors times rows --------------------------------------------------------------------------
@@ -132,7 +124,7 @@ def column_sums(
             spread(g, d[i, 0], data[p:stop], indices[p:stop])
         else:
             for q in range(p, stop):
-                add(g, indices[q], data[q], d, i)
+                add_multiple(g, data, d, np.int64(indices[q]), q, i, units)
 
 
 @inlined
