@@ -71,7 +71,7 @@ def fitted(options, in_parts, x, y, weights, classes):
     return model
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_the_dense_fit(seed):
     rng = np.random.default_rng(seed)
     x, classes = drawn_rows(rng), int(rng.integers(2, 6))

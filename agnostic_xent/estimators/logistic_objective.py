@@ -40,7 +40,7 @@ class Standard:
     def coefficients(self, v: Array) -> Array:
         """Return the coefficients that have these coordinates."""
         xp, w = array_namespace(v), v[:, :-1] * self.scale
-        b = self.scale_of_intercept * v[:, -1:] - xp.sum(w * self.mean, axis=1, keepdims=True)
+        b = self.scale_of_intercept * v[:, -1:] - w @ xp.matrix_transpose(self.mean)
         return xp.concat([w, b if self.scale_of_intercept else xp.zeros_like(b)], axis=1)
 
     def of(self, w: Array) -> Array:
@@ -51,7 +51,8 @@ class Standard:
 
     def gradient(self, g: Array) -> Array:
         """Return the gradient with respect to v, of that with respect to coefficients."""
-        w = (g[:, :-1] - g[:, -1:] * self.mean) * self.scale
+        w = g[:, :-1] - g[:, -1:] * self.mean
+        w *= self.scale
         return array_namespace(g).concat([w, self.scale_of_intercept * g[:, -1:]], axis=1)
 
 
@@ -88,7 +89,7 @@ class LogisticObjective:
             loss, of_loss = self._loss_vjp(logits, labels, a)
             value = value + loss
             dw, db = of_affine(of_loss(constant(1, loss))[0])
-            gradient = gradient + xp.concat([dw, self._kept(db[:, None])], axis=1)
+            gradient += xp.concat([dw, self._kept(db[:, None])], axis=1)
         return float(self.communicator.sum(value)), self.communicator.sum(gradient)
 
     def standardized(self, units: int) -> Standard:
@@ -193,4 +194,5 @@ class LogisticObjective:
 
 def dot(a: Array, b: Array) -> Array:
     """Return the sum of products."""
-    return array_namespace(a).sum(a * b)
+    xp = array_namespace(a)
+    return xp.reshape(a, (-1,)) @ xp.reshape(b, (-1,))

@@ -17,16 +17,9 @@ def _sums(vectors: int) -> Any:
     """
 
     def emit(
-        v: Vectors,
-        x: Any,
-        columns: Any,
-        w: Any,
-        z: Any,
-        i: Any,
-        count: Any,
-        units: Any,
-        stride: Any,
-    ) -> None:
+        v: Vectors, x: Any, columns: Any, w: Any, z: Any,
+        i: Any, count: Any, units: Any, stride: Any,
+    ) -> None:  # fmt: skip
         b, step = v.builder, v.index(vectors * v.lanes)
         z = v.at(z, b.mul(i, units))
         with cgutils.for_range_slice(b, v.index(0), units, step, inc=True) as (c, _):
