@@ -31,9 +31,8 @@ def drawn_targets(rng, count, classes):
     if kind == "soft":
         return table / table.sum(axis=1, keepdims=True)
     if kind == "several":
-        return np.concatenate([np.eye(classes), 1 - np.eye(classes), table > 0.5])[:count].astype(
-            int
-        )
+        one = np.eye(classes, dtype=bool)  # each label is there, and is not
+        return np.concatenate([one, ~one, table > 0.5])[:count]
     return np.arange(count) % classes
 
 

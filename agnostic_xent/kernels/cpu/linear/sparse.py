@@ -91,6 +91,13 @@ def row_product(w: Any, x: Any, columns: Any) -> Any:
     return (a + b) + (c + d)
 
 
+@sums
+def add(to: Any, i: Any, factor: Any, rows: Any, j: Any) -> None:
+    """Add a multiple of row j of an array to row i of another."""
+    for c in range(to.shape[1]):
+        to[i, c] += factor * rows[j, c]
+
+
 # --- factors times rows --------------------------------------------------------------------------
 
 

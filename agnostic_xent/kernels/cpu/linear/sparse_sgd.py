@@ -32,8 +32,7 @@ from ..toolchain.signatures import (
     WrittenDoubles,
 )
 from .sgd import Decay, nearer, softmax_slope
-from .sparse import INDICES, Columns, flat_rows, row_product, spread, why_no_rows
-from .units import add_multiple, sum_rows
+from .sparse import INDICES, Columns, add, flat_rows, row_product, spread, why_no_rows
 
 SMALL = 1e-2
 """Factors under it are multiplied out: by so much the digits of what is divided by them suffer."""
@@ -193,7 +192,11 @@ def score(z: Any, s: Any, v: Any, b: Any, x: Any, columns: Any) -> None:
     if z.size == 1:
         z[0] = z.dtype.type(s * row_product(v, x, columns)) + b[0]
         return
-    sum_rows(z, 0, z.size, v, x, columns)
+    z[:] = 0
+    for i in range(x.size):
+        j = np.uint64(columns[i])
+        for c in range(z.size):
+            z[c] += x[i] * v[j, c]
     for c in range(z.size):
         z[c] = z.dtype.type(s * z[c]) + b[c]
 
@@ -229,7 +232,7 @@ def move(v: Any, d: Any, k: Any, x: Any, columns: Any) -> None:
             v[j, 1] += d[k, 1] * x[i]
     else:
         for i in range(x.size):
-            add_multiple(v, x, d, np.int64(columns[i]), i, k, v.shape[1])
+            add(v, columns[i], x[i], d, k)
 
 
 @inlined
