@@ -58,7 +58,8 @@ tests() { # torch is no dependency of the tests, but its row of the matrix has t
     local test
     test=$(python ci/readme_command.py test)
     echo "+ $test"
-    PYTEST_ADDOPTS="--numprocesses=auto" \
+    # XLA takes longer to optimize small programs than they run; ci/versions.sh lets it
+    PYTEST_ADDOPTS="--numprocesses=auto" JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
         AGNOSTIC_XENT_TEST_BACKENDS=numpy,numpy-readonly,strict@device1,strict@no_float64,torch,jax,dask \
         bash -c "$test"
 }
