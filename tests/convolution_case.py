@@ -15,6 +15,7 @@ from agnostic_xent.kernels.cpu.conv import (
     depthwise_plans,
     direct_plans,
     implicit_plans,
+    row_plans,
     winograd_plans,
 )
 
@@ -23,6 +24,7 @@ PLANS = {
     "implicit": implicit_plans,
     "winograd": winograd_plans,
     "columns": column_plans,
+    "row": row_plans,
     "depthwise": depthwise_plans,
 }
 GENERAL = "direct", "implicit"
@@ -192,6 +194,24 @@ COLUMNS = [
     case((3, 5, 10, 8), (10, 1, 5, 5), groups=5, padding=2, stride=2),
     case((1, 1, 70, 1), (3, 1, 7, 1), padding=(3, 0)),
     case((9, 33, 14, 15), (17, 33, 5, 5), padding=2),  # a block has rows of several images
+]
+ROW = [
+    case((1, 1, 1, 1), (1, 1, 1, 3), padding=(0, 1)),
+    *(case((3, 5, 1, 40), (7, 5, 1, k), padding=(0, 2), **RELU) for k in (*range(3, 14), 31)),
+    *(case((2, 3, 1, n), (5, 3, 1, 5), padding=(0, 2)) for n in (1, 3, 4, 5, 8, 9)),
+    *(case((2, 3, 1, 50), (k, 3, 1, 3), padding=(0, 1), **RELU) for k in (16, 17, 33, 64, 65)),
+    *(case((2, c, 1, 30), (4, c, 1, 7), padding=(0, 3)) for c in (15, 16, 17, 33)),
+    *(case((2, 3, 1, n), (5, 3, 1, 4), padding=((0, 0), (9, 0))) for n in (6, 40)),
+    case((2, 3, 1, 6), (5, 3, 1, 4), padding=((0, 0), (0, 9)), bias=False),
+    case((9, 17, 1, 13), (20, 17, 1, 9), padding=(0, 4), **RELU),  # a block has several signals
+    case((1, 3, 1, 1000), (5, 3, 1, 3)),  # a signal has several blocks
+    case((1, 20, 1, 900), (5, 20, 1, 40), padding=((0, 0), (7, 30))),
+    case((1, 20, 1, 20), (300, 20, 1, 3)),  # the threads share out the filters
+    case((2, 5, 1, 100), (6, 5, 1, 3), dilation=8, padding=(0, 8), **RELU),
+    case((5, 5, 1, 90), (6, 5, 1, 9), dilation=4, padding=(0, 5)),
+    case((2, 5, 1, 9), (6, 5, 1, 3), dilation=20, padding=(0, 30)),
+    *(case((3, 5, 1, 41), (7, 5, 1, k), stride=(1, 2), padding=(0, 2)) for k in (5, 6, 8, 15, 25)),
+    case((3, 6, 1, 70), (9, 2, 1, 5), groups=3, padding=(0, 1), **RELU),
 ]
 
 

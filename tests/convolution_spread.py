@@ -13,6 +13,7 @@ import numpy as np
 from convolution_case import Reference
 
 from agnostic_xent.kernels.cpu.conv.column_transforms import PLACES, of_pixels, weight_matrix
+from agnostic_xent.kernels.cpu.conv.row_plans import cut_of
 from agnostic_xent.kernels.cpu.conv.tiling import Stride1, Stride2, Stride2Gradient
 from agnostic_xent.kernels.cpu.conv.winograd_transforms import SCHEMES
 
@@ -235,10 +236,72 @@ class ColumnSpread:
         return y[..., : plain.output[0], :].reshape(len(y), -1, *plain.output)
 
 
+# --- Winograd's algorithm along a row -------------------------------------------------------------
+
+
+class RowSpread:
+    """The same where all is summed by way of points along the only row."""
+
+    def __init__(self, x: Any, w: Any, options: dict[str, Any]):
+        self.plain, self.direct = Reference(x, w, options), DirectSpread(x, w, options)
+        (_, self.step), (_, self.apart) = self.plain.stride, self.plain.dilation
+        written, self.taps, self.pieces = cut_of(-(-self.plain.window[1] // self.step))
+        self.points = ColumnPoints(8 + 1 - written)
+        self.tiles = -(-self.plain.output[1] // (self.apart * written))
+
+    def value(self, b: Any) -> tuple[Any, int]:
+        p, plain, written = self.points, self.plain, self.points.written
+        y = np.zeros((*plain.x.shape[:1], *plain.w.shape[:2], self.apart, self.tiles, written))
+        for taps, v in self.met():
+            u = plain.w[..., 0, taps] ** 2 @ p.of_weights.T[: len(taps)] ** 2
+            y += np.einsum("gkcp,ngcatp->ngkatp", u, v) @ p.of_output.T**2
+        y = np.moveaxis(y, 3, -1).reshape(len(y), -1, 1, self.tiles * written * self.apart)
+        bias = 0 if b is None else np.square(b, dtype="f8")[:, None, None]
+        terms = plain.w.shape[2] * self.pieces * self.step + p.roundings + 1
+        return np.sqrt(y[..., : plain.output[1]] + bias), terms
+
+    def input_gradient(self, dy: Any) -> tuple[Any, int]:
+        plain = self.plain
+        if plain.stride != (1, 1):
+            return self.direct.input_gradient(dy)
+        turned = np.swapaxes(plain.w, 1, 2)[..., ::-1]
+        before = (plain.window[1] - 1) * self.apart - plain.margins[1][0]
+        after = plain.image[1] - plain.output[1] + plain.margins[1][0]
+        options = {"groups": plain.groups, "dilation": plain.dilation}
+        options["padding"] = (0, 0), (before, after)
+        return RowSpread(dy, turned.reshape(-1, *turned.shape[2:]), options).value(None)
+
+    def weight_gradient(self, dy: Any) -> tuple[Any, int]:
+        p, plain, written = self.points, self.plain, self.points.written
+        behind = self.tiles * written * self.apart - plain.output[1]
+        dy = np.pad(plain.split(dy)[..., 0, :] ** 2, [*[(0, 0)] * 3, (0, behind)])
+        dy = np.moveaxis(dy.reshape(*dy.shape[:3], self.tiles, written, self.apart), -1, 3)
+        g, squares = dy @ p.of_output**2, np.zeros(plain.w.shape)
+        for taps, v in self.met():
+            du = np.einsum("ngkatp,ngcatp->gkcp", g, v)
+            squares[..., 0, taps] = du @ p.of_weights[:, : len(taps)] ** 2
+        terms = len(plain.x) * self.apart * self.tiles + p.roundings
+        return np.sqrt(squares.reshape(plain.w_shape)), terms
+
+    def met(self) -> Any:
+        """Yield taps of the window that go by way of the same points, and these of pixels."""
+        plain, p = self.plain, self.points
+        for piece, phase in np.ndindex(self.pieces, self.step):
+            first = piece * self.taps
+            taps = np.arange(first, first + self.taps) * self.step + phase
+            tile = np.arange(self.tiles)[:, None] * p.written + np.arange(8) + first
+            output = np.arange(self.apart)[:, None, None] + self.apart * tile
+            place = output * self.step + phase - plain.margins[1][0]
+            inside = (place >= 0) & (place < plain.image[1])
+            pixels = plain.x[..., 0, np.clip(place, 0, plain.image[1] - 1)] ** 2 * inside
+            yield taps[taps < plain.window[1]], pixels @ p.of_input.T**2
+
+
 SPREADS = {
     "direct": DirectSpread,
     "implicit": DirectSpread,
     "winograd": WinogradSpread,
     "columns": ColumnSpread,
+    "row": RowSpread,
     "depthwise": DirectSpread,
 }

@@ -62,6 +62,12 @@ SOME = {
         case((2, 6, 13, 22), (2, 3, 4, 3), groups=2, padding=((0, 3), (1, 0))),
         case((9, 17, 9, 15), (12, 17, 3, 3), padding=1, **POOL),
     ],
+    "row": [
+        case((9, 5, 1, 60), (7, 5, 1, 9), padding=(0, 4), **RELU),
+        case((3, 6, 1, 41), (8, 3, 1, 3), groups=2, dilation=(1, 4), padding=(0, 5)),
+        case((2, 17, 1, 90), (70, 17, 1, 5), stride=(1, 2), bias=False),
+        case((1, 20, 1, 30), (300, 20, 1, 3)),  # threads share out the filters
+    ],
     "depthwise": [
         case((3, 5, 13, 37), (5, 1, 3, 3), groups=5, padding=1, **RELU),
         case((2, 35, 9, 7), (35, 1, 5, 5), groups=35, padding=2, **BOTH),

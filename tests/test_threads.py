@@ -122,10 +122,15 @@ WORK: dict[str, list[Callable[[], list[Any]]]] = {
     ],
     "global_avg_pool2d": [gradients(ax.global_avg_pool2d, normal(17, 9, 29, 31))],
     "global_avg_pool": [gradients(ax.global_avg_pool, normal(17, 9, 899))],
-    "conv1d": [convolution((9, 16, 301), (24, 16, 5), stride=2, activation="relu")],
+    "conv1d": [
+        convolution((9, 16, 301), (24, 16, 5), stride=2, activation="relu"),
+        convolution((17, 40, 301), (48, 40, 13), padding=6),
+    ],
     "conv3d": [
         convolution((4, 8, 7, 13, 11), (16, 8, 3, 3, 3), padding=1),
         convolution((4, 8, 7, 13, 11), (16, 8, 3, 1, 1)),
+        convolution((4, 32, 7, 13, 17), (32, 32, 3, 3, 3), padding=1, activation="relu"),
+        convolution((4, 8, 7, 13, 11), (16, 8, 3, 3, 3), stride=(2, 1, 1)),
     ],
     **{
         f"{name}1d": [gradients(OPERATIONS[f"{name}1d"], normal(17, 9, 899), 3, stride=2)]

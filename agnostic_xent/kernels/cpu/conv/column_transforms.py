@@ -13,6 +13,7 @@ Lavin and Gray, Fast algorithms for convolutional neural networks, arXiv:1509.09
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,23 @@ def of_cotangents(o: Arithmetic, y: list[Any]) -> list[Any]:
         odd = o.times(place, odd)
         points += [o.add(even, odd), o.subtract(even, odd)]
     return points
+
+
+def row_of(v: Vectors, m: list[Any], start: Any, written: Any) -> Callable[[int], Any]:
+    """Emit what all rows of A^T m share; return what emits one of ``written``, plus start."""
+    b, o = v.builder, Arithmetic(v)
+    pairs = [m[i : i + 2] for i in range(1, POINTS - 1, 2)]
+    sums = [[o.add(*pair) for pair in pairs], [o.subtract(*pair) for pair in pairs]]
+    first, end = o.add(m[0], start), b.sub(written, v.index(1))
+
+    def row(i: int) -> Any:
+        one, two, half = sums[i % 2]
+        outputs = o.plus(2.0**i, two, o.plus(0.5**i, half, one))
+        outputs = o.add(outputs, first if i == 0 else start)
+        at_end = b.icmp_signed("==", v.index(i), end)
+        return o.add(outputs, b.select(at_end, m[-1], v.zero))
+
+    return row
 
 
 def _read_rows(step: int) -> Any:
@@ -134,25 +152,18 @@ def _write_rows(
     count: Any, written: Any, width: Any, relu: Any,
 ) -> None:  # fmt: skip
     """Emit the first ``count`` rows of A^T m, plus bias, not below 0 if ``relu``."""
-    b, o = v.builder, Arithmetic(v)
+    b, start = v.builder, v.splat(v.builder.load(v.at(bias, b0)))
     points, y, lanes = v.at(points, p0), v.at(y, y0), v.index(v.lanes)
-    start, end = v.splat(b.load(v.at(bias, b0))), b.sub(written, v.index(1))
     lowest = b.select(b.icmp_signed("!=", relu, v.index(0)), v.zero, v.constant(float("-inf")))
     with cgutils.for_range(b, b.sdiv(b.add(width, v.index(v.lanes - 1)), lanes)) as loop:
         done = b.mul(loop.index, lanes)
         m = [v.load(v.at(points, b.add(b.mul(plane, v.index(i)), done))) for i in range(POINTS)]
-        pairs = [m[i : i + 2] for i in range(1, POINTS - 1, 2)]
-        sums = [[o.add(*pair) for pair in pairs], [o.subtract(*pair) for pair in pairs]]
-        first = o.add(m[0], start)
+        row = row_of(v, m, start, written)
         for i in range(MOST):
             with b.if_then(b.icmp_signed("<", v.index(i), count)):
-                one, two, half = sums[i % 2]
-                row = o.plus(2.0**i, two, o.plus(0.5**i, half, one))
-                row = o.add(row, first if i == 0 else start)
-                at_end = b.icmp_signed("==", v.index(i), end)
-                row = v.at_least(o.add(row, b.select(at_end, m[-1], v.zero)), lowest)
                 target = v.at(y, b.add(b.mul(stride, v.index(i)), done))
-                v.store_masked(row, target, v.first(b.sub(width, done)))
+                outputs = v.at_least(row(i), lowest)
+                v.store_masked(outputs, target, v.first(b.sub(width, done)))
 
 
 read_rows, read_every_other = _read_rows(1), _read_rows(2)

@@ -83,14 +83,16 @@ def vjp(x: Any, w: Any, b: Any, *, wrt: frozenset[int], **options: Any) -> tuple
     return y, quietly
 
 
-def piece_of(geometry: Geometry) -> int:
-    """Return how many images the weight gradient sums up at once."""
-    return max(1, min(MOST_IMAGES, MOST_PIXELS // math.prod(geometry.output)))
+def piece_of(geometry: Geometry, planes: int = 1) -> int:
+    """Return how many images the weight gradient sums up at once, or volumes of so many planes."""
+    return max(1, min(MOST_IMAGES, MOST_PIXELS // (planes * math.prod(geometry.output))))
 
 
-def weight_gradient(chosen: ModuleType, geometry: Geometry, x: Any, dy: Any, winners: Any) -> Any:
+def weight_gradient(
+    chosen: Any, geometry: Geometry, x: Any, dy: Any, winners: Any, planes: int = 1
+) -> Any:
     """Return dw, a sum over all images and pixels: in float64 over pieces of a batch."""
-    images, piece = geometry.images, piece_of(geometry)
+    images, piece = geometry.images, piece_of(geometry, planes)
     if images <= piece:
         return chosen.weight_gradient(geometry, x, dy, winners)
     total: Any = 0.0

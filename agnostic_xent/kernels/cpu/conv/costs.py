@@ -23,6 +23,9 @@ from . import (
     direct_plans,
     implicit_plans,
     pointwise_plans,
+    row_plans,
+    volume_direct_plans,
+    volume_plans,
     winograd_plans,
 )
 from .column_transforms import POINTS
@@ -30,6 +33,10 @@ from .columns import tile_rows_of
 from .direct import TIMES, tile_of
 from .geometry import Geometry
 from .pointwise import TILE as POINTWISE_TILE
+from .row_winograd import more_of
+from .tiling import tile_rows_of as tile_rows
+from .tiling import tiles_of
+from .volume_winograd import Depth, read_of
 
 LANES = VECTOR_BYTES // 4
 DIRECTIONS = FORWARD, INPUT, WEIGHT = "forward", "input_gradient", "weight_gradient"
@@ -162,6 +169,29 @@ def column_weights(g: Geometry, direction: str) -> float:
     return (60 if direction == WEIGHT else 10) * weights
 
 
+def row(g: Geometry, direction: str) -> float:
+    """Return the cycles of Winograd convolution along the row."""
+    if direction == INPUT:
+        one = g.stride == (1, 1)
+        return row(row_plans.adjoint(g), FORWARD) if one else direct(g, direction)
+    t, channels, written = row_plans.sizes(g), g.channels, 7
+    if direction == WEIGHT:
+        t, written = row_plans.gradient_sizes(g), 15
+        channels = t.padded_channels
+    points, taps = POINTS * t.images * t.dilation * t.tiles, t.pieces * t.stride
+    sums = t.padded_filters / LANES * (taps * (0.65 * channels + 2) + written)
+    read = 20 * (1 + more_of(t) / t.block) * t.stride * t.padded_channels / LANES
+    return points * (sums + read)
+
+
+def row_weights(g: Geometry, direction: str) -> float:
+    """Return the cycles to transform the weights along the row."""
+    if direction == INPUT and g.stride != (1, 1):
+        return direct_weights(g, direction)
+    weights = POINTS * g.channels * g.filters * g.window[1]
+    return (25 if direction == WEIGHT else 12) * weights / LANES
+
+
 def winograd(g: Geometry, direction: str) -> float:
     """Return the cycles of Winograd convolution in both directions."""
     oh, ow = g.output
@@ -188,6 +218,23 @@ def winograd_weights(g: Geometry, direction: str) -> float:
         channels, filters = _up(channels, LANES), _up(filters, 2 * LANES)
     filters = _up(filters, winograd_plans.panel_of(filters) * LANES)
     return winograd_plans.forward_tiling(g).side ** 2 * 1000 / 36 * channels * filters / LANES
+
+
+def volume_winograd(g: Geometry, d: Depth, direction: str) -> float:
+    """Return the cycles of Winograd convolution of volumes, with those for the weights."""
+    channels, (t, d) = g.channels, volume_plans.sizes(g, d)
+    product, written = 0.4, 500
+    if direction == INPUT:
+        channels, (t, d) = g.filters, volume_plans.input_gradient_sizes(g, d)
+    elif direction == WEIGHT:
+        t, d = volume_plans.weight_gradient_sizes(g, d)
+        channels, product, written = t.padded_channels, 0.78, 320
+    filters, planes = t.padded_filters / LANES, read_of(d, d.block) / d.block
+    tiles = g.groups * g.images * d.outputs * tile_rows(t) * tiles_of(t)
+    sums = d.taps * (product * channels + 2) * filters
+    read = 950 / 36 * planes * t.padded_channels / LANES
+    points = tiles * (sums + read + written / 36 * filters)
+    return t.side**2 * (points + 1000 / 36 * g.groups * d.taps * channels * filters) + 1e5
 
 
 class Algorithm(NamedTuple):
@@ -217,6 +264,7 @@ ALGORITHMS = {
     direct_plans: Algorithm(direct, direct_weights, 3e4),
     implicit_plans: Algorithm(implicit, implicit_weights, 4e4),
     column_plans: Algorithm(columns, column_weights, 5e4),
+    row_plans: Algorithm(row, row_weights, 5e4),
     winograd_plans: Algorithm(winograd, winograd_weights, 1e5),
     depthwise_plans: Algorithm(depthwise, depthwise_weights, 1e4),
 }
@@ -234,6 +282,16 @@ def cycles(plans: ModuleType, g: Geometry, direction: str, ready: bool = False) 
     if ready:
         return g.groups * each
     return g.groups * (each + algorithm.weights(g, direction)) + algorithm.call
+
+
+def volume_direct(g: Geometry, d: Depth, direction: str) -> float:
+    """Return the cycles of direct convolution of volumes."""
+    met = volume_direct_plans.back if direction == INPUT else volume_direct_plans.images
+    return cycles(direct_plans, met(g, d), direction)
+
+
+VOLUMES = {volume_plans: volume_winograd, volume_direct_plans: volume_direct}
+"""The plans of the algorithms for volumes as they lie, and the cycles of each."""
 
 
 @functools.lru_cache(512)

@@ -122,48 +122,48 @@ def area_of(height: Any, width: Any, pooled: Any) -> Any:
 
 @plain
 def read_pixels(
-    lanes: Any, x: Any, winners: Any, x0: Any, channels: Any, height: Any, width: Any, h: Any,
-    space: Any, s0: Any, padded: Any, columns: Any, left: Any, row0: Any,
+    lanes: Any, x: Any, winners: Any, x0: Any, apart: Any, channels: Any, height: Any, width: Any,
+    h: Any, space: Any, s0: Any, padded: Any, columns: Any, left: Any, row0: Any,
 ) -> None:  # fmt: skip
     """Transpose row h of an image to (columns, padded channels), zero outside the image.
 
-    A pixel on the right that no tile meets is left out. With ``winners``, x are the cotangents
-    behind a pool, and the row is made at space[row0].
+    Channels lie so far ``apart``. A pixel on the right that no tile meets is left out. With
+    ``winners``, x are the cotangents behind a pool, and the row is made at space[row0].
     """
     pooled = winners.size > 0
     if h < 0 or h >= (height // POOL * POOL if pooled else height):
         clear(space, s0, columns * padded)
     elif pooled:
-        pixels, area = width // POOL, area_of(height, width, pooled)
+        pixels = width // POOL
         vectors = (width // POOL + lanes) // lanes  # one pixel more where the width is odd
         for c in range(channels):
-            unpool(x, winners, space, x0 + c * area + h // POOL * pixels, pixels,
+            unpool(x, winners, space, x0 + c * apart + h // POOL * pixels, pixels,
                    h % POOL * POOL, row0 + c * width, vectors)  # fmt: skip
         transpose(lanes, space, row0, width, channels, min(width, columns - left),
                   space, s0 + left * padded, padded, padded)  # fmt: skip
     else:
-        transpose(lanes, x, x0 + h * width, height * width, channels, min(width, columns - left),
+        transpose(lanes, x, x0 + h * width, apart, channels, min(width, columns - left),
                   space, s0 + left * padded, padded, padded)  # fmt: skip
 
 
 @plain
 def read_tiles(
-    lanes: Any, x: Any, winners: Any, n: Any, row: Any, group: Any, t: Any, space: Any, s0: Any,
+    lanes: Any, x: Any, winners: Any, x0: Any, apart: Any, row: Any, t: Any, space: Any, s0: Any,
     row0: Any, v: Any, v0: Any, plane: Any, follows: Any,
 ) -> None:  # fmt: skip
     """Transform a row of input tiles to v (points, tiles, padded channels).
 
-    ``follows``: the strip holds the row above, whose last rows of pixels are the first here.
+    The image lies at x0, its channels so far ``apart``. ``follows``: the strip holds the row above,
+    whose last rows of pixels are the first here.
     """
     columns, padded, shared = columns_of(t), t.padded_channels, t.read - t.step
-    x0 = (n * t.groups + group) * t.channels * area_of(t.height, t.width, winners.size > 0)
     line = columns * padded
     if follows:
         source = s0 + t.step * line
         copy(space[source : source + shared * line], space[s0 : s0 + shared * line])
     for r in range(shared if follows else 0, t.read):
         h = row * t.step + r - t.top
-        read_pixels(lanes, x, winners, x0, t.channels, t.height, t.width, h,
+        read_pixels(lanes, x, winners, x0, apart, t.channels, t.height, t.width, h,
                     space, s0 + r * line, padded, columns, t.left, row0)  # fmt: skip
     for j in range(tiles_of(t)):
         for c in range(0, padded, lanes):
@@ -173,16 +173,17 @@ def read_tiles(
 
 @plain
 def write_tiles(
-    lanes: Any, space: Any, m0: Any, layout: Any, bias: Any, b0: Any, y: Any, y0: Any, row: Any,
-    t: Any, s0: Any, relu: Any, k0: Any, k1: Any,
+    lanes: Any, space: Any, m0: Any, layout: Any, bias: Any, b0: Any, y: Any, y0: Any, apart: Any,
+    row: Any, t: Any, s0: Any, relu: Any, k0: Any, k1: Any,
 ) -> None:  # fmt: skip
     """Transform a row of products m (points, tiles, filters k0 to k1) to rows of the output.
 
-    The rows follow each other without a gap. What the last tile writes behind the end of a row
-    comes to lie in the next one, where the first tile, which is done last, writes over it.
+    Filters lie so far ``apart`` in y. The rows follow each other without a gap. What the last tile
+    writes behind the end of a row comes to lie in the next one, where the first tile, which is done
+    last, writes over it.
     """
     tiles, padded, plane = tiles_of(t), layout.m_line, layout.m_plane
-    line, area = t.out_width * padded, t.out_height * t.out_width
+    line = t.out_width * padded
     for i in range(1, tiles + 1):
         j = i % tiles
         for k in range(0, k1 - k0, lanes):
@@ -190,9 +191,9 @@ def write_tiles(
                         b0 + k0 + k, s0 + j * t.written * padded + k, line, padded,
                         relu)  # fmt: skip
     pixels = min(t.written, t.out_height - row * t.written) * t.out_width
-    target = y0 + row * t.written * t.out_width + k0 * area
+    target = y0 + row * t.written * t.out_width + k0 * apart
     filters = min(k1, t.filters) - k0
-    transpose(lanes, space, s0, padded, pixels, filters, y, target, area, pixels)
+    transpose(lanes, space, s0, padded, pixels, filters, y, target, apart, pixels)
 
 
 @plain
@@ -246,23 +247,27 @@ def prefetch_rows(
 
 @plain
 def multiply(
-    lanes: Any, space: Any, v0: Any, u: Any, u0: Any, m0: Any, m_line: Any, tiles: Any, t: Any,
-    k0: Any, k1: Any,
+    lanes: Any, space: Any, v0: Any, stride: Any, u: Any, u0: Any, depth: Any, m0: Any, m_line: Any,
+    tiles: Any, t: Any, k0: Any, k1: Any, add: Any,
 ) -> None:  # fmt: skip
-    """Set m (tiles, filters k0 to k1) = v (tiles, channels) @ u (panels, channels, panel)."""
+    """Set m (tiles, filters k0 to k1) = v (tiles, channels) @ u (panels, channels, depth, panel).
+
+    Of u, the first layer of ``depth``. Tiles of v lie ``stride`` apart. ``add``: add to m.
+    """
+    line = depth * t.panel
     for panel in range(k0 // t.panel, k1 // t.panel):
-        right, out = u0 + panel * t.channels * t.panel, m0 + panel * t.panel - k0
+        right, out = u0 + panel * t.channels * line, m0 + panel * t.panel - k0
         for i in range(0, tiles, NARROW_ROWS if t.panel == lanes else ROWS):
-            left, target = v0 + i * t.padded_channels, out + i * m_line
+            left, target = v0 + i * stride, out + i * m_line
             if t.panel == 4 * lanes:
-                _6x4(space, u, space, left, t.padded_channels, right, t.panel,
-                     target, m_line, t.channels, 0)  # fmt: skip
+                _6x4(space, u, space, left, stride, right, line,
+                     target, m_line, t.channels, add)  # fmt: skip
             elif t.panel == lanes:
-                _12x1(space, u, space, left, t.padded_channels, right, t.panel,
-                      target, m_line, t.channels, 0)  # fmt: skip
+                _12x1(space, u, space, left, stride, right, line,
+                      target, m_line, t.channels, add)  # fmt: skip
             else:
-                _6x2(space, u, space, left, t.padded_channels, right, t.panel,
-                     target, m_line, t.channels, 0)  # fmt: skip
+                _6x2(space, u, space, left, stride, right, line,
+                     target, m_line, t.channels, add)  # fmt: skip
 
 
 @compiled_in_parts(kind=SINGLE, t=TILINGS)
@@ -292,7 +297,8 @@ def forward(
         k0, k1 = panels * cut // t.cuts * t.panel, panels * (cut + 1) // t.cuts * t.panel
         x0, y0 = group * t.channels * x_area, group * t.filters * y_area
         for r in range(first, last if cut == 0 or task == start else first):
-            read_tiles(lanes, x, x_winners, r // tile_rows, r % tile_rows, group, t, space,
+            image = x0 + r // tile_rows * t.groups * t.channels * x_area
+            read_tiles(lanes, x, x_winners, image, x_area, r % tile_rows, t, space,
                        s0, o0, space, v0 + (r - first) * tiles * t.padded_channels, v_plane,
                        r > first and r % tile_rows > 0)  # fmt: skip
         for i in range(points):
@@ -301,9 +307,9 @@ def forward(
                           min(last + t.block, rows), point, False)  # fmt: skip
             prefetch_rows(y, y0 + k0 * y_area, min(k1, t.filters) - k0, t.out_height, t.out_width,
                           t, t.written, y_pooled, first, last, point, True)  # fmt: skip
-            multiply(lanes, space, v0 + point * v_plane, u, (group * points + point) * u_plane,
-                     m0 + point * m_plane, layout.m_line, (last - first) * tiles, t,
-                     k0, k1)  # fmt: skip
+            multiply(lanes, space, v0 + point * v_plane, t.padded_channels, u,
+                     (group * points + point) * u_plane, 1, m0 + point * m_plane, layout.m_line,
+                     (last - first) * tiles, t, k0, k1, False)  # fmt: skip
         for r in range(first, last):
             image = y0 + r // tile_rows * t.groups * t.filters * y_area
             products = m0 + (r - first) * tiles * layout.m_line
@@ -313,34 +319,34 @@ def forward(
                                    k0, k1)  # fmt: skip
             else:
                 write_tiles(lanes, space, products, layout, bias, group * t.filters,
-                            y, image, r % tile_rows, t, o0, relu, k0, k1)  # fmt: skip
+                            y, image, y_area, r % tile_rows, t, o0, relu, k0, k1)  # fmt: skip
 
 
 @compiled_in_parts(kind=SINGLE, t=TILINGS)
 def transform_weights(
-    w: Read1, u: Write1, space: Write1, t: Tiling, lanes: int, reverse: bool, parts: int, part: int
-) -> None:
-    """Write u from w (groups, filters, channels, 3, 3).
+    w: Read1, u: Write1, space: Write1, t: Tiling, lanes: int, depth: int, reverse: bool,
+    parts: int, part: int,
+) -> None:  # fmt: skip
+    """Write u from w (groups, filters, channels, depth, 3, 3).
 
-    ``reverse``: from w (groups, channels, filters, 3, 3) with the taps turned by half a turn, for
-    the input gradient.
+    ``reverse``: from w (groups, channels, filters, depth, 3, 3) with the taps turned by half a
+    turn, and the depth, for the input gradient.
     """
-    u_plane = t.channels * t.padded_filters
+    channels = t.channels * depth
+    u_plane, tasks = channels * t.padded_filters, t.groups * channels
     s0 = part * taps_of(t)
-    for task in range(
-        t.groups * t.channels * part // parts, t.groups * t.channels * (part + 1) // parts
-    ):
-        group, c = task // t.channels, task % t.channels
-        first = group * t.channels * t.filters * 9
-        source, stride, step = first + c * 9, t.channels * 9, t.padded_filters
+    for task in range(tasks * part // parts, tasks * (part + 1) // parts):
+        group, c, layer = task // channels, task % channels // depth, task % depth
+        first = group * channels * t.filters * 9
+        source, stride, step = first + task % channels * 9, channels * 9, t.padded_filters
         corner = s0
         if reverse:
-            source, stride, step = first + c * t.filters * 9, 9, -t.padded_filters
-            corner = s0 + 8 * t.padded_filters
+            source = first + (c * t.filters * depth + depth - 1 - layer) * 9
+            stride, step, corner = depth * 9, -t.padded_filters, s0 + 8 * t.padded_filters
         transpose(lanes, w, source, stride, t.filters, 9,
                   space, s0, t.padded_filters, t.padded_filters)  # fmt: skip
         for k in range(0, t.padded_filters, lanes):
-            place = k // t.panel * t.channels * t.panel + c * t.panel + k % t.panel
+            place = k // t.panel * channels * t.panel + task % channels * t.panel + k % t.panel
             place += group * t.side * t.side * u_plane
             weight_tile(t, space, u, corner + k, 3 * step, step, place,
                         t.side * u_plane, u_plane)  # fmt: skip

@@ -88,17 +88,16 @@ def weights_of(t: Tiling) -> int:
 
 @plain
 def read_cotangents(
-    lanes: Any, dy: Any, winners: Any, n: Any, row: Any, group: Any, t: Any, space: Any, s0: Any,
+    lanes: Any, dy: Any, winners: Any, y0: Any, apart: Any, row: Any, t: Any, space: Any, s0: Any,
     row0: Any, g: Any, g0: Any, plane: Any,
 ) -> None:  # fmt: skip
-    """Transform a row of tiles of dy to g (points, tiles, padded filters)."""
+    """Transform a row of tiles of dy to g (points, tiles, padded filters); see `read_tiles`."""
     tiles, padded = tiles_of(t), t.padded_filters
-    area = area_of(t.out_height, t.out_width, winners.size > 0)
     line = tiles * t.written * padded
     for r in range(t.written):
-        read_pixels(lanes, dy, winners, (n * t.groups + group) * t.filters * area, t.filters,
-                    t.out_height, t.out_width, row * t.written + r,
-                    space, s0 + r * line, padded, tiles * t.written, 0, row0)  # fmt: skip
+        read_pixels(lanes, dy, winners, y0, apart, t.filters, t.out_height, t.out_width,
+                    row * t.written + r, space, s0 + r * line, padded, tiles * t.written, 0,
+                    row0)  # fmt: skip
     for j in range(tiles):
         for k in range(0, padded, lanes):
             output_gradient_tile(t, space, g, s0 + j * t.written * padded + k, line, padded,
@@ -113,25 +112,31 @@ def read_both(
     """Transform tile rows first to last of x to v and of dy to g."""
     tile_rows, tiles, strips = tile_rows_of(t), tiles_of(t), strips_of(t)
     strip, row0 = s0 + strips.cotangents, s0 + strips.unpooled
+    area, out_area = t.height * t.width, area_of(t.out_height, t.out_width, winners.size > 0)
     for r in range(first, last):
         n, row, place = r // tile_rows, r % tile_rows, (r - first) * tiles
-        read_tiles(lanes, x, winners[:0], n, row, group, t, space, s0, row0,
+        x0, y0 = (n * t.groups + group) * t.channels * area, (n * t.groups + group) * t.filters
+        read_tiles(lanes, x, winners[:0], x0, area, row, t, space, s0, row0,
                    v, v0 + place * t.padded_channels, v_plane, r > first and row > 0)  # fmt: skip
-        read_cotangents(lanes, dy, winners, n, row, group, t, space, strip, row0,
+        read_cotangents(lanes, dy, winners, y0 * out_area, out_area, row, t, space, strip, row0,
                         g, g0 + place * t.padded_filters, g_plane)  # fmt: skip
 
 
 @plain
 def accumulate(
-    lanes: Any, v: Any, v0: Any, g: Any, g0: Any, tiles: Any, t: Any, du: Any, du0: Any, add: Any
-) -> None:
-    """Add v^T g of one point to du (panels, padded channels, panel)."""
+    lanes: Any, v: Any, v0: Any, stride: Any, g: Any, g0: Any, tiles: Any, t: Any, du: Any,
+    du0: Any, add: Any,
+) -> None:  # fmt: skip
+    """Add v^T g of one point to du (panels, padded channels, panel).
+
+    Tiles of v lie ``stride`` apart.
+    """
     channels, filters = t.padded_channels, t.padded_filters
     for first in range(0, tiles, DEPTH):
         depth, more = min(DEPTH, tiles - first), add or first > 0
         for k in range(0, filters, t.panel):
             for c in range(0, channels, GRADIENT_ROWS):
-                gradient_product(v, g, du, v0 + first * channels + c, channels,
+                gradient_product(v, g, du, v0 + first * stride + c, stride,
                               g0 + first * filters + k, filters,
                               du0 + k * channels + c * t.panel, t.panel, depth, more)  # fmt: skip
 
@@ -166,9 +171,9 @@ def gradient_by_sections(
                 prefetch_rows(dy, group * t.filters * dy_area, t.filters, t.out_height,
                               t.out_width, t, t.written, pooled, last, end_of_next, point,
                               False)  # fmt: skip
-                accumulate(lanes, space, v0 + point * v_plane, space, g0 + point * g_plane,
-                           (last - first) * tiles, t, du, (task * points + point) * plane,
-                           first > start)  # fmt: skip
+                accumulate(lanes, space, v0 + point * v_plane, t.padded_channels, space,
+                           g0 + point * g_plane, (last - first) * tiles, t, du,
+                           (task * points + point) * plane, first > start)  # fmt: skip
 
 
 class Rows(NamedTuple):
@@ -201,7 +206,7 @@ def multiply_points(
     """Add the products of v and g to du, or set it to those of the first rows of a group."""
     plane, points, block = t.padded_channels * t.padded_filters, t.side * t.side, block_of(t)
     for point in range(points * part // parts, points * (part + 1) // parts):
-        accumulate(lanes, v, point * block.v_plane, g, point * block.g_plane,
+        accumulate(lanes, v, point * block.v_plane, t.padded_channels, g, point * block.g_plane,
                    rows.number * tiles_of(t), t, du, (rows.group * points + point) * plane,
                    rows.first > 0)  # fmt: skip
 
@@ -226,18 +231,20 @@ def add_sections(du: Write1, size: int, sections: int, parts: int, part: int) ->
 
 @compiled_in_parts(kind=SINGLE, t=TILINGS)
 def finish(
-    du: Write1, dw: Write1, space: Write1, t: Tiling, lanes: int, parts: int, part: int
-) -> None:
-    """Transform du to dw (groups, filters, channels, 3, 3)."""
-    plane, s0 = t.padded_channels * t.padded_filters, part * taps_of(t)
-    tasks = t.groups * t.channels
+    du: Write1, dw: Write1, space: Write1, t: Tiling, lanes: int, depth: int, parts: int,
+    part: int,
+) -> None:  # fmt: skip
+    """Transform du (groups, points, depth, ...) to dw (groups, filters, channels, depth, 3, 3)."""
+    weights, s0 = t.padded_channels * t.padded_filters, part * taps_of(t)
+    channels, plane = t.channels * depth, depth * weights
+    tasks = t.groups * channels
     for task in range(tasks * part // parts, tasks * (part + 1) // parts):
-        group, c = task // t.channels, task % t.channels
+        group, c, layer = task // channels, task % channels // depth, task % depth
         for k in range(0, t.filters, lanes):
             place = k // t.panel * t.padded_channels * t.panel + c * t.panel + k % t.panel
-            place += group * t.side * t.side * plane
+            place += group * t.side * t.side * plane + layer * weights
             weight_gradient_tile(t, du, space, place, t.side * plane, plane,
                                  s0 + k, 3 * t.padded_filters, t.padded_filters)  # fmt: skip
-        target = (group * t.filters * t.channels + c) * 9
+        target = (group * t.filters * channels + task % channels) * 9
         transpose(lanes, space, s0, t.padded_filters, 9, t.filters,
-                  dw, target, t.channels * 9, 9)  # fmt: skip
+                  dw, target, channels * 9, 9)  # fmt: skip

@@ -134,7 +134,7 @@ def weight_gradient(geometry: Geometry, x: Any, dy: Any, winners: Any = NOT_POOL
         gradient.add_sections[x.dtype](du, gradient.weights_of(t), sections)
     dw = empty((t.groups * t.filters, t.channels, 3, 3), np.float32)
     space = scratch(winograd.taps_of(t), x.dtype)
-    gradient.finish[variant](du, dw.reshape(-1), space, t, LANES)
+    gradient.finish[variant](du, dw.reshape(-1), space, t, LANES, 1)
     return dw
 
 
@@ -159,7 +159,7 @@ def _weights(t: Tiling, w: Any, reverse: bool) -> Any:
     """Return the transformed weights, of ``w`` turned around if ``reverse``."""
     u = empty((t.groups * t.side**2 * t.channels * t.padded_filters,), np.float32)
     space = scratch(winograd.taps_of(t), u.dtype)
-    winograd.transform_weights[u.dtype, type(t)](flat(w), u, space, t, LANES, reverse)
+    winograd.transform_weights[u.dtype, type(t)](flat(w), u, space, t, LANES, 1, reverse)
     return u
 
 

@@ -145,3 +145,17 @@ def _prefetch(to_write: int) -> Any:
 
 
 prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
+
+
+@plain
+def prefetch_lines(
+    x: Any, x0: Any, apart: Any, lines: Any, count: Any, share: Any, shares: Any, to_write: Any
+) -> None:
+    """Ask for a share of so many lines of ``count`` numbers, which lie ``apart``."""
+    for line in range(lines * share // shares, lines * (share + 1) // shares):
+        start = x0 + line * apart
+        for i in range(0, count, 16):
+            if to_write:
+                prefetch_to_write(x, start + i)
+            else:
+                prefetch_to_read(x, start + i)
