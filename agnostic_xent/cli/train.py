@@ -179,8 +179,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     xp = working_backend(options.backend)
     data, scale = load(options.model, named, options.label, options.text, options.window)
-    of_kind = TEXTS if isinstance(data.train_x, CSR) else RECIPES[options.model]
-    recipe = replace(of_kind, **given)
+    recipe = replace(TEXTS if isinstance(data.train_x, CSR) else RECIPES[options.model], **given)
     pictures = holds_pictures(options.model, named)
     if is_own(options.model, named) and ranks.rank == 0:
         print(printable(decided(data, scale, pictures=pictures)), file=sys.stderr)

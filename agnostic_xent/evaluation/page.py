@@ -114,23 +114,16 @@ def save_page(
         If matplotlib or jinja2 is not installed.
     """
     try:
-        import jinja2
+        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise missing("a report", "matplotlib", "jinja2") from error
 
     matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
-    environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda x: printable(x) if type(x) is str else x,
-    )
     classes = [*map(printable, classes)]
     thresholds = _thresholds(labels, probabilities)
     with drawing(STYLE | {"svg.hashsalt": "agnostic_xent", "svg.fonttype": "path"}, classes):
-        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        page = _template().render(
             title=title,
             summary=[*_summary(labels, probabilities, loss), *numbers.items()],
             pictures=[
@@ -152,6 +145,19 @@ def save_page(
             tables=(("Settings", settings), ("Versions", versions)),
         )
     write_atomically(path, page.encode())
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda x: printable(x) if type(x) is str else x,
+    )
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def machine(library: str) -> dict[str, str]:
