@@ -58,6 +58,7 @@ ROOFS = ("warmup", "__init__")
 LIBRARIES = re.compile(r"\b(cupy|torch|jax|dask)\b")
 NAME_LIBRARIES = {"core.arrays", "core.communication", "core.conversion", "core.uploads"}
 COMPUTE_IMPORTS = {
+    "cli.data",  # the sparse matrices of the library that is asked for
     "cli.warmup",  # the half that is asked for
     "core.conversion",  # the library that is asked for
     "core.operation",  # the half for an array's library
