@@ -65,7 +65,7 @@ SOME = {
     "row": [
         case((9, 5, 1, 60), (7, 5, 1, 9), padding=(0, 4), **RELU),
         case((3, 6, 1, 41), (8, 3, 1, 3), groups=2, dilation=(1, 4), padding=(0, 5)),
-        case((2, 17, 1, 90), (70, 17, 1, 5), stride=(1, 2), bias=False),
+        case((2, 17, 1, 90), (70, 17, 1, 5), stride=(1, 2)),
         case((1, 20, 1, 30), (300, 20, 1, 3)),  # threads share out the filters
     ],
     "depthwise": [

@@ -78,7 +78,8 @@ class _Penalised:
     def __call__(self, v: Array) -> tuple[float, Array]:
         """Return the value, and the gradient of the smooth part."""
         value, gradient = self.objective(self.standard.coefficients(v))
-        size = dot(array_namespace(v).abs(v), self.limits)
+        xp = array_namespace(v)
+        size = xp.sum(xp.abs(v) * self.limits)
         return value + float(size), self.standard.gradient(gradient)
 
     def coefficients(self, v: Array) -> Array:
