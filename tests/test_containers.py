@@ -117,7 +117,7 @@ def test_its_row_in_the_table_of_times_names_what_runs_in_it(model):
     own = start(MODEL.layers[0])
     assert row.parameters == sum(w.size for w in own.values())
     assert len(others) == (3 if model is MODEL else 1)
-    assert "Numba, implicit product" in row.kernels  # of the convolutions
+    assert any(text.startswith("Numba, implicit product") for text in row.kernels)  # convolutions
     assert "Numba loops" in row.kernels  # of the batch normalization
 
 

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_other_samples_or_settings_is_refused(tmp_path):
         with pytest.raises(ValueError, match="holds a run on other samples, labels or weights"):
             CNNClassifier(**options).fit(samples, labels, weights)
     for changed, error in [
-        ({"optimizer": ax.SGD(0.2)}, "of another run: its optimizer is"),
+        ({"optimizer": ax.SGD(0.2)}, "of another run: its optimizer has"),
         ({"augment": [ax.Cutout(2)]}, "of another run: its model is"),
         ({"random_state": 5}, "of another run"),
         ({"epochs": 1}, "epochs must be at least the 2"),

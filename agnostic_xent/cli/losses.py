@@ -26,9 +26,10 @@ def add_to(add: Callable[..., Any]) -> None:
     add(
         "--loss",
         choices=tuple(LOSSES),
+        metavar="NAME",
         default=cross_entropy.name,
-        help="of networks: what is minimised; generalized_cross_entropy where many labels are "
-        "wrong (default: cross_entropy)",
+        help=f"of networks: what is minimised, of {', '.join(LOSSES)}; the last one where many "
+        "labels are wrong (default: cross_entropy)",
     )
     add(
         "--class-prior",
