@@ -194,7 +194,7 @@ def test_several_labels_are_those_of_fits_alone():
 
 def test_empty_columns_stay_0():
     rng = np.random.default_rng(0)
-    x = sparse.random(200, 20, 0.3, format="csr", rng=rng)
+    x = sparse.random(200, 20, 0.3, format="csr", random_state=rng)
     wide = sparse.csr_array((x.data, 40 * x.indices, x.indptr), shape=(200, 900))
     y = rng.integers(0, 2, 200)
     found = LogisticRegression(l1_ratio=0.5, C=5.0, tol=1e-13).fit(wide, y).coef_

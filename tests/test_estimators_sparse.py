@@ -40,7 +40,7 @@ def drawn(seed):
     """Return sparse rows, labels, weights and options of a problem, by a seed."""
     rng = np.random.default_rng(seed)
     rows, columns, classes = (int(n) for n in rng.integers([20, 1, 2], [300, 60, 5]))
-    x = sparse.random(rows, columns, float(rng.uniform(0.02, 0.5)), format="csr", rng=rng)
+    x = sparse.random(rows, columns, float(rng.uniform(0.02, 0.5)), format="csr", random_state=rng)
     x.data = x.data * rng.choice([1.0, 100.0]) + rng.choice([0.0, -3.0])
     x.data[rng.random(x.nnz) < 0.1] = 0.0
     y = np.where(
@@ -121,7 +121,7 @@ def test_lbfgs_is_that_of_the_dense_rows(seed):
 def test_never_made_dense():
     """10 GB, were it dense."""
     rng = np.random.default_rng(0)
-    x = sparse.random(20_000, 60_000, 1e-4, format="csr", rng=rng)
+    x = sparse.random(20_000, 60_000, 1e-4, format="csr", random_state=rng)
     y = rng.integers(0, 2, 20_000)
     tracemalloc.start()
     LogisticRegression().fit(x, y).predict_proba(x)
@@ -133,7 +133,7 @@ def test_never_made_dense():
 @pytest.mark.filterwarnings("ignore:lbfgs ended")
 def test_lbfgs_holds_few_arrays_of_the_size_of_many_coefficients():
     rng = np.random.default_rng(0)
-    x = sparse.random(3_000, 9_000, 2e-3, format="csr", rng=rng)
+    x = sparse.random(3_000, 9_000, 2e-3, format="csr", random_state=rng)
     y = rng.integers(0, 12, 3_000)
     fit = LogisticRegression(max_iter=9).fit
     fit(x[:30], y[:30])
@@ -147,7 +147,7 @@ def test_lbfgs_holds_few_arrays_of_the_size_of_many_coefficients():
 
 def test_lbfgs_of_many_coefficients_ends_where_that_of_the_dense_rows_does():
     rng = np.random.default_rng(1)
-    x = sparse.random(700, 6_000, 0.01, format="csr", rng=rng)
+    x = sparse.random(700, 6_000, 0.01, format="csr", random_state=rng)
     y = rng.integers(0, 12, 700)
     assert 12 * x.shape[1] > MANY
     found, expected = (LogisticRegression(**LBFGS).fit(rows, y) for rows in (x, x.toarray()))
@@ -161,7 +161,7 @@ def test_lbfgs_of_many_coefficients_ends_where_that_of_the_dense_rows_does():
 
 def hashed(seed=0):
     rng = np.random.default_rng(seed)
-    x = sparse.random(600, 40, 0.2, format="csr", rng=rng)
+    x = sparse.random(600, 40, 0.2, format="csr", random_state=rng)
     places = np.sort(rng.permutation(5000)[:40])
     return sparse.csr_matrix((x.data, places[x.indices], x.indptr), shape=(600, 5000)), places
 
@@ -239,7 +239,7 @@ def test_sgd_is_that_of_the_dense_rows(seed, name, mode):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_partial_fit_is_that_of_the_dense_rows(classes, average):
     rng = np.random.default_rng(0)
-    x = sparse.random(200, 30, 0.2, format="csr", rng=rng)
+    x = sparse.random(200, 30, 0.2, format="csr", random_state=rng)
     y, weights = rng.integers(0, classes, 200), rng.random(200) + 0.1
     options = {"solver": "sgd", "random_state": 0, "average": average, "learning_rate": 0.5}
     found, expected = LogisticRegression(**options), LogisticRegression(**options)
@@ -262,7 +262,7 @@ def test_the_kernel_takes_the_steps():
 @pytest.mark.parametrize("classes", [2, 4])
 def test_an_epoch_in_parts(classes, average, monkeypatch):
     rng = np.random.default_rng(0)
-    x = sparse.random(500, 30, 0.2, format="csr", rng=rng)
+    x = sparse.random(500, 30, 0.2, format="csr", random_state=rng)
     y = rng.integers(0, classes, 500)
     options = {"solver": "sgd", "max_iter": 2, "random_state": 0, "average": average}
     whole = LogisticRegression(**options).fit(x, y)
@@ -290,7 +290,7 @@ def test_columns_that_no_cache_holds(classes):
 def test_rows_of_any_length(classes, average):
     """Rows without entries, with few and with hundreds, so that what is asked for ahead varies."""
     rng = np.random.default_rng(3)
-    x = sparse.random(150, 700, 0.3, format="csr", rng=rng).tolil()
+    x = sparse.random(150, 700, 0.3, format="csr", random_state=rng).tolil()
     x[rng.random(150) < 0.4, 3:] = 0
     x[rng.random(150) < 0.2, :] = 0
     x, y = sparse.csr_matrix(x), rng.integers(0, classes, 150)
@@ -345,7 +345,9 @@ def test_matrices_of_another_library(classes, solver, monkeypatch):
     monkeypatch.setitem(LIBRARIES, "array_api_strict", "a_stand_in")
     monkeypatch.setitem(sys.modules, "a_stand_in", MODULE)
     rng = np.random.default_rng(0)
-    x = sparse.random(20 if solver == "few samples" else 90, 30, 0.2, format="csr", rng=rng)
+    x = sparse.random(
+        20 if solver == "few samples" else 90, 30, 0.2, format="csr", random_state=rng
+    )
     x = unordered(x)
     y = np.arange(x.shape[0]) % classes
     options = {"solver": "sgd", "max_iter": 2, "random_state": 0} if solver == "sgd" else {}

@@ -18,7 +18,7 @@ FORMATS = ("csr_matrix", "csr_array", "csc_array", "coo_matrix")
 def drawn_rows(rng):
     """Return sparse rows, some of them without entries and some entries 0."""
     shape = int(rng.integers(30, 200)), int(rng.integers(1, 50))
-    x = sparse.random(*shape, float(rng.uniform(0.02, 0.5)), format="csr", rng=rng)
+    x = sparse.random(*shape, float(rng.uniform(0.02, 0.5)), format="csr", random_state=rng)
     x.data -= 2 * (rng.random() < 0.3)
     x.data[rng.random(x.nnz) < 0.1] = 0
     return x.astype(rng.choice(["float64", "float32"]))

@@ -25,7 +25,7 @@ DTYPES = ("float32", "float64")
 def drawn(seed, dtype="float64", rows=57, columns=83, units=3):
     """Return sparse rows, weights and factors; row 0 and column 0 have no entry."""
     rng = np.random.default_rng(seed)
-    x = sparse.random(rows, columns, 0.2, format="csr", rng=rng).tolil()
+    x = sparse.random(rows, columns, 0.2, format="csr", random_state=rng).tolil()
     x[0, :], x[:, 0] = 0, 0
     x = sparse.csr_array(x, dtype=dtype)
     w, d = rng.standard_normal((units, columns)), rng.standard_normal((rows, units))
