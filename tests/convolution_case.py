@@ -122,7 +122,7 @@ IMPLICIT = [
     case((3, 4, 5, 9), (5, 4, 2, 3), padding=(4, 0), dilation=(3, 1)),
     case((2, 70, 7, 8), (19, 70, 5, 5), **RELU),
     case((5, 3, 7, 6), (4, 3, 5, 3), padding=2, stride=(2, 1)),
-    case((2, 21, 32, 32), (21, 21, 3, 3), padding=1, **RELU),  # planes that meet in one set
+    case((1, 32, 32, 32), (32, 32, 3, 3), padding=1, **RELU),  # planes that meet in one set
     case((2, 33, 12, 16), (40, 33, 1, 1), **RELU),  # as many rows as fill a unit are taken for one
 ]
 DEPTHWISE = [
@@ -152,7 +152,7 @@ DEPTHWISE = [
     case((1, 2, 50, 300), (2, 1, 7, 7), groups=2, padding=3, **BOTH),
 ]
 WINOGRAD = [
-    case((1, 21, 32, 32), (21, 21, 3, 3), padding=1, **RELU),  # planes that meet in one set
+    case((1, 32, 32, 32), (32, 32, 3, 3), padding=1, **RELU),  # planes that meet in one set
     case((1, 1, 1, 1), (1, 1, 3, 3), padding=1),
     case((1, 1, 3, 3), (1, 1, 3, 3)),
     *(case((2, 3, h, w), (4, 3, 3, 3), padding=1) for h, w in [(2, 3), (4, 4), (5, 7), (8, 6)]),
