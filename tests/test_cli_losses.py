@@ -76,12 +76,17 @@ def test_a_prior_is_where_the_samples_are(toys, losses):
     assert isinstance(losses[0].keywords["class_prior"], torch.Tensor)
 
 
-def test_a_folder_keeps_what_predicts_alike(toys, no_report, tmp_path):
+@pytest.mark.parametrize("choice", ["both", "focal"])
+def test_a_folder_keeps_what_was_minimised(toys, no_report, tmp_path, choice):
     pytest.importorskip("sklearn")
     from agnostic_xent import load_classifier
 
-    assert train("--class-prior", "--out", str(tmp_path)) == 0
-    assert load_classifier(tmp_path).class_prior == "empirical"
+    arguments, operation, names = CHOICES[choice]
+    assert train(*arguments, "--out", str(tmp_path)) == 0
+    found = load_classifier(tmp_path)
+    assert found.class_prior == ("empirical" if "class_prior" in names else None)
+    smoothed = functools.partial(operation, label_smoothing=0.1)
+    assert repr(found.loss) == repr(smoothed if "label_smoothing" in names else operation)
 
 
 ERRORS = {

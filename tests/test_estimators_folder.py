@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -36,6 +37,9 @@ OWN = ax.Sequential(
 )
 
 
+GENERALIZED = functools.partial(ax.generalized_cross_entropy, q=0.5)
+
+
 def images(dtype="u1", labels=("cat", "dog", "eel"), samples=60):
     rng = np.random.default_rng(0)
     y = np.arange(samples) % len(labels)
@@ -50,8 +54,8 @@ def cnn(**options):
 
 CASES = {
     "levels": lambda: (cnn(), *images()),
-    "shares": lambda: (cnn(), *images("f4")),
-    "float64 and two classes": lambda: (cnn(), *images("f8", (True, False))),
+    "shares, another loss": lambda: (cnn(loss=GENERALIZED), *images("f4")),
+    "float64 and two classes": lambda: (cnn(loss=ax.focal_loss), *images("f8", (True, False))),
     "own model": lambda: (cnn(model=OWN, learning_rate=0.01), *images("u1", (3, 5, 7))),
     "rows as images": lambda: (cnn(image_shape=(6, 6)), *rows("f4", (1.0, 2.0))),
     "logistic": lambda: (LogisticRegression(C=2.0), *rows("f8", ("ham", "spam"))),

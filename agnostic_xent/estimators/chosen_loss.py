@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,14 @@ def chosen_loss(loss: Any, class_prior: Any, data: Labelled) -> Loss:
         raise ValueError(f"class_prior is for cross_entropy, not for {operation_of(found).name}")
     prior = data.samples.numbers(_shares(class_prior, data))
     return functools.partial(found, class_prior=prior)
+
+
+def loss_named(name: str, options: Mapping[str, float]) -> Loss | None:
+    """Return the loss that `chosen_loss` takes for a name and options."""
+    operation = {loss.name: loss for loss in LOSSES}[name]
+    if options:
+        return functools.partial(operation, **options)
+    return None if operation is cross_entropy else operation
 
 
 def _shares(class_prior: Any, data: Labelled) -> NDArray[np.float64]:

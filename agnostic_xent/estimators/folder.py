@@ -22,6 +22,7 @@ from ..network.models import default_cnn
 from ..operations.losses import cross_entropy
 from ..training.history import History
 from ..training.objective import operation_of, options_of
+from .chosen_loss import loss_named
 from .classifier import Classifier, first
 from .cnn import CNNClassifier
 from .levels import WHITE, Levels
@@ -48,7 +49,7 @@ def save_classifier(folder: str | os.PathLike[str], classifier: Classifier) -> N
     folder : path
         Made where it is missing.
     classifier : CNNClassifier or LogisticRegression
-        Fitted. Its optimizer, loss, callbacks and communicator are not kept.
+        Fitted. Its optimizer, mix, callbacks and communicator are not kept.
 
     Raises
     ------
@@ -152,6 +153,12 @@ def _minimised(classifier: Classifier) -> dict[str, Any]:
     }
 
 
+def _loss_options(classifier: Classifier) -> dict[str, float]:
+    """Return the options of the loss of a network."""
+    loss = classifier.loss if isinstance(classifier, CNNClassifier) else None
+    return {name: float(value) for name, value in options_of(loss).items()}
+
+
 def _seed(random_state: Any) -> int | None:
     return int(random_state) if isinstance(random_state, (int, np.integer)) else None
 
@@ -183,6 +190,7 @@ def _own(classifier: Classifier) -> dict[str, Any]:
         "dtype": str(labels.dtype),
         "feature_names": None if names is None else names.tolist(),
         "losses": classifier.loss_curve_,
+        "loss_options": _loss_options(classifier),
         "params": {name: value for name, value in given.items() if _is_kept(name, value)},
     }
 
@@ -210,6 +218,9 @@ def _made(settings: Settings, params: dict[str, Any], history: History) -> Any:
         if divisor not in (1, WHITE):
             raise ValueError(f"it was trained on levels up to {divisor}, not {WHITE}")
         _set_images(classifier, settings, params)
+        smoothing = {"label_smoothing": settings.label_smoothing}
+        of_run = smoothing if settings.label_smoothing else {}
+        classifier.loss = loss_named(settings.loss, own.get("loss_options", of_run))
     else:
         classifier.coef_, classifier.intercept_ = params["0.weight"] / divisor, params["0.bias"]
     classifier.n_features_in_ = math.prod(settings.input_shape)
