@@ -159,7 +159,7 @@ BAD = {
     | {"train_y": np.arange(80) % 2, "test_y": np.where(np.arange(40) == 3, np.nan, 1)},
     "got fractions such as 0.5": GOOD | {"train_y": np.arange(80) / 2},
     "got shape (0, 3, 8, 8)": GOOD | {n: GOOD[n][:0] for n in ("train_x", "train_y")},
-    "when allow_pickle=False: save texts as x.astype(str)": GOOD
+    "when allow_pickle=False: save texts as x.astype(str), and": GOOD
     | {"train_y": GOOD["train_y"].astype(object)},
     "must hold integers or texts": GOOD | {"train_y": np.arange(80) * 1j},
     "it has no test_y (or y_test)": {name: GOOD[name] for name in ("train_x", "train_y", "test_x")},

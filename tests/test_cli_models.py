@@ -145,11 +145,16 @@ def test_predict_takes_tables(toys, tmp_path, capsys):
     (row,) = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
     (expected,) = probabilities("logistic", folder, toy_table().test_x[:1])
     np.testing.assert_allclose(np.asarray(row[2:], float), expected, rtol=2e-5)
-    table.write_text("a,b,c\n1,2,3\n")
+    named = tmp_path / "named.csv"
+    header = ",".join(f"column {i}" for i in range(toy_table().test_x.shape[1]))
+    named.write_text(f"{header}\n{table.read_text()}")
+    assert cli.main(["predict", str(folder), str(named)]) == 0
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:] == [row]
+    table.write_text("a,b,3\n1,2,3\n")
     assert cli.main(["predict", str(folder), str(table)]) == 2
     line = one_error_line(capsys)
     assert line.startswith(f"argument SAMPLES: {table}: it must be of numbers")
-    assert "without header; line 1, column 1 is 'a'" in line
+    assert "below at most a line of names; line 1, column 1 is 'a'" in line
 
 
 def test_predict_takes_images(cnn, tmp_path, capsys):

@@ -189,6 +189,10 @@ def test_numbers_that_are_not_finite_are_an_error(tmp_path, capsys, wrong):
         np.savez(tmp_path / "d.npz", train_y=y, test_y=y, **arrays)
         assert cli.main(["train", "logistic", "--data", str(tmp_path / "d.npz")]) == 2
         assert f"{bad} must be of finite numbers, but sample 7" in one_error_line(capsys)
+    for whole in ("x", "train_x"):  # of which a part is held out
+        np.savez(tmp_path / "d.npz", **{whole: x, whole.replace("x", "y"): y})
+        assert cli.main(["train", "logistic", "--data", str(tmp_path / "d.npz")]) == 2
+        assert f" {whole} must be of finite numbers, but sample 7" in one_error_line(capsys)
 
 
 @pytest.mark.parametrize("scale", [SHARES, Scale(65535, 0, 65535, whole=True)])

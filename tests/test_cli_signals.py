@@ -29,7 +29,13 @@ def recorded(tmp_path):
             for i in range(2):
                 x = waves(rng, label, length=40 + 7 * i)
                 if i:
-                    np.savetxt(folder / name / person / "1.csv", x.T, delimiter=",")
+                    np.savetxt(
+                        folder / name / person / "1.csv",
+                        x.T,
+                        delimiter=",",
+                        header="x,y",
+                        comments="",
+                    )
                 else:
                     np.save(folder / name / person / "0.npy", x)
     return folder
@@ -112,9 +118,9 @@ def test_onnx_of_signals(tmp_path, capsys):
 @pytest.mark.usefixtures("no_report")
 def test_recordings_in_folders(recorded, tmp_path, capsys):
     run, out, decided = trained(tmp_path, capsys, "--data", str(recorded), "--window", "16")
-    assert "walks: 64 samples to train on and 16 to test on; 2 classes: fast, slow" in decided
-    assert "samples of shape (2, 16)" in decided
-    assert ", windows of 4 recordings to test on, those of " in decided
+    assert "walks: 64 samples to train on and 16 to test on (windows of 4 rec" in decided
+    assert "ordings, all of the groups " in decided
+    assert "; 2 classes: fast, slow; 2 channels of 16 numbers, from " in decided
     assert cli.main(["evaluate", str(run)]) == 0  # the same people are held out
     assert without_loss(capsys.readouterr().out) == out
     assert cli.main(["evaluate", str(run), "--data", str(recorded)]) == 0
@@ -195,6 +201,12 @@ def test_errors_of_signals(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("no_report")
+def test_more_channels_than_numbers_are_asked_about(tmp_path):
+    np.savez(tmp_path / "all.npz", x=np.zeros((20, 12, 3)), y=np.arange(20) % 2)
+    said = cli.data.decided(*cli.data.load("signals", str(tmp_path / "all.npz")), pictures=False)
+    assert "; 12 channels of 3 numbers, from 0 to 0; is time their first axis? Then np." in said
+
+
 @pytest.mark.parametrize("channels", [0, 3])
 def test_windows_in_a_file_with_their_people(tmp_path, capsys, channels):
     rng, y = np.random.default_rng(3), np.arange(60) % 2
@@ -204,7 +216,8 @@ def test_windows_in_a_file_with_their_people(tmp_path, capsys, channels):
     more = ["--augment"] if channels else []
     run, out, decided = trained(tmp_path, capsys, "--data", str(tmp_path / "all.npz"), *more)
     assert "48 samples to train on and 12 to test on" in decided
-    assert ", those of " in decided
+    assert " to test on (all of the groups " in decided
+    assert "is time their first axis?" not in decided
     assert len(out) == 1
     assert cli.main(["evaluate", str(run)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == out[0]

@@ -340,6 +340,8 @@ def test_what_the_classifier_takes_three_dimensions_for():
     with pytest.warns(UserWarning, match=r"images of 2 x 48 .*signals=True.* 2 channels of 48"):
         classifier = ax.CNNClassifier(epochs=1, random_state=0).fit(x, y)
     assert classifier.image_shape_ == (1, 2, 48)
+    with pytest.warns(UserWarning, match="signals of 48 channels of 2 numbers; if time is"):
+        ax.CNNClassifier(signals=True, epochs=1).fit(np.moveaxis(x, 1, -1), y)
     row = ax.CNNClassifier(signals=True, epochs=1, random_state=0).fit(x[:, 0], y)
     assert row.image_shape_ == (1, 48)
     with pytest.raises(ValueError, match=r"signals must have shape \(N, C, L\) or \(N, L\)"):

@@ -128,6 +128,7 @@ def decided(data: Dataset, scale: Scale, *, pictures: bool) -> str:
     """Return what was decided about data of the user's own, in a line."""
     names = ", ".join(data.classes[:10]) + (", ..." if len(data.classes) > 10 else "")
     count = f"{len(data.train_x):,} samples to train on and {len(data.test_x):,} to test on"
+    count += _held_out(data)
     shape = data.train_x.shape[1:]
     if data.columns is not None:
         how = str(data.columns)
@@ -135,13 +136,24 @@ def decided(data: Dataset, scale: Scale, *, pictures: bool) -> str:
         channels, height, width = shape
         colours = "grey" if channels == 1 else "in colour"
         how = f"pictures resized and cropped to {width} x {height}, {colours}, black 0, white 1"
+    elif len(shape) == 2:
+        channels, length = shape
+        how = f"{channels} channels of {length} numbers, from {scale}"
+        if channels > length:
+            how += "; is time their first axis? Then np.moveaxis(x, -1, 1) makes signals of them"
     else:
         how = f"samples of shape {shape}, numbers from {scale}"
-    if data.test_recording is not None:
-        how += f", windows of {len(np.unique(data.test_recording))} recordings to test on"
-    if data.test_person is not None:
-        how += f", those of {', '.join(map(str, np.unique(data.test_person)))}"
     return f"{data.name}: {count}; {len(data.classes)} classes: {names}; {how}"
+
+
+def _held_out(data: Dataset) -> str:
+    """Return what the samples to test on are, where they belong together."""
+    found = []
+    if data.test_recording is not None:
+        found.append(f"windows of {len(np.unique(data.test_recording))} recordings")
+    if data.test_person is not None:
+        found.append(f"all of the groups {', '.join(map(str, np.unique(data.test_person)))}")
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _known(model: str, data: str) -> Callable[[], Dataset] | None:

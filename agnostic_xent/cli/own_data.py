@@ -217,7 +217,8 @@ def _both(parts: dict[str, Part]) -> tuple[Part, Part]:
     """Return what to train on and what to test on, held out where there is but one part."""
     if len(parts) > 1:
         return parts["train"], parts["test"]
-    ((x, y, person),) = parts.values()
+    ((name, (x, y, person)),) = parts.items()
+    as_floats(f"{name}_x".lstrip("_"), x)  # while the samples have their numbers in the file
     if person is None:
         train, test = split_by_class(y, 0.2, 0)
         return Part(x[train], y[train]), Part(x[test], y[test])

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ..core.texts import printable
 
+NO_OBJECTS = "save texts as x.astype(str), and recordings of several lengths as an .npy file each"
+
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -62,7 +64,7 @@ def _array(found: Any, name: str) -> NDArray[Any]:
     try:
         array = found[name]
     except ValueError as error:
-        hint = ": save texts as x.astype(str)" if "allow_pickle" in str(error) else ""
+        hint = f": {NO_OBJECTS}" if "allow_pickle" in str(error) else ""
         raise ValueError(f"{name}: {error}{hint}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} is no array")
@@ -75,26 +77,47 @@ def _array_in(file: Path) -> NDArray[Any]:
 
 
 def rows_of(path: Path) -> NDArray[np.float64]:
-    """Return the rows (N, columns) of a .csv file of numbers."""
+    """Return the rows (N, columns) of a .csv file of numbers, whose first line may be names."""
     lines = path.read_text("utf-8-sig").rstrip().split("\n")
     for i, line in enumerate(lines, 1):
         if not line.strip():  # else it would be passed over, and all rows after it renumbered
             raise ValueError(f"line {i} is empty")
+    names = _names_in(lines) if len(lines) > 1 else []
+    below = lines[1:] if names else lines
     try:
-        return np.loadtxt(lines, delimiter=",", comments=None, quotechar='"', ndmin=2)
+        found = np.loadtxt(below, delimiter=",", comments=None, quotechar='"', ndmin=2)
+        if names and len(names) != found.shape[1]:
+            raise ValueError(f"{found.shape[1]} columns have {len(names)} names")
     except ValueError as error:
-        fault = next(_faults(lines), str(error))
-        raise ValueError(f"it must be of numbers and commas, without header; {fault}") from error
+        fault = next(_faults(lines, 2 if names else 1), str(error))
+        raise ValueError(
+            f"it must be of numbers and commas, below at most a line of names; {fault}"
+        ) from error
+    return found
 
 
-def _faults(lines: list[str]) -> Iterator[str]:
-    """Yield what is wrong with a table of numbers."""
+def _names_in(lines: list[str]) -> list[str]:
+    """Return the cells of the first line, or none where one of them is a number or empty."""
+    cells = next(csv.reader(lines))
+    return cells if all(cell.strip() and not _is_number(cell) for cell in cells) else []
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _faults(lines: list[str], first: int) -> Iterator[str]:
+    """Yield what is wrong with a table whose numbers begin in a line, counted from 1."""
     columns = len(next(csv.reader(lines)))
-    for i, row in enumerate(csv.reader(lines), 1):
-        for j, cell in enumerate(row, 1):
-            try:
-                float(cell)
-            except ValueError:
-                yield f"line {i}, column {j} is {cell[:40]!r}"
+    for i, row in enumerate(csv.reader(lines[first - 1 :]), first):
+        yield from (
+            f"line {i}, column {j} is {cell[:40]!r}"
+            for j, cell in enumerate(row, 1)
+            if not _is_number(cell)
+        )
         if len(row) != columns:
             yield f"line {i} has {len(row)} numbers, the first one {columns}"

@@ -500,6 +500,13 @@ class CNNClassifier(Classifier):
                 f"CNNClassifier(signals=True) takes it for {few} channels of {many} numbers",
                 stacklevel=4,
             )
+        if len(given) == 3 and self.signals and given[1] >= LONG * given[2]:
+            n, many, few = given
+            warnings.warn(
+                f"X of shape ({n}, {many}, {few}) is taken for signals of {many} channels of {few} "
+                "numbers; if time is the axis in the middle, give numpy.moveaxis(X, -1, 1)",
+                stacklevel=4,
+            )
 
     def _samples(self, X: Any, *, reset: bool) -> Samples:
         X = as_array(X)
