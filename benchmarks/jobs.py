@@ -267,7 +267,7 @@ def minute(folder: Path, seed: int, seconds: float) -> dict[str, Any]:
     classifier = CNNClassifier(random_state=seed).fit(x, y)
     took = time.perf_counter() - start
     found = {"seed": seed, "seconds": took, "default": classifier.score(test_x, test_y)}
-    found["epochs"] = int(classifier.epochs * seconds / took)
+    found["epochs"] = int(classifier.n_iter_ * seconds / took)
     whole = CNNClassifier(epochs=found["epochs"], random_state=seed).fit(x, y)
     found["whole minute"] = whole.score(test_x, test_y)
     for name in RECIPES:

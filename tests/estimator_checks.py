@@ -27,7 +27,7 @@ ESTIMATORS = {
     "sgd": LogisticRegression(solver="sgd", batch_size=1000),
     "average": LogisticRegression(solver="sgd", batch_size=1000, average=True),
     "cv": LogisticRegressionCV(Cs=3, cv=2),
-    "cnn": CNNClassifier(),
+    "cnn": CNNClassifier(epochs=20),
     "rocket": MiniRocket(),
     "conformal": ConformalClassifier(LogisticRegression()),
 }

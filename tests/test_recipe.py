@@ -10,7 +10,13 @@ import pytest
 
 import agnostic_xent as ax
 from agnostic_xent import cli
-from agnostic_xent.training.recipe import AtChance, chance_loss, recipe_optimizer, some_of
+from agnostic_xent.training.recipe import (
+    AtChance,
+    chance_loss,
+    epochs_of,
+    recipe_optimizer,
+    some_of,
+)
 
 RNG = np.random.default_rng(0)
 SHAPES = [
@@ -97,6 +103,25 @@ def test_the_rate_rises_and_falls():
     of_signals = [recipe_optimizer(0.1, 200, signals=True).rate(step) for step in range(200)]
     assert np.argmax(of_signals) == 49
     assert of_signals[50:] == rates[50:]
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs"), [(1, 100), (6, 100), (7, 92), (16, 40), (31, 21), (32, 20), (500, 20)]
+)
+def test_few_samples_are_passed_through_more_often(steps, epochs):
+    assert epochs_of(steps) == epochs
+
+
+def test_a_classifier_counts_steps_without_what_is_held_out():
+    pytest.importorskip("sklearn")
+    y = np.arange(110) % 2
+    x = np.random.default_rng(0).standard_normal((110, 1, 2, 2)) + 4 * y[:, None, None, None]
+    model = ax.Sequential(ax.Flatten(), ax.Dense(2))
+    for held_out, epochs in ((False, 59), (True, 64)):  # 11 or 10 steps
+        classifier = ax.CNNClassifier(
+            model, batch_size=10, early_stopping=held_out, n_iter_no_change=100, random_state=0
+        )
+        assert classifier.fit(x, y).n_iter_ == epochs
 
 
 # --- chance --------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from ..training.recipe import (
     RATE,
     AtChance,
     augmented,
+    epochs_of,
     recipe_optimizer,
     some_of,
     standardized,
@@ -102,8 +103,9 @@ class CNNClassifier(Classifier):
     mix : Mixup or CutMix, optional
         Trains on mixtures of two images and of their targets, of which then are the losses and
         accuracies of the training. `CutMix` is for images alone.
-    epochs : int
-        Passes through the images.
+    epochs : int, optional
+        Passes through the images. By default 20, and more, up to 100, of so few images that those
+        are less than 640 steps.
     batch_size : int
         Images a step.
     class_weight : dict, "balanced" or None
@@ -204,7 +206,7 @@ class CNNClassifier(Classifier):
         learning_rate: float | None = None,
         augment: Any = None,
         mix: Mix | None = None,
-        epochs: int = 20,
+        epochs: int | None = None,
         batch_size: int = 128,
         class_weight: Any = None,
         class_prior: Any = None,
@@ -266,7 +268,9 @@ class CNNClassifier(Classifier):
         CNNClassifier
             Itself.
         """
-        X, epochs = as_array(X), integer("epochs", self.epochs)
+        X, epochs = as_array(X), self.epochs
+        if epochs is not None:
+            epochs = integer("epochs", epochs)
         data = self._labelled(X, y, sample_weight, groups=groups)
         continued = self.warm_start and hasattr(self, "params_")
         return self._train(X, data, continued, epochs=epochs)
@@ -338,7 +342,7 @@ class CNNClassifier(Classifier):
         return tags
 
     def _train(
-        self, X: Any, data: Labelled, continued: bool, *, epochs: int, partial: bool = False
+        self, X: Any, data: Labelled, continued: bool, *, epochs: int | None, partial: bool = False
     ) -> Self:
         batch_size = integer("batch_size", self.batch_size)
         rng = self._rng()
@@ -350,8 +354,9 @@ class CNNClassifier(Classifier):
             model, params = self._start(shape, data, rng)
         held_out = None if partial else self._held_out(data)
         samples = len(data.samples) * (1 - held_out.fraction if held_out else 1)
-        steps = 0 if partial else epochs * math.ceil(samples / batch_size)
-        optimizer = self._optimizer(steps, signals=len(shape) == 2)
+        steps = math.ceil(samples / batch_size)
+        epochs = epochs_of(steps) if epochs is None else epochs
+        optimizer = self._optimizer(0 if partial else epochs * steps, signals=len(shape) == 2)
         if partial:
             optimizer = Averaged(optimizer, state=self._state if continued else None)
         ranks = self._ranks

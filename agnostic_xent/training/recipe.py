@@ -26,6 +26,8 @@ LOOKED_AT = 10_000
 """Samples whose statistics are those of all."""
 DECAY = 0.05
 """Of weights."""
+EPOCHS, STEPS = (20, 100), 640
+"""The fewest and the most epochs of a classifier, and the steps that more than the fewest make."""
 WARM = 20
 """A part of the steps, one in so many, has a rate that still rises."""
 WARM_OF_SIGNALS = 4
@@ -116,6 +118,12 @@ def augmented(model: Layer, layers: Sequence[Layer]) -> Layer:
     turned = {"rotation": Sequential(*front)} if front else {}
     changed = {"augmentation": Sequential(*behind)} if behind else {}
     return Chain({**turned, **first, **changed, **steps})
+
+
+def epochs_of(steps: int) -> int:
+    """Return how many epochs of so many steps each train a classifier."""
+    fewest, most = EPOCHS
+    return min(most, max(fewest, math.ceil(STEPS / steps)))
 
 
 def recipe_optimizer(rate: float, steps: int, *, signals: bool = False) -> AdamW:
