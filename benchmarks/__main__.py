@@ -9,7 +9,7 @@ import inspect
 NAMES = (
     "xent", "linear_xent", "conv", "layers", "choice", "train", "nets", "infer", "startup", "scale",
     "overhead", "elementwise", "tools",
-    "logistic", "sparse", "fashion_mnist", "watch", "moving", "trust", "jobs",
+    "logistic", "sparse", "fashion_mnist", "fashion_augmented", "watch", "moving", "trust", "jobs",
     "gpu", "gpu_code", "gpu_conv", "gpu_forecast",
 )  # fmt: skip
 
@@ -24,7 +24,9 @@ def main() -> None:
     )
     parser.add_argument("--inner", default=None, help=argparse.SUPPRESS)  # a run within a run
     parser.add_argument(
-        "--seed", type=int, help="layers, choice, nets, infer, jobs: the only seed to draw of"
+        "--seed",
+        type=int,
+        help="layers, choice, nets, infer, jobs, fashion_augmented: of what is drawn",
     )
     parser.add_argument("--count", type=int, help="layers, choice, nets, infer: how many of a seed")
     parser.add_argument("--stored", action="store_true", help="choice: judge times of before")
