@@ -46,7 +46,7 @@ def chosen_loss(loss: Any, class_prior: Any, data: Labelled) -> Loss:
     return functools.partial(found, class_prior=prior)
 
 
-def loss_named(name: str, options: Mapping[str, float]) -> Loss | None:
+def loss_named(name: str, options: Mapping[str, Any]) -> Loss | None:
     """Return the loss that `chosen_loss` takes for a name and options."""
     operation = {loss.name: loss for loss in LOSSES}[name]
     if options:

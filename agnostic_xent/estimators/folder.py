@@ -155,8 +155,9 @@ def _minimised(classifier: Classifier) -> dict[str, Any]:
 
 def _loss_options(classifier: Classifier) -> dict[str, float]:
     """Return the options of the loss of a network."""
-    loss = classifier.loss if isinstance(classifier, CNNClassifier) else None
-    return {name: float(value) for name, value in options_of(loss).items()}
+    if not isinstance(classifier, CNNClassifier) or classifier.loss is None:
+        return {}
+    return {name: float(value) for name, value in options_of(classifier.loss).items()}
 
 
 def _seed(random_state: Any) -> int | None:
