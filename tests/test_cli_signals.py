@@ -29,13 +29,8 @@ def recorded(tmp_path):
             for i in range(2):
                 x = waves(rng, label, length=40 + 7 * i)
                 if i:
-                    np.savetxt(
-                        folder / name / person / "1.csv",
-                        x.T,
-                        delimiter=",",
-                        header="x,y",
-                        comments="",
-                    )
+                    table = folder / name / person / "1.csv"
+                    np.savetxt(table, x.T, delimiter=",", header="x,y", comments="")
                 else:
                     np.save(folder / name / person / "0.npy", x)
     return folder
@@ -118,8 +113,8 @@ def test_onnx_of_signals(tmp_path, capsys):
 @pytest.mark.usefixtures("no_report")
 def test_recordings_in_folders(recorded, tmp_path, capsys):
     run, out, decided = trained(tmp_path, capsys, "--data", str(recorded), "--window", "16")
-    assert "walks: 64 samples to train on and 16 to test on (windows of 4 rec" in decided
-    assert "ordings, all of the groups " in decided
+    assert "walks: 64 samples to train on and 16 to test on (windows of 4 recordings, " in decided
+    assert ", all of the groups " in decided
     assert "; 2 classes: fast, slow; 2 channels of 16 numbers, from " in decided
     assert cli.main(["evaluate", str(run)]) == 0  # the same people are held out
     assert without_loss(capsys.readouterr().out) == out
@@ -200,13 +195,13 @@ def test_errors_of_signals(tmp_path, capsys):
 # --- arrays --------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("no_report")
 def test_more_channels_than_numbers_are_asked_about(tmp_path):
     np.savez(tmp_path / "all.npz", x=np.zeros((20, 12, 3)), y=np.arange(20) % 2)
     said = cli.data.decided(*cli.data.load("signals", str(tmp_path / "all.npz")), pictures=False)
     assert "; 12 channels of 3 numbers, from 0 to 0; is time their first axis? Then np." in said
 
 
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("channels", [0, 3])
 def test_windows_in_a_file_with_their_people(tmp_path, capsys, channels):
     rng, y = np.random.default_rng(3), np.arange(60) % 2

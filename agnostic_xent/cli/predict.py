@@ -38,9 +38,8 @@ def add_to(commands: Any) -> None:
         help="a .npy or .npz file of numbers as the model's training had them, of any dtype; a "
         ".csv file of such rows, below at most a line of names; of a model of a table, one with "
         "the same columns; or a picture, or a folder with pictures in it or in its folders (needs "
-        "Pillow); of a "
-        "model of signals, windows, or a recording or a folder of them, each of which gets a row; "
-        "of a model of texts, a file or a folder of them",
+        "Pillow); of a model of signals, windows, or a recording or a folder of them, each of "
+        "which gets a row; of a model of texts, a file or a folder of them",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write there instead of to standard output"

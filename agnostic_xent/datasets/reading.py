@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from ..core.texts import printable
 
-NO_OBJECTS = "save texts as x.astype(str), and recordings of several lengths as an .npy file each"
-
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -64,8 +62,12 @@ def _array(found: Any, name: str) -> NDArray[Any]:
     try:
         array = found[name]
     except ValueError as error:
-        hint = f": {NO_OBJECTS}" if "allow_pickle" in str(error) else ""
-        raise ValueError(f"{name}: {error}{hint}") from error
+        hint = (
+            ": save texts as x.astype(str), and recordings of several lengths as an .npy file each"
+        )
+        raise ValueError(
+            f"{name}: {error}{hint if 'allow_pickle' in str(error) else ''}"
+        ) from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} is no array")
     return array
